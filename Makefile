@@ -1,0 +1,29 @@
+# `make demo` and `make test` are each the only command needed on a fresh machine with Python >= 3.11.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check style clean
+.DEFAULT_GOAL := test
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	touch $@
+
+demo: .venv/installed  ## train the quickstart (under two minutes on two cores)
+	$(BIN)/stlm train configs/quickstart.yaml --overwrite
+
+test: .venv/installed
+	$(BIN)/pytest
+
+check: .venv/installed  ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+style: .venv/installed  ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
