@@ -1,0 +1,135 @@
+"""What makes a bank unusable: the error level of validation. The warnings are in `validate.py`."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from eval.facts.rows import did_you_mean
+
+if TYPE_CHECKING:  # bank.py is built on this file
+    from eval.facts.bank import FactBank
+
+ROLES = ("injected", "control", "neighbour", "known")
+PROBE_TYPES = (
+    "memorization",
+    "syntactic",
+    "semantic",
+    "inferential",
+    "compositional",
+    "reversal",
+    "locality",
+)
+STATEMENT_KINDS = ("statement", "passage", "qa")
+CARDINALITIES = ("one", "many")
+FORM = re.compile(r"original|reverse|paraphrase:[1-9]\d*")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something the validator found. The message begins with the file and the id."""
+
+    level: Literal["error", "warning"]
+    code: str
+    ids: tuple[str, ...]
+    message: str
+
+
+def integrity_errors(bank: "FactBank") -> list[Finding]:
+    checks = (_values, _duplicate_ids, _dangling_ids, _wrong_spans, _answers)
+    return [finding for check in checks for finding in check(bank)]
+
+
+def _error(code: str, table: str, record: Any, message: str) -> Finding:
+    return Finding("error", code, (record.id,), f"{table}.jsonl: {record.id!r}: {message}")
+
+
+def _values(bank: "FactBank") -> Iterator[Finding]:
+    """Fields that take one of a few words, and lists that may not be empty."""
+    fields = (
+        ("relations", "cardinality", CARDINALITIES),
+        ("facts", "role", ROLES),
+        ("statements", "kind", STATEMENT_KINDS),
+        ("probes", "type", PROBE_TYPES),
+    )
+    for table, name, allowed in fields:
+        for record in getattr(bank, table):
+            value = getattr(record, name)
+            if value not in allowed:
+                hint = did_you_mean(value, allowed) or f", must be one of {', '.join(allowed)}"
+                yield _error("schema", table, record, f"unknown {name} {value!r}{hint}")
+    for statement in bank.statements:
+        if not FORM.fullmatch(statement.form):
+            problem = f"form {statement.form!r} must be original, paraphrase:1, paraphrase:2, ... or reverse"
+            yield _error("schema", "statements", statement, problem)
+        if not statement.text.strip():
+            yield _error("schema", "statements", statement, "text is empty")
+    for table in ("statements", "probes"):
+        for record in getattr(bank, table):
+            if not record.fact_ids:
+                yield _error("schema", table, record, "fact_ids is empty; name at least one fact")
+
+
+def _duplicate_ids(bank: "FactBank") -> Iterator[Finding]:
+    for table in ("relations", "facts", "statements", "probes"):
+        records = getattr(bank, table)
+        counts = Counter(record.id for record in records)
+        if len(counts) < len(records):
+            for record_id, count in counts.items():
+                if count > 1:
+                    message = f"{table}.jsonl: {record_id!r}: {count} lines have this id; give each its own"
+                    yield Finding("error", "duplicate_id", (record_id,), message)
+
+
+def _dangling_ids(bank: "FactBank") -> Iterator[Finding]:
+    relations = {relation.id for relation in bank.relations}
+    for relation in bank.relations:
+        if relation.inverse is not None and relation.inverse not in relations:
+            problem = f"inverse {relation.inverse!r} is not in relations.jsonl"
+            yield _error("dangling_id", "relations", relation, problem)
+    for fact in bank.facts:
+        if fact.relation is not None and fact.relation not in relations:
+            problem = f"relation {fact.relation!r} is not in relations.jsonl"
+            yield _error("dangling_id", "facts", fact, problem)
+        if fact.counterfactual_of is not None and fact.counterfactual_of not in bank.fact_by_id:
+            problem = f"counterfactual_of {fact.counterfactual_of!r} is not in facts.jsonl"
+            yield _error("dangling_id", "facts", fact, problem)
+    for table in ("statements", "probes"):
+        for record in getattr(bank, table):
+            for fact_id in record.fact_ids:
+                if fact_id not in bank.fact_by_id:
+                    problem = f"fact {fact_id!r} is not in facts.jsonl"
+                    yield _error("dangling_id", table, record, problem)
+
+
+def _wrong_spans(bank: "FactBank") -> Iterator[Finding]:
+    for statement in bank.statements:
+        facts = [bank.fact_by_id[fact_id] for fact_id in statement.fact_ids if fact_id in bank.fact_by_id]
+        for name, (start, end) in statement.spans.items():
+            if name == "subject":
+                expected = {fact.subject for fact in facts}
+            elif name == "object":
+                expected = {text for fact in facts for text in (fact.object, *fact.object_aliases)}
+            else:
+                yield _error(
+                    "wrong_span", "statements", statement, f"span {name!r} must be subject or object"
+                )
+                continue
+            inside = 0 <= start < end <= len(statement.text)
+            if not inside or statement.text[start:end] not in expected:
+                points_at = repr(statement.text[start:end]) if inside else "nothing"
+                problem = f"the {name}'s span [{start}, {end}] points at {points_at}, not at the {name}"
+                yield _error("wrong_span", "statements", statement, problem)
+
+
+def _answers(bank: "FactBank") -> Iterator[Finding]:
+    for probe in bank.probes:
+        if not probe.answers or not all(answer.strip() for answer in probe.answers):
+            yield _error("no_answer", "probes", probe, "an answer is missing or empty")
+            continue
+        distractors = {distractor.strip().casefold() for distractor in probe.distractors}
+        for answer in probe.answers:
+            if answer.strip().casefold() in distractors:
+                problem = f"the answer {answer!r} is among its own distractors"
+                yield _error("answer_in_distractors", "probes", probe, problem)

@@ -1,0 +1,54 @@
+"""What is in a bank, as data for `stlm facts show` and reports."""
+
+from collections import Counter
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+from eval.facts.bank import FactBank
+
+
+def bank_summary(bank: FactBank) -> dict[str, Any]:
+    """Counts by role, arm, relation, statement form, probe type and flag.
+
+    `{"name", "sha256", "subjects": {role: n}, "facts": {role: n}, "arms": {arm: n},
+    "relations": {relation: {role: n facts}}, "forms": {form: {role: n statements}},
+    "types": {type: {role: n probes}}, "flags": {flag: n probes}}`; roles are those of the first fact.
+    """
+    roles = {fact.id: fact.role for fact in bank.facts}
+    people = {(fact.role, fact.subject) for fact in bank.facts if fact.subject is not None}
+    return {
+        "name": bank.meta.get("name"),
+        "sha256": bank.sha256,
+        "subjects": _count(role for role, _ in people),
+        "facts": _count(roles.values()),
+        "arms": _count(fact.arm for fact in bank.facts if fact.arm is not None),
+        "relations": _count_by_role((fact.relation or "(none)", fact.role) for fact in bank.facts),
+        "forms": _count_by_role((item.form, roles[item.fact_ids[0]]) for item in bank.statements),
+        "types": _count_by_role((probe.type, bank.role_of(probe)) for probe in bank.probes),
+        "flags": _count(flag for probe in bank.probes for flag in probe.flags),
+    }
+
+
+def examples(bank: FactBank, n: int = 3) -> list[dict[str, Any]]:
+    """`n` facts spread evenly over the bank, each `{"fact", "statements", "probes"}`, as they are stored."""
+    step = max(1, len(bank.facts) // max(1, n))
+    facts = list(bank.facts)[::step][:n]
+    probes: dict[str, list] = {fact.id: [] for fact in facts}
+    for probe in bank.probes:
+        for fact_id in probe.fact_ids:
+            if fact_id in probes:
+                probes[fact_id].append(probe)
+    return [
+        {"fact": fact, "statements": bank.statements_of(fact.id), "probes": probes[fact.id]} for fact in facts
+    ]
+
+
+def _count(items: Iterable[Hashable]) -> dict[str, int]:
+    return {str(item): count for item, count in sorted(Counter(items).items(), key=lambda pair: str(pair[0]))}
+
+
+def _count_by_role(pairs: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    table: dict[str, dict[str, int]] = {}
+    for (name, role), count in sorted(Counter(pairs).items()):
+        table.setdefault(name, {})[role] = count
+    return table

@@ -1,0 +1,258 @@
+"""The validator: what silently ruins a study of recall, found before anything is trained.
+
+Errors make a bank unusable (`integrity.py`). Warnings are kept: they become flags on the probes they
+concern, and reports count them, since other people's datasets hold such lines and must still be read
+whole. In a *generated* bank nothing forces them on us, so there they refuse the bank too.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from configs.errors import UserError
+from eval.facts.bank import Fact, FactBank, Probe, Statement
+from eval.facts.integrity import Finding, integrity_errors
+from eval.facts.rows import many_records
+
+WARNINGS = (
+    "answer_in_prompt",
+    "outer_space",
+    "case_differs",
+    "answer_not_in_fact",
+    "prefix_of_distractor",
+    "trained_wording",
+    "unseen_words",
+    "duplicate_fact",
+)
+HELD_OUT = ("syntactic", "semantic", "inferential", "compositional", "reversal")
+# stand for subject and object in a wording; digits, so that they are not taken for words
+SUBJECT, OBJECT = "⟨1⟩", "⟨2⟩"
+WORD = re.compile(r"[^\W\d_]+")
+
+
+def validate(bank: FactBank, corpus_words: set[str] | None = None) -> list[Finding]:
+    """All errors; or, in a bank without errors, all warnings.
+
+    `corpus_words` are the words of the corpus that the model is trained on: with them, fewer words of
+    held-out wordings are unseen.
+    """
+    errors = integrity_errors(bank)
+    return errors or [*_duplicate_facts(bank), *_probe_warnings(bank, corpus_words)]
+
+
+@many_records()
+def load_bank(folder: str | Path, corpus_words: set[str] | None = None) -> FactBank:
+    """Read, check and flag a bank; UserError for one with errors, or a generated one with warnings."""
+    bank = FactBank.load(folder)
+    warnings = [*_duplicate_facts(bank), *_probe_warnings(bank, corpus_words)]
+    refuse_generated(bank, warnings, folder)
+    return flag_probes(bank, warnings)
+
+
+def refuse_generated(bank: FactBank, findings: Iterable[Finding], folder: str | Path | None = None) -> None:
+    """Raise UserError if the bank says that it was generated, and anything at all was found in it.
+
+    A spec with `unseen_words: flag` allows that one warning. `folder` is where the bank was read from.
+    """
+    if bank.meta.get("provenance") != "generated":
+        return
+    spec = bank.meta.get("spec")
+    allowed = isinstance(spec, dict) and spec.get("unseen_words") == "flag"
+    found = [finding for finding in findings if not (allowed and finding.code == "unseen_words")]
+    if not found:
+        return
+    if folder is not None:
+        remedy = "mend the line, or take `provenance` out of bank.json to keep it with a flag"
+    elif found[0].code == "unseen_words":
+        remedy = "raise `paraphrases`, or set unseen_words=flag if the model's corpus holds the words"
+    else:
+        remedy = "change the spec's wordings or answers"
+    where = "" if folder is None else f"{folder}/"
+    more = f" (and {len(found) - 1} more findings)" if len(found) > 1 else ""
+    raise UserError(f"generated bank refused: {where}{found[0].message}{more}; {remedy}")
+
+
+def flag_probes(bank: FactBank, findings: Iterable[Finding] | None = None) -> FactBank:
+    """The bank with the warnings as flags on its probes; flags of other origin stay."""
+    by_fact: dict[str, set[str]] = defaultdict(set)
+    by_probe: dict[str, set[str]] = defaultdict(set)
+    for finding in validate(bank) if findings is None else findings:
+        if finding.level == "warning":
+            for item in finding.ids:
+                (by_fact if finding.code == "duplicate_fact" else by_probe)[item].add(finding.code)
+
+    def flagged(probe: Probe) -> Probe:
+        flags = {flag for flag in probe.flags if flag not in WARNINGS} | by_probe.get(probe.id, set())
+        flags.update(*(by_fact.get(fact_id, ()) for fact_id in probe.fact_ids))
+        return probe if flags == set(probe.flags) else replace(probe, flags=tuple(sorted(flags)))
+
+    return replace(bank, probes=tuple(flagged(probe) for probe in bank.probes))
+
+
+def _duplicate_facts(bank: FactBank) -> Iterator[Finding]:
+    """A (subject, relation) twice: two answers are right and each probe knows of one."""
+    many = {relation.id for relation in bank.relations if relation.cardinality == "many"}
+    same = defaultdict(list)
+    for fact in bank.facts:
+        # a counterfactual contradicts its original on purpose
+        if fact.subject is not None and fact.relation not in many and fact.counterfactual_of is None:
+            same[fact.subject, fact.relation].append(fact.id)
+    for (subject, relation), ids in same.items():
+        if relation is not None and len(ids) > 1:
+            message = f"facts.jsonl: {ids[0]!r}: {len(ids)} facts give the {relation} of {subject}"
+            yield Finding("warning", "duplicate_fact", tuple(ids), message)
+
+
+def _probe_warnings(bank: FactBank, corpus_words: set[str] | None) -> Iterator[Finding]:
+    is_trained, unseen_words = _trained_wordings(bank), _unseen_words(bank, corpus_words)
+    for probe in bank.probes:
+        facts = [bank.fact_by_id[fact_id] for fact_id in probe.fact_ids]
+        statements = [statement for fact in facts for statement in bank.statements_of(fact.id)]
+        wording = _wording(probe.prompt, facts)
+        for code, problem in (
+            ("answer_in_prompt", _answer_in_prompt(probe)),
+            ("outer_space", _outer_space(probe)),
+            ("case_differs", _case_differs(probe, statements)),
+            ("answer_not_in_fact", _answer_not_in_fact(probe, facts)),
+            ("prefix_of_distractor", _prefix_of_distractor(probe)),
+            ("trained_wording", _trained_wording(probe, facts, wording, is_trained)),
+            ("unseen_words", unseen_words(wording) if probe.type in HELD_OUT else None),
+        ):
+            if problem is not None:
+                yield Finding("warning", code, (probe.id,), f"probes.jsonl: {probe.id!r}: {problem}")
+
+
+def _answer_in_prompt(probe: Probe) -> str | None:
+    prompt = probe.prompt.casefold()
+    for answer in probe.answers:
+        if _find_words(prompt, answer.strip().casefold()) >= 0:
+            return f"the answer {answer!r} stands in the prompt {probe.prompt!r}"
+    return None
+
+
+def _outer_space(probe: Probe) -> str | None:
+    """Prompt and answers are joined by a space of their own."""
+    for text in (probe.prompt, *probe.answers, *probe.distractors):
+        if text != text.strip():
+            return f"{text!r} begins or ends with a space"
+    return None
+
+
+def _case_differs(probe: Probe, statements: list[Statement]) -> str | None:
+    """Trained on "Sandstone", asked for "sandstone": other tokens altogether."""
+    answer = probe.answers[0]
+    if any(answer in statement.text for statement in statements):
+        return None
+    if any(answer.casefold() in statement.text.casefold() for statement in statements):
+        return f"the answer {answer!r} is written in other case in the statement"
+    return None
+
+
+def _answer_not_in_fact(probe: Probe, facts: list[Fact]) -> str | None:
+    """ "... was" -> " born" measures grammar. A conclusion may well be new, so inferential is spared."""
+    if probe.type == "inferential":
+        return None
+    parts = [text for fact in facts for text in (fact.subject, fact.object, *fact.object_aliases) if text]
+    if probe.answers[0] in parts:
+        return None
+    held = {word for text in parts for word in re.findall(r"\w+", text.casefold())}
+    if held.intersection(re.findall(r"\w+", probe.answers[0].casefold())):
+        return None
+    return f"the answer {probe.answers[0]!r} holds nothing of the fact"
+
+
+def _prefix_of_distractor(probe: Probe) -> str | None:
+    for answer in probe.answers:
+        start = answer.casefold()
+        for distractor in probe.distractors:
+            if distractor.casefold().startswith(start):
+                return f"the answer {answer!r} is a prefix of the distractor {distractor!r}"
+    return None
+
+
+def _trained_wording(
+    probe: Probe, facts: list[Fact], wording: str, is_trained: Callable[[str | None, str], bool]
+) -> str | None:
+    if probe.type in ("syntactic", "semantic") and is_trained(facts[0].relation, wording):
+        return f"the wording of this {probe.type} probe is trained too: {probe.prompt!r}"
+    return None
+
+
+def _trained_wordings(bank: FactBank) -> Callable[[str | None, str], bool]:
+    """Whether a wording, followed by the object, stands in a statement about any fact of the relation."""
+    trained: dict[str | None, set[str]] = defaultdict(set)
+    for statement in bank.statements:
+        facts = [bank.fact_by_id[fact_id] for fact_id in statement.fact_ids]
+        trained[facts[0].relation].add(_statement_wording(statement, facts).casefold())
+
+    @cache
+    def is_trained(relation: str | None, wording: str) -> bool:
+        asked = f"{wording} {OBJECT}".casefold()
+        return any(_find_words(text, asked) >= 0 for text in trained.get(relation, ()))
+
+    return is_trained
+
+
+def _unseen_words(bank: FactBank, corpus_words: set[str] | None) -> Callable[[str], str | None]:
+    """Which words of a wording a model trained on these statements, and that corpus, has never read."""
+    statements = [
+        (statement, [bank.fact_by_id[fact_id] for fact_id in statement.fact_ids])
+        for statement in bank.statements
+    ]
+    # control statements are not trained on; a bank without roles to inject is judged by all it has
+    injected = [pair for pair in statements if any(fact.role == "injected" for fact in pair[1])]
+    wordings = {_statement_wording(*pair) for pair in injected or statements}
+    known = {word for text in wordings for word in WORD.findall(text.casefold())}
+    known.update(word.casefold() for word in corpus_words or ())
+
+    @cache
+    def problem(wording: str) -> str | None:
+        unseen = sorted(set(WORD.findall(wording.casefold())) - known)
+        listed = ", ".join(unseen[:5])
+        return f"no training wording has the words of this held-out one: {listed}" if unseen else None
+
+    # without anything that was read there is nothing to compare with
+    return problem if known else lambda wording: None
+
+
+def _statement_wording(statement: Statement, facts: list[Fact]) -> str:
+    """The statement with marks for subject and object: by its spans, or by looking for them."""
+    if not statement.spans:
+        return _wording(statement.text, facts)
+    text = statement.text
+    for name, (start, end) in sorted(statement.spans.items(), key=lambda item: item[1], reverse=True):
+        text = text[:start] + (SUBJECT if name == "subject" else OBJECT) + text[end:]
+    return text
+
+
+def _wording(text: str, facts: list[Fact]) -> str:
+    for fact in facts:
+        if fact.subject:
+            text = _replace_words(text, fact.subject, SUBJECT)
+        for name in (fact.object, *fact.object_aliases):
+            text = _replace_words(text, name, OBJECT)
+    return text
+
+
+def _replace_words(text: str, words: str, mark: str) -> str:
+    position = _find_words(text, words)
+    while position >= 0:
+        text = text[:position] + mark + text[position + len(words) :]
+        position = _find_words(text, words, position + len(mark))
+    return text
+
+
+def _find_words(text: str, words: str, start: int = 0) -> int:
+    """Where `words` stands in `text`, not inside a longer word; -1 if nowhere."""
+    position = text.find(words, start) if words else -1
+    while position >= 0:
+        end = position + len(words)
+        begins = position == 0 or not (text[position - 1].isalnum() and words[0].isalnum())
+        ends = end == len(text) or not (text[end].isalnum() and words[-1].isalnum())
+        if begins and ends:
+            return position
+        position = text.find(words, position + 1)
+    return -1

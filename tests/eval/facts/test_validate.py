@@ -1,0 +1,175 @@
+"""Each check of the validator has a bank that trips it, and a sound bank trips none."""
+
+from dataclasses import replace
+
+import pytest
+
+from configs.errors import UserError
+from eval.facts.bank import Fact, Relation
+from eval.facts.integrity import integrity_errors
+from eval.facts.validate import WARNINGS, flag_probes, load_bank, refuse_generated, validate
+from tests.eval.facts.bank_files import ADA, BOB, edit_line, probe, small_bank, statement
+
+SEMANTIC = {"type": "semantic", "prompt": "Ada Poe lives in"}
+
+
+def codes(bank, **options):
+    return [finding.code for finding in validate(bank, **options)]
+
+
+def asked(**changes):
+    """The small bank with changes to its first probe."""
+    return small_bank(probes=(probe(ADA, **changes), probe(BOB)))
+
+
+def stated(**changes):
+    return small_bank(statements=(statement(ADA, **changes), statement(BOB)))
+
+
+def test_a_sound_bank_has_no_findings():
+    assert validate(small_bank()) == []
+
+
+ERRORS = {
+    "role": (small_bank(facts=(replace(ADA, role="treated"), BOB)), "schema"),
+    "type": (asked(type="recall"), "schema"),
+    "kind": (stated(kind="poem"), "schema"),
+    "form": (stated(form="paraphrase:0"), "schema"),
+    "cardinality": (small_bank(relations=(Relation("city", "city", cardinality="two"),)), "schema"),
+    "empty text": (stated(text=" ", spans={}), "schema"),
+    "probe of no fact": (asked(fact_ids=()), "schema"),
+    "statement of no fact": (stated(fact_ids=(), spans={}), "schema"),
+    "fact twice": (small_bank(facts=(ADA, BOB, ADA)), "duplicate_id"),
+    "probe twice": (small_bank(probes=(probe(ADA), probe(ADA))), "duplicate_id"),
+    "unknown relation": (small_bank(relations=()), "dangling_id"),
+    "unknown inverse": (small_bank(relations=(Relation("city", "city", inverse="x"),)), "dangling_id"),
+    "unknown original": (small_bank(facts=(replace(ADA, counterfactual_of="x"), BOB)), "dangling_id"),
+    "unknown fact stated": (stated(fact_ids=("x",), spans={}), "dangling_id"),
+    "unknown fact asked": (asked(fact_ids=("x",)), "dangling_id"),
+    "span elsewhere": (stated(spans={"subject": (1, 8)}), "wrong_span"),
+    "span outside": (stated(spans={"object": (20, 99)}), "wrong_span"),
+    "span backwards": (stated(spans={"object": (9, 3)}), "wrong_span"),
+    "span of something else": (stated(spans={"verb": (8, 11)}), "wrong_span"),
+    "no answer": (asked(answers=()), "no_answer"),
+    "empty answer": (asked(answers=("",)), "no_answer"),
+    "answer among distractors": (asked(distractors=("Oslo", "Bern")), "answer_in_distractors"),
+    "answer among them in other case": (asked(distractors=("bern ",)), "answer_in_distractors"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors(case, tmp_path):
+    bank, code = ERRORS[case]
+    findings = validate(bank)
+    assert {finding.code for finding in findings} == {code}
+    assert all(finding.level == "error" and ".jsonl: " in finding.message for finding in findings)
+    bank.save(tmp_path / "bank")
+    with pytest.raises(UserError, match=r"bank/\w+\.jsonl: '"):
+        load_bank(tmp_path / "bank")
+
+
+TOWN = Fact("ada/town", "Ada Poe", "city", "Oslo", "injected")
+ALIAS = replace(ADA, object_aliases=("Berne",))
+
+TRIPPING = {
+    "answer_in_prompt": [
+        asked(prompt="Bern is where Ada Poe was born: in"),
+        asked(prompt="In BERN, Ada Poe saw"),
+    ],
+    "outer_space": [asked(prompt="Ada Poe was born in "), asked(distractors=(" Oslo",))],
+    "case_differs": [asked(answers=("bern",))],
+    "answer_not_in_fact": [asked(answers=("born",), prompt="Ada Poe was")],
+    "prefix_of_distractor": [asked(distractors=("Bernstein",)), asked(distractors=("bernstein",))],
+    "trained_wording": [
+        asked(type="semantic"),
+        asked(type="syntactic"),
+        # the wording of another fact of the relation, without spans to go by
+        small_bank(statements=(statement(BOB, spans={}),), probes=(probe(ADA, type="semantic"),)),
+    ],
+    "unseen_words": [asked(**SEMANTIC)],
+    "duplicate_fact": [small_bank(facts=(ADA, BOB, TOWN))],
+}
+
+
+@pytest.mark.parametrize("code", WARNINGS)
+def test_warnings_are_found_and_become_flags(code, tmp_path):
+    for index, bank in enumerate(TRIPPING[code]):
+        findings = validate(bank)
+        assert [finding.code for finding in findings] == [code]
+        assert findings[0].level == "warning"
+        assert flag_probes(bank).probes[0].flags == (code,)
+        # kept, with the flag, when loaded
+        bank.save(tmp_path / str(index))
+        assert load_bank(tmp_path / str(index)).probes[0].flags == (code,)
+
+
+@pytest.mark.parametrize(
+    "bank",
+    [
+        asked(prompt="Bernard Poe, called Ada Poe, was born in"),  # inside a longer word
+        asked(type="inferential", prompt="Ada Poe was born", answers=("in",)),  # a conclusion may be new
+        asked(type="reversal", prompt="Born in Bern was", answers=("Ada Poe",)),
+        asked(distractors=("Old Bern",)),  # holds the answer, but does not begin with it
+        small_bank(facts=(ALIAS, BOB), probes=(probe(ALIAS, answers=("Bern", "Berne"), distractors=()),)),
+        small_bank(facts=(ADA, BOB, TOWN), relations=(Relation("city", "lived in", cardinality="many"),)),
+        small_bank(facts=(ADA, BOB, replace(TOWN, counterfactual_of=ADA.id))),
+        small_bank(statements=(), probes=(probe(ADA, **SEMANTIC),)),  # nothing to compare words with
+    ],
+)
+def test_what_only_looks_wrong_is_left_alone(bank):
+    assert validate(bank) == []
+
+
+def test_words_of_the_corpus_count_as_seen():
+    bank = asked(**SEMANTIC)
+    assert codes(bank, corpus_words={"Lives"}) == []
+    assert codes(bank, corpus_words={"other"}) == ["unseen_words"]
+
+
+def test_control_statements_are_not_read_by_the_model():
+    lives = statement(BOB, text="Bob Ray lives in Rome.", spans={})
+    bank = small_bank(
+        statements=(statement(ADA), lives), probes=(probe(ADA, type="syntactic", prompt="Ada Poe lives in"),)
+    )
+    assert "unseen_words" in codes(bank)
+
+
+def test_names_and_answers_in_a_prompt_are_not_words_of_the_wording():
+    bank = asked(type="reversal", prompt="Born in Bern was", answers=("Ada Poe",), distractors=("Bob Ray",))
+    assert codes(bank) == []
+
+
+def test_flags_are_renewed_and_those_of_others_kept():
+    bank = asked(flags=("answer_in_prompt", "imported_late"))
+    assert flag_probes(bank).probes[0].flags == ("imported_late",)
+
+
+def test_the_id_of_a_fact_is_not_taken_for_that_of_a_probe():
+    facts = (replace(ADA, id="1"), replace(TOWN, id="2"), replace(BOB, id="3"))
+    probes = (probe(BOB, id="1", fact_ids=("3",)), probe(ADA, id="3", fact_ids=("1",)))
+    bank = flag_probes(small_bank(facts=facts, statements=(), probes=probes))
+    assert [item.flags for item in bank.probes] == [(), ("duplicate_fact",)]
+
+
+def test_warnings_refuse_a_generated_bank(tmp_path):
+    small_bank(meta={"provenance": "generated"}).save(tmp_path / "bank")
+    load_bank(tmp_path / "bank")
+    edit_line(tmp_path / "bank", "probes", 0, prompt="Bern saw Ada Poe born in")
+    with pytest.raises(
+        UserError, match=r"refused: .*bank/probes\.jsonl: 'ada/city/memorization:0'.*stands in the prompt"
+    ):
+        load_bank(tmp_path / "bank")
+
+
+def test_a_generated_bank_may_allow_unseen_words_but_nothing_else():
+    meta = {"provenance": "generated", "spec": {"unseen_words": "flag"}}
+    bank = replace(asked(**SEMANTIC), meta=meta)
+    refuse_generated(bank, validate(bank))
+    bank = replace(asked(**SEMANTIC, distractors=("Bernstein",)), meta=meta)
+    with pytest.raises(UserError, match="prefix of the distractor"):
+        refuse_generated(bank, validate(bank))
+
+
+def test_every_error_is_listed():
+    bank = small_bank(relations=(), probes=(probe(ADA, answers=()), probe(BOB, fact_ids=("x",))))
+    assert len(integrity_errors(bank)) == 4
