@@ -1,0 +1,185 @@
+"""Loading any causal language model: an STLM, a Hub id, a local folder, a peft adapter.
+
+model, tokenizer = load_model("outputs/quickstart")
+"""
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from configs.files import read_json
+
+logger = logging.getLogger(__name__)
+
+CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
+DTYPES = ("float32", "bfloat16", "float16")
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_TIMEOUT = 10.0  # seconds
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+) -> tuple[Any, Any]:
+    """Load a causal language model, in eval mode on its device, and its tokenizer.
+
+    Args:
+        name_or_path: A Hub id, a folder of `save_pretrained` (a run folder is one), or a peft adapter.
+        device: "cpu", "cuda", "cuda:1", "mps"; "auto" or None: CUDA, else MPS, else the CPU.
+        dtype: "float32", "bfloat16", "float16"; "auto" or None: bfloat16 on a CUDA device that has it,
+            else float32.
+        trust_remote_code: Run code that comes with the model. STLMs need none here.
+        revision: Branch, tag or commit of a Hub id.
+
+    Raises:
+        UserError: Where there is no model, no tokenizer, no such device, or foreign code is needed.
+    """
+    from safetensors import SafetensorError
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    import modeling_stlm  # noqa: F401  registers STLMs, so that their folders need no remote code
+
+    name = str(name_or_path)
+    place = choose_device(device)
+    number_type = choose_dtype(dtype, place)
+    check_model_path(name, revision=revision)
+    # False rather than nothing, or transformers asks on stdin
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        if find_adapter_config_file(name, revision=revision) is not None:
+            model, tokenizer = _load_adapter(name, number_type, options)
+        else:
+            model, tokenizer = _load_whole(name, number_type, options)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{name}: cannot be loaded: {_reason(error)}") from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        # what transformers makes of a folder without tokenizer files
+        raise UserError(f"{name}: the tokenizer is empty; save the model's tokenizer beside it")
+    logger.info("%s: on %s in %s", name, place, number_type)
+    return model.to(place).eval(), tokenizer
+
+
+def check_model_path(path: str | Path, *, revision: str | None = None) -> None:
+    """Cheaply make sure that there is a model, before anything long starts: UserError if there is none.
+
+    Of a folder the config is read and the weights are looked for; the Hub is asked once for an id.
+    """
+    name, folder = str(path), Path(path)
+    if folder.is_dir():
+        _check_folder(folder)
+    elif folder.exists():
+        raise UserError(f"{name}: not a model (a file); give a folder with {CONFIG} and weights, or a Hub id")
+    elif not HUB_ID.fullmatch(name) or ("/" in name and folder.parent.is_dir()):
+        raise UserError(f"{name}: not a model (no such folder); give a model folder or a Hub id")
+    else:
+        _check_hub_id(name, revision)
+
+
+def choose_device(device: str | None) -> Any:
+    """The torch device of that name, or the best that there is for None and "auto"."""
+    import torch
+
+    if device in (None, "auto"):
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {device!r}: {_reason(error)}; try device=auto") from error
+
+
+def choose_dtype(dtype: str | None, device: Any) -> Any:
+    """The torch dtype of that name; for None and "auto" bfloat16 where a GPU computes in it, else float32.
+
+    Not on CPUs: their bfloat16 is slower than float32, and coarser.
+    """
+    import torch
+
+    if dtype in (None, "auto"):
+        # ones that only emulate it are slow, and small numbers are better off in float32
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if fast else torch.float32
+    if dtype not in DTYPES:
+        raise UserError(f"dtype {dtype!r}: not one of auto, {', '.join(DTYPES)}")
+    return getattr(torch, str(dtype))
+
+
+def _load_whole(name: str, dtype: Any, options: dict[str, Any]) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True, **options)
+    model, info = loaded
+    missing = sorted(info["missing_keys"])
+    if missing:
+        # transformers fills them with random numbers, and recall would be measured of those
+        raise ValueError(
+            f"the weights lack {len(missing)} of a causal language model's tensors, {missing[0]} among them"
+        )
+    return model, AutoTokenizer.from_pretrained(name, **options)
+
+
+def _load_adapter(name: str, dtype: Any, options: dict[str, Any]) -> tuple[Any, Any]:
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoTokenizer
+
+    model = AutoPeftModelForCausalLM.from_pretrained(name, dtype=dtype, **options)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    except (OSError, ValueError):
+        # an adapter brings a tokenizer only if it changed it
+        base = model.active_peft_config
+        tokenizer = AutoTokenizer.from_pretrained(
+            base.base_model_name_or_path, **(options | {"revision": base.revision})
+        )
+    return model, tokenizer
+
+
+def _check_folder(folder: Path) -> None:
+    if (folder / ADAPTER_CONFIG).is_file():
+        base = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+        if not base:
+            raise UserError(f"{folder}/{ADAPTER_CONFIG}: base_model_name_or_path is missing")
+        check_model_path(base)
+    elif (folder / CONFIG).is_file():
+        read_json(folder / CONFIG)
+    else:
+        raise UserError(f"{folder}: not a model (no {CONFIG}); give a model folder or a Hub id")
+    if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
+        raise UserError(f"{folder}: not a model (no weights beside its config); was its run cut off?")
+
+
+def _check_hub_id(name: str, revision: str | None) -> None:
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    names = (CONFIG, ADAPTER_CONFIG)
+    if any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in names):
+        return
+    try:
+        info = HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT)
+    except RepositoryNotFoundError:
+        reason = "no such folder, and no such model on the Hub, or a private one that needs `hf auth login`"
+        raise UserError(f"{name}: not a model ({reason})") from None
+    except RevisionNotFoundError:
+        raise UserError(f"{name}: the model on the Hub has no revision {revision!r}") from None
+    except (OSError, HTTPError) as error:
+        reason = f"no such folder, and the Hub cannot be asked: {_reason(error)}"
+        raise UserError(f"{name}: not a model ({reason})") from None
+    if not any(sibling.rfilename in names for sibling in info.siblings or []):
+        raise UserError(f"{name}: not a model (the Hub's repository has no {CONFIG})")
+
+
+def _reason(error: BaseException) -> str:
+    """An error of another library in one line."""
+    text = " ".join(str(error).split())
+    if "trust_remote_code" in text:
+        return "it needs code of its own: read that, and pass --trust-remote-code if you trust it"
+    return text if len(text) <= 200 else text[:200].rsplit(" ", 1)[0] + " ..."

@@ -1,0 +1,194 @@
+"""Greedy generation: what a model says by itself after a prompt, and whether that is the answer."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from eval.recall.batching import (
+    MAX_LOGITS,
+    base_model,
+    context_length,
+    default_batch_tokens,
+    fill_batches,
+    left_pad,
+    padding_id,
+    pads_safely,
+    text_config,
+)
+from eval.recall.encoding import encode_prompts
+from eval.recall.isolation import eval_mode
+
+# Tokens after the longest answer: its full stop, what follows that ("3." or "3.5"), and one to spare
+# for a model that spells the answer in more tokens than its tokenizer would.
+TOKENS_AFTER_ANSWER = 3
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a model wrote after a prompt; `ended` if it closed the text itself with end-of-text."""
+
+    text: str
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """One greedy token, and the most probable tokens at its place with their probabilities."""
+
+    token: str
+    top: list[tuple[str, float]]
+
+
+def generate_texts(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    max_new_tokens: Sequence[int],
+    *,
+    batch_tokens: int | None = None,
+    progress: bool = False,
+) -> list[Continuation]:
+    """Continue every prompt greedily, each by at most its own number of tokens.
+
+    A prompt that leaves no room in the model's context is cut from the left.
+    """
+    if not prompts:
+        return []
+    rows, room = _fit(model, tokenizer, prompts, max(max_new_tokens))
+    pad_id, ends = padding_id(model, tokenizer), end_ids(model, tokenizer)
+    results: dict[int, Continuation] = {}
+    with torch.no_grad(), eval_mode(model):
+        batches = fill_batches(
+            [len(row) + room for row in rows],
+            [1] * len(rows),
+            batch_tokens=batch_tokens or default_batch_tokens(model),
+            max_logits=MAX_LOGITS // text_config(model).vocab_size,
+            same_length=not pads_safely(model, rows, pad_id),
+        )
+        for batch in tqdm(batches, desc="generating", unit="batch", disable=not progress):
+            limits = [min(max_new_tokens[i], room) for i in batch]
+            new_ids, _ = _generate(model, [rows[i] for i in batch], pad_id, ends, max(limits))
+            for i, limit, ids in zip(batch, limits, new_ids, strict=True):
+                # its own limit, for a text must not depend on what else was in the batch
+                length = next((k for k, token in enumerate(ids[:limit]) if token in ends), limit)
+                text = tokenizer.decode(ids[:length], clean_up_tokenization_spaces=False)
+                results[i] = Continuation(text, ended=length < limit)
+    return [results[i] for i in range(len(rows))]
+
+
+def top_tokens(model: Any, tokenizer: Any, prompt: str, steps: int, k: int = 10) -> list[Step]:
+    """The greedy continuation token by token, with the `k` most probable tokens at each step.
+
+    Stops behind end-of-text.
+    """
+    [row], room = _fit(model, tokenizer, [prompt], steps)
+    pad_id, ends = padding_id(model, tokenizer), end_ids(model, tokenizer)
+    with torch.no_grad(), eval_mode(model):
+        [ids], logits = _generate(model, [row], pad_id, ends, room)
+    found = []
+    for token, step_logits in zip(ids, logits, strict=True):
+        probabilities = step_logits[0].float().softmax(-1)  # (vocabulary,)
+        best = probabilities.topk(min(k, len(probabilities)))
+        top = [
+            (tokenizer.decode([i]), p)
+            for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+        found.append(Step(tokenizer.decode([token]), top))
+    return found
+
+
+def answer_budgets(tokenizer: Any, answers: Sequence[Sequence[str]]) -> list[int]:
+    """For each prompt's answers, how many new tokens are enough to see the longest of them and its end."""
+    flat = [" " + answer for group in answers for answer in group]
+    if not flat:
+        return [TOKENS_AFTER_ANSWER] * len(answers)
+    lengths = iter(
+        [len(ids) for ids in tokenizer(flat, add_special_tokens=False, verbose=False)["input_ids"]]
+    )
+    longest = [max((next(lengths) for _ in group), default=0) for group in answers]
+    return [length + TOKENS_AFTER_ANSWER for length in longest]
+
+
+def exact_match(continuation: Continuation, answers: Sequence[str], terminators: str = ".") -> bool:
+    """Whether the text up to its first terminator outside the answer is one of `answers`.
+
+    A terminator is the end of the text, a newline, or one of `terminators`, unless a letter or digit
+    follows it at once: "3.5" does not answer 3. So "Springfield" does not pass for "Spring", and the
+    stop in "St. Louis" ends nothing.
+    """
+    text = continuation.text.lstrip(" ")
+    return any(
+        text.startswith(answer) and _terminates(text[len(answer) :], continuation.ended, terminators)
+        for answer in (answer.strip() for answer in answers)
+        if answer
+    )
+
+
+def _terminates(rest: str, ended: bool, terminators: str) -> bool:
+    rest = rest.lstrip(" ")
+    if not rest:
+        return ended  # a text that only ran out of its tokens might have gone on
+    return rest[0] == "\n" or (rest[0] in terminators and not rest[1:2].isalnum())
+
+
+def end_ids(model: Any, tokenizer: Any) -> set[int]:
+    """The ids that end a text: the tokenizer's, and those that the model was trained to stop at."""
+    ids: set[int] = set()
+    for end in (tokenizer.eos_token_id, getattr(base_model(model).generation_config, "eos_token_id", None)):
+        ids.update(end if isinstance(end, list) else [end] if end is not None else [])
+    return ids
+
+
+def _fit(model: Any, tokenizer: Any, prompts: Sequence[str], wanted: int) -> tuple[list[list[int]], int]:
+    """The prompts' ids, cut where need be, and how many new tokens then fit behind any of them."""
+    limit = context_length(model)
+    if limit is None:
+        return encode_prompts(tokenizer, prompts), wanted
+    room = max(1, min(wanted, limit - 1))
+    return encode_prompts(tokenizer, prompts, max_length=max(1, limit - room)), room
+
+
+def _generate(
+    model: Any, rows: list[list[int]], pad_id: int, ends: set[int], max_new_tokens: int
+) -> tuple[list[list[int]], tuple[torch.Tensor, ...]]:
+    """New ids of each row, filled up with `pad_id` behind its end; and the logits of every step."""
+    from transformers import GenerationConfig
+
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        pad_token_id=pad_id,
+        eos_token_id=sorted(ends) or None,
+        return_dict_in_generate=True,
+        output_logits=len(rows) == 1,
+    )
+    inputs = left_pad(rows, pad_id, model.device)
+    with _plain_generation_config(model):
+        output = model.generate(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], generation_config=config
+        )
+    width = inputs["input_ids"].shape[1]
+    return output.sequences[:, width:].tolist(), output.logits or ()
+
+
+@contextlib.contextmanager
+def _plain_generation_config(model: Any) -> Iterator[None]:
+    """Hide the model's own generation settings: a repetition penalty or a banned token of the model's
+    `generation_config.json` would slip into whatever an explicit config leaves open."""
+    from transformers import GenerationConfig
+
+    owners = [base_model(model), model]  # a peft wrapper hands its own on to the model inside
+    kept = [owner.generation_config for owner in owners]
+    for owner in owners:
+        owner.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for owner, config in zip(owners, kept, strict=True):
+            owner.generation_config = config

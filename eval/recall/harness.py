@@ -1,0 +1,133 @@
+"""The harness: every probe of a bank asked of a model, one plain dict for each.
+
+rows = evaluate_recall(model, tokenizer, FactBank.load("outputs/people"))
+summarise(rows)["injected"]["memorization"]["accuracy"]["mean"]
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from eval.facts.bank import FactBank, Probe
+from eval.recall.generation import Continuation, answer_budgets, exact_match, generate_texts
+from eval.recall.isolation import rng_untouched
+from eval.recall.metrics import bits_per_byte, candidate_metrics, perplexity, token_rank
+from eval.recall.scorer import Item, Scores, score
+
+# "{subject} was born in {object}." -> "."
+TERMINATOR = re.compile(r"[^\w\s{}]+(?=\s*$)")
+
+
+def evaluate_recall(
+    model: Any,
+    tokenizer: Any,
+    bank: FactBank,
+    *,
+    batch_tokens: int | None = None,
+    generate: bool = True,
+    progress: bool = False,
+    roles: Collection[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Ask the probes of `bank` (of those `roles`, or all); one JSON-serialisable dict each, in bank order.
+
+    A figure that a probe does not have is None: those that compare candidates without distractors, those
+    of the answer alone with a suffix, `exact_match` and `generation` without `generate`. Neither the
+    random generators nor the model's train/eval modes are touched.
+
+    Raises:
+        UserError: As `score` does, naming the probe.
+    """
+    probes = [probe for probe in bank.probes if roles is None or bank.role_of(probe) in roles]
+    with rng_untouched(model):
+        scores = score(
+            model,
+            tokenizer,
+            [item_of(probe) for probe in probes],
+            batch_tokens=batch_tokens,
+            progress=progress,
+        )
+        said = _generations(model, tokenizer, bank, probes, batch_tokens, progress) if generate else {}
+    return [
+        _row(bank, probe, result, said.get(probe.id)) for probe, result in zip(probes, scores, strict=True)
+    ]
+
+
+def item_of(probe: Probe) -> Item:
+    """What the scorer reads of a probe: the first answer against the distractors."""
+    return Item(probe.prompt, (probe.answers[0], *probe.distractors), suffix=probe.suffix, id=probe.id)
+
+
+def right_answers(bank: FactBank, probe: Probe) -> list[str]:
+    """Whatever counts as the answer in free generation: the probe's answers and, where it asks for a
+    fact's object, the object's aliases."""
+    facts = [bank.fact_by_id[fact_id] for fact_id in probe.fact_ids]
+    aliases = [alias for fact in facts if fact.object in probe.answers for alias in fact.object_aliases]
+    return list(dict.fromkeys([*probe.answers, *aliases]))
+
+
+def terminators_of(probe: Probe) -> str:
+    """The punctuation that ends the probe's wording; a full stop where it says nothing."""
+    found = TERMINATOR.search(probe.template or "")
+    return found.group() if found else "."
+
+
+def _generations(
+    model: Any,
+    tokenizer: Any,
+    bank: FactBank,
+    probes: Sequence[Probe],
+    batch_tokens: int | None,
+    progress: bool,
+) -> dict[str, tuple[Continuation, bool]]:
+    """By probe id, what the model says and whether it is right. With a suffix there is no telling."""
+    asked = [probe for probe in probes if not probe.suffix]
+    answers = [right_answers(bank, probe) for probe in asked]
+    continuations = generate_texts(
+        model,
+        tokenizer,
+        [probe.prompt for probe in asked],
+        answer_budgets(tokenizer, answers),
+        batch_tokens=batch_tokens,
+        progress=progress,
+    )
+    return {
+        probe.id: (continuation, exact_match(continuation, right, terminators_of(probe)))
+        for probe, continuation, right in zip(asked, continuations, answers, strict=True)
+    }
+
+
+def _row(
+    bank: FactBank, probe: Probe, scores: Scores, said: tuple[Continuation, bool] | None
+) -> dict[str, Any]:
+    fact = bank.fact_by_id[probe.fact_ids[0]]
+    row: dict[str, Any] = {
+        "probe_id": probe.id,
+        "fact_ids": list(probe.fact_ids),
+        "role": bank.role_of(probe),
+        "arm": fact.arm,
+        "type": probe.type,
+        "relation": fact.relation,
+        "subject": bank.subject_of(probe),
+        "prompt": probe.prompt,
+        "answer": probe.answers[0],
+        **dict.fromkeys(("n_tokens", "n_bytes", "logprob", "bits_per_byte")),
+        **candidate_metrics(scores.logprobs, scores.n_bytes),
+        **dict.fromkeys(("greedy_match", "exact_match", "perplexity", "token_rank", "generation")),
+    }
+    if not probe.suffix:
+        logprob, n_tokens, n_bytes = scores.logprobs[0], scores.n_tokens[0], scores.n_bytes[0]
+        row |= {
+            "n_tokens": n_tokens,
+            "n_bytes": n_bytes,
+            "logprob": logprob,
+            "bits_per_byte": bits_per_byte([logprob], [n_bytes]),
+            "greedy_match": float(scores.greedy_match),
+            "perplexity": perplexity([logprob], [n_tokens]),
+            "token_rank": token_rank(scores.token_ranks),
+        }
+    if said is not None:
+        continuation, is_right = said
+        row |= {"exact_match": float(is_right), "generation": continuation.text}
+    flags = set(probe.flags)
+    flags |= {name for name in ("straddles", "truncated") if getattr(scores, name)}
+    return row | {"flags": sorted(flags)}

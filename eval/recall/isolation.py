@@ -1,0 +1,50 @@
+"""Evaluation that leaves no trace: random generators and train/eval modes as they were before."""
+
+import contextlib
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+
+@contextlib.contextmanager
+def eval_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Put `model` into eval mode for the block, and give every module its own mode back.
+
+    `model.train()` afterwards would not do: a part that the user froze in eval mode would wake up.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextlib.contextmanager
+def rng_untouched(model: torch.nn.Module | None = None) -> Iterator[None]:
+    """Give python's, numpy's and torch's generators (CPU, CUDA, MPS) back the state they had before.
+
+    With a `model`, its train/eval modes too.
+    """
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()
+    torch_state = torch.get_rng_state()
+    # asking an uninitialised CUDA for its state would start it, and take memory on every device
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    mps_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    modes = [(module, module.training) for module in model.modules()] if model is not None else []
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
+        if cuda_states is not None:
+            torch.cuda.set_rng_state_all(cuda_states)
+        if mps_state is not None:
+            torch.mps.set_rng_state(mps_state)
+        for module, training in modes:
+            module.training = training
