@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,19 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def build_once(path: str | Path, build: Callable[[Path], None]) -> None:
+    """Fill the folder `path` by `build` unless it exists; of two processes that try, one wins."""
+    path = Path(path)
+    if path.exists():
+        return
+    try:
+        with whole_folder(path) as temporary:
+            build(temporary)
+    except OSError:
+        if not path.exists():  # else another process was faster, and its folder is as good
+            raise
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -90,6 +103,8 @@ def read_text(path: str | Path) -> str:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, a file is needed") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}); convert the file to UTF-8") from None
 

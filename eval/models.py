@@ -41,29 +41,52 @@ def load_model(
     Raises:
         UserError: Where there is no model, no tokenizer, no such device, or foreign code is needed.
     """
-    from safetensors import SafetensorError
-    from transformers.utils.peft_utils import find_adapter_config_file
-
-    import modeling_stlm  # noqa: F401  registers STLMs, so that their folders need no remote code
-
     name = str(name_or_path)
     place = choose_device(device)
     number_type = choose_dtype(dtype, place)
-    check_model_path(name, revision=revision)
-    # False rather than nothing, or transformers asks on stdin
-    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    model = load_weights(name, number_type, trust_remote_code=trust_remote_code, revision=revision)
     try:
-        if find_adapter_config_file(name, revision=revision) is not None:
-            model, tokenizer = _load_adapter(name, number_type, options)
-        else:
-            model, tokenizer = _load_whole(name, number_type, options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{name}: cannot be loaded: {_reason(error)}") from error
+        tokenizer = _tokenizer_of(name, model, trust_remote_code, revision)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{name}: its tokenizer cannot be loaded: {_reason(error)}") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         # what transformers makes of a folder without tokenizer files
         raise UserError(f"{name}: the tokenizer is empty; save the model's tokenizer beside it")
     logger.info("%s: on %s in %s", name, place, number_type)
     return model.to(place).eval(), tokenizer
+
+
+def load_weights(
+    name: str, dtype: Any, *, trust_remote_code: bool = False, revision: str | None = None
+) -> Any:
+    """A causal language model with all of its weights, on the CPU; UserError where that cannot be had."""
+    from safetensors import SafetensorError
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    import modeling_stlm  # noqa: F401  registers STLMs, so that their folders need no remote code
+
+    check_model_path(name, revision=revision)
+    # False rather than nothing, or transformers asks on stdin
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        if find_adapter_config_file(name, revision=revision) is not None:
+            from peft import AutoPeftModelForCausalLM
+
+            return AutoPeftModelForCausalLM.from_pretrained(name, dtype=dtype, **options)
+        return _load_whole(name, dtype, options)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{name}: cannot be loaded: {_reason(error)}") from error
+
+
+def load_tokenizer(name: str, **options: Any) -> Any:
+    """AutoTokenizer's, which of GPT-2's bare `vocab.json` and `merges.txt` cannot tell whose they are."""
+    from transformers import AutoTokenizer, GPT2Tokenizer
+
+    present = [(Path(name) / file).is_file() for file in ("vocab.json", "merges.txt")]
+    described = ("tokenizer.json", "tokenizer_config.json", CONFIG)
+    if all(present) and not any((Path(name) / file).exists() for file in described):
+        return GPT2Tokenizer.from_pretrained(name)
+    return AutoTokenizer.from_pretrained(name, **options)
 
 
 def check_model_path(path: str | Path, *, revision: str | None = None) -> None:
@@ -112,8 +135,8 @@ def choose_dtype(dtype: str | None, device: Any) -> Any:
     return getattr(torch, str(dtype))
 
 
-def _load_whole(name: str, dtype: Any, options: dict[str, Any]) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _load_whole(name: str, dtype: Any, options: dict[str, Any]) -> Any:
+    from transformers import AutoModelForCausalLM
 
     loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True, **options)
     model, info = loaded
@@ -123,23 +146,20 @@ def _load_whole(name: str, dtype: Any, options: dict[str, Any]) -> tuple[Any, An
         raise ValueError(
             f"the weights lack {len(missing)} of a causal language model's tensors, {missing[0]} among them"
         )
-    return model, AutoTokenizer.from_pretrained(name, **options)
+    return model
 
 
-def _load_adapter(name: str, dtype: Any, options: dict[str, Any]) -> tuple[Any, Any]:
-    from peft import AutoPeftModelForCausalLM
-    from transformers import AutoTokenizer
-
-    model = AutoPeftModelForCausalLM.from_pretrained(name, dtype=dtype, **options)
+def _tokenizer_of(name: str, model: Any, trust_remote_code: bool, revision: str | None) -> Any:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        return load_tokenizer(name, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError):
+        base = getattr(model, "active_peft_config", None)
+        if base is None:
+            raise
         # an adapter brings a tokenizer only if it changed it
-        base = model.active_peft_config
-        tokenizer = AutoTokenizer.from_pretrained(
-            base.base_model_name_or_path, **(options | {"revision": base.revision})
+        return load_tokenizer(
+            base.base_model_name_or_path, revision=base.revision, trust_remote_code=trust_remote_code
         )
-    return model, tokenizer
 
 
 def _check_folder(folder: Path) -> None:

@@ -8,9 +8,10 @@ import threading
 import huggingface_hub
 import pytest
 import torch
+from tokenizers import pre_tokenizers
 
 from configs.errors import UserError
-from eval.models import check_model_path, choose_device, choose_dtype, load_model
+from eval.models import check_model_path, choose_device, choose_dtype, load_model, load_tokenizer
 from eval.recall.scorer import Item, score
 from tests.eval.recall import tiny
 
@@ -222,3 +223,12 @@ def test_device_and_dtype():
         choose_dtype("int8", cpu)
     with pytest.raises(UserError, match="device 'abacus'"):
         choose_device("abacus")
+
+
+def test_gpt2s_two_bare_files_are_a_tokenizer(tmp_path):
+    alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ab", "<|endoftext|>"]
+    (tmp_path / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(alphabet)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
+    tokenizer = load_tokenizer(str(tmp_path))
+    assert tokenizer.convert_ids_to_tokens(tokenizer.encode("abb")) == ["ab", "b"]
+    assert tokenizer.eos_token == "<|endoftext|>"

@@ -1,0 +1,189 @@
+"""From YAML files and key=value overrides to one checked RunConfig.
+
+Later files win over earlier ones, the command line over files. Every mistake is a UserError that
+names the key in full and the place where it was written.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from configs.errors import UserError
+from configs.files import find_shipped, read_text, write_whole
+from configs.schema import RunConfig
+
+CHOICES = {
+    "data.documents": ("block", "line", "file"),
+    "injection.strategy": ("uniform", "random", "start", "end"),
+    "injection.span": ("run", "pass"),
+    "injection.placement": ("splice", "row"),
+    "logging.level": ("debug", "info", "warning", "error"),
+}
+
+
+def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> tuple[RunConfig, DictConfig]:
+    """Merge `files`, then `overrides` (`section.key=value`), and check the result.
+
+    Returns the config as dataclasses and as written: the second is what `save_config` writes, since
+    TrainingArguments changes some of its fields when it is built.
+
+    Raises UserError for an unknown key (naming the nearest one), a wrong type, a value outside its
+    choices, a missing or broken file.
+    """
+    merged = OmegaConf.structured(RunConfig)
+    for file in files:
+        merged = _merge(merged, _read_yaml(find_shipped(file)), str(file))
+    for override in overrides:
+        if "=" not in override:
+            raise UserError(f"{override!r}: expected section.key=value")
+        try:
+            parsed = OmegaConf.from_dotlist([override])
+        except (yaml.YAMLError, OmegaConfBaseException) as error:
+            raise UserError(f"{override!r}: {_first_line(error)}") from None
+        merged = _merge(merged, parsed, "command line")
+    if OmegaConf.is_missing(merged, "training") or not merged.training.output_dir:
+        default = f"outputs/{Path(files[-1]).stem}" if files else "outputs/run"
+        merged = OmegaConf.merge(merged, {"training": {"output_dir": default}})
+    _check(merged)
+    try:
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise UserError(_first_line(error)) from None
+    assert isinstance(config, RunConfig)
+    return config, merged
+
+
+def save_config(merged: DictConfig, path: str | Path) -> None:
+    """Write the resolved config as YAML, whole."""
+    write_whole(path, config_yaml(merged))
+
+
+def config_yaml(merged: DictConfig) -> str:
+    return OmegaConf.to_yaml(merged, resolve=True)
+
+
+def check_keys(values: dict[str, Any], dataclass: type, section: str) -> None:
+    """Raise UserError for the first key of `values` that is no field of `dataclass`."""
+    import difflib
+
+    names = [f.name for f in dataclasses.fields(dataclass) if not f.name.startswith("_")]
+    for key in values:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, 1)
+            hint = f"did you mean {section}.{near[0]}?" if near else f"known: {', '.join(sorted(names))}"
+            raise UserError(f"{section}.{key}: no such key; {hint}")
+
+
+def _read_yaml(path: Path) -> DictConfig:
+    text = read_text(path)
+    try:
+        loaded = OmegaConf.create(text)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: not valid YAML ({_first_line(error)})") from None
+    if not isinstance(loaded, DictConfig) or (text.strip() and not loaded):
+        raise UserError(f"{path}: must hold sections such as `model:` and `training:`")
+    return loaded
+
+
+def _merge(base: DictConfig, new: DictConfig, where: str) -> DictConfig:
+    found = re.search(r"\$\{\s*[\w.]+\s*:[^}]*\}", OmegaConf.to_yaml(new))
+    if found:  # a resolver such as oc.env would write a secret into the saved config
+        raise UserError(f"{where}: {found.group()}: resolvers are not allowed here; write the value itself")
+    try:
+        return OmegaConf.merge(base, new)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise UserError(f"{where}: {_describe(error)}") from None
+    except TypeError:
+        key = next((str(key) for key in new if not OmegaConf.is_dict(new[key])), str(next(iter(new), "?")))
+        raise UserError(f"{where}: {key}: a section or mapping was expected here") from None
+
+
+def _describe(error: OmegaConfBaseException) -> str:
+    """`training.learnign_rate: no such key; did you mean training.learning_rate?`"""
+    message, key = _first_line(error), error.full_key or ""
+    near = re.search(r"Did you mean: '([^']+)'", message)
+    if "not in" in message:
+        parent = key.rpartition(".")[0]
+        if near:
+            hint = f"; did you mean {parent + '.' if parent else ''}{near.group(1)}?"
+        elif not parent:
+            hint = f"; the sections are {', '.join(f.name for f in dataclasses.fields(RunConfig))}"
+        else:
+            hint = f"; see `stlm train --keys {parent}`"
+        return f"{key}: no such key{hint}"
+    return f"{key}: {message}" if key else message
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _check(merged: DictConfig) -> None:
+    try:
+        for key, choices in CHOICES.items():
+            value = OmegaConf.select(merged, key)
+            if value not in choices:
+                raise UserError(f"{key}={value!r}: must be one of {', '.join(choices)}")
+    except OmegaConfBaseException as error:
+        raise UserError(_first_line(error)) from None
+    model, facts, injection = merged.model, merged.facts, merged.injection
+    if model.name_or_path and model.config:
+        raise UserError("model: give name_or_path (go on training) or config (from scratch), not both")
+    if merged.tokenizer.name_or_path and merged.tokenizer.train is not None:
+        raise UserError("tokenizer: give name_or_path or train, not both")
+    if not (merged.tokenizer.name_or_path or merged.tokenizer.train is not None or model.name_or_path):
+        raise UserError("tokenizer: give tokenizer.name_or_path or tokenizer.train.vocab_size")
+    if facts.bank and facts.spec:
+        raise UserError("facts: give bank (a folder) or spec (to generate one), not both")
+    if injection.exposures is not None and injection.fraction is not None:
+        raise UserError("injection: give exposures or fraction, not both")
+    if merged.data.name != "files" and merged.data.train_files is not None:
+        raise UserError(f"data.train_files: is only read with data.name=files, not {merged.data.name!r}")
+    if merged.training.max_steps <= 0 and merged.training.num_train_epochs <= 0:
+        raise UserError("training.max_steps: must be positive, or training.num_train_epochs")
+    for number, prompt in enumerate(merged.evaluation.prompts):
+        key = f"evaluation.prompts[{number}]"
+        if unknown := set(prompt) - {"sentence", "answer"}:
+            raise UserError(f"{key}.{min(unknown)}: no such key; a prompt has sentence and answer")
+        if not prompt.get("sentence"):
+            raise UserError(f"{key}.sentence: is missing")
+    asked = injection.exposures is not None or injection.fraction is not None
+    if injection.enabled and (facts.bank or facts.spec) and not asked:
+        raise UserError("injection.exposures: give it or injection.fraction, or injection.enabled=false")
+    ranges = {
+        "injection.exposures": (injection.exposures, 1, None),
+        "injection.fraction": (injection.fraction, 0.0, 1.0),
+        "injection.window": (injection.window, 0.0, 1.0),
+        "injection.seed": (injection.seed, 0, None),
+        "facts.seed": (facts.seed, 0, None),
+        "data.validation_fraction": (merged.data.validation_fraction, 0.0, 0.9),
+        "data.max_documents": (merged.data.max_documents, 2, None),
+        "data.context_window": (merged.data.context_window, 2, None),
+        "training.seed": (merged.training.seed, 0, 2**32 - 1),
+        "training.per_device_train_batch_size": (merged.training.per_device_train_batch_size, 1, None),
+        "training.per_device_eval_batch_size": (merged.training.per_device_eval_batch_size, 1, None),
+        "training.gradient_accumulation_steps": (merged.training.gradient_accumulation_steps, 1, None),
+        "evaluation.max_new_tokens": (merged.evaluation.max_new_tokens, 1, None),
+        "evaluation.top_k": (merged.evaluation.top_k, 1, None),
+        "evaluation.prompt_steps": (merged.evaluation.prompt_steps, 0, None),
+        "evaluation.recall_steps": (merged.evaluation.recall_steps, 0, None),
+        "evaluation.batch_tokens": (merged.evaluation.batch_tokens, 1, None),
+        "evaluation.validation_rows": (merged.evaluation.validation_rows, 1, None),
+    }
+    for key, (value, low, high) in ranges.items():
+        if value is not None and (value < low or (high is not None and value > high)):
+            raise UserError(
+                f"{key}={value}: must be at least {low}" + (f" and at most {high}" if high else "")
+            )
+
+
+def cache_folder(configured: str | None) -> Path:
+    """Where prepared corpora and trained tokenizers are kept."""
+    return Path(configured or os.environ.get("STLM_CACHE") or "~/.cache/tidy-stlms").expanduser()

@@ -1,0 +1,224 @@
+"""Every key of a run's configuration: one dataclass a section, its meaning below each field.
+
+    stlm train --keys            # prints this page as a table
+
+A field that is left out of the YAML has the default given here. `training` is transformers'
+TrainingArguments, with the defaults that suit a small model and a few keys of our own.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from omegaconf import MISSING
+from transformers import TrainingArguments
+
+from configs.errors import UserError
+
+
+@dataclass
+class ModelSection:
+    """What is trained: an STLM from scratch (`config`) or any causal LM (`name_or_path`)."""
+
+    name_or_path: str | None = None
+    """A Hub id or folder of a causal language model to go on training; leaves `config` unused."""
+    revision: str | None = None
+    """Branch, tag or commit of `name_or_path`."""
+    trust_remote_code: bool = False
+    """Run the model's own code from the Hub. Only for repositories you trust."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Fields of STLMConfig for a model from scratch (`hidden_size`, `num_hidden_layers`, ...)."""
+
+
+@dataclass
+class TokenizerTraining:
+    """A byte-level BPE trained on the corpus and on the bank's statements, control ones included."""
+
+    vocab_size: int = 2048
+    """Entries of the vocabulary, the two special tokens and the 256 bytes included."""
+    max_documents: int = 200_000
+    """Documents of the corpus that are read, from its beginning."""
+
+
+@dataclass
+class TokenizerSection:
+    """The tokenizer: an existing one, or one trained for this run. Neither: the model's own."""
+
+    name_or_path: str | None = None
+    """A Hub id or folder that AutoTokenizer can read."""
+    train: TokenizerTraining | None = None
+    """Train one for this run instead."""
+
+
+@dataclass
+class DataSection:
+    """The corpus, and how it becomes rows of tokens."""
+
+    name: str = "synthetic"
+    """`files`, `synthetic` (built in), a short name of configs/datasets.yaml, or a Hub dataset id."""
+    config: str | None = None
+    """The Hub dataset's configuration, such as `20231101.simple`."""
+    train_files: list[str] | str | None = None
+    """For `files`: paths or globs of .txt, .jsonl, .csv or .parquet files."""
+    validation_files: list[str] | str | None = None
+    """Held-out files; without them `validation_fraction` of the documents is held out."""
+    text_column: str = "text"
+    """The column that holds a document's text."""
+    validation_fraction: float = 0.01
+    """Share of the documents held out, chosen by `training.seed`."""
+    documents: str = "block"
+    """What a document is in a .txt file: `block` (blank line between), `line` or `file`."""
+    max_documents: int | None = None
+    """Use only the first so many documents (for `synthetic`: make so many)."""
+    context_window: int | None = None
+    """Tokens in a row; the model's max_position_embeddings when left out."""
+    cache_dir: str | None = None
+    """Where prepared corpora are kept; $STLM_CACHE or ~/.cache/tidy-stlms when left out."""
+
+
+@dataclass
+class FactsSection:
+    """The facts to learn: a bank on disk, or a specification to generate one from."""
+
+    bank: str | None = None
+    """A bank's folder."""
+    spec: str | None = None
+    """A specification such as configs/facts/people.yaml; the bank is written into the run folder."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Keys of the specification to change, such as `people: 16`."""
+    seed: int | None = None
+    """Seed of the generated bank, apart from `training.seed`; the specification's own when left out."""
+
+
+@dataclass
+class InjectionSection:
+    """When, how often and in which place injected facts stand in the training stream."""
+
+    enabled: bool = True
+    """`false`: ordinary training; everything else stays as it is (the twin run)."""
+    exposures: int | None = None
+    """How often each fact is seen in the whole run. This or `fraction`."""
+    fraction: float | None = None
+    """Share of all training tokens that injected statements take. This or `exposures`."""
+    strategy: str = "uniform"
+    """`uniform` (evenly spaced), `random`, `start` or `end` (within `window` of the span)."""
+    span: str = "run"
+    """What the strategy spreads over: the whole `run`, or every `pass` over the corpus."""
+    window: float = 0.25
+    """For `start` and `end`: the share of the span that is used."""
+    placement: str = "splice"
+    """`splice`: between documents of an ordinary row; `row`: alone in a row, padding masked."""
+    seed: int | None = None
+    """Seed of positions and wordings; `training.seed` when left out."""
+
+
+@dataclass
+class EvaluationSection:
+    """What is measured before, during and after training."""
+
+    recall_steps: int = 100
+    """Measure recall every so many steps, and always at step 0 and at the end; 0: only then."""
+    generate: bool = True
+    """Generate each probe's answer too, for `exact_match`."""
+    batch_tokens: int | None = None
+    """Tokens in one forward pass of the scorer; 1,024 on a CPU and 8,192 elsewhere when left out."""
+    validation_rows: int = 256
+    """At most so many held-out rows, evenly spaced, for the validation loss."""
+    prompts: list[dict[str, str]] = field(default_factory=list)
+    """Prompts to watch in generations.jsonl: `{sentence: ..., answer: ...}`, the answer optional."""
+    prompt_steps: int | None = None
+    """Record them every so many steps; `recall_steps` when left out."""
+    max_new_tokens: int = 16
+    """Length of those continuations, in tokens."""
+    top_k: int = 5
+    """How many of the most probable tokens are recorded at each of their steps."""
+
+
+@dataclass
+class LoggingSection:
+    """Names for W&B and Trackio (switched on by training.report_to), and how much is said."""
+
+    project: str = "tidy-stlms"
+    """Project of W&B and Trackio."""
+    group: str | None = None
+    """W&B group, for the runs of one sweep."""
+    tags: list[str] = field(default_factory=list)
+    """W&B tags."""
+    level: str = "warning"
+    """Level of log messages on the terminal: debug, info, warning or error."""
+
+
+@dataclass
+class STLMTrainingArguments(TrainingArguments):
+    """transformers' TrainingArguments with defaults for training a small model on a stream."""
+
+    output_dir: str = ""  # type: ignore[assignment]
+    """The run folder; `outputs/` and the name of the last config file when left out."""
+    resume_from_checkpoint: bool | str | None = None  # type: ignore[assignment]
+    """`true`: go on from the newest whole checkpoint of `output_dir`, from the start if none."""
+    max_steps: int = -1
+    """Optimizer steps; when not positive, `num_train_epochs` passes over the corpus."""
+    num_train_epochs: float = 1.0
+    per_device_train_batch_size: int = 8
+    per_device_eval_batch_size: int = 8
+    learning_rate: float = 6e-4
+    lr_scheduler_type: str = "cosine_with_min_lr"
+    lr_scheduler_kwargs: dict[str, Any] | None = field(default_factory=lambda: {"min_lr_rate": 0.1})
+    warmup_steps: float = 0.05
+    """Below 1: a share of all steps."""
+    weight_decay: float = 0.1
+    """For matrices; biases, norms and other vectors are not decayed."""
+    adam_beta2: float = 0.95
+    max_grad_norm: float = 1.0
+    logging_steps: float = 10
+    logging_first_step: bool = True
+    eval_strategy: str = "steps"
+    eval_steps: float | None = 100
+    save_strategy: str = "steps"
+    save_steps: float = 500
+    save_total_limit: int | None = 2
+    ddp_find_unused_parameters: bool | None = False
+    train_sampling_strategy: str = "sequential"
+    """Fixed: the stream itself shuffles, so that a step's rows depend on nothing but its number."""
+    remove_unused_columns: bool = False
+
+    def __post_init__(self):
+        fixed = {
+            "train_sampling_strategy": "sequential",
+            "remove_unused_columns": False,
+            "auto_find_batch_size": False,
+            "ignore_data_skip": False,
+            "save_only_model": False,
+            "load_best_model_at_end": False,
+        }
+        for key, value in fixed.items():
+            if getattr(self, key) != value:
+                raise UserError(
+                    f"training.{key}={getattr(self, key)!r}: must stay {value!r}, or what a run sees, saves "
+                    "or measures would not be what its report says; remove the key"
+                )
+        if self.fsdp or self.deepspeed:
+            raise UserError("training.fsdp, training.deepspeed: not supported; use several processes (DDP)")
+        if not torch.cuda.is_available():
+            self.dataloader_pin_memory = False  # it only warns there
+        if self.disable_tqdm is None:
+            self.disable_tqdm = not sys.stderr.isatty()  # a log file wants lines, not bars
+        try:
+            super().__post_init__()
+        except (ValueError, TypeError) as error:
+            raise UserError(f"training: {' '.join(str(error).split())}") from None
+
+
+@dataclass
+class RunConfig:
+    """A whole run."""
+
+    model: ModelSection = field(default_factory=ModelSection)
+    tokenizer: TokenizerSection = field(default_factory=TokenizerSection)
+    data: DataSection = field(default_factory=DataSection)
+    facts: FactsSection = field(default_factory=FactsSection)
+    injection: InjectionSection = field(default_factory=InjectionSection)
+    training: STLMTrainingArguments = MISSING
+    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    logging: LoggingSection = field(default_factory=LoggingSection)

@@ -1,0 +1,120 @@
+"""Configs: every shipped file loads, later ones win, mistakes name the key."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import configs
+from configs.errors import UserError
+from configs.load import config_yaml, load_config
+from configs.schema import STLMTrainingArguments
+from modeling_stlm import STLMConfig, STLMForCausalLM
+
+FOLDER = Path(configs.__file__).parent
+RUNS = sorted([FOLDER / "quickstart.yaml", *FOLDER.glob("experiments/*.yaml")])
+TOKENIZER = "tokenizer.name_or_path=t"
+
+
+@pytest.mark.parametrize("file", RUNS, ids=lambda file: file.stem)
+def test_every_shipped_run_loads_and_its_model_can_be_built(file):
+    config, merged = load_config([file])
+    assert config.training.output_dir == f"outputs/{file.stem}"
+    assert yaml.safe_load(config_yaml(merged))["training"]["max_steps"] == config.training.max_steps
+    STLMConfig(vocab_size=100, **config.model.config)
+    for section in ("spec", "bank"):
+        named = getattr(config.facts, section)
+        assert named is None or (FOLDER.parent / named).exists()
+
+
+@pytest.mark.parametrize("name", ["simple_en_wiki", "simple_en_wiki_inject"])
+def test_simple_wiki_is_tidys_default_model(name):
+    config, _ = load_config([FOLDER / f"experiments/{name}.yaml"])
+    model = STLMForCausalLM(STLMConfig(vocab_size=50257, **config.model.config))
+    assert round(model.num_parameters() / 1e6, 2) == 49.86
+
+
+def test_local_text_has_about_ten_million_parameters_and_quickstart_leaves_head_dim_unset():
+    config, _ = load_config([FOLDER / "experiments/local_text.yaml"])
+    assert config.injection.exposures
+    model = STLMForCausalLM(STLMConfig(vocab_size=50257, **config.model.config))
+    assert 9e6 < model.num_parameters() < 11e6
+    assert "head_dim" not in load_config([FOLDER / "quickstart.yaml"])[0].model.config
+
+
+def write(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    return tmp_path / name
+
+
+def test_later_files_win_and_the_command_line_wins_over_all(tmp_path):
+    first = write(tmp_path, "a.yaml", "training: {max_steps: 1, seed: 1}\ntokenizer: {name_or_path: t}")
+    second = write(tmp_path, "b.yaml", "training: {max_steps: 2, seed: 2}")
+    config, merged = load_config([first, second], ["training.seed=3"])
+    assert (config.training.max_steps, config.training.seed) == (2, 3)
+    assert config.training.output_dir == "outputs/b"
+    again = write(tmp_path, "c.yaml", config_yaml(merged))  # what a run saves loads as the same run
+    assert config_yaml(load_config([again])[1]) == config_yaml(merged)
+
+
+MISTAKES = [
+    (
+        ["training.learnign_rate=1"],
+        "training.learnign_rate: no such key; did you mean training.learning_rate?",
+    ),
+    (["modle.config.x=1"], "modle: no such key; did you mean model?"),
+    (["zzz=1"], "zzz: no such key; the sections are model, tokenizer"),
+    (["data.zzz=1"], "data.zzz: no such key; see `stlm train --keys data`"),
+    (["training.max_steps=many"], "training.max_steps: Value 'many' of type 'str' could not be converted"),
+    (["training=3"], "training: "),
+    (["model.config=[1]"], "model: a section or mapping was expected"),
+    (
+        ["injection.strategy=middle"],
+        "injection.strategy='middle': must be one of uniform, random, start, end",
+    ),
+    (["injection.window=2"], "injection.window=2.0: must be at least 0.0 and at most 1.0"),
+    (["training.eval_strategy=sometimes"], "training: sometimes is not a valid"),
+    (["training.train_sampling_strategy=random"], "training.train_sampling_strategy='random': must stay"),
+    (["training.seed=${oc.env:HOME}"], "resolvers are not allowed"),
+    (["facts.spec=a", "facts.bank=b"], "facts: give bank"),
+    (["facts.spec=a"], "injection.exposures: give it or injection.fraction"),
+    (["injection.exposures=1", "injection.fraction=0.1"], "injection: give exposures or fraction"),
+    (["model.name_or_path=a", "model.config.x=1"], "model: give name_or_path"),
+    (["tokenizer.train.vocab_size=300"], "tokenizer: give name_or_path or train, not both"),
+    (["tokenizer.name_or_path=null"], "tokenizer: give tokenizer.name_or_path or"),
+    (
+        ["training.per_device_train_batch_size=0"],
+        "training.per_device_train_batch_size=0: must be at least 1",
+    ),
+    (["training.seed=-1"], "training.seed=-1: must be at least 0"),
+    (["training.save_only_model=true"], "training.save_only_model=True: must stay False"),
+    (["data.train_files=a.txt"], "data.train_files: is only read with data.name=files"),
+    (["evaluation.prompts=[{sentence: a, anser: b}]"], "evaluation.prompts[0].anser: no such key"),
+    (["evaluation.prompts=[{answer: b}]"], "evaluation.prompts[0].sentence: is missing"),
+    (["nonsense"], "'nonsense': expected section.key=value"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), MISTAKES, ids=[m[0][0] for m in MISTAKES])
+def test_mistakes_name_the_key(overrides, message):
+    with pytest.raises(UserError) as error:
+        load_config([], [TOKENIZER, *overrides])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", "just words\n", "training: {seed: 1, seed: 2}\n"])
+def test_a_broken_file_is_named(tmp_path, text):
+    with pytest.raises(UserError, match=r"bad.yaml: "):
+        load_config([write(tmp_path, "bad.yaml", text)])
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(UserError, match=r"nowhere.yaml: no such file"):
+        load_config(["nowhere.yaml"])
+
+
+def test_training_arguments_of_ours_are_the_trainers_own(tmp_path):
+    arguments = STLMTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    assert arguments.report_to == []
+    assert arguments.disable_tqdm  # no terminal here

@@ -1,0 +1,196 @@
+"""Corpora: the documents arrive whole, the cache is never half-written, mistakes are named."""
+
+import json
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from configs.errors import UserError
+from configs.schema import DataSection
+from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
+from trainers.corpus import prepare_corpus
+from trainers.documents import load_documents, short_names
+from trainers.synthetic import synthetic_documents
+
+TEXTS = ["One two three.", "Four five\nsix.", "Seven élan 東京.", "Eight nine ten eleven."]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_bpe_tokenizer(TEXTS, 300)
+
+
+def write(path, texts):
+    """The same documents in the format of `path`'s ending."""
+    if path.suffix == ".txt":
+        path.write_text("\n\n\n".join(texts) + "\n", encoding="utf-8")
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps({"id": 1, "text": t}) + "\n" for t in texts), encoding="utf-8")
+    elif path.suffix == ".csv":
+        rows = ['"{}",x\n'.format(t.replace('"', '""')) for t in texts]
+        path.write_text("text,other\n" + "".join(rows), encoding="utf-8")
+    else:
+        pq.write_table(pa.table({"text": texts}), path)
+    return str(path)
+
+
+def files(path, **changes):
+    return DataSection(**{"name": "files", "train_files": path, "validation_files": path, **changes})
+
+
+@pytest.mark.parametrize("ending", ["txt", "jsonl", "csv", "parquet"])
+def test_every_format_gives_the_same_tokens(tmp_path, tokenizer, ending):
+    data = files(write(tmp_path / f"corpus.{ending}", TEXTS))
+    corpus = prepare_corpus(load_documents(data, 0, tmp_path), tokenizer, tmp_path, progress=False)
+    ids = np.fromfile(corpus.folder / "train.bin", corpus.dtype).tolist()
+    assert corpus.dtype == "uint16"
+    assert corpus.tokens == {"train": len(ids), "validation": len(ids)}
+    expected = [[*tokenizer.encode(t, add_special_tokens=False), tokenizer.eos_token_id] for t in TEXTS]
+    assert ids == [i for document in expected for i in document]
+
+
+@pytest.mark.parametrize(("documents", "count"), [("block", 3), ("line", 4), ("file", 1)])
+def test_documents_of_a_text_file(tmp_path, documents, count):
+    (tmp_path / "a.txt").write_text("a b\nc\n\nd\n  \n\ne\n", encoding="utf-8")
+    data = files(str(tmp_path / "a.txt"), documents=documents)
+    assert len(load_documents(data, 0, tmp_path).train) == count
+
+
+def test_held_out_documents_follow_fraction_and_seed(tmp_path):
+    data = DataSection(name="synthetic", max_documents=200, validation_fraction=0.1)
+    first, again = load_documents(data, 1, tmp_path), load_documents(data, 1, tmp_path)
+    assert (len(first.train), len(first.validation)) == (180, 20)
+    assert not set(first.train["text"]) & set(first.validation["text"])
+    assert first.key == again.key
+    assert first.validation["text"] == again.validation["text"]
+    other = load_documents(data, 2, tmp_path)
+    assert other.key != first.key
+
+
+def test_key_changes_with_content_columns_and_tokenizer(tmp_path, tokenizer):
+    path = tmp_path / "a.txt"
+    keys = set()
+    for texts, documents in ((TEXTS, "block"), (TEXTS, "line"), ([*TEXTS, "more"], "block")):
+        data = files(write(path, texts), documents=documents)
+        keys.add(prepare_corpus(load_documents(data, 0, tmp_path), tokenizer, tmp_path, False).key)
+    other = train_bpe_tokenizer(TEXTS, 290)
+    data = files(write(path, TEXTS))
+    keys.add(prepare_corpus(load_documents(data, 0, tmp_path), other, tmp_path, False).key)
+    assert len(keys) == 4
+
+
+def test_the_same_file_read_another_way_gives_other_documents(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("a\nb\n\nc\n", encoding="utf-8")
+    for documents, texts in (("block", ["a\nb", "c"]), ("line", ["a", "b", "c"]), ("file", ["a\nb\n\nc\n"])):
+        assert list(load_documents(files(str(path), documents=documents), 0, tmp_path).train["text"]) == texts
+    rows = tmp_path / "a.jsonl"
+    rows.write_text('{"text": "x", "body": "y"}\n')
+    for column, text in (("text", "x"), ("body", "y")):
+        assert list(load_documents(files(str(rows), text_column=column), 0, tmp_path).train["text"]) == [text]
+
+
+def test_interrupted_preparation_is_redone(tmp_path, tokenizer, monkeypatch):
+    data = files(write(tmp_path / "a.txt", TEXTS))
+    documents = load_documents(data, 0, tmp_path)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trainers.corpus.write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_corpus(documents, tokenizer, tmp_path, progress=False)
+    assert list((tmp_path / "corpora").iterdir()) == []
+    corpus = prepare_corpus(documents, tokenizer, tmp_path, progress=False)
+    stamp = os.stat(corpus.folder / "train.bin").st_mtime_ns
+    assert prepare_corpus(documents, tokenizer, tmp_path, progress=False) == corpus
+    assert os.stat(corpus.folder / "train.bin").st_mtime_ns == stamp  # found, not made again
+
+
+def test_large_vocabularies_take_four_bytes(tmp_path, tokenizer):
+    class Large(type(tokenizer)):
+        def __len__(self):
+            return 70_000
+
+    large = Large(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|endoftext|>")
+    data = files(write(tmp_path / "a.txt", TEXTS))
+    corpus = prepare_corpus(load_documents(data, 0, tmp_path), large, tmp_path, progress=False)
+    assert corpus.dtype == "uint32"
+    assert corpus.blocks("train", 4)[0].dtype == np.int64
+
+
+def mistake(tmp_path, tokenizer, **changes):
+    data = DataSection(**{"name": "files", "validation_files": write(tmp_path / "v.txt", TEXTS), **changes})
+
+    def prepare():
+        corpus = prepare_corpus(load_documents(data, 0, tmp_path), tokenizer, tmp_path, progress=False)
+        corpus.blocks("train", 1000)
+
+    with pytest.raises(UserError) as error:
+        prepare()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_mistakes_are_named(tmp_path, tokenizer):
+    def file(name, content):
+        (tmp_path / name).write_bytes(content)
+        return str(tmp_path / name)
+
+    assert "data.train_files: give" in mistake(tmp_path, tokenizer)
+    assert "nowhere.txt: no such file" in mistake(tmp_path, tokenizer, train_files="nowhere.txt")
+    assert "holds no text" in mistake(tmp_path, tokenizer, train_files=file("empty.txt", b"\n \n"))
+    assert "x.zip: cannot read .zip" in mistake(tmp_path, tokenizer, train_files=file("x.zip", b""))
+    assert "latin.txt: not UTF-8" in mistake(
+        tmp_path, tokenizer, train_files=file("latin.txt", b"caf\xe9 au lait")
+    )
+    latin = file("latin.jsonl", b'{"text": "caf\xe9"}\n')
+    assert "latin.jsonl: not UTF-8" in mistake(tmp_path, tokenizer, train_files=latin)
+    broken = file("broken.jsonl", b'{"text": "a"}\n{"text":\n')
+    assert "broken.jsonl, line 2: not valid JSON" in mistake(tmp_path, tokenizer, train_files=broken)
+    for path in (
+        file("c.jsonl", b'{"body": "a"}\n'),
+        file("c.csv", b"body,x\na,b\n"),
+        str(tmp_path / "c.parquet"),
+    ):
+        pq.write_table(pa.table({"body": ["a"]}), tmp_path / "c.parquet")
+        message = mistake(tmp_path, tokenizer, train_files=path)
+        assert "column 'text'; there is body" in message
+        assert "data.text_column" in message
+    assert "not a Parquet file" in mistake(tmp_path, tokenizer, train_files=file("bad.parquet", b"torn"))
+    pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "numbers.parquet")
+    assert "holds no text" in mistake(tmp_path, tokenizer, train_files=str(tmp_path / "numbers.parquet"))
+    short = write(tmp_path / "short.txt", TEXTS)
+    assert "less than one row of 1000" in mistake(tmp_path, tokenizer, train_files=short)
+
+
+def test_a_tokenizer_without_end_of_text_is_refused(tmp_path):
+    bare = train_bpe_tokenizer(TEXTS, 300)
+    bare.eos_token = None
+    data = files(write(tmp_path / "a.txt", TEXTS))
+    with pytest.raises(UserError, match="no end-of-text token"):
+        prepare_corpus(load_documents(data, 0, tmp_path), bare, tmp_path, progress=False)
+
+
+def test_an_unreachable_hub_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"data.name=simple_en_wiki: cannot load wikimedia/wikipedia .* Hub"):
+        load_documents(DataSection(name="simple_en_wiki"), 0, tmp_path)
+
+
+def test_short_names_name_parts():
+    for name, parts in short_names().items():
+        assert all(part["path"].count("/") == 1 for part in parts), name
+    assert len(short_names()["stlm"]) == 4
+
+
+def test_synthetic_documents_are_seeded_and_hold_no_braces():
+    documents = list(synthetic_documents(50, 3))
+    assert documents == list(synthetic_documents(50, 3))
+    assert documents != list(synthetic_documents(50, 4))
+    assert not any("{" in document for document in documents)

@@ -1,0 +1,104 @@
+"""Batches with facts in them: the corpus's rows, and where the plan says so, statements.
+
+    in   [{"input_ids": (T,), "position": 7}, {"input_ids": (T,), "position": 8}, ...]
+    out  {"input_ids": (B, T), "labels": (B, T)}                            placement: splice
+         {"input_ids": (B, T), "labels": (B, T), "attention_mask": (B, T)}  placement: row
+
+What a row becomes depends on the seed and its position only, never on global random state, so that
+a resumed run, another number of processes or workers sees the very same batches.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from trainers.plan import SEPARATORS, InjectionPlan
+
+
+class InjectionCollator:
+    """Stacks rows and slips the planned statements in.
+
+    Rows without a `position` (validation) are never touched. `splice` puts a statement between
+    end-of-text tokens at a document boundary of the row, or at a random place if the row has none;
+    the text behind it moves on, and what is pushed over the row's end is lost. `row` replaces the
+    row by the statement alone, padding masked from attention and loss.
+    """
+
+    def __init__(
+        self,
+        plan: InjectionPlan | None = None,
+        statement_tokens: Mapping[str, Sequence[int]] | None = None,
+        *,
+        eos_token_id: int,
+        pad_token_id: int | None = None,
+        placement: str = "splice",
+        seed: int = 0,
+    ):
+        self.statements = plan.by_position if plan else {}
+        self.statement_tokens = {
+            key: np.asarray(tokens, dtype=np.int64) for key, tokens in (statement_tokens or {}).items()
+        }
+        self.eos = eos_token_id
+        self.pad = eos_token_id if pad_token_id is None else pad_token_id
+        self.placement, self.seed = placement, seed
+
+    @property
+    def key(self) -> str:
+        """A hash of all that decides what the rows become."""
+        tokens = sorted((key, ids.tolist()) for key, ids in self.statement_tokens.items())
+        places = sorted(self.statements.items())
+        rules = [self.placement, self.seed, self.eos, tokens, places]
+        return hashlib.sha256(json.dumps(rules).encode()).hexdigest()
+
+    def __call__(self, rows: Sequence[Mapping]) -> dict[str, torch.Tensor]:
+        tokens = np.stack([row["input_ids"] for row in rows])  # (batch, seq)
+        lengths = np.full(len(rows), tokens.shape[1])
+        for i, row in enumerate(rows):
+            statement_ids = self.statements.get(row.get("position", -1))
+            if not statement_ids:
+                continue
+            statements = [self.statement_tokens[s] for s in statement_ids]
+            if self.placement == "splice":
+                rng = np.random.default_rng([self.seed, 3, row["position"]])
+                tokens[i] = splice(tokens[i], statements, self.eos, rng)
+            else:
+                alone = np.concatenate([[self.eos], statements[0], [self.eos]])
+                lengths[i] = len(alone)
+                tokens[i] = np.pad(alone, (0, tokens.shape[1] - len(alone)), constant_values=self.pad)
+        input_ids = torch.from_numpy(tokens)
+        batch = {"input_ids": input_ids, "labels": input_ids.clone()}
+        if self.placement == "row" and self.statements:
+            mask = torch.arange(tokens.shape[1]) < torch.from_numpy(lengths)[:, None]  # (batch, seq)
+            batch["attention_mask"] = mask.long()
+            batch["labels"][~mask] = -100
+        return batch
+
+
+def splice(
+    row: np.ndarray, statements: Sequence[np.ndarray], eos: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Return `row` (seq,) with each statement between two `eos`, cut to the same length.
+
+    Statements go to boundaries between documents (right behind an `eos`) as far as these leave room
+    for all of them before the row's end, else to random places. Needs the statements and two `eos`
+    each to fit into the row, which the plan has checked.
+    """
+    last = len(row) - sum(len(statement) + SEPARATORS for statement in statements)
+    boundaries = np.flatnonzero(row[:last] == eos) + 1 if last > 0 else np.empty(0, dtype=np.int64)
+    places = np.sort(rng.choice(boundaries if len(boundaries) else last + 1, len(statements)))
+    pieces: list[np.ndarray] = []
+    separator = np.array([eos], dtype=row.dtype)
+    reached = 0
+    for place, statement in zip(places.tolist(), statements, strict=True):
+        pieces.append(row[reached:place])
+        at_boundary = place > 0 and row[place - 1] == eos
+        behind_statement = reached == place and len(pieces) > 1  # two at one place share their eos
+        if not (at_boundary or behind_statement):
+            pieces.append(separator)
+        pieces += [statement, separator]
+        reached = place
+    pieces.append(row[reached:])
+    return np.concatenate(pieces)[: len(row)]

@@ -1,0 +1,119 @@
+"""From a corpus on disk, on the Hub or built in to a memory-mapped file of token ids.
+
+Documents are tokenised in batches (the tokenizers library spreads a batch over the cores), an
+end-of-text token follows each, and the ids are written as uint16 or uint32. The result is cached
+under a key made of everything that matters and is written whole: a preparation that was interrupted
+leaves nothing behind that could be taken for a finished one.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from tqdm.auto import tqdm
+
+from configs.errors import UserError
+from configs.files import build_once, read_json, write_json
+from trainers.documents import Documents
+from trainers.stream import Blocks
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1  # raise it when the same documents would give other tokens
+BATCH = 1_000  # documents tokenised at a time
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A prepared corpus: token files of its training and held-out part."""
+
+    folder: Path
+    key: str
+    dtype: str
+    tokens: dict[str, int]
+    """Tokens of `train` and `validation`, end-of-text tokens included."""
+
+    def blocks(self, split: str, context_window: int) -> Blocks:
+        """The rows of a split. Raises UserError if there is not a single one."""
+        blocks = Blocks(self.folder / f"{split}.bin", self.dtype, context_window)
+        if not len(blocks):
+            raise UserError(
+                f"data: the {split} part has {self.tokens[split]} tokens, less than one row of "
+                f"{context_window}; give more text, raise data.validation_fraction or lower "
+                "data.context_window"
+            )
+        return blocks
+
+
+def prepare_corpus(documents: Documents, tokenizer: Any, cache: Path, progress: bool = True) -> Corpus:
+    """Tokenise both parts of `documents`, or find them in `cache`.
+
+    Raises UserError if the tokenizer has no end-of-text token or the corpus no text.
+    """
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            "tokenizer: it has no end-of-text token, which must stand between documents; set its "
+            "eos_token and save it, or take another"
+        )
+    key = _key(documents.key, tokenizer)
+    folder = cache / "corpora" / key
+    dtype = "uint16" if len(tokenizer) <= 1 << 16 else "uint32"
+
+    def build(temporary: Path) -> None:
+        tokens = {
+            split: _write_tokens(dataset, tokenizer, temporary / f"{split}.bin", dtype, split, progress)
+            for split, dataset in (("train", documents.train), ("validation", documents.validation))
+        }
+        if not tokens["train"]:
+            raise UserError(f"{documents.source}: holds no text")
+        write_json(temporary / "meta.json", {"dtype": dtype, "tokens": tokens})
+
+    build_once(folder, build)
+    meta = read_json(folder / "meta.json")
+    return Corpus(folder, key, meta["dtype"], meta["tokens"])
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """A hash of all that decides which ids a text becomes."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
+    identity = f"{type(tokenizer).__name__} {tokenizer.eos_token_id} {rules}"
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+
+def _key(documents_key: str, tokenizer: Any) -> str:
+    parts = [VERSION, documents_key, tokenizer_fingerprint(tokenizer)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+
+def _write_tokens(
+    dataset: Dataset, tokenizer: Any, path: Path, dtype: str, split: str, progress: bool
+) -> int:
+    """Write the ids of all documents to `path`; returns how many there are."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    total = 0
+    with (
+        path.open("wb") as file,
+        tqdm(total=len(dataset), desc=f"tokenise {split}", unit="doc", disable=not progress) as bar,
+    ):
+        for texts in _batches(dataset):
+            kept = [text for text in texts if text and not text.isspace()]
+            if kept:
+                encoded = tokenizer(kept, add_special_tokens=False, verbose=False)["input_ids"]
+                flat = np.concatenate([[*ids, tokenizer.eos_token_id] for ids in encoded])
+                flat.astype(dtype).tofile(file)
+                total += len(flat)
+            bar.update(len(texts))
+    return total
+
+
+def _batches(dataset: Dataset) -> Iterator[list[str]]:
+    for batch in dataset.iter(batch_size=BATCH):
+        yield batch["text"]
