@@ -1,0 +1,49 @@
+"""The command `stlm`, also `python -m scripts`.
+
+stlm train configs/quickstart.yaml
+stlm facts show outputs/quickstart/facts
+stlm recall outputs/quickstart --facts outputs/quickstart/facts
+stlm ask outputs/quickstart
+"""
+
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "train": "train a model, with facts injected or without",
+    "facts": "generate, show or validate a bank of facts",
+    "recall": "measure what models recall of a bank",
+    "ask": "continue prompts, token by token",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments and arguments[0] in COMMANDS:
+        return import_module(f"scripts.{arguments[0]}").main(arguments[1:])
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if arguments and arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"tidy-stlms {version('tidy-stlms')}")
+        return 0
+    problem = f"unknown command {arguments[0]!r}" if arguments else "a command is needed"
+    print(f"{_usage()}\n\nstlm: error: {problem}", file=sys.stderr)
+    return 2
+
+
+def _usage() -> str:
+    lines = [
+        "usage: stlm COMMAND ...",
+        "",
+        "Train super tiny language models, inject facts, measure recall.",
+        "",
+    ]
+    lines += [f"  {name:<8} {text}" for name, text in COMMANDS.items()]
+    return "\n".join([*lines, "", "`stlm COMMAND --help` tells more."])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""What all entry points share: errors become one line and an exit code, output knows its terminal."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from configs.errors import UserError
+
+
+def run(main: Callable[[], int | None]) -> int:
+    """Call `main`; 2 for a user's mistake, 130 for Ctrl-C, else what it returns (None: 0)."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        return main() or 0
+    except UserError as error:
+        print(f"stlm: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstlm: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `stlm ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def quiet_loading() -> None:
+    """No bars for the reading and writing of weights: there is one for each file of each checkpoint."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def parser(name: str, description: str, **kwargs) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=f"stlm {name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **kwargs,
+    )

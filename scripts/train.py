@@ -1,0 +1,130 @@
+"""`stlm train`, also for `accelerate launch -m scripts.train FILE.yaml ...`."""
+
+import ast
+import sys
+from pathlib import Path
+
+from configs.errors import UserError
+from scripts.cli import parser, quiet_loading, run
+
+EPILOG = """\
+examples:
+  stlm train configs/quickstart.yaml
+  stlm train configs/quickstart.yaml injection.enabled=false training.output_dir=outputs/twin
+  stlm train configs/quickstart.yaml training.max_steps=50 --dry-run
+  stlm train configs/quickstart.yaml training.resume_from_checkpoint=true
+  accelerate launch --num_processes 2 -m scripts.train configs/quickstart.yaml
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    cli = parser("train", "Train a model as YAML files say, with facts injected or without.", epilog=EPILOG)
+    cli.add_argument("items", nargs="*", metavar="FILE.yaml | section.key=value")
+    cli.add_argument("--dry-run", action="store_true", help="print the resolved config, then stop")
+    cli.add_argument(
+        "--overwrite", action="store_true", help="replace the run that stands in the output folder"
+    )
+    cli.add_argument(
+        "--keys", nargs="?", const="", metavar="SECTION", help="list the keys of the config, then stop"
+    )
+    arguments, rest = cli.parse_known_args(argv)  # key=value may stand behind options too
+    if wrong := [item for item in rest if item.startswith("-")]:
+        cli.error(f"unrecognized arguments: {' '.join(wrong)}")
+    arguments.items += rest
+    if arguments.keys is not None:
+        return run(lambda: _print_keys(arguments.keys))
+    return run(lambda: _train(arguments.items, arguments.dry_run, arguments.overwrite))
+
+
+def _train(items: list[str], dry_run: bool, overwrite: bool) -> int:
+    overrides = [item for item in items if "=" in item]
+    files = [item for item in items if "=" not in item]
+    if not files:
+        raise UserError("give a config file, such as configs/quickstart.yaml")
+    from configs.load import config_yaml, load_config
+
+    config, merged = load_config(files, overrides)
+    if dry_run:
+        print(config_yaml(merged), end="")
+        return 0
+    import logging
+
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=config.logging.level.upper())
+    quiet_loading()
+    from trainers.run import Interrupted, command_line, train
+
+    try:
+        summary = train(config, merged, overwrite=overwrite)
+    except Interrupted as stop:
+        if config.training.process_index == 0:
+            several = config.training.world_size > 1
+            how = "start it as before, with training.resume_from_checkpoint=true added"
+            how = how if several else f"\n  {command_line(files, overrides)}"
+            print(f"\nstopped; saved {stop.checkpoint}. To go on: {how}", file=sys.stderr)
+        return 130
+    if summary:  # the first process
+        _print_summary(summary, config.training.output_dir)
+    return 0
+
+
+def _print_summary(summary: dict, folder: str) -> None:
+    from rich.console import Console
+
+    from eval.report.tables import recall_table
+    from scripts.tables import print_recall_table
+
+    console = Console()
+    if summary["recall"]["after"]:
+        print_recall_table(console, recall_table(summary["recall"]), "Recall before and after training")
+    figures = (
+        ("training loss", "train_loss", ".3f"),
+        ("validation loss", "eval_loss", ".3f"),
+        ("tokens per second", "tokens_per_second", ",.0f"),
+    )
+    shown = [f"{label} {summary[key]:{style}}" for label, key, style in figures if summary[key] is not None]
+    console.print(", ".join(shown), highlight=False)
+    console.print(f"model and report: {folder} (open {folder}/report.md)", highlight=False)
+
+
+def _print_keys(section: str) -> None:
+    """The fields of configs/schema.py with their docstrings, read without importing torch."""
+    import configs
+
+    tree = ast.parse((Path(configs.__file__).parent / "schema.py").read_text(encoding="utf-8"))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    sections = {
+        field.target.id: classes[ast.unparse(field.annotation)]
+        for field in classes["RunConfig"].body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+    }
+    if section and section not in sections:
+        raise UserError(f"no section {section!r}; there are {', '.join(sections)}")
+    for name, node in sections.items():
+        if section in ("", name):
+            print(f"{name}: {ast.get_docstring(node)}")
+            _print_fields(node, f"  {name}.", classes)
+            print()
+
+
+def _print_fields(node: ast.ClassDef, prefix: str, classes: dict[str, ast.ClassDef]) -> None:
+    for field, after in zip(node.body, [*node.body[1:], None], strict=True):
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        behind = after.value if isinstance(after, ast.Expr) else None
+        text = str(behind.value) if isinstance(behind, ast.Constant) else ""
+        default = ast.unparse(field.value) if field.value else ""
+        default = (
+            default.removeprefix("field(default_factory=").removesuffix(")")
+            if "field(" in default
+            else default
+        )
+        print(f"{prefix}{field.target.id}: {ast.unparse(field.annotation)} = {default}")
+        if text:
+            print(f"      {text}")
+        nested = ast.unparse(field.annotation).removesuffix(" | None").removeprefix("list[").removesuffix("]")
+        if nested in classes:
+            _print_fields(classes[nested], f"{prefix}{field.target.id}.", classes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+import pytest
+
+from configs.load import load_config
+from trainers.run import train
+
+
+@pytest.fixture
+def run_tiny(tiny, tmp_path):
+    """`run_tiny(name, "section.key=value", ...)`: a tiny run in this process; returns its folder."""
+
+    def run(name, *overrides):
+        file, *keys = tiny(name, *overrides)
+        train(*load_config([file], keys))
+        return tmp_path / name
+
+    return run

@@ -1,0 +1,37 @@
+"""`stlm train` that also writes down which rows this process's collator was given.
+
+torchrun ... -m tests.trainers.record_batches OUT FILE.yaml section.key=value ...
+"""
+
+import os
+import sys
+
+import torch
+
+from scripts.train import main
+from trainers.collator import InjectionCollator
+
+positions: list[int] = []
+exposures: dict[str, int] = {}
+original = InjectionCollator.__call__
+
+
+def record(self, rows):
+    batch = original(self, rows)
+    for row, built in zip(rows, batch["input_ids"].tolist(), strict=True):
+        if "position" not in row:
+            continue
+        positions.append(row["position"])
+        text = f" {' '.join(map(str, built))} "
+        for key, ids in self.statement_tokens.items():
+            found = text.count(f" {' '.join(map(str, [self.eos, *ids.tolist(), self.eos]))} ")
+            exposures[key] = exposures.get(key, 0) + found
+    return batch
+
+
+if __name__ == "__main__":
+    InjectionCollator.__call__ = record
+    code = main(sys.argv[2:])
+    rank = os.environ["RANK"]
+    torch.save({"positions": positions, "exposures": exposures}, f"{sys.argv[1]}/batches-{rank}.pt")
+    sys.exit(code)

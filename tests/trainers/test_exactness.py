@@ -1,0 +1,280 @@
+"""What must be equal: a killed and resumed run, other splits of a step, measuring or not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerState
+
+import trainers.callbacks
+import trainers.run
+from configs.errors import UserError
+from trainers.checkpoints import cut_log, last_whole_checkpoint
+from trainers.trainer import STLMTrainer
+
+TIMINGS = ("_runtime", "_per_second")
+LOGS = ("metrics.jsonl", "recall.jsonl", "generations.jsonl")
+
+
+class Killed(BaseException):
+    """Ends the process's work at once, as far as a test in the same process can."""
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def logs(folder):
+    """All log lines, timings aside."""
+    result = {}
+    for name in LOGS:
+        rows = [json.loads(line) for line in (folder / name).read_text().split("\n") if line]
+        result[name] = [{k: v for k, v in row.items() if not k.endswith(TIMINGS)} for row in rows]
+    return result
+
+
+def assert_bit_equal(left, right):
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def largest_difference(left, right):
+    return max((left[name] - right[name]).abs().max().item() for name in left)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, cache):
+    """A run that nothing interrupted."""
+    from configs.load import load_config
+    from tests.conftest import TINY
+
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "tiny.yaml").write_text(TINY)
+    overrides = [f"training.output_dir={folder / 'run'}", f"data.cache_dir={cache}"]
+    trainers.run.train(*load_config([folder / "tiny.yaml"], overrides))
+    return folder / "run"
+
+
+def in_step(patch, at_step):
+    def step(self, *args, original=STLMTrainer.training_step, **kwargs):
+        if self.state.global_step == at_step:
+            raise Killed
+        return original(self, *args, **kwargs)
+
+    patch.setattr(STLMTrainer, "training_step", step)
+
+
+def in_save(patch, method, at_step=8):
+    original = getattr(STLMTrainer, method)
+
+    def save(self, *args, **kwargs):
+        if self.state.global_step == at_step:
+            raise Killed
+        return original(self, *args, **kwargs)
+
+    patch.setattr(STLMTrainer, method, save)
+
+
+def in_trainer_state(patch):
+    def save(self, path, original=TrainerState.save_to_json):
+        original(self, path)
+        if self.global_step == 8:
+            with open(path, "r+") as file:
+                file.truncate(os.path.getsize(path) // 2)
+            raise Killed
+
+    patch.setattr(TrainerState, "save_to_json", save)
+
+
+def in_log_line(patch):
+    def append(path, rows, original=trainers.callbacks.append_jsonl):
+        original(path, rows)
+        if path.name == "recall.jsonl" and rows[0]["step"] == 8:
+            with path.open("r+") as file:
+                file.truncate(path.stat().st_size - 100)
+            raise Killed
+
+    patch.setattr(trainers.callbacks, "append_jsonl", append)
+
+
+def in_function(patch, name):
+    def killed(*args, **kwargs):
+        raise Killed
+
+    patch.setattr(trainers.run, name, killed)
+
+
+KILLS = {
+    "before the first checkpoint": lambda patch: in_step(patch, 2),
+    "between checkpoints": lambda patch: in_step(patch, 7),
+    "writing the first log lines": lambda patch: patch.setattr(
+        trainers.callbacks.RecallCallback, "measure", lambda self, step: (_ for _ in ()).throw(Killed)
+    ),
+    "writing a log line": in_log_line,
+    "saving, weights written": lambda patch: in_save(patch, "_save_optimizer_and_scheduler"),
+    "saving, optimizer written": lambda patch: in_save(patch, "_save_rng_state"),
+    "saving, state half written": in_trainer_state,
+    "at the last save": lambda patch: in_save(patch, "_save_rng_state", at_step=12),
+    "writing the report": lambda patch: in_function(patch, "write_run_report"),
+}
+
+
+@pytest.mark.parametrize("kill", KILLS.values(), ids=KILLS)
+def test_a_killed_and_resumed_run_equals_one_that_was_not(run_tiny, tmp_path, whole, monkeypatch, kill):
+    with monkeypatch.context() as patch:
+        kill(patch)
+        with pytest.raises(Killed):
+            run_tiny("run")
+    torch.manual_seed(99)  # whatever state the new process starts with
+    folder = run_tiny("run", "training.resume_from_checkpoint=true")
+    assert_bit_equal(weights(folder), weights(whole))
+    assert logs(folder) == logs(whole)
+    summaries = [json.loads((f / "summary.json").read_text()) for f in (folder, whole)]
+    for summary in summaries:
+        summary.pop("tokens_per_second")
+    assert summaries[0] == summaries[1]
+
+
+def test_sigkill_while_the_run_goes_on(tiny, run_tiny, tmp_path, whole):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scripts", "train", *tiny("run")],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.time() + 120
+    while not (tmp_path / "run/checkpoint-4").exists() and time.time() < deadline:
+        time.sleep(0.01)  # somewhere in the middle of writing checkpoint-4
+    assert (tmp_path / "run/checkpoint-4").exists()
+    process.kill()
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    folder = run_tiny("run", "training.resume_from_checkpoint=true")
+    assert_bit_equal(weights(folder), weights(whole))
+    assert logs(folder) == logs(whole)
+
+
+def test_ctrl_c_saves_and_the_run_goes_on(run_tiny, tmp_path, whole, monkeypatch):
+    def step(self, *args, original=STLMTrainer.training_step, **kwargs):
+        if self.state.global_step == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(STLMTrainer, "training_step", step)
+        with pytest.raises(trainers.run.Interrupted) as stopped:
+            run_tiny("run")
+    assert stopped.value.checkpoint == tmp_path / "run/checkpoint-7"
+    assert last_whole_checkpoint(tmp_path / "run") == tmp_path / "run/checkpoint-7"
+    assert not (tmp_path / "run/summary.json").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    folder = run_tiny("run", "training.resume_from_checkpoint=true")
+    assert_bit_equal(weights(folder), weights(whole))
+    assert logs(folder) == logs(whole)
+
+
+def test_measuring_often_or_never_gives_the_same_weights(run_tiny):
+    often = run_tiny("often", "evaluation.recall_steps=3", "training.eval_steps=3")
+    never = run_tiny(
+        "never",
+        "evaluation.prompts=[]",
+        "training.eval_strategy='no'",
+        "training.logging_steps=12",
+        "training.save_strategy='no'",
+        "evaluation.recall_steps=0",
+    )
+    assert_bit_equal(weights(often), weights(never))
+
+
+EXACT = (
+    "model.config.embd_dropout=0",
+    "model.config.resid_dropout=0",
+    "model.config.attention_dropout=0",
+    "training.max_steps=20",
+    "training.save_steps=20",
+    "evaluation.recall_steps=0",
+    "evaluation.prompts=[]",
+    "training.eval_strategy='no'",
+)
+
+
+@pytest.fixture
+def one_process(run_tiny):
+    return run_tiny("one", *EXACT, "training.per_device_train_batch_size=8")
+
+
+def test_accumulation_does_not_matter(run_tiny, one_process):
+    split = run_tiny(
+        "split", *EXACT, "training.per_device_train_batch_size=4", "training.gradient_accumulation_steps=2"
+    )
+    assert largest_difference(weights(one_process), weights(split)) < 1e-5
+    assert (split / "plan.parquet").read_bytes() == (one_process / "plan.parquet").read_bytes()
+
+
+def test_two_processes_equal_one(tiny, one_process, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "tests.trainers.record_batches"]
+    arguments = tiny("two", *EXACT, "training.per_device_train_batch_size=4", "training.ddp_backend=gloo")
+    result = subprocess.run(
+        [*command, str(tmp_path), *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert largest_difference(weights(one_process), weights(tmp_path / "two")) < 1e-5
+    assert (tmp_path / "two/plan.parquet").read_bytes() == (one_process / "plan.parquet").read_bytes()
+    # together the two processes saw every row of the stream once, hence the same exposures
+    seen = [torch.load(tmp_path / f"batches-{rank}.pt") for rank in (0, 1)]
+    assert sorted(seen[0]["positions"] + seen[1]["positions"]) == list(range(20 * 8))
+    assert all(len(s["positions"]) == 20 * 4 for s in seen)
+    planned = Counter(pq.read_table(one_process / "plan.parquet")["statement_id"].to_pylist())
+    assert Counter(seen[0]["exposures"]) + Counter(seen[1]["exposures"]) == planned
+
+
+def test_a_resume_with_another_geometry_is_refused(run_tiny, tmp_path):
+    short = ("training.max_steps=4", "injection.exposures=2")
+    run_tiny("run", *short)
+    for change, named in (
+        ("training.per_device_train_batch_size=2", "rows_per_step=4, this run has 2"),
+        ("data.context_window=48", "context_window=64, this run has 48"),
+        ("training.seed=7", "seed=42, this run has 7"),
+        ("injection.exposures=3", "injection="),
+        ("injection.placement=row", "injection="),
+        ("model.config.hidden_size=48", "model="),
+    ):
+        with pytest.raises(UserError, match=named):
+            run_tiny("run", *short, "training.resume_from_checkpoint=true", change)
+    assert (tmp_path / "run/summary.json").exists()
+
+
+def test_a_checkpoint_that_lacks_a_file_is_never_resumed_nor_removed(run_tiny, tmp_path):
+    short = ("training.max_steps=8", "injection.exposures=2")
+    folder = run_tiny("run", *short)
+    (folder / "checkpoint-8/optimizer.pt").unlink()
+    with pytest.raises(UserError, match=r"checkpoint-8: lacks optimizer.pt"):
+        run_tiny("run", *short, f"training.resume_from_checkpoint={folder / 'checkpoint-8'}")
+    (folder / "checkpoint-4/rng_state.pth").unlink()
+    with pytest.raises(UserError, match=r"checkpoint-8: cannot be resumed from, optimizer.pt is missing"):
+        run_tiny("run", *short, "training.resume_from_checkpoint=true")
+    with pytest.raises(UserError, match="is not a checkpoint of"):
+        run_tiny("run", *short, "training.resume_from_checkpoint=elsewhere/checkpoint-4")
+    assert (folder / "checkpoint-8").exists()
+    assert (folder / "summary.json").exists()
+
+
+def test_logs_are_cut_at_the_checkpoint_line_by_line(tmp_path):
+    log = tmp_path / "generations.jsonl"
+    rows = [{"step": step, "generation": "a\u2028b"} for step in (1, 2, 3)]
+    log.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows) + '{"step": 3, "ge')
+    cut_log(log, 2)
+    assert [json.loads(line) for line in log.read_text().split("\n") if line] == rows[:2]

@@ -1,0 +1,156 @@
+"""What is recorded while a run goes on: metrics, recall of the facts, watched prompts.
+
+All of them append to JSONL files in the run folder, a line at a time, from the first process only.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+
+from configs.schema import EvaluationSection
+from eval.facts.bank import FactBank
+from eval.recall.generation import top_tokens
+from eval.recall.harness import evaluate_recall
+from eval.recall.isolation import rng_untouched
+from eval.recall.metrics import perplexity, summarise
+from eval.recall.scorer import Item, score
+from trainers.trainer import STLMTrainer
+
+logger = logging.getLogger(__name__)
+
+TRACKED = ("accuracy", "greedy_match", "exact_match", "candidate_rank", "bits_per_byte")
+
+
+def append_jsonl(path: Path, rows: Sequence[dict]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+class MetricsFile(TrainerCallback):
+    """Writes what the Trainer logs to metrics.jsonl; the closing totals stand in summary.json."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / "metrics.jsonl"
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero and "train_runtime" not in logs:
+            values = {key: value for key, value in logs.items() if key not in ("epoch", "total_flos")}
+            append_jsonl(self.path, [{"step": state.global_step, **values}])
+
+
+class Progress(ProgressCallback):
+    """The Trainer's progress bar, with a short line for a long log."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero and self.training_bar is not None and (line := _log_line(logs)):
+            self.training_bar.write(f"step {state.global_step}: {line}", file=sys.stderr)
+
+
+class Lines(PrinterCallback):
+    """The same lines without a bar, for `training.disable_tqdm=true`."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_local_process_zero and (line := _log_line(logs)):
+            sys.stderr.write(f"step {state.global_step}: {line}\n")
+
+
+def _log_line(logs: dict[str, float]) -> str:
+    shown = {"loss": ".4f", "learning_rate": ".3g", "tokens_per_second": ",.0f", "eval_loss": ".4f"}
+    parts = [f"{key} {logs[key]:{style}}" for key, style in shown.items() if key in logs]
+    parts += [
+        f"{key.removeprefix('recall/').removesuffix('/accuracy').replace('/', ' ')} {value:.2f}"
+        for key, value in logs.items()
+        if key.startswith("recall/") and key.endswith("/accuracy")
+    ]
+    return ", ".join(parts)
+
+
+class _Periodic(TrainerCallback):
+    """Calls `measure(step)` on the first process at step 0, every `every` steps and at the end."""
+
+    def __init__(self, trainer: STLMTrainer, every: int):
+        self.trainer, self.every = trainer, every
+
+    def measure(self, step: int) -> None:
+        raise NotImplementedError
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.global_step == 0:  # a resumed run has its "before" on file
+            self._run(0)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        due = self.every > 0 and state.global_step % self.every == 0
+        if due or state.global_step == state.max_steps:
+            self._run(state.global_step)
+
+    def _run(self, step: int) -> None:
+        with self.trainer.paused():
+            if self.trainer.is_world_process_zero():
+                with rng_untouched(self.trainer.model):
+                    self.measure(step)
+            self.trainer.accelerator.wait_for_everyone()
+
+
+class RecallCallback(_Periodic):
+    """Measures recall of a bank: a line per probe in recall.jsonl, means in the metrics."""
+
+    def __init__(self, trainer: STLMTrainer, bank: FactBank, evaluation: EvaluationSection, folder: Path):
+        super().__init__(trainer, evaluation.recall_steps)
+        self.bank, self.evaluation, self.path = bank, evaluation, folder / "recall.jsonl"
+
+    def measure(self, step: int) -> None:
+        rows = evaluate_recall(
+            self.trainer.model,
+            self.trainer.processing_class,
+            self.bank,
+            batch_tokens=self.evaluation.batch_tokens,
+            generate=self.evaluation.generate,
+        )
+        append_jsonl(self.path, [{"step": step, **row} for row in rows])
+        self.trainer.log_beside(recall_means(rows))
+
+
+def recall_means(rows: Sequence[dict]) -> dict[str, float]:
+    """`recall/ROLE/TYPE/METRIC` for the metrics that are worth a curve."""
+    summary = summarise(rows, n_boot=1)
+    return {
+        f"recall/{role}/{kind}/{metric}": round(values["mean"], 6)
+        for role, kinds in summary.items()
+        for kind, metrics in kinds.items()
+        for metric, values in metrics.items()
+        if metric in TRACKED
+    }
+
+
+class PromptsCallback(_Periodic):
+    """Continues the watched prompts, with the answer's probability and ranks, in generations.jsonl."""
+
+    def __init__(self, trainer: STLMTrainer, evaluation: EvaluationSection, folder: Path):
+        every = evaluation.recall_steps if evaluation.prompt_steps is None else evaluation.prompt_steps
+        super().__init__(trainer, every)
+        self.evaluation, self.path = evaluation, folder / "generations.jsonl"
+
+    def measure(self, step: int) -> None:
+        model, tokenizer = self.trainer.model, self.trainer.processing_class
+        rows = [self._watch(prompt, model, tokenizer) for prompt in self.evaluation.prompts]
+        append_jsonl(self.path, [{"step": step, **row} for row in rows])
+
+    def _watch(self, prompt: dict[str, str], model: Any, tokenizer: Any) -> dict:
+        sentence, answer = prompt["sentence"], prompt.get("answer")
+        steps = top_tokens(
+            model, tokenizer, sentence, steps=self.evaluation.max_new_tokens, k=self.evaluation.top_k
+        )
+        row: dict[str, Any] = {"sentence": sentence, "answer": answer}
+        row["generation"] = "".join(s.token for s in steps)
+        row["top_tokens"] = [[[text, round(p, 6)] for text, p in s.top] for s in steps]
+        if answer is not None:
+            scores = score(model, tokenizer, [Item(sentence, (answer,), id=sentence)])[0]
+            row["answer_logprob"] = scores.logprobs[0]
+            row["answer_perplexity"] = perplexity(scores.logprobs[:1], scores.n_tokens[:1])
+            row["answer_token_ranks"] = list(scores.token_ranks)
+        return row

@@ -1,0 +1,126 @@
+"""STLMTrainer: Hugging Face's Trainer over a TrainingStream, resumable to the bit."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_pt_utils import nested_gather
+
+from eval.recall.isolation import rng_untouched
+from trainers.checkpoints import load_stream_state, save_stream_state
+from trainers.stream import Geometry
+
+
+class STLMTrainer(Trainer):
+    """Trainer whose steps are a function of the stream alone, whatever is measured in between.
+
+    Args:
+        geometry: how the stream's positions map to steps; kept with every checkpoint, and a resume
+            with another one is refused.
+        everything else: as for `Trainer`; `train_dataset` is a TrainingStream whose length is
+            max_steps x geometry.rows_per_step, `data_collator` an InjectionCollator.
+    """
+
+    def __init__(self, *args: Any, geometry: Geometry, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.geometry = geometry
+        self.tokens_per_second: float | None = None
+        """Training tokens per second in this process, evaluations and saving not counted."""
+        self._began = self._paused = 0.0
+        self.add_callback(_StreamState(self))
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent in this block does not count as training."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._paused += time.perf_counter() - start
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Matrices are decayed; norms, biases and other vectors are not (as GPT-2's and nanoGPT's)."""
+        return [name for name, parameter in model.named_parameters() if parameter.dim() >= 2]
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        # Trainer's own evaluation draws from the global generators, which dropout reads
+        with self.paused(), rng_untouched(self.model):
+            return super().evaluate(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds perplexity to a validation loss, tokens and their rate to a training loss."""
+        if "eval_loss" in logs:
+            logs["eval_perplexity"] = math.exp(min(logs["eval_loss"], 700.0))
+        if "loss" in logs:
+            per_step = self.geometry.rows_per_step * self.geometry.context_window
+            logs["tokens"] = self.state.global_step * per_step
+            trained = (self.state.global_step - self._initial_global_step) * per_step
+            self.tokens_per_second = trained / (time.perf_counter() - self._began - self._paused)
+            logs["tokens_per_second"] = round(self.tokens_per_second, 1)
+        super().log(logs, start_time)
+
+    def log_beside(self, logs: dict[str, float]) -> None:
+        """Log from within a callback, on any one process, without taking the place of the loss.
+
+        `log` marks what was due to be logged as done: the loss of this step would be lost, and the
+        processes would disagree on whether to gather it.
+        """
+        due = self.control.should_log
+        self.log(logs)
+        self.control.should_log = due
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        with self.paused():
+            self._save_whole_checkpoint(model, trial)
+
+    def _save_whole_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        loss_sum = nested_gather(self._tr_loss, self.args.parallel_mode).mean().item()
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+            save_stream_state(
+                folder, self.geometry, self.args.world_size, loss_sum, self._globalstep_last_logged
+            )
+        super()._save_checkpoint(model, trial)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # trainer_state.json comes next and marks the checkpoint as whole: every rank must be done
+        self.accelerator.wait_for_everyone()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # Trainer turns the cache off for training; whoever loads the model wants it on
+        config: Any = self.model.config  # type: ignore[union-attr]
+        before, config.use_cache = config.use_cache, True
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            config.use_cache = before
+
+
+class _StreamState(TrainerCallback):
+    """Starts the clock, logs the last loss, and after a resume goes on summing it where it stopped.
+
+    The Trainer starts its sum at zero, so that the first loss logged after a resume would be a mean
+    over fewer steps than in the uninterrupted run.
+    """
+
+    def __init__(self, trainer: STLMTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer._began, self.trainer._paused = time.perf_counter(), 0.0
+        if state.global_step > 0:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            loss_sum, last_logged = load_stream_state(folder, self.trainer.geometry)
+            self.trainer._tr_loss.fill_(loss_sum)
+            self.trainer._globalstep_last_logged = last_logged
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step >= state.max_steps:
+            control.should_log = True  # the last loss, whatever the interval
+        return control
