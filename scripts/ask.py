@@ -2,7 +2,7 @@
 
 import sys
 
-from scripts.cli import parser, quiet_loading, run
+from scripts.cli import add_model_options, load, parser, run
 
 EPILOG = """\
 examples:
@@ -16,23 +16,13 @@ def main(argv: list[str] | None = None) -> int:
     cli.add_argument("model", metavar="MODEL", help="a run folder, any model folder, or a Hub id")
     cli.add_argument("--steps", type=int, default=10, help="tokens to continue (default 10)")
     cli.add_argument("--top-k", type=int, default=5, help="tokens shown at each step (default 5)")
-    cli.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
-    cli.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 or auto (default)")
-    cli.add_argument("--trust-remote-code", action="store_true", help="run code that comes with a model")
+    add_model_options(cli)
     arguments = cli.parse_args(argv)
     return run(lambda: _ask(arguments))
 
 
 def _ask(arguments) -> None:
-    from eval.models import load_model
-
-    quiet_loading()
-    model, tokenizer = load_model(
-        arguments.model,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        trust_remote_code=arguments.trust_remote_code,
-    )
+    model, tokenizer = load(arguments.model, arguments)
     typed = sys.stdin.isatty()
     if typed:
         print("Type a beginning and Enter; an empty line or Ctrl-D ends.")

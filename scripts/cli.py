@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from configs.errors import UserError
 
@@ -22,6 +23,26 @@ def run(main: Callable[[], int | None]) -> int:
     except BrokenPipeError:  # `stlm ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def add_model_options(cli: argparse.ArgumentParser) -> None:
+    """How models are loaded: device, dtype, trust."""
+    cli.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
+    cli.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 or auto (default)")
+    cli.add_argument("--trust-remote-code", action="store_true", help="run code that comes with a model")
+
+
+def load(name: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """The model and tokenizer of that name, as the model options say."""
+    from eval.models import load_model
+
+    quiet_loading()
+    return load_model(
+        name,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        trust_remote_code=arguments.trust_remote_code,
+    )
 
 
 def quiet_loading() -> None:

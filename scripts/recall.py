@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from configs.errors import UserError
-from scripts.cli import parser, quiet_loading, run
+from scripts.cli import add_model_options, load, parser, run
 
 EPILOG = """\
 examples:
@@ -20,9 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     cli.add_argument("--out", metavar="DIR", help="also write results.jsonl and summary.json there")
     cli.add_argument("--no-generate", action="store_true", help="leave out free generation (exact match)")
     cli.add_argument("--batch-tokens", type=int, help="tokens in one forward pass (default: by device)")
-    cli.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
-    cli.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 or auto (default)")
-    cli.add_argument("--trust-remote-code", action="store_true", help="run code that comes with a model")
+    add_model_options(cli)
     arguments = cli.parse_args(argv)
     return run(lambda: _recall(arguments))
 
@@ -31,7 +29,6 @@ def _recall(arguments) -> int:
     from eval.facts.validate import load_bank
     from eval.models import check_model_path
 
-    quiet_loading()
     bank = load_bank(arguments.facts)
     for model in arguments.models:
         check_model_path(model)
@@ -63,15 +60,9 @@ def _recall(arguments) -> int:
 
 
 def _measure(name: str, bank, arguments) -> list[dict]:
-    from eval.models import load_model
     from eval.recall.harness import evaluate_recall
 
-    model, tokenizer = load_model(
-        name,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        trust_remote_code=arguments.trust_remote_code,
-    )
+    model, tokenizer = load(name, arguments)
     dtype = str(model.dtype).removeprefix("torch.")
     print(f"{name}: {model.num_parameters():,} parameters, {model.device}, {dtype}")
     return evaluate_recall(

@@ -92,6 +92,12 @@ class STLMTrainer(Trainer):
         # trainer_state.json comes next and marks the checkpoint as whole: every rank must be done
         self.accelerator.wait_for_everyone()
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # a tied head has no tensor of its own in a checkpoint, and is not missing
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        missing = [key for key in load_result.missing_keys if key not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         # Trainer turns the cache off for training; whoever loads the model wants it on
         config: Any = self.model.config  # type: ignore[union-attr]

@@ -11,17 +11,6 @@ from scripts.__main__ import main
 from scripts.tables import print_recall_table
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, cache):
-    from tests.conftest import TINY
-
-    folder = tmp_path_factory.mktemp("run")
-    (folder / "tiny.yaml").write_text(TINY)
-    keys = [f"training.output_dir={folder / 'out'}", f"data.cache_dir={cache}"]
-    assert main(["train", str(folder / "tiny.yaml"), *keys]) == 0
-    return folder / "out"
-
-
 def test_recall_of_a_run_folder_repeats_the_runs_own_figures(run, tmp_path, capsys):
     out = tmp_path / "results"
     assert main(["recall", str(run), "--facts", str(run / "facts"), "--out", str(out)]) == 0

@@ -18,18 +18,6 @@ from scripts.__main__ import main
 from trainers.run import prepare
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, cache):
-    """One tiny run by the command, for all tests that only look at what it left."""
-    from tests.conftest import TINY
-
-    folder = tmp_path_factory.mktemp("run")
-    (folder / "tiny.yaml").write_text(TINY)
-    keys = [f"training.output_dir={folder / 'out'}", f"data.cache_dir={cache}"]
-    assert main(["train", str(folder / "tiny.yaml"), *keys]) == 0
-    return folder / "out"
-
-
 def rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
