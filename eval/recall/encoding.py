@@ -3,7 +3,7 @@
 The text of a candidate is `prompt + " " + answer + suffix`, encoded whole. Where the answer begins is
 found by character offsets, since encoding prompt and answer apart gives other tokens than a model reads
 (a SentencePiece prefix space, a BOS inside), and counting the prompt's tokens misses those that straddle
-the boundary. See "The scoring contract" in the guide.
+the boundary. See docs/recall.md.
 """
 
 import logging

@@ -1,8 +1,8 @@
 """The metrics of recall as pure functions, and their means with 95% intervals.
 
 A probe's candidates come as log-probabilities in nats; `gold` is the place of the true answer among
-them, and no figure depends on which place that is. The formulas are those of "Metrics, exactly" in the
-guide. A figure that a probe does not have is None, and is left out of means and of their `n`.
+them, and no figure depends on which place that is. docs/recall.md has the
+formulas. A figure that a probe does not have is None, and is left out of means and of their `n`.
 """
 
 import math

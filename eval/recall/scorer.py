@@ -4,7 +4,7 @@
     [scores] = score(model, tokenizer, items)
     scores.logprobs  # nats, one for each candidate
 
-Every figure of the suite rests on this file; "The scoring contract" in the guide says what it promises.
+Every figure of the suite rests on this file; docs/recall.md says what it promises.
 In float32 the numbers are the same within 1e-4 whatever the batch size and order of the items.
 """
 
