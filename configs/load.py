@@ -146,6 +146,8 @@ def _check(merged: DictConfig) -> None:
         raise UserError("injection: give exposures or fraction, not both")
     if merged.data.name != "files" and merged.data.train_files is not None:
         raise UserError(f"data.train_files: is only read with data.name=files, not {merged.data.name!r}")
+    if merged.data.validation_files is None and merged.data.validation_fraction == 0:
+        raise UserError("data.validation_fraction=0: give data.validation_files, or hold something out")
     if merged.training.max_steps <= 0 and merged.training.num_train_epochs <= 0:
         raise UserError("training.max_steps: must be positive, or training.num_train_epochs")
     for number, prompt in enumerate(merged.evaluation.prompts):

@@ -208,6 +208,11 @@ class STLMTrainingArguments(TrainingArguments):
             super().__post_init__()
         except (ValueError, TypeError) as error:
             raise UserError(f"training: {' '.join(str(error).split())}") from None
+        if self.accelerator_config.split_batches or self.accelerator_config.dispatch_batches:
+            raise UserError(
+                "training.accelerator_config: split_batches and dispatch_batches would change which process "
+                "sees which rows; remove them"
+            )
 
 
 @dataclass

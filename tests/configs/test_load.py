@@ -91,6 +91,8 @@ MISTAKES = [
     (["data.train_files=a.txt"], "data.train_files: is only read with data.name=files"),
     (["evaluation.prompts=[{sentence: a, anser: b}]"], "evaluation.prompts[0].anser: no such key"),
     (["evaluation.prompts=[{answer: b}]"], "evaluation.prompts[0].sentence: is missing"),
+    (["training.accelerator_config.split_batches=true"], "training.accelerator_config: split_batches"),
+    (["data.validation_fraction=0"], "data.validation_fraction=0: give data.validation_files"),
     (["nonsense"], "'nonsense': expected section.key=value"),
 ]
 

@@ -17,7 +17,8 @@ from transformers import TrainerState
 import trainers.callbacks
 import trainers.run
 from configs.errors import UserError
-from trainers.checkpoints import cut_log, last_whole_checkpoint
+from trainers.checkpoints import cut_log, last_whole_checkpoint, load_stream_state, save_stream_state
+from trainers.stream import Geometry
 from trainers.trainer import STLMTrainer
 
 TIMINGS = ("_runtime", "_per_second")
@@ -278,3 +279,18 @@ def test_logs_are_cut_at_the_checkpoint_line_by_line(tmp_path):
     log.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows) + '{"step": 3, "ge')
     cut_log(log, 2)
     assert [json.loads(line) for line in log.read_text().split("\n") if line] == rows[:2]
+
+
+def test_a_checkpoint_of_another_number_of_processes_is_whole(tmp_path):
+    geometry = Geometry(4, 64, 42, 100, "corpus", None, "model")
+    checkpoint = tmp_path / "checkpoint-4"
+    save_stream_state(checkpoint, geometry, processes=2, loss_sum=1.5, last_logged=3)
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state_0.pth", "rng_state_1.pth"):
+        (checkpoint / name).touch()
+    assert last_whole_checkpoint(tmp_path) is None  # its state, written last, is not there
+    (checkpoint / "trainer_state.json").write_text("{}")
+    assert last_whole_checkpoint(tmp_path) == checkpoint
+    assert load_stream_state(checkpoint, geometry) == (1.5, 3)
+    (checkpoint / "rng_state_1.pth").unlink()
+    with pytest.raises(UserError, match=r"rng_state_1.pth is missing"):
+        last_whole_checkpoint(tmp_path)
