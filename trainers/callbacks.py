@@ -4,7 +4,6 @@ All of them append to JSONL files in the run folder, a line at a time, from the 
 """
 
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +19,6 @@ from eval.recall.isolation import rng_untouched
 from eval.recall.metrics import perplexity, summarise
 from eval.recall.scorer import Item, score
 from trainers.trainer import STLMTrainer
-
-logger = logging.getLogger(__name__)
 
 TRACKED = ("accuracy", "greedy_match", "exact_match", "candidate_rank", "bits_per_byte")
 

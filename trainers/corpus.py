@@ -8,7 +8,6 @@ leaves nothing behind that could be taken for a finished one.
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,8 +22,6 @@ from configs.errors import UserError
 from configs.files import build_once, read_json, write_json
 from trainers.documents import Documents
 from trainers.stream import Blocks
-
-logger = logging.getLogger(__name__)
 
 VERSION = 1  # raise it when the same documents would give other tokens
 BATCH = 1_000  # documents tokenised at a time
