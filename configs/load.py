@@ -20,6 +20,8 @@ from configs.files import find_shipped, read_text, write_whole
 from configs.schema import RunConfig
 
 CHOICES = {
+    "model.type": ("stlm", "stlm_byte"),
+    "dropout.schedule": (None, "constant", "linear", "triangle"),
     "data.documents": ("block", "line", "file"),
     "injection.strategy": ("uniform", "random", "start", "end"),
     "injection.span": ("run", "pass"),
@@ -130,16 +132,21 @@ def _check(merged: DictConfig) -> None:
         for key, choices in CHOICES.items():
             value = OmegaConf.select(merged, key)
             if value not in choices:
-                raise UserError(f"{key}={value!r}: must be one of {', '.join(choices)}")
+                raise UserError(
+                    f"{key}={value!r}: must be one of {', '.join(map(str, filter(None, choices)))}"
+                )
     except OmegaConfBaseException as error:
         raise UserError(_first_line(error)) from None
     model, facts, injection = merged.model, merged.facts, merged.injection
     if model.name_or_path and model.config:
         raise UserError("model: give name_or_path (go on training) or config (from scratch), not both")
-    if merged.tokenizer.name_or_path and merged.tokenizer.train is not None:
-        raise UserError("tokenizer: give name_or_path or train, not both")
-    if not (merged.tokenizer.name_or_path or merged.tokenizer.train is not None or model.name_or_path):
-        raise UserError("tokenizer: give tokenizer.name_or_path or tokenizer.train.vocab_size")
+    if model.name_or_path and model.type != "stlm":
+        raise UserError("model.type: is for a model from scratch; remove it, or model.name_or_path")
+    tokenizer = merged.tokenizer
+    if sum((bool(tokenizer.name_or_path), tokenizer.train is not None, tokenizer.bytes)) > 1:
+        raise UserError("tokenizer: give one of name_or_path, train and bytes")
+    if model.type == "stlm_byte" and (tokenizer.name_or_path or tokenizer.train is not None):
+        raise UserError("tokenizer: a byte model (model.type=stlm_byte) reads bytes; remove the section")
     if facts.bank and facts.spec:
         raise UserError("facts: give bank (a folder) or spec (to generate one), not both")
     if injection.exposures is not None and injection.fraction is not None:
@@ -156,13 +163,16 @@ def _check(merged: DictConfig) -> None:
             raise UserError(f"{key}.{min(unknown)}: no such key; a prompt has sentence and answer")
         if not prompt.get("sentence"):
             raise UserError(f"{key}.sentence: is missing")
-    asked = injection.exposures is not None or injection.fraction is not None
-    if injection.enabled and (facts.bank or facts.spec) and not asked:
-        raise UserError("injection.exposures: give it or injection.fraction, or injection.enabled=false")
     ranges = {
         "injection.exposures": (injection.exposures, 1, None),
         "injection.fraction": (injection.fraction, 0.0, 1.0),
         "injection.window": (injection.window, 0.0, 1.0),
+        **{f"injection.arms.{arm}": (count, 0, None) for arm, count in injection.arms.items()},
+        "dropout.start": (merged.dropout.start, 0.0, 0.99),
+        "dropout.end": (merged.dropout.end, 0.0, 0.99),
+        "dropout.begin": (merged.dropout.begin, 0.0, None),
+        "dropout.until": (merged.dropout.until, 0.0, None),
+        "dropout.cycles": (merged.dropout.cycles, 1, None),
         "injection.seed": (injection.seed, 0, None),
         "facts.seed": (facts.seed, 0, None),
         "data.validation_fraction": (merged.data.validation_fraction, 0.0, 0.9),

@@ -21,6 +21,8 @@ from configs.errors import UserError
 class ModelSection:
     """What is trained: an STLM from scratch (`config`) or any causal LM (`name_or_path`)."""
 
+    type: str = "stlm"
+    """From scratch: `stlm` (a decoder over tokens) or `stlm_byte` (bytes pooled into words)."""
     name_or_path: str | None = None
     """A Hub id or folder of a causal language model to go on training; leaves `config` unused."""
     revision: str | None = None
@@ -28,7 +30,7 @@ class ModelSection:
     trust_remote_code: bool = False
     """Run the model's own code from the Hub. Only for repositories you trust."""
     config: dict[str, Any] = field(default_factory=dict)
-    """Fields of STLMConfig for a model from scratch (`hidden_size`, `num_hidden_layers`, ...)."""
+    """Fields of STLMConfig or STLMByteConfig for a model from scratch (`hidden_size`, ...)."""
 
 
 @dataclass
@@ -43,12 +45,17 @@ class TokenizerTraining:
 
 @dataclass
 class TokenizerSection:
-    """The tokenizer: an existing one, or one trained for this run. Neither: the model's own."""
+    """The tokenizer: an existing one, one trained for this run, or bytes; one of the three.
+
+    None of them: the model's own; from scratch GPT-2's, and bytes for a byte model.
+    """
 
     name_or_path: str | None = None
     """A Hub id or folder that AutoTokenizer can read."""
     train: TokenizerTraining | None = None
     """Train one for this run instead."""
+    bytes: bool = False
+    """Every byte is a token: 256 of them, `<|pad|>` and `<|endoftext|>`."""
 
 
 @dataclass
@@ -99,6 +106,8 @@ class InjectionSection:
     """`false`: ordinary training; everything else stays as it is (the twin run)."""
     exposures: int | None = None
     """How often each fact is seen in the whole run. This or `fraction`."""
+    arms: dict[str, int] = field(default_factory=dict)
+    """Exposures of the bank's arms by name, before the bank's own numbers and `exposures`."""
     fraction: float | None = None
     """Share of all training tokens that injected statements take. This or `exposures`."""
     strategy: str = "uniform"
@@ -111,6 +120,24 @@ class InjectionSection:
     """`splice`: between documents of an ordinary row; `row`: alone in a row, padding masked."""
     seed: int | None = None
     """Seed of positions and wordings; `training.seed` when left out."""
+
+
+@dataclass
+class DropoutSection:
+    """Dropout that changes during training (arXiv:2409.05423); without `schedule` it is the model's own."""
+
+    schedule: str | None = None
+    """`constant` (`start`), `linear` (from `start` to `end`) or `triangle` (up to `end` and back)."""
+    start: float = 0.0
+    """Probability at the beginning."""
+    end: float = 0.1
+    """Probability at the end (`linear`) or at the peaks (`triangle`)."""
+    begin: float = 0.0
+    """Where the change begins: a share of all steps up to 1, a number of steps above."""
+    until: float = 1.0
+    """Where it ends, likewise; before and behind the probability stays as it is."""
+    cycles: int = 1
+    """Number of triangles."""
 
 
 @dataclass
@@ -225,5 +252,6 @@ class RunConfig:
     facts: FactsSection = field(default_factory=FactsSection)
     injection: InjectionSection = field(default_factory=InjectionSection)
     training: STLMTrainingArguments = MISSING
+    dropout: DropoutSection = field(default_factory=DropoutSection)
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)
     logging: LoggingSection = field(default_factory=LoggingSection)

@@ -4,8 +4,8 @@ A plan is data, made before training by the pure function `make_plan` and saved 
 Parquet, a row for each exposure: `position, step, unit, statement_id, fact_ids, exposure`. Exposures are
 exact: a fact with 16 planned exposures is seen 16 times, or the plan is refused.
 
-Statements that tell the same facts (the wordings of one fact) form a *unit*. Every unit is exposed
-equally often and takes its wordings in turn, so that each is seen equally often (give or take one).
+Statements that tell the same facts (the wordings of one fact) form a *unit*. A unit has a number of
+exposures and takes its wordings in turn, so that each is seen equally often (give or take one).
 """
 
 import hashlib
@@ -102,26 +102,29 @@ class InjectionPlan:
         return digest.hexdigest()
 
 
-def units_of(statements: Iterable[tuple[str, tuple[str, ...], int]]) -> list[Unit]:
-    """Group `(statement_id, fact_ids, num_tokens)` by facts, both in order of appearance.
+def units_of(statements: Iterable[tuple[str, tuple[str, ...], int, str]]) -> list[Unit]:
+    """Group `(statement_id, fact_ids, num_tokens, kind)` by facts, both in order of appearance.
 
-    Raises UserError if a fact belongs to two units: it would be seen more often than planned.
+    Questions with their answers (kind `qa`) make units apart from the texts that tell the same facts.
+
+    Raises UserError if a fact belongs to two units of texts, or to two of questions: it would be seen
+    more often than planned.
     """
-    groups: dict[tuple[str, ...], list[tuple[str, int]]] = defaultdict(list)
-    for statement_id, fact_ids, num_tokens in statements:
-        groups[tuple(fact_ids)].append((statement_id, num_tokens))
-    told: dict[str, str] = {}
-    for facts, wordings in groups.items():
+    groups: dict[tuple[bool, tuple[str, ...]], list[tuple[str, int]]] = defaultdict(list)
+    for statement_id, fact_ids, num_tokens, kind in statements:
+        groups[kind == "qa", tuple(fact_ids)].append((statement_id, num_tokens))
+    told: dict[tuple[bool, str], str] = {}
+    for (asked, facts), wordings in groups.items():
         for fact_id in facts:
-            if fact_id in told:
+            if (asked, fact_id) in told:
                 raise UserError(
-                    f"fact {fact_id}: stands in {told[fact_id]} and in {wordings[0][0]}, which tell "
+                    f"fact {fact_id}: stands in {told[asked, fact_id]} and in {wordings[0][0]}, which tell "
                     "different sets of facts, so its exposures could not be exact; keep one kind of statement"
                 )
-            told[fact_id] = wordings[0][0]
+            told[asked, fact_id] = wordings[0][0]
     return [
         Unit(facts, tuple(s for s, _ in wordings), tuple(n for _, n in wordings))
-        for facts, wordings in groups.items()
+        for (_, facts), wordings in groups.items()
     ]
 
 
@@ -144,7 +147,7 @@ def exposures_for_fraction(units: Sequence[Unit], fraction: float, total_tokens:
 def make_plan(
     units: Sequence[Unit],
     *,
-    exposures: int,
+    exposures: int | Sequence[int],
     total_rows: int,
     rows_per_pass: int,
     rows_per_step: int,
@@ -155,7 +158,7 @@ def make_plan(
     placement: str = "splice",
     seed: int = 0,
 ) -> InjectionPlan:
-    """Place every unit `exposures` times on the rows 0 .. total_rows - 1.
+    """Place every unit `exposures` times (or each its own number of times) on the rows 0 .. total_rows - 1.
 
     `uniform` gives exposure k of E a place in the k-th of E equal parts of the span, at a phase of
     the unit's own; `random` draws rows without replacement; `start` and `end` are `uniform` within
@@ -175,13 +178,16 @@ def make_plan(
                     f"a row of {context_window}; raise data.context_window or shorten the statement"
                 )
 
+    counts = [exposures] * len(units) if isinstance(exposures, int) else list(exposures)
     spans = _spans(total_rows, rows_per_pass if span == "pass" else total_rows, strategy, window)
-    shares = _shares(exposures, [stop - start for start, stop in spans])
+    lengths = [stop - start for start, stop in spans]
+    shares = [_shares(count, lengths) for count in counts]  # by unit, then by span
     phases = np.random.default_rng([seed, 0]).permutation(len(units))
     placed: list[tuple[int, int]] = []  # (position, unit)
-    for number, ((start, stop), share) in enumerate(zip(spans, shares, strict=True)):
-        wanted = _wanted(len(units), share, start, stop, strategy, phases, [seed, 1, number])
-        placed += _fit(units, wanted, start, stop, capacity, placement, exposures)
+    for number, (start, stop) in enumerate(spans):
+        share = [own[number] for own in shares]
+        wanted = _wanted(share, start, stop, strategy, phases, [seed, 1, number])
+        placed += _fit(units, wanted, start, stop, capacity, placement, sum(counts))
     placed.sort()
 
     turn = np.random.default_rng([seed, 2]).integers(0, 1 << 30, len(units)).tolist()
@@ -223,21 +229,25 @@ def _shares(exposures: int, lengths: list[int]) -> list[int]:
 
 
 def _wanted(
-    num_units: int, share: int, start: int, stop: int, strategy: str, phases: np.ndarray, seed: list[int]
-) -> np.ndarray:
-    """The row each exposure would like, (num_units, share), ascending along the second axis."""
+    shares: list[int], start: int, stop: int, strategy: str, phases: np.ndarray, seed: list[int]
+) -> list[tuple[int, int]]:
+    """The row that each exposure would like, and its unit: sorted by row, then by unit."""
     rows = stop - start
-    if strategy == "random" and share <= rows:
-        rng = np.random.default_rng(seed)
-        drawn = [np.sort(rng.choice(rows, share, replace=False)) for _ in range(num_units)]
-        return start + np.array(drawn, dtype=np.int64).reshape(num_units, share)
-    phase = (phases[:, None] + 0.5) / num_units  # (num_units, 1) in (0, 1)
-    return start + np.floor((np.arange(share)[None, :] + phase) * rows / max(share, 1)).astype(np.int64)
+    rng = np.random.default_rng(seed)
+    wanted: list[tuple[int, int]] = []
+    for unit, share in enumerate(shares):
+        if strategy == "random" and share <= rows:
+            own = np.sort(rng.choice(rows, share, replace=False))
+        else:
+            phase = (phases[unit] + 0.5) / len(shares)  # in (0, 1)
+            own = np.floor((np.arange(share) + phase) * rows / max(share, 1)).astype(np.int64)
+        wanted += [(start + row, unit) for row in own.tolist()]
+    return sorted(wanted)
 
 
 def _fit(
     units: Sequence[Unit],
-    wanted: np.ndarray,
+    wanted: list[tuple[int, int]],
     start: int,
     stop: int,
     capacity: int,
@@ -249,10 +259,8 @@ def _fit(
     sizes = [max(unit.num_tokens) + SEPARATORS if placement == "splice" else 1 for unit in units]
     standing: dict[int, set[int]] = defaultdict(set)  # units by row
     placed: list[tuple[int, int]] = []
-    order = np.argsort(wanted, axis=None, kind="stable")
-    for flat in order.tolist():
-        unit, k = divmod(flat, wanted.shape[1])
-        row = int(wanted[unit, k]) - start
+    for liked, unit in wanted:
+        row = liked - start
         for step in range(stop - start):
             candidate = (row + step) % (stop - start)
             if used[candidate] + sizes[unit] <= capacity and unit not in standing[candidate]:

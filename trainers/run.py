@@ -20,31 +20,26 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from omegaconf import DictConfig
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    ProgressCallback,
-    set_seed,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
 
 from configs.errors import UserError
-from configs.files import build_once, find_shipped, write_json
-from configs.load import cache_folder, check_keys, save_config
-from configs.schema import ModelSection, RunConfig, STLMTrainingArguments
+from configs.files import write_json
+from configs.load import cache_folder, save_config
+from configs.schema import RunConfig, STLMTrainingArguments
 from eval.facts.bank import FactBank
-from eval.facts.generate import generate_from_spec
-from eval.facts.validate import load_bank
-from eval.models import check_model_path, load_weights
-from eval.models import load_tokenizer as read_tokenizer
+from eval.models import check_model_path
 from eval.report.run_report import write_run_report
-from modeling_stlm import STLMConfig, STLMForCausalLM
-from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
+from trainers.build import (
+    arm_exposures,
+    build_injection,
+    build_model,
+    load_facts,
+    load_tokenizer,
+    scratch_config,
+)
 from trainers.callbacks import Lines, MetricsFile, Progress, PromptsCallback, RecallCallback
 from trainers.checkpoints import (
     last_whole_checkpoint,
@@ -55,10 +50,12 @@ from trainers.checkpoints import (
 )
 from trainers.collator import InjectionCollator
 from trainers.corpus import prepare_corpus
-from trainers.documents import Documents, load_documents
+from trainers.documents import load_documents
+from trainers.dropout import DropoutCallback
 from trainers.interrupt import StopCallback, catch_signals
-from trainers.plan import InjectionPlan, exposures_for_fraction, make_plan, units_of
+from trainers.plan import InjectionPlan
 from trainers.stream import Geometry, TrainingStream, ValidationRows
+from trainers.text_bytes import bytes_per_token
 from trainers.trainer import STLMTrainer
 
 logger = logging.getLogger(__name__)
@@ -127,10 +124,12 @@ def prepare(config: RunConfig) -> Prepared:
     """Build and check everything but the run folder. Cheap checks come before long work."""
     args, cache = config.training, cache_folder(config.data.cache_dir)
     bank = load_facts(config)
+    if bank is not None and config.injection.enabled:
+        arm_exposures(config.injection, bank)  # the numbers themselves are asked for when the plan is made
     if config.model.name_or_path:
         check_model_path(config.model.name_or_path, revision=config.model.revision)
     else:
-        stlm_config(config.model, vocab_size=1)  # before the corpus is prepared, which may take hours
+        scratch_config(config.model, vocab_size=1)  # before the corpus is prepared, which may take hours
     with args.main_process_first(desc="preparing the corpus"):
         documents = load_documents(config.data, args.seed, cache)
         tokenizer = load_tokenizer(config, documents, bank, cache)
@@ -168,138 +167,6 @@ def prepare(config: RunConfig) -> Prepared:
     )
 
 
-def load_facts(config: RunConfig) -> FactBank | None:
-    """The run's bank, read or generated; None without facts."""
-    if config.facts.bank:
-        return load_bank(find_shipped(config.facts.bank))
-    if config.facts.spec:
-        overrides = [f"{key}={json.dumps(value)}" for key, value in config.facts.overrides.items()]
-        try:
-            return generate_from_spec(find_shipped(config.facts.spec), overrides, seed=config.facts.seed)
-        except UserError as error:
-            raise UserError(f"facts: {error}") from None
-    return None
-
-
-def load_tokenizer(
-    config: RunConfig, documents: Documents, bank: FactBank | None, cache: Path
-) -> PreTrainedTokenizerBase:
-    """The tokenizer named by the config, or one trained on the corpus and the bank's statements.
-
-    Statements of control people count too: else the names of injected people alone would be whole
-    tokens, and the two groups could not be compared.
-    """
-    name, wanted = config.tokenizer.name_or_path, config.tokenizer.train
-    if wanted is None:
-        source = name or config.model.name_or_path
-        try:
-            return read_tokenizer(
-                str(source),
-                trust_remote_code=config.model.trust_remote_code,
-                revision=None if name else config.model.revision,
-            )
-        except (OSError, ValueError) as error:
-            key = "tokenizer.name_or_path" if name else "model.name_or_path"
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{key}={source}: no tokenizer there ({reason})") from None
-    statements = [statement.text for statement in bank.statements] if bank else []
-    identity = [documents.key, statements, wanted.vocab_size, wanted.max_documents, version("tokenizers")]
-    folder = cache / "tokenizers" / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
-
-    def build(temporary: Path) -> None:
-        texts = documents.train.select(range(min(len(documents.train), wanted.max_documents)))["text"]
-        train_bpe_tokenizer([*texts, *statements], wanted.vocab_size).save_pretrained(temporary)
-
-    build_once(folder, build)
-    return read_tokenizer(str(folder))
-
-
-def build_model(section: ModelSection, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-    """An STLM from `section.config`, initialised from `seed`, or the model to go on training."""
-    set_seed(seed)
-    model: Any
-    if section.name_or_path:
-        model = load_weights(
-            section.name_or_path,
-            torch.float32,
-            trust_remote_code=section.trust_remote_code,
-            revision=section.revision,
-        )
-    else:
-        special = {f"{k}_token_id": getattr(tokenizer, f"{k}_token_id") for k in ("pad", "bos", "eos")}
-        model = STLMForCausalLM(stlm_config(section, vocab_size=len(tokenizer), **special))
-    embedded = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > embedded:
-        raise UserError(
-            f"model: its vocabulary has {embedded} entries, the tokenizer {len(tokenizer)}; leave out "
-            "model.config.vocab_size, or take the model's own tokenizer"
-        )
-    return model
-
-
-def stlm_config(section: ModelSection, **defaults: Any) -> STLMConfig:
-    """The STLMConfig of `model.config`, `defaults` for what it leaves open; UserError if it is wrong."""
-    check_keys(section.config, STLMConfig, "model.config")
-    try:
-        return STLMConfig(**{**defaults, **section.config})
-    except (StrictDataclassError, ValueError, TypeError) as error:
-        reason = error.__cause__ or error  # strict dataclasses put a validator's own words there
-        raise UserError(f"model.config: {' '.join(str(reason).split())}") from None
-
-
-def build_injection(
-    config: RunConfig,
-    bank: FactBank | None,
-    tokenizer: PreTrainedTokenizerBase,
-    total_rows: int,
-    rows_per_pass: int,
-    rows_per_step: int,
-    context_window: int,
-) -> tuple[InjectionPlan | None, InjectionCollator]:
-    """The plan for the bank's injected facts, and the collator that carries it out."""
-    section = config.injection
-    seed = config.training.seed if section.seed is None else section.seed
-    plan, tokens = None, {}
-    if bank is not None and section.enabled:
-        injected = {fact.id for fact in bank.facts if fact.role == "injected"}
-        chosen = [s for s in bank.statements if any(fact_id in injected for fact_id in s.fact_ids)]
-        mixed = next((s for s in chosen if not injected.issuperset(s.fact_ids)), None)
-        if mixed is not None:
-            raise UserError(f"statement {mixed.id}: tells of injected facts and of others; split it")
-        if not chosen:
-            raise UserError(
-                "facts: the bank has no statement of an injected fact; set injection.enabled=false"
-            )
-        encoded = tokenizer([s.text for s in chosen], add_special_tokens=False)["input_ids"]
-        tokens = {s.id: ids for s, ids in zip(chosen, encoded, strict=True)}
-        units = units_of((s.id, tuple(s.fact_ids), len(tokens[s.id])) for s in chosen)
-        exposures = section.exposures
-        if exposures is None:
-            exposures = exposures_for_fraction(units, section.fraction or 0.0, total_rows * context_window)
-        plan = make_plan(
-            units,
-            exposures=exposures,
-            total_rows=total_rows,
-            rows_per_pass=rows_per_pass,
-            rows_per_step=rows_per_step,
-            context_window=context_window,
-            strategy=section.strategy,
-            span=section.span,
-            window=section.window,
-            placement=section.placement,
-            seed=seed,
-        )
-    collator = InjectionCollator(
-        plan,
-        tokens,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        placement=section.placement,
-        seed=seed,
-    )
-    return plan, collator
-
-
 def build_trainer(config: RunConfig, run: Prepared, folder: Path) -> STLMTrainer:
     """The trainer with its records: metrics, recall, watched prompts.
 
@@ -320,11 +187,14 @@ def build_trainer(config: RunConfig, run: Prepared, folder: Path) -> STLMTrainer
             data_collator=run.collator,
             processing_class=run.tokenizer,
             geometry=run.geometry,
+            eval_bytes_per_token=bytes_per_token(run.validation, run.tokenizer),
         )
         trainer.create_optimizer_and_scheduler(run.args.max_steps)  # only to see that they can be made
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise UserError(f"training: {' '.join(str(error).split())[:300]}") from None
     trainer.optimizer = trainer.lr_scheduler = None
+    if config.dropout.schedule is not None:
+        trainer.add_callback(DropoutCallback(trainer, config.dropout))
     for theirs, ours in ((ProgressCallback, Progress), (PrinterCallback, Lines)):
         if trainer.pop_callback(theirs):
             trainer.add_callback(ours)

@@ -22,15 +22,20 @@ class STLMTrainer(Trainer):
     Args:
         geometry: how the stream's positions map to steps; kept with every checkpoint, and a resume
             with another one is refused.
+        eval_bytes_per_token: UTF-8 bytes of the validation rows' predicted tokens, by their number.
         everything else: as for `Trainer`; `train_dataset` is a TrainingStream whose length is
             max_steps x geometry.rows_per_step, `data_collator` an InjectionCollator.
     """
 
-    def __init__(self, *args: Any, geometry: Geometry, **kwargs: Any):
+    def __init__(
+        self, *args: Any, geometry: Geometry, eval_bytes_per_token: float | None = None, **kwargs: Any
+    ):
         super().__init__(*args, **kwargs)
-        self.geometry = geometry
+        self.geometry, self.eval_bytes_per_token = geometry, eval_bytes_per_token
         self.tokens_per_second: float | None = None
         """Training tokens per second in this process, evaluations and saving not counted."""
+        self.logged_beside_loss: dict[str, float] = {}
+        """What callbacks want to have logged with every training loss."""
         self._began = self._paused = 0.0
         self.add_callback(_StreamState(self))
 
@@ -53,10 +58,13 @@ class STLMTrainer(Trainer):
             return super().evaluate(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds perplexity to a validation loss, tokens and their rate to a training loss."""
+        """Adds perplexity and bits per byte to a validation loss, tokens and their rate to a training's."""
         if "eval_loss" in logs:
             logs["eval_perplexity"] = math.exp(min(logs["eval_loss"], 700.0))
+            if self.eval_bytes_per_token:
+                logs["eval_bits_per_byte"] = logs["eval_loss"] / math.log(2) / self.eval_bytes_per_token
         if "loss" in logs:
+            logs |= self.logged_beside_loss
             per_step = self.geometry.rows_per_step * self.geometry.context_window
             logs["tokens"] = self.state.global_step * per_step
             trained = (self.state.global_step - self._initial_global_step) * per_step

@@ -242,7 +242,7 @@ def test_mistakes_end_in_one_line_and_exit_2(tiny, run, tmp_path, capsys):
     fails(
         capsys,
         config("injection.exposures=1000"),
-        "injection.exposures: 1000 exposures of 8 facts do not fit",
+        "injection.exposures: 8000 exposures of 8 facts do not fit",
     )
     fails(capsys, config("model.name_or_path=nowhere/model", "model.config=null"), "model.config")
     fails(

@@ -30,7 +30,7 @@ def blocks(tmp_path):
 def build(blocks, **changes):
     """Two wordings each of five facts; a statement's tokens (from 10) tell which one it is."""
     tokens = {f"f{i}/s{k}": [10 + 2 * i + k] * (4 + k) for i in range(5) for k in range(2)}
-    units = units_of((key, (key[:2],), len(ids)) for key, ids in tokens.items())
+    units = units_of((key, (key[:2],), len(ids), "statement") for key, ids in tokens.items())
     placement = changes.setdefault("placement", "splice")
     plan = make_plan(
         units,

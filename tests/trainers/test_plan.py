@@ -103,15 +103,26 @@ def test_fraction_is_met():
     assert abs(exposures * 6 * 7 / (ROWS * WINDOW) - 0.1) < 6 * 7 / (ROWS * WINDOW) / 2
 
 
+def test_units_may_each_have_exposures_of_their_own():
+    for strategy, span in itertools.product(["uniform", "random", "start", "end"], ["run", "pass"]):
+        made = plan(exposures=[0, 1, 4, 16, 40, 3], strategy=strategy, span=span, window=0.5)
+        assert made.exposures_of() == {"f1": 1, "f2": 4, "f3": 16, "f4": 40, "f5": 3}
+
+
 def test_units_group_wordings_by_facts():
-    rows = [("a", ("f",), 3), ("b", ("g",), 4), ("c", ("f",), 5), ("p", ("h", "i"), 9)]
+    rows = [(i, f, n, "statement") for i, f, n in (("a", ("f",), 3), ("b", ("g",), 4), ("c", ("f",), 5))]
+    rows += [("p", ("h", "i"), 9, "passage"), ("q", ("h",), 6, "qa"), ("r", ("i",), 6, "qa")]
     assert units_of(rows) == [
         Unit(("f",), ("a", "c"), (3, 5)),
         Unit(("g",), ("b",), (4,)),
         Unit(("h", "i"), ("p",), (9,)),
+        Unit(("h",), ("q",), (6,)),
+        Unit(("i",), ("r",), (6,)),
     ]
-    with pytest.raises(UserError, match="fact f: stands in a and in p"):
-        units_of([*rows, ("p", ("f", "i"), 9)])
+    with pytest.raises(UserError, match="fact f: stands in a and in p2"):
+        units_of([*rows, ("p2", ("f", "i"), 9, "passage")])
+    with pytest.raises(UserError, match="fact h: stands in q and in q2"):
+        units_of([*rows, ("q2", ("h", "i"), 9, "qa")])
 
 
 def test_a_passage_counts_for_each_of_its_facts():

@@ -1,0 +1,226 @@
+"""The parts of a run from its config: facts, tokenizer, model, injection."""
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+import modeling_stlm  # noqa: F401  registers its model types
+from configs.errors import UserError
+from configs.files import build_once, find_shipped
+from configs.load import check_keys
+from configs.schema import InjectionSection, ModelSection, RunConfig, TokenizerTraining
+from eval.facts.bank import FactBank
+from eval.facts.generate import generate_from_spec
+from eval.facts.validate import load_bank
+from eval.models import load_tokenizer as read_tokenizer
+from eval.models import load_weights
+from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
+from trainers.collator import InjectionCollator
+from trainers.documents import Documents
+from trainers.plan import InjectionPlan, Unit, exposures_for_fraction, make_plan, units_of
+
+# What a model from scratch reads where nothing else is said: STLMConfig's vocabulary is this one's.
+DEFAULT_TOKENIZER = "gpt2"
+
+
+def load_facts(config: RunConfig) -> FactBank | None:
+    """The run's bank, read or generated; None without facts."""
+    if config.facts.bank:
+        return load_bank(find_shipped(config.facts.bank))
+    if config.facts.spec:
+        overrides = [f"{key}={json.dumps(value)}" for key, value in config.facts.overrides.items()]
+        try:
+            return generate_from_spec(find_shipped(config.facts.spec), overrides, seed=config.facts.seed)
+        except UserError as error:
+            raise UserError(f"facts: {error}") from None
+    return None
+
+
+def load_tokenizer(
+    config: RunConfig, documents: Documents, bank: FactBank | None, cache: Path
+) -> PreTrainedTokenizerBase:
+    """The tokenizer that the config names, bytes, or one trained on the corpus and the bank's statements.
+
+    Statements of control people count too: else the names of injected people alone would be whole
+    tokens, and the two groups could not be compared.
+    """
+    section = config.tokenizer
+    if section.train is not None:
+        return _trained_tokenizer(section.train, documents, bank, cache)
+    if section.bytes or (config.model.type == "stlm_byte" and not section.name_or_path):
+        from modeling_stlm.tokenization_stlm import byte_tokenizer
+
+        return byte_tokenizer()
+    own = config.model.name_or_path if not section.name_or_path else None
+    source = section.name_or_path or own or DEFAULT_TOKENIZER
+    try:
+        return read_tokenizer(
+            source,
+            trust_remote_code=config.model.trust_remote_code,
+            revision=config.model.revision if own else None,
+        )
+    except (OSError, ValueError) as error:
+        key = "model.name_or_path" if own else "tokenizer.name_or_path"
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{key}={source}: no tokenizer there ({reason})") from None
+
+
+def _trained_tokenizer(
+    wanted: TokenizerTraining, documents: Documents, bank: FactBank | None, cache: Path
+) -> PreTrainedTokenizerBase:
+    statements = [statement.text for statement in bank.statements] if bank else []
+    identity = [documents.key, statements, wanted.vocab_size, wanted.max_documents, version("tokenizers")]
+    folder = cache / "tokenizers" / hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
+
+    def build(temporary: Path) -> None:
+        texts = documents.train.select(range(min(len(documents.train), wanted.max_documents)))["text"]
+        train_bpe_tokenizer([*texts, *statements], wanted.vocab_size).save_pretrained(temporary)
+
+    build_once(folder, build)
+    return read_tokenizer(str(folder))
+
+
+def build_model(section: ModelSection, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+    """A model from `section.config`, initialised from `seed`, or the model to go on training."""
+    set_seed(seed)
+    model: Any
+    if section.name_or_path:
+        model = load_weights(
+            section.name_or_path,
+            torch.float32,
+            trust_remote_code=section.trust_remote_code,
+            revision=section.revision,
+        )
+    else:
+        special = {f"{k}_token_id": getattr(tokenizer, f"{k}_token_id") for k in ("pad", "bos", "eos")}
+        config = scratch_config(section, vocab_size=len(tokenizer), **special)
+        model = AutoModelForCausalLM.from_config(config)
+    embedded = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > embedded:
+        raise UserError(
+            f"model: its vocabulary has {embedded} entries, the tokenizer {len(tokenizer)}; leave out "
+            "model.config.vocab_size, or take the model's own tokenizer"
+        )
+    return model
+
+
+def scratch_config(section: ModelSection, **defaults: Any) -> PreTrainedConfig:
+    """The config of a model from scratch: `model.config`, with `defaults` for what it leaves open.
+
+    Raises UserError if it is wrong.
+    """
+    config_class = CONFIG_MAPPING[section.type]
+    check_keys(section.config, config_class, "model.config")
+    try:
+        return config_class(**{**defaults, **section.config})
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        reason = error.__cause__ or error  # strict dataclasses put a validator's own words there
+        raise UserError(f"model.config: {' '.join(str(reason).split())}") from None
+
+
+def build_injection(
+    config: RunConfig,
+    bank: FactBank | None,
+    tokenizer: PreTrainedTokenizerBase,
+    total_rows: int,
+    rows_per_pass: int,
+    rows_per_step: int,
+    context_window: int,
+) -> tuple[InjectionPlan | None, InjectionCollator]:
+    """The plan for the bank's injected facts, and the collator that carries it out."""
+    section = config.injection
+    seed = config.training.seed if section.seed is None else section.seed
+    plan, tokens = None, {}
+    if bank is not None and section.enabled:
+        injected = {fact.id for fact in bank.facts if fact.role == "injected"}
+        chosen = [s for s in bank.statements if any(fact_id in injected for fact_id in s.fact_ids)]
+        mixed = next((s for s in chosen if not injected.issuperset(s.fact_ids)), None)
+        if mixed is not None:
+            raise UserError(f"statement {mixed.id}: tells of injected facts and of others; split it")
+        if not chosen:
+            raise UserError(
+                "facts: the bank has no statement of an injected fact; set injection.enabled=false"
+            )
+        encoded = tokenizer([s.text for s in chosen], add_special_tokens=False)["input_ids"]
+        tokens = {s.id: ids for s, ids in zip(chosen, encoded, strict=True)}
+        units = units_of((s.id, tuple(s.fact_ids), len(tokens[s.id]), s.kind) for s in chosen)
+        plan = make_plan(
+            units,
+            exposures=_exposures(section, bank, units, total_rows * context_window),
+            total_rows=total_rows,
+            rows_per_pass=rows_per_pass,
+            rows_per_step=rows_per_step,
+            context_window=context_window,
+            strategy=section.strategy,
+            span=section.span,
+            window=section.window,
+            placement=section.placement,
+            seed=seed,
+        )
+    collator = InjectionCollator(
+        plan,
+        tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        placement=section.placement,
+        seed=seed,
+    )
+    return plan, collator
+
+
+def arm_exposures(section: InjectionSection, bank: FactBank) -> dict[str | None, int]:
+    """How often facts of each arm are injected; None stands for facts outside of any arm.
+
+    The config's `injection.arms` go before the bank's own numbers, and these before `injection.exposures`.
+    Empty where `injection.fraction` decides.
+
+    Raises UserError for an arm that the bank does not have, and where some facts have no number.
+    """
+    of_bank = {arm: values["exposures"] for arm, values in bank.meta.get("arms", {}).items()}
+    arms = {fact.arm for fact in bank.injected_facts()}
+    if unknown := [arm for arm in section.arms if arm not in arms]:
+        known = ", ".join(sorted(arm for arm in arms if arm)) or "none"
+        raise UserError(f"injection.arms.{unknown[0]}: the bank has no such arm; it has {known}")
+    given = {**of_bank, **section.arms}
+    if section.fraction is not None:
+        if given:
+            raise UserError("injection.fraction: this bank's arms have exposures of their own; remove it")
+        return {}
+    numbers = {arm: given.get(arm or "", section.exposures) for arm in arms}
+    for arm, number in numbers.items():
+        if number is None:
+            whose = f"facts of arm {arm}" if arm else "facts"
+            raise UserError(
+                f"injection.exposures: {whose} have no number of exposures; give it, injection.fraction, or "
+                "injection.enabled=false"
+            )
+    return {arm: number for arm, number in numbers.items() if number is not None}
+
+
+def _exposures(
+    section: InjectionSection, bank: FactBank, units: list[Unit], total_tokens: int
+) -> int | list[int]:
+    """How often each unit is exposed, or all of them."""
+    by_arm = arm_exposures(section, bank)
+    if section.fraction is not None:
+        return exposures_for_fraction(units, section.fraction, total_tokens)
+    counts = []
+    for unit in units:
+        arms = {bank.fact_by_id[fact_id].arm for fact_id in unit.fact_ids}
+        if len(arms) > 1:
+            raise UserError(f"statement {unit.statement_ids[0]}: its facts are in different arms; split it")
+        counts.append(by_arm[arms.pop()])
+    return counts
