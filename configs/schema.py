@@ -29,6 +29,8 @@ class ModelSection:
     """Branch, tag or commit of `name_or_path`."""
     trust_remote_code: bool = False
     """Run the model's own code from the Hub. Only for repositories you trust."""
+    license: str | None = None
+    """Licence named on the model card, as the Hub spells it: `mit`, `apache-2.0`, ..."""
     config: dict[str, Any] = field(default_factory=dict)
     """Fields of STLMConfig or STLMByteConfig for a model from scratch (`hidden_size`, ...)."""
 
@@ -225,6 +227,16 @@ class STLMTrainingArguments(TrainingArguments):
                     f"training.{key}={getattr(self, key)!r}: must stay {value!r}, or what a run sees, saves "
                     "or measures would not be what its report says; remove the key"
                 )
+        if self.hub_token:
+            raise UserError(
+                "training.hub_token: would be written into config.yaml; remove it, and log in with "
+                "`hf auth login` or set HF_TOKEN"
+            )
+        if self.hub_strategy in ("checkpoint", "all_checkpoints"):
+            raise UserError(
+                f"training.hub_strategy={self.hub_strategy}: would push optimizer states; choose every_save "
+                "or end"
+            )
         if self.fsdp or self.deepspeed:
             raise UserError("training.fsdp, training.deepspeed: not supported; use several processes (DDP)")
         if not torch.cuda.is_available():

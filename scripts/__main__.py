@@ -11,9 +11,10 @@ from importlib import import_module
 
 COMMANDS = {
     "train": "train a model, with facts injected or without",
-    "facts": "generate, show or validate a bank of facts",
+    "facts": "generate, import, validate, show, export a bank of facts",
     "recall": "measure what models recall of a bank",
     "ask": "continue prompts, token by token",
+    "push": "push a model to the Hugging Face Hub",
 }
 
 

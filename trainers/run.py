@@ -52,6 +52,7 @@ from trainers.collator import InjectionCollator
 from trainers.corpus import prepare_corpus
 from trainers.documents import load_documents
 from trainers.dropout import DropoutCallback
+from trainers.hub import CheckpointPusher
 from trainers.interrupt import StopCallback, catch_signals
 from trainers.plan import InjectionPlan
 from trainers.stream import Geometry, TrainingStream, ValidationRows
@@ -98,6 +99,8 @@ def train(config: RunConfig, merged: DictConfig, *, overwrite: bool = False) -> 
     run = prepare(config)
     trainer = build_trainer(config, run, folder)
     if trainer.is_world_process_zero():
+        if config.training.push_to_hub:
+            trainer.pusher = CheckpointPusher(config.training, folder)
         _open_folder(folder, merged, run, overwrite)
     trainer.accelerator.wait_for_everyone()
     with catch_signals() as stop:
@@ -105,6 +108,8 @@ def train(config: RunConfig, merged: DictConfig, *, overwrite: bool = False) -> 
         trainer.add_callback(stopping)
         trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
     if stopping.stopped_early:
+        if trainer.pusher is not None:
+            trainer.pusher.wait()
         raise Interrupted(folder / f"checkpoint-{trainer.state.global_step}")
     trainer.save_model(str(folder))
     summary: dict = {}
@@ -116,6 +121,8 @@ def train(config: RunConfig, merged: DictConfig, *, overwrite: bool = False) -> 
             tokens_per_second=trainer.tokens_per_second,
             parameters=run.model.num_parameters(),
         )
+        if trainer.pusher is not None:
+            logger.warning("pushed to %s", trainer.pusher.push_end())
     trainer.accelerator.wait_for_everyone()
     return summary
 

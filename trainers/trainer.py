@@ -10,9 +10,11 @@ from typing import Any
 from torch import nn
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_pt_utils import nested_gather
+from transformers.trainer_utils import HubStrategy
 
 from eval.recall.isolation import rng_untouched
 from trainers.checkpoints import load_stream_state, save_stream_state
+from trainers.hub import CheckpointPusher
 from trainers.stream import Geometry
 
 
@@ -32,6 +34,8 @@ class STLMTrainer(Trainer):
     ):
         super().__init__(*args, **kwargs)
         self.geometry, self.eval_bytes_per_token = geometry, eval_bytes_per_token
+        self.pusher: CheckpointPusher | None = None
+        """Pushes checkpoints to the Hub, in the first process only."""
         self.tokens_per_second: float | None = None
         """Training tokens per second in this process, evaluations and saving not counted."""
         self.logged_beside_loss: dict[str, float] = {}
@@ -81,6 +85,16 @@ class STLMTrainer(Trainer):
         due = self.control.should_log
         self.log(logs)
         self.control.should_log = due
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Nothing: the first push makes the repository (see trainers/hub.py)."""
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        """Nothing: save_model() would push before there is a report; `train` pushes behind it."""
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self.pusher is not None and self.args.hub_strategy != HubStrategy.END:
+            self.pusher.push_checkpoint(Path(checkpoint_folder), self.state.global_step)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         with self.paused():

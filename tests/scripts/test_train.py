@@ -37,7 +37,8 @@ def test_the_run_folder_holds_all_that_is_promised(run):
 def test_summary_has_the_shape_that_others_read(run):
     summary = json.loads((run / "summary.json").read_text())
     assert list(summary) == [
-        "steps", "tokens", "train_loss", "eval_loss", "tokens_per_second", "parameters", "recall"
+        "steps", "tokens", "train_loss", "eval_loss", "eval_bits_per_byte", "tokens_per_second",
+        "parameters", "recall",
     ]  # fmt: skip
     assert (summary["steps"], summary["tokens"]) == (12, 12 * 4 * 64)
     assert summary["parameters"] == AutoModelForCausalLM.from_pretrained(run).num_parameters()

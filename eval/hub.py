@@ -1,0 +1,39 @@
+"""Writing to the Hugging Face Hub: what goes wrong becomes one line, and no line holds a token."""
+
+import contextlib
+from collections.abc import Iterator
+
+from configs.errors import UserError
+
+
+@contextlib.contextmanager
+def hub_errors(action: str) -> Iterator[None]:
+    """Turn the errors of huggingface_hub inside the block into a UserError that begins with `action`."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.HFValidationError as error:
+        raise UserError(f"{action}: {_line(error)}") from None
+    except (errors.LocalTokenNotFoundError, errors.RepositoryNotFoundError) as error:
+        hint = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        reason = "no such repository for this token" if status == 404 else "the Hub asks for a token"
+        raise UserError(f"{action}: {reason}; {hint}") from None
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else None
+        if status in (401, 403):
+            raise UserError(
+                f"{action}: the Hub refused it ({status}); use a token that may write there "
+                "(`hf auth login`, or HF_TOKEN), under a name of your own"
+            ) from None
+        raise UserError(f"{action}: the Hub answered {status}: {_line(error)}") from None
+    except (errors.OfflineModeIsEnabled, errors.HTTPError, OSError) as error:
+        raise UserError(
+            f"{action}: the Hub cannot be reached ({_line(error)}); nothing here was changed"
+        ) from None
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:200].rsplit(" ", 1)[0] + " ..."

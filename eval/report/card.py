@@ -1,0 +1,163 @@
+"""The model card: README.md of a model folder, with the metadata that the Hub reads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+
+from configs.files import find_shipped, read_json, read_text
+from eval.facts.bank import FactBank
+from eval.report.facts_of_run import FIGURES, facts_of_the_run, reading_guide
+from eval.report.tables import ROLES, TYPES, recall_table
+
+
+def run_card(
+    folder: Path,
+    bank: FactBank | None,
+    *,
+    repo_id: str | None = None,
+    license: str | None = None,
+    model_folder: Path | None = None,
+) -> str:
+    """The card of a run, whole: metadata, architecture, data, injection, recall, how to load and repeat.
+
+    Args:
+        repo_id: Where the model can be loaded from.
+        license: Instead of the one that the run's config names.
+        model_folder: A checkpoint of the run. Its card says so, and has no figures of the final model.
+    """
+    weights = model_folder or folder
+    config = yaml.safe_load(read_text(folder / "config.yaml"))
+    name = repo_id.rpartition("/")[2] if repo_id else folder.resolve().name
+    is_final = weights.resolve() == folder.resolve() and (folder / "summary.json").exists()
+    summary = read_json(folder / "summary.json") if is_final else None
+    base = config["model"]["name_or_path"]
+    lines = [f"# {name}", ""]
+    lines += [f"{f'`{base}`' if base else 'A Super Tiny Language Model'}, trained with Tidy STLMs.", ""]
+    if summary is None:
+        lines += [f"These are the weights of {weights.name}, from within the run.", ""]
+    lines += [f"- Architecture: {architecture_in_words(read_json(weights / 'config.json'))}"]
+    lines += [*facts_of_the_run(folder, config, summary, bank), ""]
+    if bank is not None:
+        lines += ["## Facts and recall", "", _bank_in_words(bank), ""]
+        if summary is not None:
+            lines += [recall_table(summary["recall"]).markdown(), reading_guide(bank), ""]
+    figures = [file for file in FIGURES if is_final and (folder / "figures" / file).exists()]
+    lines += [f"![{FIGURES[file]}](figures/{file})\n\n{FIGURES[file]}\n" for file in figures]
+    lines += [_loading(repo_id or f"path/to/{name}", trust=base is None)]
+    lines += [
+        "## Repeat the run",
+        "",
+        "`stlm train config.yaml` with the `config.yaml` of this folder; `environment.json` names versions.",
+        "",
+    ]
+    card = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        license=license or config["model"].get("license"),
+        tags=["tidy-stlms", *([] if base else ["stlm"])],
+        datasets=_dataset_ids(config["data"]["name"]) or None,
+        base_model=base if base and not Path(base).exists() else None,
+        model_name=name,
+        eval_results=_eval_results(summary, bank) or None,
+    )
+    return f"---\n{card.to_yaml()}\n---\n\n" + "\n".join(lines)
+
+
+def plain_card(folder: Path, repo_id: str, license: str | None) -> str:
+    """The card of any other model folder: what its own says, else its architecture and how to load it."""
+    own = folder / "README.md"
+    if own.exists() and license is None:
+        return read_text(own)
+    config = next(
+        folder / name for name in ("adapter_config.json", "config.json") if (folder / name).exists()
+    )
+    name = repo_id.rpartition("/")[2]
+    card = ModelCardData(
+        library_name="transformers", pipeline_tag="text-generation", license=license, tags=["tidy-stlms"]
+    )
+    body = _without_metadata(read_text(own)) if own.exists() else ""
+    if not body:
+        words = architecture_in_words(read_json(config))
+        body = f"# {name}\n\n- Architecture: {words}\n\n" + _loading(
+            repo_id, trust=any(folder.glob("modeling_*.py"))
+        )
+    return f"---\n{card.to_yaml()}\n---\n\n{body}"
+
+
+def architecture_in_words(config: dict[str, Any]) -> str:
+    """One line from a model's config.json: its type and whatever of the usual sizes it names."""
+    sizes = (
+        ("num_hidden_layers", "layers"),
+        ("hidden_size", "wide"),
+        ("num_attention_heads", "heads"),
+        ("num_key_value_heads", "key/value heads"),
+        ("intermediate_size", "wide feed-forward"),
+        ("vocab_size", "tokens"),
+        ("max_position_embeddings", "positions"),
+    )
+    said = [f"{config[key]:,} {unit}" for key, unit in sizes if isinstance(config.get(key), int)]
+    for key in ("position_embedding_type", "norm_type", "mlp_type", "hidden_act"):
+        if isinstance(config.get(key), str):
+            said.append(f"{key} {config[key]}")
+    if config.get("tie_word_embeddings"):
+        said.append("tied embeddings")
+    return f"`{config.get('model_type') or config.get('peft_type', 'unknown')}`, " + ", ".join(said)
+
+
+def _bank_in_words(bank: FactBank) -> str:
+    roles = {role: sum(fact.role == role for fact in bank.facts) for role in ROLES}
+    counts = ", ".join(f"{count:,} {role}" for role, count in roles.items() if count)
+    return (
+        f"Fact bank `{bank.meta.get('name')}`: {counts} facts, {len(bank.probes):,} probes; sha256 "
+        f"`{bank.sha256}`. The facts are made up unless the bank says otherwise."
+    )
+
+
+def _eval_results(summary: dict | None, bank: FactBank | None) -> list[EvalResult]:
+    """Accuracy by role and probe type, for the Hub's model-index."""
+    if summary is None or bank is None:
+        return []
+    return [
+        EvalResult(
+            task_type="text-generation",
+            task_name=f"fact recall, {kind}, {role} facts",
+            dataset_type="fact-bank",
+            dataset_name=str(bank.meta.get("name") or "facts"),
+            dataset_revision=bank.sha256,
+            metric_type="accuracy",
+            metric_name=f"accuracy [{found['low']:.3f}, {found['high']:.3f}]",
+            metric_value=round(found["mean"], 4),
+        )
+        for role in ROLES
+        for kind in TYPES
+        if (found := summary["recall"]["after"].get(role, {}).get(kind, {}).get("accuracy"))
+    ]
+
+
+def _dataset_ids(name: str) -> list[str]:
+    """The Hub's ids behind `data.name`; none for local files and the built-in corpus."""
+    if name in ("files", "synthetic"):
+        return []
+    parts = yaml.safe_load(read_text(find_shipped("configs/datasets.yaml"))).get(name, {"path": name})
+    return list(dict.fromkeys(part["path"] for part in (parts if isinstance(parts, list) else [parts])))
+
+
+def _loading(source: str, trust: bool) -> str:
+    option = ", trust_remote_code=True" if trust else ""
+    return f"""## Load it
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained({json.dumps(source)}{option})
+tokenizer = AutoTokenizer.from_pretrained({json.dumps(source)})
+```
+"""
+
+
+def _without_metadata(card: str) -> str:
+    parts = card.split("---\n", 2)
+    return parts[2].lstrip("\n") if card.startswith("---\n") and len(parts) == 3 else card

@@ -1,0 +1,79 @@
+"""What a run was, in words: for its report and its model card."""
+
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from configs.files import read_json
+from eval.facts.bank import FactBank
+
+FIGURES = {
+    "loss.png": "Training and validation loss.",
+    "recall.png": "Accuracy by probe type: injected facts solid, control facts dashed; grey: exposures.",
+    "rank_and_bits.png": "Rank of the answer, and its bits per byte.",
+}
+MOST_COUNTS = 8  # numbers of exposures that are listed one by one
+
+
+def reading_guide(bank: FactBank) -> str:
+    """What the figures of a recall table mean."""
+    chance = chance_of(bank)
+    guess = f" (chance {chance:.2f})" if chance is not None else ""
+    return (
+        f"Accuracy: the answer is the most probable of the candidates{guess}. Exact match: greedy generation "
+        "gives the answer. Brackets: 95% bootstrap interval over subjects, within this one training run. "
+        "Control facts were never injected."
+    )
+
+
+def facts_of_the_run(folder: Path, config: dict, summary: dict | None, bank: FactBank | None) -> list[str]:
+    """Lines of a list: model, data, loss, injection, seed, versions; what is measured at the end if there."""
+    versions = read_json(folder / "environment.json")["versions"]
+    model = config["model"]["name_or_path"] or "from scratch"
+    size, amount, loss = "", "", []
+    if summary is not None:
+        size = f", {summary['parameters']:,} parameters"
+        amount = f", {summary['tokens']:,} tokens in {summary['steps']:,} steps"
+        bits = summary.get("eval_bits_per_byte")
+        held_out = f" ({_number(bits)} bits per byte)" if bits is not None else ""
+        loss = [
+            f"- Loss: training {_number(summary['train_loss'])}, validation {_number(summary['eval_loss'])}"
+            f"{held_out}"
+        ]
+    return [
+        f"- Model: {model}{size}",
+        f"- Data: `{config['data']['name']}`{amount}",
+        *loss,
+        f"- Injection: {injection_in_words(folder, config, bank)}",
+        f"- Seed: {config['training']['seed']}",
+        f"- Versions: torch {versions['torch']}, transformers {versions['transformers']}",
+    ]
+
+
+def injection_in_words(folder: Path, config: dict, bank: FactBank | None) -> str:
+    """One sentence: how many facts, how often, by which strategy and placement."""
+    if bank is None:
+        return "none, ordinary training"
+    if not (folder / "plan.parquet").exists():
+        return "switched off; the same facts were measured (twin run)"
+    plan = pq.read_table(folder / "plan.parquet", columns=["fact_ids"])
+    told = Counter(fact for fact_ids in plan["fact_ids"].to_pylist() for fact in fact_ids)
+    by_count = sorted(Counter(told.values()).items())
+    often = ", ".join(f"{facts:,} with {count:,} exposures each" for count, facts in by_count[:MOST_COUNTS])
+    more = f" and {len(by_count) - MOST_COUNTS} other numbers" if len(by_count) > MOST_COUNTS else ""
+    section = config["injection"]
+    return (
+        f"{len(told):,} facts, {often}{more} ({plan.num_rows:,} statements), "
+        f"strategy `{section['strategy']}` over the {section['span']}, placement `{section['placement']}`"
+    )
+
+
+def chance_of(bank: FactBank) -> float | None:
+    """The accuracy of guessing, if it is the same for all probes that have distractors."""
+    chances = {1 / (1 + len(probe.distractors)) for probe in bank.probes if probe.distractors}
+    return chances.pop() if len(chances) == 1 else None
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.3f}"

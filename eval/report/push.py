@@ -1,0 +1,100 @@
+"""A model folder to the Hub: weights, code, tokenizer, card, and what a run leaves beside them.
+
+Everything goes in one commit, so that a repository never holds half a model. Nothing in the folder is
+changed. Optimizer states, pickles (`training_args.bin`), checkpoints and the bank's facts stay at home;
+the bank's hash, and what it was generated from, go along in `facts/bank.json`.
+"""
+
+import warnings
+from pathlib import Path
+
+from configs.errors import UserError
+from eval.facts.validate import load_bank
+from eval.hub import hub_errors
+from eval.models import check_model_path
+from eval.report.card import plain_card, run_card
+
+MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "pytorch_model*.bin",
+    "pytorch_model.bin.index.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "*.model",
+    "chat_template.jinja",
+    "*.py",
+)
+# Of a run as it goes on, and of its end.
+RUN_FILES = ("config.yaml", "environment.json", "plan.parquet", "facts/bank.json")
+END_FILES = ("summary.json", "metrics.jsonl", "report.md", "figures/*.png")
+
+
+def files_to_push(folder: Path) -> list[str]:
+    """Paths inside `folder` that go to the Hub, the card not among them."""
+    patterns = (*MODEL_FILES, *((*RUN_FILES, *END_FILES) if _is_run(folder) else ()))
+    found = {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)}
+    return sorted(found)
+
+
+def push_model(
+    folder: Path,
+    repo_id: str,
+    *,
+    run_folder: Path | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    license: str | None = None,
+    message: str = "Upload model",
+) -> str:
+    """Push a model folder, and return the address of the commit.
+
+    Args:
+        folder: Of a run, a checkpoint, or any model that `from_pretrained` reads.
+        repo_id: `user/name`; made if it does not exist. `name` alone is under the token's own user.
+        run_folder: For a checkpoint: the run that it belongs to, whose config, plan and bank's hash go along.
+        private: For a new repository; an existing one stays as it is.
+        revision: A branch, made if it does not exist; `main` when left out.
+        license: Named on the card instead of the run's own.
+
+    Raises:
+        UserError: Where the folder holds no model, there is no network, or the token has no right to write.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    check_model_path(folder)
+    records = run_folder or folder
+    files = {name: folder / name for name in files_to_push(folder)}
+    if run_folder is not None:
+        files |= {name: run_folder / name for name in RUN_FILES if (run_folder / name).is_file()}
+    if not any(name.endswith((".safetensors", ".bin")) for name in files):
+        raise UserError(f"{folder}: holds no weights to push")
+    api = HfApi()
+    with hub_errors(f"push to {repo_id}"):
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        card = _card(folder, records, repo_id, license)
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        operations = [CommitOperationAdd("README.md", card.encode())]
+        operations += [CommitOperationAdd(name, str(path)) for name, path in files.items()]
+        with warnings.catch_warnings():  # it wonders about the plan, which is a table in a model's repository
+            warnings.simplefilter("ignore", UserWarning)
+            commit = api.create_commit(repo_id, operations, commit_message=message, revision=revision)
+    return str(commit.commit_url)
+
+
+def _card(folder: Path, records: Path, repo_id: str, license: str | None) -> str:
+    if not _is_run(records):
+        return plain_card(folder, repo_id, license)
+    bank = load_bank(records / "facts") if (records / "facts").exists() else None
+    return run_card(records, bank, repo_id=repo_id, license=license, model_folder=folder)
+
+
+def _is_run(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in ("config.yaml", "environment.json"))

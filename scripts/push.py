@@ -1,0 +1,50 @@
+"""`stlm push`: a model to the Hugging Face Hub, with its card and its records."""
+
+import sys
+from pathlib import Path
+
+from configs.errors import UserError
+from scripts.cli import parser, run
+
+EPILOG = """\
+examples:
+  stlm push outputs/quickstart my-name/quickstart
+  stlm push outputs/quickstart/checkpoint-200 my-name/quickstart --revision step-200 --private
+
+What goes: weights, the model's code, tokenizer, the model card with recall tables and curves, the run's
+config, plan and metrics. What stays: checkpoints, optimizer states, the facts themselves
+(`stlm facts export hub` takes those). Log in with `hf auth login`, or set HF_TOKEN.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    cli = parser("push", "Push a model to the Hugging Face Hub.", epilog=EPILOG)
+    cli.add_argument("model", metavar="MODEL", help="a run folder, a checkpoint, any model folder")
+    cli.add_argument("repo_id", metavar="REPO_ID", help="user/name; made if it does not exist")
+    cli.add_argument("--private", action="store_true", help="make a new repository private")
+    cli.add_argument("--revision", help="branch to push to, made if it does not exist (default main)")
+    cli.add_argument("--license", help="licence on the model card, such as mit (default: the run's)")
+    arguments = cli.parse_args(argv)
+    return run(lambda: _push(arguments))
+
+
+def _push(arguments) -> None:
+    folder = Path(arguments.model)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give a run folder or another model's")
+    from eval.report.push import files_to_push, push_model
+
+    run_folder = folder.resolve().parent if folder.name.startswith("checkpoint-") else None
+    url = push_model(
+        folder,
+        arguments.repo_id,
+        run_folder=run_folder,
+        private=arguments.private or None,
+        revision=arguments.revision,
+        license=arguments.license,
+    )
+    print(f"pushed {len(files_to_push(folder)) + 1} files: {url}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

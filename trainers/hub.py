@@ -1,0 +1,96 @@
+"""Pushing to the Hub while training goes on (`training.push_to_hub=true`).
+
+The Trainer's own way uploads the whole output folder, without the model's code, and stores the arguments as
+a pickle. Here each checkpoint's model goes as one commit, code and card included, in the background; a
+push that fails is a warning, for the run must not die of it.
+"""
+
+import logging
+import os
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from huggingface_hub import HfApi
+
+from configs.errors import UserError
+from configs.schema import STLMTrainingArguments
+from eval.hub import hub_errors
+from eval.report.push import files_to_push, push_model
+
+logger = logging.getLogger(__name__)
+
+WAITING = ".push"  # folder of the models that are being uploaded
+
+
+class CheckpointPusher:
+    """Pushes models of one run to one repository, one at a time.
+
+    Making one makes the repository: UserError, before anything long starts, where that cannot be had.
+    """
+
+    def __init__(self, args: STLMTrainingArguments, run_folder: Path):
+        self.args, self.run_folder = args, run_folder
+        wanted = args.hub_model_id or run_folder.resolve().name
+        with hub_errors(f"training.push_to_hub: {wanted}"):
+            self.repo_id = HfApi().create_repo(wanted, private=args.hub_private_repo, exist_ok=True).repo_id
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="push")
+        self._current: Future | None = None
+
+    def push_checkpoint(self, checkpoint: Path, step: int) -> None:
+        """Begin to push; while the last push is going on, do nothing, unless hub_always_push."""
+        if self._current is not None and not self._current.done() and not self.args.hub_always_push:
+            return
+        # by then the checkpoint itself may have been rotated away
+        copy = self.run_folder / WAITING / checkpoint.name
+        shutil.rmtree(copy, ignore_errors=True)
+        copy.mkdir(parents=True)
+        for name in files_to_push(checkpoint):
+            _link(checkpoint / name, copy / name)
+        self._current = self._executor.submit(
+            self._push_and_remove, copy, f"Training in progress, step {step}"
+        )
+
+    def push_end(self) -> str:
+        """Wait for what is under way, then push the finished run; returns the address of the commit.
+
+        Raises UserError where that fails; the run folder is whole by then.
+        """
+        self.wait()
+        try:
+            return self._push(self.run_folder, "End of training", run_folder=None)
+        except UserError as error:
+            remedy = f"stlm push {self.run_folder} {self.repo_id}"
+            raise UserError(
+                f"{error}; the run is whole in {self.run_folder}: `{remedy}` when it is mended"
+            ) from None
+
+    def wait(self) -> None:
+        """Until the last push is done."""
+        self._executor.shutdown(wait=True)
+        shutil.rmtree(self.run_folder / WAITING, ignore_errors=True)
+
+    def _push(self, folder: Path, message: str, run_folder: Path | None) -> str:
+        return push_model(
+            folder,
+            self.repo_id,
+            run_folder=run_folder,
+            private=self.args.hub_private_repo,
+            revision=self.args.hub_revision,
+            message=message,
+        )
+
+    def _push_and_remove(self, folder: Path, message: str) -> None:
+        try:
+            self._push(folder, message, self.run_folder)
+        except UserError as error:
+            logger.warning("%s; training goes on", error)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
