@@ -184,6 +184,8 @@ def _check(merged: DictConfig) -> None:
         "training.gradient_accumulation_steps": (merged.training.gradient_accumulation_steps, 1, None),
         "evaluation.max_new_tokens": (merged.evaluation.max_new_tokens, 1, None),
         "evaluation.top_k": (merged.evaluation.top_k, 1, None),
+        "evaluation.benchmark_steps": (merged.evaluation.benchmark_steps, 0, None),
+        "evaluation.benchmark_limit": (merged.evaluation.benchmark_limit, 1, None),
         "evaluation.prompt_steps": (merged.evaluation.prompt_steps, 0, None),
         "evaluation.recall_steps": (merged.evaluation.recall_steps, 0, None),
         "evaluation.batch_tokens": (merged.evaluation.batch_tokens, 1, None),

@@ -154,6 +154,14 @@ class EvaluationSection:
     """Tokens in one forward pass of the scorer; 1,024 on a CPU and 8,192 elsewhere when left out."""
     validation_rows: int = 256
     """At most so many held-out rows, evenly spaced, for the validation loss."""
+    benchmarks: list[str] = field(default_factory=list)
+    """Tasks of lm-eval to run too, such as `[blimp, arc_easy]`; figures in the metrics."""
+    benchmark_steps: int = 0
+    """Run them every so many steps, and always at step 0 and at the end; 0: only then."""
+    benchmark_limit: int | None = None
+    """At most so many examples of each task."""
+    benchmark_data_dir: str | None = None
+    """Folder with local copies of their datasets; those that it lacks are read from the Hub."""
     prompts: list[dict[str, str]] = field(default_factory=list)
     """Prompts to watch in generations.jsonl: `{sentence: ..., answer: ...}`, the answer optional."""
     prompt_steps: int | None = None

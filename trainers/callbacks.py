@@ -12,6 +12,7 @@ from typing import Any
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from configs.schema import EvaluationSection
+from eval.benchmarks import check_benchmarks, run_benchmarks
 from eval.facts.bank import FactBank
 from eval.recall.generation import top_tokens
 from eval.recall.harness import evaluate_recall
@@ -151,3 +152,34 @@ class PromptsCallback(_Periodic):
             row["answer_perplexity"] = perplexity(scores.logprobs[:1], scores.n_tokens[:1])
             row["answer_token_ranks"] = list(scores.token_ranks)
         return row
+
+
+class BenchmarksCallback(_Periodic):
+    """Runs lm-eval's tasks: `benchmark/TASK/METRIC` in the metrics.
+
+    UserError, before training begins, for a task that lm-eval does not have.
+    """
+
+    def __init__(self, trainer: STLMTrainer, evaluation: EvaluationSection):
+        super().__init__(trainer, evaluation.benchmark_steps)
+        self.evaluation = evaluation
+        check_benchmarks(evaluation.benchmarks)
+
+    def measure(self, step: int) -> None:
+        folder = self.evaluation.benchmark_data_dir
+        results = run_benchmarks(
+            self.trainer.model,
+            self.trainer.processing_class,
+            self.evaluation.benchmarks,
+            limit=self.evaluation.benchmark_limit,
+            seed=self.trainer.args.seed,
+            data_dir=Path(folder) if folder else None,
+        )
+        figures = {
+            f"benchmark/{task}/{metric}": round(figure["value"], 6)
+            for task, metrics in results.items()
+            for metric, figure in metrics.items()
+            if isinstance(figure, dict)
+        }
+        if figures:
+            self.trainer.log_beside(figures)

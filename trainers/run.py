@@ -40,7 +40,14 @@ from trainers.build import (
     load_tokenizer,
     scratch_config,
 )
-from trainers.callbacks import Lines, MetricsFile, Progress, PromptsCallback, RecallCallback
+from trainers.callbacks import (
+    BenchmarksCallback,
+    Lines,
+    MetricsFile,
+    Progress,
+    PromptsCallback,
+    RecallCallback,
+)
 from trainers.checkpoints import (
     last_whole_checkpoint,
     load_stream_state,
@@ -208,6 +215,8 @@ def build_trainer(config: RunConfig, run: Prepared, folder: Path) -> STLMTrainer
     trainer.add_callback(MetricsFile(folder))
     if run.bank is not None:
         trainer.add_callback(RecallCallback(trainer, run.bank, config.evaluation, folder))
+    if config.evaluation.benchmarks:
+        trainer.add_callback(BenchmarksCallback(trainer, config.evaluation))
     if config.evaluation.prompts:
         trainer.add_callback(PromptsCallback(trainer, config.evaluation, folder))
     return trainer

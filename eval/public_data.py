@@ -1,0 +1,74 @@
+"""Public datasets from a local copy, where there is one.
+
+A copy of `Rowan/hellaswag` lies in `DATA_DIR/Rowan/hellaswag`, as
+`hf download --repo-type dataset Rowan/hellaswag --local-dir DATA_DIR/Rowan/hellaswag` leaves it.
+"""
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from configs.errors import UserError
+
+
+@contextlib.contextmanager
+def local_copies(data_dir: Path | None) -> Iterator[None]:
+    """Inside the block, `datasets.load_dataset("user/name")` reads `data_dir/user/name` if it exists.
+
+    `load_dataset` takes a name that is a folder for that folder, so it is enough to stand in `data_dir`.
+    """
+    if data_dir is None:
+        yield
+        return
+    if not data_dir.is_dir():
+        raise UserError(f"--data-dir {data_dir}: no such folder")
+    import datasets
+
+    # datasets knows a folder that it has read by its name alone: without a cache of their own, two copies
+    # in different places, or one that has changed, would be taken for the same
+    before = datasets.config.HF_DATASETS_CACHE
+    datasets.config.HF_DATASETS_CACHE = Path(before) / "copies" / _fingerprint(data_dir)
+    try:
+        with contextlib.chdir(data_dir):
+            yield
+    finally:
+        datasets.config.HF_DATASETS_CACHE = before
+
+
+def _fingerprint(folder: Path) -> str:
+    """Of all files below `folder`: their paths, sizes and times of change."""
+    files = [(str(path.resolve()), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    seen = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in files]
+    return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def quiet(progress: bool = False) -> Iterator[None]:
+    """Inside the block lm-eval and datasets speak up only for errors, and draw no bars unless asked."""
+    import datasets
+
+    names = ("lm_eval", "lm-eval", "datasets", "evaluate")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [each.level for each in loggers]
+    bars = datasets.are_progress_bars_disabled()
+    if not progress:
+        datasets.disable_progress_bars()
+    for each in loggers:
+        each.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
+        if not bars:
+            datasets.enable_progress_bars()
+
+
+def why_missing(error: BaseException, data_dir: Path | None) -> str:
+    """One line on a dataset that could not be had."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    said = said if len(said) <= 160 else said[:160].rsplit(" ", 1)[0] + " ..."
+    where = f"nor is there a copy in {data_dir}" if data_dir else "give --data-dir a folder with a copy"
+    return f"its data cannot be had: {said}; {where}"
