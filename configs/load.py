@@ -100,9 +100,9 @@ def _merge(base: DictConfig, new: DictConfig, where: str) -> DictConfig:
         raise UserError(f"{where}: {found.group()}: resolvers are not allowed here; write the value itself")
     try:
         return OmegaConf.merge(base, new)  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
-        raise UserError(f"{where}: {_describe(error)}") from None
-    except TypeError:
+    except (OmegaConfBaseException, TypeError) as error:
+        if isinstance(error, OmegaConfBaseException) and "is not a subclass" not in str(error):
+            raise UserError(f"{where}: {_describe(error)}") from None
         key = next((str(key) for key in new if not OmegaConf.is_dict(new[key])), str(next(iter(new), "?")))
         raise UserError(f"{where}: {key}: a section or mapping was expected here") from None
 

@@ -45,7 +45,7 @@ def load_facts(config: RunConfig) -> FactBank | None:
         try:
             return generate_from_spec(find_shipped(config.facts.spec), overrides, seed=config.facts.seed)
         except UserError as error:
-            raise UserError(f"facts: {error}") from None
+            raise UserError(f"facts.spec, facts.overrides: {error}") from None
     return None
 
 

@@ -66,7 +66,7 @@ MISTAKES = [
     (["zzz=1"], "zzz: no such key; the sections are model, tokenizer"),
     (["data.zzz=1"], "data.zzz: no such key; see `stlm train --keys data`"),
     (["training.max_steps=many"], "training.max_steps: Value 'many' of type 'str' could not be converted"),
-    (["training=3"], "training: "),
+    (["training=3"], "command line: training: a section or mapping was expected"),
     (["model.config=[1]"], "model: a section or mapping was expected"),
     (
         ["injection.strategy=middle"],
