@@ -1,7 +1,8 @@
 """The Super Tiny Language Model (STLM): a small decoder in the house style of transformers.
 
-Pre-norm blocks, x + attention(norm(x)) and x + mlp(norm(x)), with rotary positions, RMSNorm, SwiGLU and
-grouped-query attention. The parameters carry the names that they have in Llama.
+Pre-norm blocks, x + attention(norm(x)) and x + mlp(norm(x)), then a norm and the output layer. Which
+positions, attention, feed-forward and norms these are stands in STLMConfig. The parameters carry the names
+that they have in Llama; learned positions are `embed_positions`, feed-forwards that layers share are `ffns`.
 
 This file travels to the Hub beside the weights: it may import torch, transformers and its siblings, nothing
 else.
@@ -74,6 +75,17 @@ class STLMRotaryEmbedding(nn.Module):
         return cos.to(hidden_states.dtype), sin.to(hidden_states.dtype)
 
 
+def sinusoidal_positions(position_ids: torch.LongTensor, hidden_size: int) -> torch.Tensor:
+    """Sines in even and cosines in odd columns, base 10,000 (Vaswani et al. 2017, arXiv:1706.03762).
+
+    Computed rather than looked up: any length works, and no table is there to be lost on the meta device.
+    """
+    columns = torch.arange(0, hidden_size, 2, dtype=torch.float, device=position_ids.device)
+    frequencies = torch.exp(columns * (-math.log(10_000.0) / hidden_size))  # (hidden / 2,)
+    angles = position_ids[..., None].float() * frequencies  # (batch, seq, hidden / 2)
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)  # (batch, seq, hidden)
+
+
 def rotate_half(hidden_states: torch.Tensor) -> torch.Tensor:
     """Turn each pair of dimensions (i, i + head_dim / 2) by 90 degrees."""
     first, second = hidden_states.chunk(2, dim=-1)
@@ -110,6 +122,15 @@ def eager_attention_forward(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
+def make_norm(kind: str, config: STLMConfig) -> nn.Module:
+    """The norm of that kind over the hidden size; of kind "none" it does nothing."""
+    if kind == "rmsnorm":
+        return nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+    if kind == "layernorm":
+        return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.norm_bias)
+    return nn.Identity()
+
+
 class STLMAttention(nn.Module):
     """Grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245)."""
 
@@ -125,16 +146,23 @@ class STLMAttention(nn.Module):
         self.is_causal = True
         self.attention_dropout = config.attention_dropout
 
-        self.q_proj = nn.Linear(config.hidden_size, config.num_attention_heads * self.head_dim, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, num_key_value_heads * self.head_dim, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, num_key_value_heads * self.head_dim, bias=False)
-        self.o_proj = nn.Linear(config.num_attention_heads * self.head_dim, config.hidden_size, bias=False)
+        width, key_value_width = (
+            config.num_attention_heads * self.head_dim,
+            num_key_value_heads * self.head_dim,
+        )
+        self.q_proj = nn.Linear(config.hidden_size, width, bias=config.attention_bias)
+        self.k_proj = nn.Linear(config.hidden_size, key_value_width, bias=config.attention_bias)
+        self.v_proj = nn.Linear(config.hidden_size, key_value_width, bias=config.attention_bias)
+        self.o_proj = nn.Linear(width, config.hidden_size, bias=config.attention_bias)
         self.o_proj.is_residual_out = True
+        # Over each head, before the rotation, as in Qwen3 (Henry et al. 2020, arXiv:2010.04245)
+        self.q_norm = nn.RMSNorm(self.head_dim, eps=config.rms_norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.head_dim, eps=config.rms_norm_eps) if config.qk_norm else nn.Identity()
 
     def forward(
         self,
         hidden_states: torch.Tensor,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None,
         attention_mask: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -142,16 +170,20 @@ class STLMAttention(nn.Module):
         input_shape = hidden_states.shape[:-1]  # (batch, seq)
         head_shape = (*input_shape, -1, self.head_dim)
 
-        query = self.q_proj(hidden_states).view(head_shape).transpose(1, 2)  # (batch, heads, seq, head_dim)
-        key = self.k_proj(hidden_states).view(head_shape).transpose(1, 2)  # (batch, kv_heads, seq, head_dim)
-        value = self.v_proj(hidden_states).view(head_shape).transpose(1, 2)
-        query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+        query = self.q_norm(self.q_proj(hidden_states).view(head_shape)).transpose(1, 2)
+        key = self.k_norm(self.k_proj(hidden_states).view(head_shape)).transpose(1, 2)
+        value = (
+            self.v_proj(hidden_states).view(head_shape).transpose(1, 2)
+        )  # (batch, kv_heads, seq, head_dim)
+        if position_embeddings is not None:
+            query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
 
         if past_key_values is not None:
             key, value = past_key_values.update(
                 key, value, self.layer_idx
             )  # (batch, kv_heads, kv_seq, head_dim)
 
+        self._refuse_flex_gradients(query, key, value)
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -169,37 +201,53 @@ class STLMAttention(nn.Module):
         attn_output = attn_output.reshape(*input_shape, -1).contiguous()
         return self.o_proj(attn_output), attn_weights
 
+    def _refuse_flex_gradients(self, *states: torch.Tensor):
+        is_flex_on_cpu = (
+            self.config._attn_implementation == "flex_attention" and states[0].device.type == "cpu"
+        )
+        if is_flex_on_cpu and any(state.requires_grad for state in states):
+            raise ValueError(
+                "flex_attention has no gradients on a CPU: train with attn_implementation='sdpa', and use it "
+                "for inference only, under torch.no_grad()"
+            )
+
 
 class STLMMLP(nn.Module):
-    """SwiGLU (Shazeer 2020, arXiv:2002.05202)."""
+    """Gated, which with silu is SwiGLU (Shazeer 2020, arXiv:2002.05202), or plain."""
 
     def __init__(self, config: STLMConfig):
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        hidden_size, intermediate_size, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.is_gated = config.mlp_type == "gated"
+        if self.is_gated:
+            self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=bias)
+        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=bias)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=bias)
         self.down_proj.is_residual_out = True
         self.act_fn = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(self.act_fn(self.gate_proj(hidden_states)) * self.up_proj(hidden_states))
+        if self.is_gated:
+            return self.down_proj(self.act_fn(self.gate_proj(hidden_states)) * self.up_proj(hidden_states))
+        return self.down_proj(self.act_fn(self.up_proj(hidden_states)))
 
 
 class STLMDecoderLayer(GradientCheckpointingLayer):
     def __init__(self, config: STLMConfig, layer_idx: int):
         super().__init__()
         self.self_attn = STLMAttention(config, layer_idx)
-        self.mlp = STLMMLP(config)
-        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.mlp = STLMMLP(config) if config.num_ffn_groups is None else None
+        self.input_layernorm = make_norm(config.attention_norm_type or config.norm_type, config)
+        self.post_attention_layernorm = make_norm(config.mlp_norm_type or config.norm_type, config)
         self.resid_dropout = nn.Dropout(config.resid_dropout)
 
     def forward(
         self,
         hidden_states: torch.Tensor,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None,
         attention_mask: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
+        shared_mlp: STLMMLP | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         attn_output, _ = self.self_attn(
@@ -210,7 +258,8 @@ class STLMDecoderLayer(GradientCheckpointingLayer):
             **kwargs,
         )
         hidden_states = hidden_states + self.resid_dropout(attn_output)
-        mlp_output = self.mlp(self.post_attention_layernorm(hidden_states))
+        mlp = self.mlp if shared_mlp is None else shared_mlp
+        mlp_output = mlp(self.post_attention_layernorm(hidden_states))
         return hidden_states + self.resid_dropout(mlp_output)  # (batch, seq, hidden)
 
 
@@ -241,12 +290,18 @@ class STLMPreTrainedModel(PreTrainedModel):
 class STLMModel(STLMPreTrainedModel):
     def __init__(self, config: STLMConfig):
         super().__init__(config)
+        config.validate()  # again: from_pretrained(..., hidden_size=256) changes what has been checked
         # No padding_idx: where padding borrows the end-of-text token, its embedding must go on learning.
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        if config.position_embedding_type == "learned":
+            self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        elif config.position_embedding_type == "rotary":
+            self.rotary_emb = STLMRotaryEmbedding(config)
         self.embd_dropout = nn.Dropout(config.embd_dropout)
         self.layers = nn.ModuleList(STLMDecoderLayer(config, idx) for idx in range(config.num_hidden_layers))
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.rotary_emb = STLMRotaryEmbedding(config)
+        # Shared feed-forwards are the model's, which hands them to its layers: nothing is tied in the files.
+        self.ffns = nn.ModuleList(STLMMLP(config) for _ in range(config.num_ffn_groups or 0))
+        self.norm = make_norm(config.final_norm_type or config.norm_type, config)
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -267,13 +322,9 @@ class STLMModel(STLMPreTrainedModel):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)  # (batch, seq, hidden)
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        if position_ids is None:
-            seen_tokens = past_key_values.get_seq_length() if past_key_values is not None else 0
-            position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + seen_tokens
-            position_ids = position_ids.unsqueeze(0)  # (1, seq)
-
+        # Before a cache is made: with one, or with a mask, transformers no longer keeps the documents
+        # apart whose position_ids restart. Those made below never do; plain causal attention then
+        # needs no mask.
         causal_mask = create_causal_mask(
             config=self.config,
             inputs_embeds=inputs_embeds,
@@ -281,29 +332,66 @@ class STLMModel(STLMPreTrainedModel):
             past_key_values=past_key_values,
             position_ids=position_ids,
         )
-        hidden_states = self.embd_dropout(inputs_embeds)
-        position_embeddings = self.rotary_emb(hidden_states, position_ids)
-        for decoder_layer in self.layers:
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        if position_ids is None:
+            seen_tokens = past_key_values.get_seq_length() if past_key_values is not None else 0
+            position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + seen_tokens
+            position_ids = position_ids.unsqueeze(0)  # (1, seq)
+            self._refuse_beyond_table(seen_tokens + inputs_embeds.shape[1] - 1)
+        else:
+            self._refuse_beyond_table(position_ids)
+
+        hidden_states = self.embd_dropout(self._add_positions(inputs_embeds, position_ids))
+        position_embeddings = None
+        if self.config.position_embedding_type == "rotary":
+            position_embeddings = self.rotary_emb(hidden_states, position_ids)
+        for idx, decoder_layer in enumerate(self.layers):
+            # Consecutive layers share: layer i of L uses feed-forward i * groups // L.
+            group = idx * len(self.ffns) // len(self.layers)
             hidden_states = decoder_layer(
                 hidden_states,
                 position_embeddings=position_embeddings,
                 attention_mask=causal_mask,
                 past_key_values=past_key_values,
                 position_ids=position_ids,
+                shared_mlp=self.ffns[group] if self.ffns else None,
                 **kwargs,
             )
         hidden_states = self.norm(hidden_states)
         return BaseModelOutputWithPast(last_hidden_state=hidden_states, past_key_values=past_key_values)
 
+    def _add_positions(self, inputs_embeds: torch.Tensor, position_ids: torch.LongTensor) -> torch.Tensor:
+        """Add learned or sinusoidal positions; the others have no part in the embeddings."""
+        if self.config.position_embedding_type == "sinusoidal":
+            positions = sinusoidal_positions(position_ids, self.config.hidden_size)
+            return inputs_embeds + positions.to(inputs_embeds.dtype)
+        if self.config.position_embedding_type != "learned":
+            return inputs_embeds
+        return inputs_embeds + self.embed_positions(position_ids)
+
+    def _refuse_beyond_table(self, positions: torch.Tensor | int):
+        """Raise a ValueError that says what an index error of the learned positions would not."""
+        # A compiled graph cannot look at values.
+        if self.config.position_embedding_type != "learned" or torch.compiler.is_compiling():
+            return
+        last = positions.max().item() if isinstance(positions, torch.Tensor) else positions
+        if last >= self.config.max_position_embeddings:
+            raise ValueError(
+                f"position {last} is beyond the {self.config.max_position_embeddings} learned positions of "
+                "this model (max_position_embeddings): shorten the input"
+            )
+
 
 @auto_docstring
 class STLMForCausalLM(STLMPreTrainedModel, GenerationMixin):
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: STLMConfig):
         super().__init__(config)
         self.model = STLMModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.lm_head_bias)
         self.post_init()
 
     @can_return_tuple

@@ -1,6 +1,6 @@
-"""Training the tokenizer of an STLM: byte-level BPE, as in GPT-2, with a vocabulary of any size.
+"""The tokenizers of an STLM: byte-level BPE, as in GPT-2, with a vocabulary of any size, and plain bytes.
 
-There is no tokenizer class of our own: what is trained here is a plain PreTrainedTokenizerFast, which
+There is no tokenizer class of our own: what is built here is a plain PreTrainedTokenizerFast, which
 AutoTokenizer loads without any custom code.
 """
 
@@ -52,6 +52,45 @@ def train_bpe_tokenizer(
         show_progress=show_progress,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    return _wrapped(tokenizer, bos)
+
+
+def byte_tokenizer(*, bos: bool = True) -> PreTrainedTokenizerFast:
+    """A tokenizer whose tokens are the bytes of UTF-8: the id of a byte is its value.
+
+    Ids 0 to 255 are the bytes, 256 is `<|pad|>` and 257 `<|endoftext|>`, as in Super Tiny Language Models.
+    Every text can be encoded and decoded without loss. The tokens of a character that takes several bytes all
+    have the offsets of the whole character.
+
+    Args:
+        bos: Put `<|endoftext|>` in front of what is encoded with `add_special_tokens=True`, the default.
+    """
+    # A byte-level BPE that has learned no merges; its alphabet writes each byte as a printable character.
+    tokens = [*_byte_alphabet(), PAD, END_OF_TEXT]
+    vocabulary = {token: token_id for token_id, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([PAD, END_OF_TEXT])
+    return _wrapped(tokenizer, bos)
+
+
+def _byte_alphabet() -> list[str]:
+    """The characters that stand for the bytes 0 to 255 in byte-level tokenizers.
+
+    Bytes that are printable in Latin-1 stand for themselves, the others for characters from U+0100 on
+    (GPT-2).
+    """
+    printable = {
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    }
+    others = iter(range(256, 512))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+
+
+def _wrapped(tokenizer: Tokenizer, bos: bool) -> PreTrainedTokenizerFast:
     # transformers writes the post-processor that adds the BOS. GPT-2's ByteLevel post-processor is left out:
     # all that it does is to cut the leading space from the offsets.
     return PreTrainedTokenizerFast(

@@ -11,10 +11,14 @@ from importlib import import_module
 
 COMMANDS = {
     "train": "train a model, with facts injected or without",
-    "facts": "generate, import, validate, show, export a bank of facts",
+    "facts": "generate, inspect, import and export banks of facts",
     "recall": "measure what models recall of a bank",
     "ask": "continue prompts, token by token",
+    "info": "parameters by part, bytes and FLOPs of a model",
     "push": "push a model to the Hugging Face Hub",
+    "convert": "bring checkpoints and configs of Tidy-STLMs along",
+    "export": "write a model for other engines",
+    "bench": "measure how fast recall is scored",
 }
 
 

@@ -1,6 +1,10 @@
+import dataclasses
+import re
+
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from torch import nn
 
 from modeling_stlm import STLMConfig, STLMForCausalLM
 
@@ -54,6 +58,38 @@ def test_head_dim_is_free_of_hidden_size(make_model, input_ids):
             ["'dynamic' needs `head_dim`", "set it to 32"],
         ),
         ({"hidden_size": "512"}, ["'hidden_size' expected int, got str"]),
+        (
+            {"hidden_act": "learned"},
+            ["`hidden_act` is 'learned'", "weights of its own", "choose one of silu"],
+        ),
+        ({"hidden_act": "none"}, ["`hidden_act` is 'none'", "one linear map", "choose one of silu"]),
+        ({"hidden_act": "prelu"}, ["`hidden_act` is 'prelu'", "choose one of silu"]),
+        ({"position_embedding_type": "rope"}, ["`position_embedding_type` is 'rope'", "rotary, learned"]),
+        ({"mlp_type": "swiglu"}, ["`mlp_type` is 'swiglu'", "gated, plain"]),
+        ({"norm_type": "batchnorm"}, ["`norm_type` is 'batchnorm'", "rmsnorm, layernorm, none"]),
+        ({"final_norm_type": "rms"}, ["`final_norm_type` is 'rms'", "rmsnorm, layernorm, none"]),
+        ({"norm_bias": True}, ["`norm_bias` is for LayerNorm", "`norm_type` to layernorm"]),
+        (
+            {"norm_type": "layernorm", "norm_bias": True}
+            | {f"{place}_norm_type": "rmsnorm" for place in ("attention", "mlp", "final")},
+            ["`norm_bias` is for LayerNorm"],
+        ),
+        ({"num_ffn_groups": 0}, ["`num_ffn_groups` is 0", "at least 1"]),
+        ({"num_ffn_groups": 9}, ["`num_ffn_groups` (9)", "`num_hidden_layers` (8)", "null"]),
+        (
+            {
+                "position_embedding_type": "sinusoidal",
+                "hidden_size": 15,
+                "num_attention_heads": 5,
+                "num_key_value_heads": 1,
+            },
+            ["`hidden_size` is odd (15)", "make it even"],
+        ),
+        (
+            {"position_embedding_type": "learned", "rope_parameters": {"rope_type": "default"}},
+            ["`rope_parameters` are for rotary", "'learned'", "null"],
+        ),
+        ({"position_embedding_type": "none", "rope_theta": 500.0}, ["`rope_parameters` are for rotary"]),
     ],
 )
 def test_impossible_configs_name_the_key_and_the_remedy(fields, parts):
@@ -64,3 +100,63 @@ def test_impossible_configs_name_the_key_and_the_remedy(fields, parts):
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"head_dim": 7, "position_embedding_type": "learned"},  # nothing turns in pairs
+        {"norm_type": "none", "final_norm_type": "layernorm", "norm_bias": True},
+        {"num_ffn_groups": 8},
+        {"num_ffn_groups": 3},  # groups need not divide the layers
+        {"qk_norm": True, "norm_type": "none"},
+        {"tie_word_embeddings": True, "lm_head_bias": True},
+        {"embd_dropout": 0},
+    ],
+)
+def test_odd_but_sensible_configs_are_accepted(fields, tmp_path):
+    STLMConfig(**fields).save_pretrained(tmp_path)
+    assert STLMConfig.from_pretrained(tmp_path).to_dict() == STLMConfig(**fields).to_dict()
+
+
+OWN_FIELDS = [field for field in dataclasses.fields(STLMConfig) if field.name in STLMConfig.__annotations__]
+
+
+@pytest.mark.parametrize("name", [field.name for field in OWN_FIELDS])
+def test_every_field_refuses_a_wrong_type(name):
+    wrong = object()  # no field takes one
+    with pytest.raises(StrictDataclassError, match=name):
+        STLMConfig(**{name: wrong})
+    with pytest.raises(StrictDataclassError, match=name):
+        setattr(STLMConfig(), name, wrong)
+
+
+def test_exactly_what_is_documented_is_a_field():
+    arguments = STLMConfig.__doc__.split("Args:")[1].split("Raises:")[0]
+    lines = re.findall(r"^ {8}(\w[\w, ]*):", arguments, flags=re.MULTILINE)
+    assert {name for line in lines for name in line.split(", ")} == {field.name for field in OWN_FIELDS}
+
+
+def test_positions_other_than_rotary_leave_no_rope_parameters(tmp_path):
+    for kind in ("learned", "sinusoidal", "none"):
+        STLMConfig(position_embedding_type=kind).save_pretrained(tmp_path)
+        assert STLMConfig.from_pretrained(tmp_path).rope_parameters is None
+    assert STLMConfig(rope_theta=500.0).rope_parameters["rope_theta"] == 500.0
+
+
+def test_an_override_of_a_saved_config_is_checked_when_the_model_is_built(tmp_path):
+    STLMConfig(num_hidden_layers=2, vocab_size=7).save_pretrained(tmp_path)
+    config = STLMConfig.from_pretrained(tmp_path, num_ffn_groups=3)
+    with pytest.raises(StrictDataclassError, match="num_ffn_groups"):
+        STLMForCausalLM(config)
+
+
+def test_tensor_parallel_plan_names_what_there_is(make_model, variant):
+    model = make_model(**variant)
+    assert model.tp_plan["lm_head"] == "colwise_gather_output"
+    names = {re.sub(r"\d+", "*", name) for name, _ in model.named_modules()}
+    assert set(model.tp_plan) <= names
+    linear = {
+        re.sub(r"\d+", "*", name) for name, module in model.named_modules() if isinstance(module, nn.Linear)
+    }
+    assert linear <= set(model.tp_plan)  # no matrix is left whole

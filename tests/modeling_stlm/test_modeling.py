@@ -5,7 +5,17 @@ import math
 import pytest
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from modeling_stlm import STLMConfig
+from modeling_stlm.modeling_stlm import STLMMLP, sinusoidal_positions
 
 
 @pytest.mark.parametrize(
@@ -24,6 +34,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
             "max_position_embeddings": 8,
         },
         {"tie_word_embeddings": False},
+        {"attention_bias": True, "mlp_bias": True, "hidden_act": "relu"},
+        {"head_dim": 8, "rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+        {"head_dim": 8, "rope_parameters": {"rope_type": "yarn", "factor": 2.0}},
     ],
 )
 def test_equals_llama_with_the_same_weights(make_model, input_ids, overrides):
@@ -33,6 +46,191 @@ def test_equals_llama_with_the_same_weights(make_model, input_ids, overrides):
     llama = LlamaForCausalLM(LlamaConfig(**fields)).eval()
     llama.load_state_dict(model.state_dict())
     torch.testing.assert_close(model(input_ids).logits, llama(input_ids).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_equals_qwen3_with_the_same_weights(make_model, input_ids, biased):
+    model = make_model(qk_norm=True, head_dim=6, attention_bias=biased)
+    for layer in model.model.layers:  # at one, the weights of the norms would show nothing
+        nn.init.normal_(layer.self_attn.q_norm.weight)
+        nn.init.normal_(layer.self_attn.k_norm.weight)
+    fields = model.config.to_dict()
+    fields.pop("auto_map")
+    qwen = Qwen3ForCausalLM(Qwen3Config(**fields)).eval()
+    qwen.load_state_dict(model.state_dict())
+    torch.testing.assert_close(model(input_ids).logits, qwen(input_ids).logits, atol=1e-5, rtol=0)
+
+
+def test_equals_gpt2_with_the_same_weights(make_model, input_ids):
+    model = make_model(
+        position_embedding_type="learned",
+        num_key_value_heads=None,
+        attention_bias=True,
+        mlp_type="plain",
+        mlp_bias=True,
+        hidden_act="gelu_new",
+        norm_type="layernorm",
+        norm_bias=True,
+    )
+    config = GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=64, n_inner=48)
+    gpt2 = GPT2LMHeadModel(config).eval()
+    state, ours = gpt2.state_dict(), model.state_dict()
+
+    def copy(theirs: str, *names: str, transposed: bool = False):
+        tensor = torch.cat([ours.pop(name) for name in names])
+        state[theirs].copy_(tensor.T if transposed else tensor)  # GPT-2 keeps its matrices transposed
+
+    copy("transformer.wte.weight", "model.embed_tokens.weight")
+    copy("transformer.wpe.weight", "model.embed_positions.weight")
+    for kind in ("weight", "bias"):
+        copy(f"transformer.ln_f.{kind}", f"model.norm.{kind}")
+        for idx in range(2):
+            h, layer, transposed = f"transformer.h.{idx}", f"model.layers.{idx}", kind == "weight"
+            copy(f"{h}.ln_1.{kind}", f"{layer}.input_layernorm.{kind}")
+            copy(f"{h}.ln_2.{kind}", f"{layer}.post_attention_layernorm.{kind}")
+            heads = [f"{layer}.self_attn.{name}_proj.{kind}" for name in "qkv"]
+            copy(f"{h}.attn.c_attn.{kind}", *heads, transposed=transposed)
+            copy(f"{h}.attn.c_proj.{kind}", f"{layer}.self_attn.o_proj.{kind}", transposed=transposed)
+            copy(f"{h}.mlp.c_fc.{kind}", f"{layer}.mlp.up_proj.{kind}", transposed=transposed)
+            copy(f"{h}.mlp.c_proj.{kind}", f"{layer}.mlp.down_proj.{kind}", transposed=transposed)
+    assert set(ours) == {"lm_head.weight"}  # tied
+    torch.testing.assert_close(model(input_ids).logits, gpt2(input_ids).logits, atol=1e-5, rtol=0)
+
+
+ACTIVATIONS = {
+    "silu": lambda x: x / (1 + math.exp(-x)),
+    "gelu": lambda x: x * 0.5 * (1 + math.erf(x / math.sqrt(2))),
+    "gelu_new": lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "gelu_pytorch_tanh": lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "relu": lambda x: max(x, 0.0),
+    "relu2": lambda x: max(x, 0.0) ** 2,
+    "leaky_relu": lambda x: x if x > 0 else 0.01 * x,
+    "tanh": math.tanh,
+    "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
+}
+
+
+@pytest.mark.parametrize("mlp_type", ["gated", "plain"])
+@pytest.mark.parametrize("hidden_act", ACTIVATIONS)
+def test_feed_forward_equals_its_formula(mlp_type, hidden_act):
+    torch.manual_seed(0)
+    config = STLMConfig(
+        hidden_size=6,
+        intermediate_size=9,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        mlp_type=mlp_type,
+        hidden_act=hidden_act,
+        mlp_bias=True,
+    )
+    mlp, hidden_states = STLMMLP(config), 3 * torch.randn(5, 6)
+    gate = mlp.gate_proj if mlp_type == "gated" else mlp.up_proj
+    inner = gate(hidden_states).detach().apply_(ACTIVATIONS[hidden_act])
+    if mlp_type == "gated":
+        inner = inner * mlp.up_proj(hidden_states)
+    torch.testing.assert_close(mlp(hidden_states), mlp.down_proj(inner), atol=1e-5, rtol=1e-5)
+
+
+def test_sinusoids_equal_their_formula(make_model, input_ids):
+    position_ids = torch.tensor([[0, 1, 63, 5000]])
+    table = sinusoidal_positions(position_ids, 10)[0]
+    for row, position in zip(table, position_ids[0].tolist(), strict=True):
+        for column in range(10):
+            angle = position / 10_000 ** (2 * (column // 2) / 10)
+            expected = math.cos(angle) if column % 2 else math.sin(angle)
+            assert row[column].item() == pytest.approx(expected, abs=1e-3 if position > 100 else 1e-5)
+
+    # of any length, and added to the embeddings
+    model = make_model(position_embedding_type="sinusoidal", max_position_embeddings=4)
+    states = model(input_ids, output_hidden_states=True).hidden_states[0]
+    positions = sinusoidal_positions(torch.arange(11)[None], 32)
+    torch.testing.assert_close(states, model.model.embed_tokens(input_ids) + positions)
+
+
+def test_without_positions_only_the_mask_tells_the_order(make_model, input_ids):
+    model = make_model(position_embedding_type="none", num_hidden_layers=1)
+    shuffled = input_ids[:, [3, 1, 0, 2, *range(4, 11)]]
+    # a single layer that sees no positions reads what came before as a set
+    torch.testing.assert_close(model(shuffled).logits[:, 4:], model(input_ids).logits[:, 4:])
+    assert not torch.allclose(model(shuffled).logits[:, :4], model(input_ids).logits[:, :4])
+
+
+def test_positions_beyond_the_learned_ones_are_refused(make_model, input_ids):
+    model = make_model(position_embedding_type="learned", max_position_embeddings=11)
+    outputs = model(input_ids)
+    message = "position 11 is beyond the 11 learned positions"
+    with pytest.raises(ValueError, match=message):
+        model(input_ids[:, :1], past_key_values=outputs.past_key_values)
+    with pytest.raises(ValueError, match=message):
+        model(input_ids, position_ids=torch.arange(1, 12)[None])
+    with pytest.raises(ValueError, match=message):
+        model(torch.cat((input_ids, input_ids[:, :1]), dim=1))
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"), [(1, [0, 0, 0, 0, 0]), (2, [0, 0, 0, 1, 1]), (3, [0, 0, 1, 1, 2])]
+)
+def test_consecutive_layers_share_a_feed_forward(make_model, input_ids, groups, expected):
+    model = make_model(num_hidden_layers=5, num_ffn_groups=groups)
+    assert not any("layers" in name and ".mlp." in name for name in model.state_dict())
+    used = []
+    for number, ffn in enumerate(model.model.ffns):
+        ffn.register_forward_hook(lambda *_, number=number: used.append(number))
+    model(input_ids)
+    assert used == expected
+
+    # equal to a model in which every layer has a copy of its own
+    own = make_model(num_hidden_layers=5)
+    state = {name: tensor for name, tensor in model.state_dict().items() if ".ffns." not in name}
+    for layer, group in enumerate(expected):
+        for name, tensor in model.model.ffns[group].state_dict().items():
+            state[f"model.layers.{layer}.mlp.{name}"] = tensor
+    own.load_state_dict(state)
+    torch.testing.assert_close(model(input_ids).logits, own(input_ids).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "biased"),
+    [
+        ({}, set()),
+        ({"attention_bias": True}, {"q_proj", "k_proj", "v_proj", "o_proj"}),
+        ({"mlp_bias": True}, {"gate_proj", "up_proj", "down_proj"}),
+        ({"mlp_bias": True, "mlp_type": "plain", "num_ffn_groups": 1}, {"up_proj", "down_proj"}),
+        ({"lm_head_bias": True}, {"lm_head"}),
+        ({"norm_type": "layernorm"}, set()),
+        (
+            {"norm_type": "layernorm", "norm_bias": True},
+            {"input_layernorm", "post_attention_layernorm", "norm"},
+        ),
+        (
+            {
+                "norm_type": "layernorm",
+                "norm_bias": True,
+                "final_norm_type": "none",
+                "mlp_norm_type": "rmsnorm",
+            },
+            {"input_layernorm"},
+        ),
+    ],
+)
+def test_biases_are_where_the_config_wants_them_and_act(make_model, input_ids, fields, biased):
+    model = make_model(**fields)
+    found = {name: tensor for name, tensor in model.named_parameters() if name.endswith(".bias")}
+    assert {name.split(".")[-2] for name in found} == biased
+    outputs = model(input_ids)
+    outputs.logits.square().sum().backward()
+    assert all(tensor.grad is not None for tensor in found.values())
+
+
+def test_norms_stand_where_the_config_puts_them(make_model):
+    fields = {"norm_type": "layernorm", "norm_bias": True, "layer_norm_eps": 0.25, "rms_norm_eps": 0.5}
+    model = make_model(**fields, mlp_norm_type="none", final_norm_type="rmsnorm").model
+    layer = model.layers[0]
+    assert (type(layer.input_layernorm), layer.input_layernorm.eps) == (nn.LayerNorm, 0.25)
+    assert layer.input_layernorm.bias is not None
+    assert type(layer.post_attention_layernorm) is nn.Identity
+    assert (type(model.norm), model.norm.eps) == (nn.RMSNorm, 0.5)
+    assert make_model(norm_type="layernorm").model.norm.bias is None
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

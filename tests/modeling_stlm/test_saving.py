@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
+from safetensors import safe_open
 from transformers import AutoModel, AutoModelForCausalLM, Trainer, TrainingArguments
 
 from modeling_stlm import STLMForCausalLM, STLMModel
@@ -22,6 +23,19 @@ def assert_complete(folder):
         "AutoModelForCausalLM": "modeling_stlm.STLMForCausalLM",
     }
     assert {path.name for path in folder.glob("*.py")} == {"configuration_stlm.py", "modeling_stlm.py"}
+
+
+OTHER = {
+    "position_embedding_type": "learned",
+    "attention_bias": True,
+    "mlp_type": "plain",
+    "hidden_act": "gelu",
+    "mlp_bias": True,
+    "num_ffn_groups": 1,
+    "norm_type": "layernorm",
+    "norm_bias": True,
+    "lm_head_bias": True,
+}
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -39,6 +53,17 @@ def test_load_gives_equal_outputs(make_model, input_ids, tmp_path, tied):
     assert type(base) is STLMModel
     expected = model.model(input_ids).last_hidden_state
     assert torch.equal(base(input_ids).last_hidden_state, expected)
+
+
+def test_shared_feed_forwards_are_saved_once_under_their_own_names(make_model, tmp_path):
+    make_model(**OTHER).save_pretrained(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+    shared = {name for name in names if ".ffns." in name}
+    assert shared == {
+        f"model.ffns.0.{part}.{kind}" for part in ("up_proj", "down_proj") for kind in ("weight", "bias")
+    }
+    assert not any(".mlp." in name for name in names)
 
 
 def test_a_saved_base_model_opens_as_a_causal_model(model, input_ids, tmp_path):
@@ -74,12 +99,14 @@ def test_trainer_saves_a_complete_folder(model, input_ids, tmp_path):
     assert torch.equal(loaded(input_ids).logits, model.eval()(input_ids).logits)
 
 
-def test_lora_adapter_saves_loads_and_merges(model, input_ids, tmp_path):
+@pytest.mark.parametrize(("fields", "matrices"), [({}, 2 * 7), (OTHER, 2 * 4 + 2)])
+def test_lora_adapter_saves_loads_and_merges(make_model, input_ids, tmp_path, fields, matrices):
+    model = make_model(**fields)
     model.save_pretrained(tmp_path / "base")
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     lora = LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", r=2, init_lora_weights=False)
     adapted = get_peft_model(base, lora).eval()
-    assert len(adapted.targeted_module_names) == 2 * 7  # layers x projections: the tied head is left alone
+    assert len(adapted.targeted_module_names) == matrices  # the tied head is left alone
     expected = adapted(input_ids).logits
     assert not torch.allclose(expected, model(input_ids).logits)
 
@@ -103,7 +130,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-folder, again, out = map(Path, sys.argv[1:])
+folder, again, out, other, other_out = map(Path, sys.argv[1:])
 trust = {"trust_remote_code": True}
 assert AutoConfig.from_pretrained(folder, **trust).model_type == "stlm"
 tokenizer = AutoTokenizer.from_pretrained(folder, **trust)
@@ -122,6 +149,8 @@ base.save_pretrained(again / "base")
 reloaded = AutoModelForCausalLM.from_pretrained(again / "base", **trust)
 assert torch.equal(reloaded(input_ids).logits, outputs["logits"])
 torch.save(outputs, out)
+other = AutoModelForCausalLM.from_pretrained(other, **trust)
+torch.save(other(input_ids).logits, other_out)
 """
 
 
@@ -130,9 +159,12 @@ def test_opens_where_the_project_is_not_installed(make_model, tmp_path):
     model = make_model(vocab_size=len(tokenizer), pad_token_id=1, bos_token_id=0, eos_token_id=0)
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
+    other = make_model(vocab_size=len(tokenizer), **OTHER)
+    other.save_pretrained(tmp_path / "other")
 
     environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
-    arguments = [tmp_path / "model", tmp_path / "again", tmp_path / "outputs.pt"]
+    names = ("model", "again", "outputs.pt", "other", "other.pt")
+    arguments = [tmp_path / name for name in names]
     result = subprocess.run(
         [sys.executable, "-c", STRANGER, *map(str, arguments)],
         cwd=tmp_path,
@@ -148,5 +180,6 @@ def test_opens_where_the_project_is_not_installed(make_model, tmp_path):
     assert torch.equal(outputs["logits"], model(input_ids).logits)
     assert torch.equal(outputs["hidden"], model.model(input_ids).last_hidden_state)
     assert torch.equal(outputs["generated"], model.generate(input_ids, max_new_tokens=3, do_sample=False))
+    assert torch.equal(torch.load(tmp_path / "other.pt"), other(input_ids).logits)
     assert_complete(tmp_path / "again" / "causal")
     assert_complete(tmp_path / "again" / "base")

@@ -2,7 +2,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from configs.errors import UserError
-from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
+from eval.recall.encoding import Item, encode_items
+from modeling_stlm.tokenization_stlm import byte_tokenizer, train_bpe_tokenizer
 
 TEXTS = [
     f"{name} was born in {year} and lives in {city}, not far from the river."
@@ -80,3 +81,66 @@ def test_too_small_a_vocabulary_is_refused():
     assert len(train_bpe_tokenizer(TEXTS, vocab_size=258)) == 258
     with pytest.raises(UserError, match=r"tokenizer\.train\.vocab_size is 257: set it to at least 258"):
         train_bpe_tokenizer(TEXTS, vocab_size=257)
+
+
+# --- plain bytes ---
+
+
+def test_the_id_of_a_byte_is_its_value():
+    tokenizer = byte_tokenizer()
+    assert len(tokenizer) == tokenizer.vocab_size == 258
+    assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<|pad|>", 256)
+    assert (tokenizer.eos_token, tokenizer.eos_token_id, tokenizer.bos_token_id) == (
+        "<|endoftext|>",
+        257,
+        257,
+    )
+    text = "".join(map(chr, range(0x110))) + "東京 😀"
+    assert tokenizer(text, add_special_tokens=False).input_ids == list(text.encode())
+    assert tokenizer("a<|endoftext|>b<|pad|>", add_special_tokens=False).input_ids == [97, 257, 98, 256]
+
+
+@pytest.mark.parametrize("text", [TEXTS[-1], *STRANGE])
+def test_bytes_decode_to_the_text(text):
+    tokenizer = byte_tokenizer()
+    ids = tokenizer(text).input_ids
+    assert ids == [257, *text.encode()]
+    assert tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) == text
+    assert tokenizer.decode([*ids[:1], 0xC3], skip_special_tokens=True) == "\ufffd"  # half a character
+
+
+@pytest.mark.parametrize("text", [TEXTS[-1], *STRANGE])
+def test_bytes_of_a_character_share_its_offsets(text):
+    offsets = byte_tokenizer()(text, return_offsets_mapping=True).offset_mapping
+    expected = [(at, at + 1) for at, character in enumerate(text) for _ in character.encode()]
+    assert offsets == [(0, 0), *expected]
+
+
+def test_bytes_of_an_answer_are_found_behind_any_prompt():
+    items = [
+        Item("Zoë is in", ["Århus", "東京"], suffix="."),
+        Item("東", ["京都", "京"], joint=""),
+        Item("", ["é"]),
+    ]
+    rows = encode_items(byte_tokenizer(), items)
+    texts = ["Zoë is in Århus.", "Zoë is in 東京.", "東京都", "東京", "é"]
+    scored = [" Århus.", " 東京.", "京都", "京", "é"]
+    assert [row.ids for row in rows] == [[257, *text.encode()] for text in texts]
+    assert [bytes(row.ids[-row.n_scored :]).decode() for row in rows] == scored
+    assert [row.n_bytes for row in rows] == [len(text.encode()) for text in scored]
+    assert not any(row.straddles for row in rows)
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_bytes_load_back_with_equal_encodings(tmp_path, bos):
+    tokenizer = byte_tokenizer(bos=bos)
+    for generation in ("first", "second"):
+        tokenizer.save_pretrained(tmp_path / generation)
+        loaded = AutoTokenizer.from_pretrained(tmp_path / generation)
+        for text in [*TEXTS, *STRANGE]:
+            assert loaded(text).input_ids == ([257] if bos else []) + list(text.encode())
+            assert loaded(text, return_offsets_mapping=True) == tokenizer(text, return_offsets_mapping=True)
+        assert loaded.special_tokens_map == tokenizer.special_tokens_map
+        assert loaded(TEXTS[:3], padding=True) == tokenizer(TEXTS[:3], padding=True)
+        assert len(loaded) == 258
+        tokenizer = loaded

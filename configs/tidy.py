@@ -1,0 +1,333 @@
+"""A full YAML config of Tidy-STLMs as one of ours, with a list of what could not be carried over.
+
+Every value of the source is accounted for by its dotted key: carried over, carried over with a difference, or
+left behind with the reason. Nothing in the source is resolved: `${...}` is refused.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from configs.errors import UserError
+from configs.files import read_text
+from configs.tidy_account import SO_HERE, Account, TidyConversion, leaves
+
+CORPORA = Path(__file__).parent / "datasets.yaml"
+# Where Tidy-STLMs says something that is no choice here: the values that say the same.
+SETTLED: dict[str, tuple[Any, ...]] = {
+    "trainer.training.trainer_type": ("base_trainer",),
+    "trainer.training.run_profiler": (False,),
+    "trainer.loss_fn.name": ("cross_entropy", "masked_cross_entropy"),
+    "trainer.dataloader_processor.name": ("standard",),
+    "trainer.dataloader.name": ("normal", "standard", "inject", "insert"),
+    "trainer.optimizer.decay_lr": (True,),
+    "general.device": ("cuda",),
+}
+# Sections were renamed between its versions.
+INJECT = (
+    ("trainer.inject", "injection", "inject", "injected"),
+    ("trainer.insert", "insertion", "insert", "inserted"),
+)
+LEFT_BEHIND = {
+    "checkpoint": "convert it by `stlm convert tidy`, and give the folder as model.name_or_path instead of "
+    "model.config; the optimizer's state stays behind",
+    "trainer.optimizer.warmup_iters": "trainer.training.warmup_iters is the one that is read",
+    "trainer.prompt.generator.temperature": "prompts are continued by the most probable token",
+    "trainer.prompt.generator.top_k": "prompts are continued by the most probable token; evaluation.top_k "
+    "is how many alternatives are recorded",
+    "trainer.prompt.generator.seed": "nothing is drawn at random there",
+    "trainer.prompt.generator.steps_to_log": "every step is recorded",
+    "general.paths.output_dir": "a run lies whole in training.output_dir, or outputs/ and the config's name",
+    "general.paths.data_dir": "prepared corpora lie in data.cache_dir",
+    "general.paths.checkpoint_dir": "checkpoints lie in training.output_dir",
+}
+
+
+def read_tidy_config(path: str | Path) -> dict[str, Any]:
+    """A full config of Tidy-STLMs as plain values.
+
+    Raises UserError for a file that is missing, no YAML, no full config, or that holds an interpolation.
+    """
+    try:
+        loaded = OmegaConf.create(read_text(path))
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"{path}: not valid YAML ({str(error).strip().splitlines()[0]})") from None
+    config: Any = OmegaConf.to_container(loaded, resolve=False) if isinstance(loaded, DictConfig) else {}
+    config = config.get("full_configs", config)
+    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
+        raise UserError(
+            f"{path}: no full config of Tidy-STLMs, such as those in configs/full_configs; no `model:`"
+        )
+    for key, value in leaves(config):
+        if "${" in f"{key} {value}":
+            raise UserError(f"{path}: {key}={value}: interpolations are not resolved; write the value itself")
+    return config
+
+
+def convert_tidy_config(
+    config: dict[str, Any], model_fields: dict[str, Any], model_keys: dict[str, str | None], where: str
+) -> TidyConversion:
+    """Our config for a full config of Tidy-STLMs.
+
+    Args:
+        config: What `read_tidy_config` returned.
+        model_fields: Fields of STLMConfig for its `model` section.
+        model_keys: The keys below `model` that these were made from, and the field of each, or None for a key
+            that has one possible value.
+        where: The file, for messages.
+
+    Raises UserError for a value of the wrong type.
+    """
+    source = Account(config, where)
+    _model(source, model_fields, model_keys)
+    _dropout(source)
+    _data(source)
+    _training(source)
+    _optimizer(source)
+    _injection(source)
+    _prompts(source)
+    _general(source)
+    for key, wanted in SETTLED.items():
+        source.settle(key, *wanted)
+    for key, reason in LEFT_BEHIND.items():
+        source.leave(key, reason)
+    for key in list(source.left):
+        benchmark = key.startswith("trainer.eval[") or key.startswith("trainer.eval.")
+        source.leave(key, "benchmarks are no part of this config" if benchmark else "unknown here")
+    return source.result
+
+
+def _model(source: Account, fields: dict[str, Any], keys: dict[str, str | None]) -> None:
+    fields = {name: value for name, value in fields.items() if value is not None}
+    kind, size = source.get("model.embedder.tokenizer_type"), fields["vocab_size"]
+    if kind == "bpe":
+        del fields["vocab_size"]  # training gives fewer tokens where the corpus is small
+        note = "a new one is trained, by words; `stlm convert tidy --tokenizer` keeps an old one"
+        source.carry("model.vocab_size", "tokenizer.train.vocab_size")
+        source.carry("model.embedder.tokenizer_type", "tokenizer.train.vocab_size", size, note=note)
+    elif kind == "gpt2":
+        source.carry("model.embedder.tokenizer_type", "tokenizer.name_or_path")
+    else:
+        source.leave("model.embedder.tokenizer_type", "give a tokenizer as tokenizer.name_or_path")
+    if fields["mlp_type"] == "gated":
+        source.leave("model.core_model.ffn.activation", "swiglu has its own")
+    for key, name in keys.items():
+        source.same(f"model.{key}", f"model.config.{name}" if name else SO_HERE)
+    for name, value in fields.items():
+        source.put(f"model.config.{name}", value)
+    if kind != "bpe" or source.get("model.embedder.dataset_name") == source.get("trainer.dataset"):
+        source.same("model.embedder.dataset_name")
+    source.leave("model.embedder.dataset_name", "a tokenizer is trained on the run's own corpus")
+
+
+def _dropout(source: Account) -> None:
+    section = "trainer.dropout_scheduler"
+    kind = source.get(f"{section}.dropout_type")
+    if kind == "constant":
+        note = "here on what a feed-forward adds, too (model.config.resid_dropout)"
+        probability = float(source.number(f"{section}.dropout_p"))
+        source.same(f"{section}.dropout_type")
+        for name in ("embd_dropout", "attention_dropout"):
+            source.put(f"model.config.{name}", probability)
+        source.carry(f"{section}.dropout_p", "model.config.resid_dropout", probability, note=note)
+    elif kind in ("linear", "triangle"):
+        source.carry(f"{section}.dropout_type", "dropout.schedule")
+        places = {
+            "linear": ("start_dropout_p", "end_dropout_p", "start_iter", "end_iter"),
+            "triangle": ("dropout_trough", "dropout_peak", "", "num_iterations"),
+        }[kind]
+        for name, ours in zip(places, ("start", "end", "begin", "until"), strict=True):
+            one = name.endswith(("iter", "iterations")) and source.get(f"{section}.{name}") == 1
+            # up to 1 it would be a share of all steps
+            source.carry(f"{section}.{name}", f"dropout.{ours}", *((0,) if one else ()),
+                         note="step 0 here, one earlier" if one else None)  # fmt: skip
+        source.carry(f"{section}.num_cycles", "dropout.cycles")
+    for key in [key for key in source.left if key.startswith(f"{section}.")]:
+        source.leave(key, f"no part of a {kind} schedule here")
+
+
+def _data(source: Account) -> None:
+    corpus = source.get("trainer.dataset")
+    known = yaml.safe_load(read_text(CORPORA))
+    source.put("data.validation_fraction", 0.1)  # Tidy-STLMs holds out a tenth of any corpus
+    if corpus == "debug":
+        source.put("data.max_documents", 2048)
+        source.carry("trainer.dataset", "data.name", "simple_en_wiki")
+    elif corpus in known:
+        source.carry("trainer.dataset", "data.name")
+    else:
+        source.put("data.name", "files")  # which stops a run until there are some
+        reason = (
+            f"not in configs/{CORPORA.name}; give its files as data.train_files, or a Hub id as data.name"
+        )
+        source.leave("trainer.dataset", reason)
+
+
+def _training(source: Account) -> None:
+    section = "trainer.training"
+    batch = source.number(f"{section}.batch_size", 8)
+    source.carry(f"{section}.batch_size", "training.per_device_train_batch_size")
+    source.carry(f"{section}.gradient_accumulation_steps", "training.gradient_accumulation_steps")
+    steps, epochs = source.number(f"{section}.max_iters", -1), source.number(f"{section}.max_epochs", -1)
+    if steps > 0:
+        source.carry(f"{section}.max_iters", "training.max_steps", int(steps))
+        source.leave(f"{section}.max_epochs", "max_iters goes first")
+    elif epochs > 0:
+        source.leave(f"{section}.max_iters", "max_epochs goes first")
+        source.carry(f"{section}.max_epochs", "training.num_train_epochs", float(epochs))
+    elif {f"{section}.max_iters", f"{section}.max_epochs"} & source.left.keys():
+        raise UserError(f"{source.where}: {section}: max_iters or max_epochs must be positive")
+    _warmup(source, int(steps))
+    if (rows := int(source.number(f"{section}.eval_iters") * batch)) > 0:
+        source.carry(f"{section}.eval_iters", "evaluation.validation_rows", rows)
+        source.put("training.per_device_eval_batch_size", int(batch))
+    source.leave(f"{section}.eval_iters", "must be positive")
+    source.carry(f"{section}.use_tqdm", "training.disable_tqdm", not source.get(f"{section}.use_tqdm"))
+
+    by_epochs = epochs if steps <= 0 else None
+    _interval(source, f"{section}.log_interval", "training.logging_steps", by_epochs)
+    _interval(source, f"{section}.eval_interval", "training.eval_steps", by_epochs, "training.eval_strategy")
+    _interval(
+        source, f"{section}.checkpoint_interval", "training.save_steps", by_epochs, "training.save_strategy"
+    )
+    if source.number(f"{section}.checkpoint_interval") > 0:
+        source.put("training.save_total_limit", None)  # Tidy-STLMs keeps all of them
+    for word in ("injected", "inserted"):
+        _interval(source, f"{section}.{word}_eval_interval", "evaluation.recall_steps", by_epochs)
+    _interval(source, f"{section}.prompt_interval", "evaluation.prompt_steps", by_epochs)
+
+
+def _interval(
+    source: Account, key: str, ours: str, epochs: float | None, strategy: str | None = None
+) -> None:
+    """Every so many steps, or epochs of a run of `epochs` where that can be said as a share of all steps."""
+    every = source.number(key)
+    if every <= 0 and strategy:
+        source.carry(key, strategy, "no")
+    elif every <= 0 and ours.startswith("evaluation."):
+        source.carry(key, ours, 0)
+    elif every <= 0:
+        source.leave(key, f"metrics.jsonl is always written; {ours} says how often")
+    elif epochs is None:
+        source.carry(key, ours, int(every))
+    elif ours.startswith("training.") and every < epochs:
+        source.carry(key, ours, round(every / epochs, 6), note="epochs there, a share of all steps here")
+    else:
+        source.leave(key, f"counts epochs; {ours} counts steps")
+
+
+def _warmup(source: Account, steps: int) -> None:
+    """Shares of all steps, as Tidy-STLMs reads them, or numbers of steps, as its configs give them too."""
+    warmup, decay = "trainer.training.warmup_iters", "trainer.training.lr_decay_iters"
+    if source.get("trainer.lr_scheduler.name") == "constant":
+        source.put("training.warmup_steps", 0)
+        for key in (warmup, decay):
+            source.leave(key, "a constant learning rate has none")
+        return
+    value = source.number(warmup)
+    if 0 <= value < 1:
+        source.carry(warmup, "training.warmup_steps", float(value))
+    elif value == 1:
+        source.leave(warmup, "a share of 1 would be nothing but warm-up; give training.warmup_steps")
+    else:
+        note = "taken as steps, though Tidy-STLMs multiplies by max_iters"
+        source.carry(warmup, "training.warmup_steps", int(value), note=note)
+    if source.number(decay, 1) in (1, steps):
+        source.same(decay)
+    source.leave(decay, "the learning rate falls until the last step")
+
+
+def _optimizer(source: Account) -> None:
+    section = "trainer.optimizer"
+    rate, least = source.number(f"{section}.lr", 6e-4), source.number(f"{section}.min_lr")
+    schedule = source.get("trainer.lr_scheduler.name")
+    names = ("lr", "weight_decay", "beta1", "beta2", "grad_clip")
+    ours = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "max_grad_norm")
+    for name, key in zip(names, ours, strict=True):
+        if f"{section}.{name}" in source.left:
+            source.carry(f"{section}.{name}", f"training.{key}", float(source.number(f"{section}.{name}")))
+    if schedule == "constant":
+        source.carry("trainer.lr_scheduler.name", "training.lr_scheduler_type")
+        source.put("training.lr_scheduler_kwargs", None)
+        source.leave(f"{section}.min_lr", "a constant learning rate has none")
+    elif schedule == "cosine":
+        source.carry("trainer.lr_scheduler.name", "training.lr_scheduler_type", "cosine_with_min_lr")
+    if rate > 0:
+        share = {"min_lr_rate": round(least / rate, 9)}
+        source.carry(f"{section}.min_lr", "training.lr_scheduler_kwargs", share)
+    source.leave("trainer.lr_scheduler.name", "see training.lr_scheduler_type for what there is")
+    if source.get(f"{section}.name") == "adamW":
+        source.same(f"{section}.name")
+        source.result.changed[f"{section}.name"] = "vectors and biases are not decayed here"
+    source.settle(f"{section}.name", "nanoGPTadamW", "adamW")
+
+
+def _injection(source: Account) -> None:
+    for section, noun, verb, participle in INJECT:
+        if not any(key.startswith(f"{section}.") for key in source.left):
+            continue
+        source.put("injection.placement", "row")  # a statement alone in a row, as there
+        source.carry(f"{section}.perform_{noun}", "injection.enabled")
+        strategy = source.get(f"{section}.{verb}_strategy")
+        gaps = "one after the other there; here spread over injection.window of the span"
+        source.carry(
+            f"{section}.{verb}_strategy",
+            "injection.strategy",
+            note=gaps if strategy in ("start", "end") else None,
+        )
+        _exposures(source, f"{section}.num_{noun}s", f"{section}.{noun}_pct")
+        _facts(source, section, verb, participle)
+
+
+def _facts(source: Account, section: str, verb: str, participle: str) -> None:
+    """The bank's folder-to-be, so that a run stops until it is there instead of injecting nothing."""
+    place = Path(str(source.get(f"{section}.{verb}_data", "facts"))).parent
+    bank = f"banks/{place.name or 'facts'}"
+    if source.result.config["injection"].get("enabled"):
+        source.put("facts.bank", bank)
+    folder = Path(str(source.get("general.paths.data_dir", "data"))) / verb / place
+    reason = f"make a bank by `stlm facts import tidy {folder} --out {bank}`, for facts.bank"
+    source.leave(f"{section}.{verb}_data", reason)
+    source.leave(f"{section}.{participle}_prompts", reason)
+
+
+def _exposures(source: Account, number: str, share: str) -> None:
+    count, epochs = source.number(number), source.number("trainer.training.max_epochs")
+    if count > 0:
+        passes = epochs if source.number("trainer.training.max_iters") <= 0 and epochs > 0 else None
+        note = "of a statement in every pass over the corpus there; of a fact in the whole run here"
+        source.put("injection.span", "pass" if passes else "run")
+        source.carry(number, "injection.exposures", max(1, int(count * (passes or 1))), note=note)
+        source.leave(share, f"{number.rpartition('.')[2]} goes first")
+    elif source.number(share) > 0:
+        note = "of rows there, of tokens here, where a statement counts without padding: more exposures"
+        source.carry(share, "injection.fraction", float(source.number(share)), note=note)
+    source.leave(number, "must be positive")
+    source.leave(share, "must be positive")
+
+
+def _prompts(source: Account) -> None:
+    prompts: list[dict[str, str]] = []
+    index, section = 0, "trainer.prompt.input_prompts"
+    while isinstance(sentence := source.get(f"{section}[{index}].sentence"), str):
+        prompts.append({"sentence": sentence})
+        source.same(f"{section}[{index}].sentence", "evaluation.prompts")
+        if (answer := source.get(f"{section}[{index}].answer")) is not None:
+            prompts[-1]["answer"] = str(answer)
+            source.same(f"{section}[{index}].answer", "evaluation.prompts")
+        index += 1
+    if prompts:
+        source.put("evaluation.prompts", prompts)
+    source.carry("trainer.prompt.generator.max_new_tokens", "evaluation.max_new_tokens")
+
+
+def _general(source: Account) -> None:
+    wandb = source.get("general.logging.wandb_log")
+    source.carry("general.logging.wandb_log", "training.report_to", "wandb" if wandb else "none")
+    source.carry("general.logging.wandb_project", "logging.project")
+    source.carry("general.seed", "training.seed")
+    if source.get("general.device") == "cpu":
+        source.carry("general.device", "training.use_cpu", True)

@@ -1,0 +1,103 @@
+"""An account of every value of a foreign config: where it went, or why it stayed behind."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from configs.errors import UserError
+
+SO_HERE = "(it is so here)"
+
+
+@dataclass
+class TidyConversion:
+    """What became of a config: keys of the source, and a value or a reason for each."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    """Ours, by section."""
+    carried: dict[str, str] = field(default_factory=dict)
+    """Their key to ours."""
+    changed: dict[str, str] = field(default_factory=dict)
+    """Of the carried ones: what is different here."""
+    left_behind: dict[str, str] = field(default_factory=dict)
+    """Their key to the reason."""
+
+    def yaml(self, source: str) -> str:
+        """The config as YAML, with what is different and what is missing as comments on top."""
+        lines = [f"Converted by `stlm convert tidy-config` from {source} of Tidy-STLMs."]
+        for title, notes in (("Different here:", self.changed), ("Not carried over:", self.left_behind)):
+            if notes:
+                # a key may hold anything, line breaks too
+                lines += [
+                    "",
+                    title,
+                    *(f"  {' '.join(key.split())}: {reason}" for key, reason in notes.items()),
+                ]
+        head = "\n".join(f"# {line}".rstrip() for line in lines)
+        return f"{head}\n\n{yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True, width=100)}"
+
+
+class Account:
+    """The values that are left to account for, and the result so far."""
+
+    def __init__(self, config: dict[str, Any], where: str):
+        self.left = dict(leaves(config))
+        self.values = dict(self.left)
+        self.where, self.result = where, TidyConversion()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self.values.get(key, default)
+
+    def number(self, key: str, default: float = 0) -> float:
+        """A value that is computed with; null counts as left out."""
+        value = default if self.get(key) is None else self.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UserError(f"{self.where}: {key}={value}: must be a number")
+        return value
+
+    def put(self, ours: str, value: Any) -> None:
+        *sections, name = ours.split(".")
+        place = self.result.config
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+
+    def carry(self, key: str, ours: str, *value: Any, note: str | None = None) -> None:
+        """Account for `key` as carried over to `ours`, with its own value or the one given."""
+        if key not in self.left:
+            return
+        own = self.left.pop(key)
+        self.put(ours, value[0] if value else own)
+        self.result.carried[key] = ours
+        if note:
+            self.result.changed[key] = note
+
+    def same(self, key: str, why: str = SO_HERE) -> None:
+        """Account for `key` as saying what is so here in any case."""
+        if key in self.left:
+            del self.left[key]
+            self.result.carried[key] = why
+
+    def leave(self, key: str, reason: str) -> None:
+        if key in self.left:
+            del self.left[key]
+            self.result.left_behind[key] = reason
+
+    def settle(self, key: str, *wanted: Any) -> None:
+        if self.get(key) in wanted:
+            self.same(key)
+        self.leave(key, f"only {' or '.join(map(str, wanted))} is so here")
+
+
+def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`("trainer.eval[0].evaluator", "mcq")` for all that is no mapping, nor a list of mappings."""
+    if isinstance(values, dict) and values:
+        for key, value in values.items():
+            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(values, list) and any(isinstance(value, dict) for value in values):
+        for index, value in enumerate(values):
+            yield from leaves(value, f"{prefix}[{index}]")
+    else:
+        yield prefix, values

@@ -1,0 +1,143 @@
+"""An STLM as a stock LlamaForCausalLM folder, which other engines read without any custom code.
+
+The parameters of an STLM have the names that they have in Llama, so a default STLM is a Llama. What Llama
+has not (learned positions, LayerNorm, shared feed-forwards, ...) stands in the way and is refused.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from configs.errors import UserError
+from configs.files import whole_folder, write_whole
+
+from .configuration_stlm import STLMConfig
+
+# Fields that mean the same in both.
+SAME = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "hidden_act",
+    "initializer_range",
+    "rms_norm_eps",
+    "use_cache",
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+    "tie_word_embeddings",
+    "rope_parameters",
+    "attention_bias",
+    "attention_dropout",
+    "mlp_bias",
+)
+
+
+def export_llama(model: Any, tokenizer: PreTrainedTokenizerBase | None, out: str | Path) -> list[str]:
+    """Write an STLM as the Llama folder `out`, which must not exist: all of it or nothing.
+
+    Args:
+        model: An STLMForCausalLM, or one with an adapter of peft, which is merged into the weights, in place.
+        tokenizer: Saved beside it.
+        out: The folder: config, weights, generation config, tokenizer and a card.
+
+    Returns warnings, a line each.
+
+    Raises UserError for a model that no Llama can be, naming the option that stands in the way.
+    """
+    out = Path(out)
+    if out.exists():
+        raise UserError(f"{out}: exists already; take another folder")
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    llama_config = to_llama_config(model.config)
+    llama: Any = LlamaForCausalLM.from_pretrained(
+        None, config=llama_config, state_dict=model.state_dict(), dtype=model.dtype
+    )
+    llama.generation_config = model.generation_config
+    try:
+        with whole_folder(out) as folder:
+            llama.save_pretrained(folder)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(folder)
+            write_whole(folder / "README.md", _card(out.name, llama.num_parameters()))
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from None
+    return _warnings(model.config)
+
+
+def to_llama_config(config: STLMConfig) -> LlamaConfig:
+    """The LlamaConfig that computes the same.
+
+    Raises UserError, naming the first option that stands in the way.
+    """
+    if config.model_type != "stlm":
+        raise UserError(f"a model of type {config.model_type!r} cannot be exported as Llama; an STLM can")
+    norms = {
+        place: getattr(config, place) or config.norm_type
+        for place in ("attention_norm_type", "mlp_norm_type", "final_norm_type")
+    }
+    needed = {
+        "position_embedding_type": (config.position_embedding_type, "rotary"),
+        **{place: (kind, "rmsnorm") for place, kind in norms.items()},
+        "mlp_type": (config.mlp_type, "gated"),
+        "num_ffn_groups": (config.num_ffn_groups, None),
+        "qk_norm": (config.qk_norm, False),
+        "lm_head_bias": (config.lm_head_bias, False),
+    }
+    for option, (value, wanted) in needed.items():
+        if value != wanted:
+            words = (
+                f"is {value!r} in this model, and Llama has only {'null' if wanted is None else repr(wanted)}"
+            )
+            raise UserError(f"{option}: {words}; it cannot be exported as Llama")
+    fields = {name: getattr(config, name) for name in SAME}
+    # In Llama an unset number means something else, or is derived on the spot.
+    fields["num_key_value_heads"] = config.num_key_value_heads or config.num_attention_heads
+    fields["head_dim"] = config.head_dim or config.hidden_size // config.num_attention_heads
+    try:
+        return LlamaConfig(**fields)
+    except StrictDataclassError as error:
+        raise UserError(f"Llama cannot have these sizes: {' '.join(str(error.__cause__).split())}") from None
+
+
+def _warnings(config: STLMConfig) -> list[str]:
+    warnings = []
+    if config.hidden_act != "silu":
+        warnings.append(
+            f"hidden_act is {config.hidden_act!r}: transformers computes that, other engines may take silu"
+        )
+    lost = [name for name in ("embd_dropout", "resid_dropout") if getattr(config, name)]
+    if lost:
+        warnings.append(f"Llama has no {' and no '.join(lost)}: further training would be without")
+    return warnings
+
+
+def _card(name: str, parameters: int) -> str:
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags:
+- llama
+- stlm
+- tidy-stlms
+---
+
+# {name}
+
+A Super Tiny Language Model of {parameters:,} parameters in the format of Llama, exported by Tidy STLMs.
+It needs no custom code.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("path/to/{name}")
+tokenizer = AutoTokenizer.from_pretrained("path/to/{name}")
+```
+"""

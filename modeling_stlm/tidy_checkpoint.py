@@ -1,0 +1,136 @@
+"""Reading a checkpoint of Tidy-STLMs without running what is in it.
+
+Such a file is a pickle, and a pickle may name any function of any module to be called on loading. It is
+read by torch's restricted unpickler (`weights_only=True`) with an explicit list of classes: those that a
+config of OmegaConf is made of. Whatever else a file names is refused by that name.
+"""
+
+import collections
+import re
+import typing
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs.errors import UserError
+
+# What torch.compile and DistributedDataParallel put in front of the names of parameters.
+WRAPPERS = ("_orig_mod.", "module.")
+# The count of steps in Tidy-STLMs, and in Super Tiny Language Models.
+STEP_KEYS = ("iteration", "iter_num")
+
+
+@dataclass(frozen=True)
+class TidyCheckpoint:
+    """What is used of a checkpoint; optimizer and schedules are left behind."""
+
+    weights: dict[str, torch.Tensor]
+    """The state dict, without the prefixes of torch.compile and DDP."""
+    config: dict[str, Any]
+    """The whole config as plain values, interpolations excluded."""
+    iteration: int | None
+    """The iteration that the file states, if it states one."""
+
+
+def read_tidy_checkpoint(path: str | Path) -> TidyCheckpoint:
+    """Read a `.pt` file of Tidy-STLMs.
+
+    Raises UserError, in one line that names the file, for one that is missing, cut off or no checkpoint, that
+    holds a class outside the list (named, and never run), or whose config holds an interpolation.
+    """
+    content = _load(Path(path))
+    if not isinstance(content, dict) or not {"model", "config"} <= content.keys():
+        raise UserError(f"{path}: not a checkpoint of Tidy-STLMs; one holds `model` and `config`")
+    config = _plain(content["config"], path)
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: its config is no mapping of sections such as `model`")
+    refuse_interpolations(config, str(path))
+    steps = (content[key] for key in STEP_KEYS if isinstance(content.get(key), int))
+    return TidyCheckpoint(_weights(content["model"], path), config, next(steps, None))
+
+
+def refuse_interpolations(config: Any, where: str, key: str = "config") -> None:
+    """Raise UserError for the first `${...}` in plain values: resolved, it could read secrets."""
+    if isinstance(config, dict):
+        for name, value in config.items():
+            refuse_interpolations(name, where, f"{key}.{name}")
+            refuse_interpolations(value, where, f"{key}.{name}")
+    elif isinstance(config, list):
+        for index, value in enumerate(config):
+            refuse_interpolations(value, where, f"{key}[{index}]")
+    elif isinstance(config, str) and "${" in config:
+        raise UserError(
+            f"{where}: {key}: {config!r} is an interpolation, which is not resolved; write the value"
+        )
+
+
+def _allowed() -> list[Any]:
+    """All that a DictConfig of plain values is pickled from, under OmegaConf 2.3 and 2.4."""
+    from omegaconf import DictConfig, ListConfig
+    from omegaconf.base import ContainerMetadata, Metadata
+    from omegaconf.nodes import AnyNode
+
+    containers = [DictConfig, ListConfig, ContainerMetadata, Metadata, AnyNode]
+    return [*containers, typing.Any, collections.defaultdict, dict, list, int]
+
+
+def _load(path: Path) -> Any:
+    if not path.is_file():
+        raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; give a .pt file")
+    try:
+        # The list holds inside this block only, and torch warns where it sees a plain pickle.
+        with torch.serialization.safe_globals(_allowed()), warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except Exception as error:  # an edge: bytes that anybody may have written can fail in any way
+        raise UserError(f"{path}: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    found = re.search(r"GLOBAL ([\w.]+)|function <?(?:class |function )?'?([\w.]+)", text)
+    if found:
+        return (
+            f"holds {found[1] or found[2]}, which is not on the list of what a checkpoint may hold; it was "
+            "refused and not run"
+        )
+    if "central directory" in text or "unexpected EOF" in text or isinstance(error, EOFError):
+        return "is cut off or damaged; copy it again"
+    return "cannot be read as a checkpoint written by torch.save"
+
+
+def _plain(config: Any, path: str | Path) -> Any:
+    """OmegaConf's containers as dicts and lists, with interpolations as the text that they are."""
+    from omegaconf import DictConfig, ListConfig, OmegaConf
+
+    if isinstance(config, dict):
+        return {str(key): _plain(value, path) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return [_plain(value, path) for value in config]
+    if not isinstance(config, DictConfig | ListConfig):
+        return config
+    try:
+        return OmegaConf.to_container(config, resolve=False)
+    except (
+        Exception
+    ) as error:  # an edge: a pickle can put a container together in ways that OmegaConf never does
+        raise UserError(f"{path}: its config is damaged ({' '.join(str(error).split())[:100]})") from None
+
+
+def _weights(state: Any, path: str | Path) -> dict[str, torch.Tensor]:
+    if not isinstance(state, dict) or not state:
+        raise UserError(f"{path}: `model` is no state dict")
+    weights = {}
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise UserError(f"{path}: {name}: `model` is no state dict, which maps names to tensors")
+        if not tensor.is_floating_point() or tensor.layout != torch.strided:
+            raise UserError(f"{path}: {name}: holds {tensor.dtype} ({tensor.layout}), not plain weights")
+        while name.startswith(WRAPPERS):
+            name = name[name.index(".") + 1 :]
+        weights[name] = tensor
+    return weights

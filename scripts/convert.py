@@ -1,0 +1,78 @@
+"""`stlm convert tidy | tidy-config`: checkpoints and configs of Tidy-STLMs."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from configs.errors import UserError
+from scripts.cli import parser, quiet_loading, run
+
+EPILOG = """\
+examples:
+  stlm convert tidy checkpoints/simple_en_wiki.pt models/wiki --tokenizer gpt2
+  stlm convert tidy checkpoints/small.pt models/small --tokenizer bpe_simple_en_wiki_4000.model
+  stlm convert tidy-config configs/full_configs/simple_en_wiki.yaml wiki.yaml
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    cli = parser("convert", "Bring checkpoints and configs of Tidy-STLMs along.", epilog=EPILOG)
+    commands = cli.add_subparsers(dest="command", required=True, metavar="tidy | tidy-config")
+
+    tidy = commands.add_parser("tidy", help="make a model folder of a checkpoint")
+    tidy.add_argument("checkpoint", metavar="CHECKPOINT.pt", help="read without running anything in it")
+    tidy.add_argument("out", metavar="OUT", help="the folder to write; must not exist")
+    tidy.add_argument(
+        "--tokenizer", metavar="PATH", help="a folder or Hub id of a tokenizer, or a bpe_NAME_SIZE.model file"
+    )
+
+    config = commands.add_parser("tidy-config", help="make a config for `stlm train` of a full YAML config")
+    config.add_argument("config", metavar="FULL_CONFIG.yaml", help="such as those of configs/full_configs")
+    config.add_argument("out", metavar="OUT.yaml", help="the file to write; must not exist")
+
+    arguments = cli.parse_args(argv)
+    if arguments.command == "tidy":
+        return run(lambda: _convert_checkpoint(arguments.checkpoint, arguments.out, arguments.tokenizer))
+    return run(lambda: _convert_config(arguments.config, Path(arguments.out)))
+
+
+def _convert_checkpoint(checkpoint: str, out: str, tokenizer: str | None) -> None:
+    from modeling_stlm.convert_tidy import convert_checkpoint
+
+    quiet_loading()
+    for warning in convert_checkpoint(checkpoint, out, tokenizer=tokenizer):
+        print(f"stlm: warning: {warning}", file=sys.stderr)
+    print(f"{out}: converted from {checkpoint}")
+
+
+def _convert_config(source: str, out: Path) -> None:
+    from configs.files import write_whole
+    from configs.load import load_config
+    from configs.tidy import convert_tidy_config, read_tidy_config
+    from modeling_stlm.tidy_architecture import FIELDS, FIXED, stlm_fields
+
+    if out.exists():
+        raise UserError(f"{out}: exists already; take another name")
+    config = read_tidy_config(source)
+    keys = {**dict.fromkeys(FIXED), **FIELDS}
+    converted = convert_tidy_config(config, stlm_fields(config["model"], source), keys, source)
+    text = converted.yaml(Path(source).name)
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / out.name
+        trial.write_text(text, encoding="utf-8")
+        try:
+            load_config([trial])
+        except UserError as error:
+            reason = str(error).removeprefix(f"{trial}: ")
+            raise UserError(f"{source}: gives no valid config: {reason}") from None
+    write_whole(out, text)
+    print(f"{out}: {len(converted.carried)} keys of {source} carried over")
+    for title, notes in (("different here", converted.changed), ("not carried over", converted.left_behind)):
+        if notes:
+            print(f"{title}:")
+        for key, reason in notes.items():
+            print(f"  {key}: {reason}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

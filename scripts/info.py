@@ -1,0 +1,177 @@
+"""`stlm info`: what a model is made of and what it costs, before there are any weights."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from scripts.cli import parser, run
+
+EPILOG = """\
+examples:
+  stlm info configs/models/stlm_10m.yaml
+  stlm info configs/quickstart.yaml model.config.num_ffn_groups=1
+  stlm info outputs/quickstart
+  stlm info EleutherAI/pythia-70m --json
+"""
+
+UNKNOWN = "not known for this architecture"
+
+
+def main(argv: list[str] | None = None) -> int:
+    description = "Parameters by part, bytes, training FLOPs and cache size of a model. No weights are read."
+    cli = parser("info", description, epilog=EPILOG)
+    cli.add_argument("items", nargs="+", metavar="FILE.yaml | MODEL | section.key=value")
+    cli.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    cli.add_argument("--trust-remote-code", action="store_true", help="run code that comes with a model")
+    arguments = cli.parse_intermixed_args(argv)
+    return run(lambda: _info(arguments.items, arguments.json, arguments.trust_remote_code))
+
+
+def _info(items: list[str], as_json: bool, trust_remote_code: bool) -> None:
+    overrides = [item for item in items if "=" in item]
+    names = [item for item in items if "=" not in item]
+    files = [name for name in names if Path(name).suffix in (".yaml", ".yml")]
+    if files and files == names:
+        figures = _of_config(files, overrides, trust_remote_code)
+    elif len(names) == 1 and not files and not overrides:
+        figures = {"model": names[0], **_account(_read_config(names[0], trust_remote_code), None)}
+    else:
+        raise UserError("give YAML files, with section.key=value if you like, or one model folder or Hub id")
+    if as_json:
+        print(json.dumps(figures, indent=2))
+    else:
+        _print(figures)
+
+
+def _of_config(files: list[str], overrides: list[str], trust_remote_code: bool) -> dict[str, Any]:
+    """The figures of the model that `stlm train` would train."""
+    from configs.load import load_config
+
+    config, _ = load_config(files, overrides)
+    section, window = config.model, config.data.context_window
+    name = " ".join([*files, *overrides])
+    if section.name_or_path:
+        trusted = trust_remote_code or section.trust_remote_code
+        found = _read_config(section.name_or_path, trusted, section.revision)
+        return {"model": f"{name}: {section.name_or_path}", **_account(found, window)}
+
+    from trainers.build import scratch_config
+
+    size, source = _vocabulary(config)
+    found = scratch_config(section, **({} if size is None else {"vocab_size": size}))
+    vocabulary = {"size": found.vocab_size, "source": source}
+    return {"model": name, "vocabulary": vocabulary, **_account(found, window)}
+
+
+def _vocabulary(config: Any) -> tuple[int | None, str]:
+    """Rows of the embedding as far as they are known before training, and where the number is from."""
+    from modeling_stlm.tokenization_stlm import byte_tokenizer
+    from trainers.build import DEFAULT_TOKENIZER
+
+    tokenizer = config.tokenizer
+    if "vocab_size" in config.model.config:
+        return config.model.config["vocab_size"], "model.config.vocab_size"
+    if tokenizer.train is not None:
+        return tokenizer.train.vocab_size, "tokenizer.train.vocab_size; a corpus of few words gives less"
+    if tokenizer.bytes or config.model.type == "stlm_byte":
+        return len(byte_tokenizer()), "bytes"
+    name = tokenizer.name_or_path or DEFAULT_TOKENIZER
+    size = _local_tokenizer_size(name)
+    if size is not None:
+        return size, f"the tokenizer {name}"
+    return None, f"GPT-2's size is assumed, since the tokenizer {name} is not on this machine"
+
+
+def _local_tokenizer_size(name: str) -> int | None:
+    from eval.models import load_tokenizer
+
+    try:
+        return len(load_tokenizer(name, local_files_only=True))
+    except (OSError, ValueError):
+        return None
+
+
+def _read_config(name: str, trust_remote_code: bool, revision: str | None = None) -> Any:
+    """The transformers config of a model folder, where no weights are needed, or of a Hub id."""
+    from transformers import AutoConfig
+
+    import modeling_stlm  # noqa: F401  registers STLMs, so that their folders need no remote code
+    from eval.models import ADAPTER_CONFIG, CONFIG, check_model_path
+
+    if not (Path(name) / CONFIG).is_file():
+        check_model_path(name, revision=revision)
+        if (Path(name) / ADAPTER_CONFIG).is_file():
+            raise UserError(f"{name}: an adapter; give its base model")
+    try:
+        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{name}: its config cannot be read: {_reason(error)}") from None
+
+
+def _account(config: Any, context_window: int | None) -> dict[str, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from modeling_stlm.accounting import account
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"no causal language model can be made of this config: {_reason(error)}") from None
+    return account(model, context_window)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "trust_remote_code" in text:
+        return "it needs code of its own: read that, and pass --trust-remote-code if you trust it"
+    return text[:200]
+
+
+def _print(figures: dict[str, Any]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("part")
+    for name in ("parameters", "share"):
+        table.add_column(name, justify="right")
+    total, flops = figures["total"], figures["training_flops_per_token"]
+    for part, count in figures["parameters"].items():
+        table.add_row(part, f"{count:,}", f"{count / total:.1%}")
+    table.add_section()
+    table.add_row("all", f"{total:,}", "100.0%")
+
+    print(figures["model"])
+    Console(highlight=False, markup=False).print(table)
+    if "vocabulary" in figures:
+        print("vocabulary: {size:,} ({source})".format(**figures["vocabulary"]))
+    print(f"without embeddings, positions and head: {figures['non_embedding']:,}")
+    print(f"weights: {_bytes(figures['bytes'])}")
+    window = f" in rows of {figures['context_window']:,}" if flops is not None else ""
+    print(f"training FLOPs a token: {_quantity(flops)}{window}")
+    print(f"cache a token: {_bytes(figures['cache_bytes_per_token'])}")
+
+
+def _bytes(by_dtype: dict[str, int] | None) -> str:
+    if by_dtype is None:
+        return UNKNOWN
+    return ", ".join(f"{_quantity(size)}B in {dtype}" for dtype, size in by_dtype.items())
+
+
+def _quantity(number: int | None) -> str:
+    """`324.3 M`, with decimal prefixes."""
+    if number is None:
+        return UNKNOWN
+    value, prefixes = float(number), ["", "k", "M", "G", "T"]
+    while value >= 1000 and len(prefixes) > 1:
+        value, prefixes = value / 1000, prefixes[1:]
+    return f"{value:.4g} {prefixes[0]}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""An exported folder is a stock Llama: equal logits, no custom code, no trust."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaForCausalLM
+
+from configs.errors import UserError
+from modeling_stlm.export_llama import export_llama, to_llama_config
+from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
+from scripts.export import main
+
+LOAD = """
+import sys
+sys.path = [p for p in sys.path if "editable" not in p]
+sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
+for name in ("configs", "modeling_stlm", "eval", "trainers", "scripts"):
+    sys.modules[name] = None  # importing it raises ImportError
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder, out = sys.argv[1:]
+model = AutoModelForCausalLM.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)
+ids = tokenizer("a cat sat", return_tensors="pt")["input_ids"]
+with torch.no_grad():
+    torch.save([type(model).__name__, ids, model(ids).logits, model.generation_config.eos_token_id], out)
+"""
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_bpe_tokenizer(["a cat sat on a mat"] * 3, 280)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"tie_word_embeddings": False, "num_key_value_heads": None},
+        {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 1},
+        {"head_dim": 6, "rms_norm_eps": 1e-3, "rope_parameters": {"rope_type": "default", "rope_theta": 50}},
+        {"head_dim": 8, "rope_parameters": {"rope_type": "linear", "factor": 4.0}},
+        {"norm_type": "none", "attention_norm_type": "rmsnorm", "mlp_norm_type": "rmsnorm",
+         "final_norm_type": "rmsnorm"},
+        {"hidden_act": "gelu"},
+    ],
+)  # fmt: skip
+def test_logits_are_equal(make_model, input_ids, tmp_path, overrides):
+    model = make_model(**overrides)
+    for parameter in model.parameters():  # norms and biases too, which start as ones and zeros
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
+    warnings = export_llama(model, None, tmp_path / "out")
+    assert [w.split()[0] for w in warnings] == (["hidden_act"] if "hidden_act" in overrides else [])
+    llama = LlamaForCausalLM.from_pretrained(tmp_path / "out").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(llama(input_ids).logits, model(input_ids).logits, atol=1e-5, rtol=0)
+    written = json.loads((tmp_path / "out/config.json").read_text())
+    assert written["architectures"] == ["LlamaForCausalLM"]
+    assert not {"auto_map", "norm_type", "embd_dropout"} & written.keys()
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".safetensors", ".md"}
+
+
+def test_stlm_export_llama_opens_where_the_project_is_missing(make_model, tokenizer, tmp_path, capsys):
+    model = make_model(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, resid_dropout=0.1,
+                       attention_dropout=0.2)  # fmt: skip
+    model.generation_config.max_new_tokens = 7
+    model.save_pretrained(tmp_path / "stlm")
+    tokenizer.save_pretrained(tmp_path / "stlm")
+    assert main(["llama", str(tmp_path / "stlm"), str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr()
+    assert "resid_dropout" in printed.err
+    assert not list((tmp_path / "out").glob("*.py"))
+    result = subprocess.run(
+        [sys.executable, "-c", LOAD, str(tmp_path / "out"), str(tmp_path / "logits.pt")],
+        cwd=tmp_path, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-2000:]
+    kind, ids, logits, eos = torch.load(tmp_path / "logits.pt")
+    assert kind == "LlamaForCausalLM"
+    assert torch.equal(ids, tokenizer("a cat sat", return_tensors="pt")["input_ids"])
+    assert eos == tokenizer.eos_token_id
+    with torch.no_grad():
+        torch.testing.assert_close(logits, model(ids).logits, atol=1e-5, rtol=0)
+    assert json.loads((tmp_path / "out/config.json").read_text())["attention_dropout"] == 0.2
+    assert json.loads((tmp_path / "out/generation_config.json").read_text())["max_new_tokens"] == 7
+
+
+@pytest.mark.parametrize(
+    ("overrides", "option"),
+    [
+        ({"position_embedding_type": "learned"}, "position_embedding_type"),
+        ({"position_embedding_type": "none"}, "position_embedding_type"),
+        ({"norm_type": "layernorm"}, "attention_norm_type"),
+        ({"final_norm_type": "none"}, "final_norm_type"),
+        ({"mlp_norm_type": "layernorm"}, "mlp_norm_type"),
+        ({"mlp_type": "plain"}, "mlp_type"),
+        ({"num_ffn_groups": 1}, "num_ffn_groups"),
+        ({"qk_norm": True}, "qk_norm"),
+        ({"lm_head_bias": True}, "lm_head_bias"),
+    ],
+)
+def test_what_llama_has_not_is_named(make_model, tmp_path, overrides, option):
+    with pytest.raises(UserError, match=f"^{option}: "):
+        export_llama(make_model(**overrides), None, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_sizes_that_llama_refuses_are_a_users_mistake(make_model):
+    with pytest.raises(UserError, match="hidden size"):
+        to_llama_config(make_model(hidden_size=30, head_dim=8).config)
+
+
+def test_other_models_are_refused(make_model, tmp_path):
+    export_llama(make_model(), None, tmp_path / "llama")
+    with pytest.raises(UserError, match="'llama'"):
+        export_llama(LlamaForCausalLM.from_pretrained(tmp_path / "llama"), None, tmp_path / "again")
+    with pytest.raises(UserError, match="exists already"):
+        export_llama(make_model(), None, tmp_path / "llama")
+
+
+def test_an_adapter_is_merged(make_model, input_ids, tmp_path):
+    torch.manual_seed(0)
+    adapted = get_peft_model(
+        make_model(), LoraConfig(target_modules="all-linear", init_lora_weights=False)
+    ).eval()
+    with torch.no_grad():
+        expected = adapted(input_ids).logits
+        assert not torch.allclose(expected, make_model()(input_ids).logits, atol=1e-2)
+        export_llama(adapted, None, tmp_path / "out")
+        llama = LlamaForCausalLM.from_pretrained(tmp_path / "out").eval()
+        torch.testing.assert_close(llama(input_ids).logits, expected, atol=1e-4, rtol=0)
+
+
+def test_dtype_is_kept(make_model, tmp_path):
+    export_llama(make_model().bfloat16(), None, tmp_path / "out")
+    assert LlamaForCausalLM.from_pretrained(tmp_path / "out").dtype == torch.bfloat16

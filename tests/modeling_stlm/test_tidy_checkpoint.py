@@ -1,0 +1,184 @@
+"""A checkpoint is read without running anything that it holds."""
+
+import fractions
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from configs.errors import UserError
+from modeling_stlm.tidy_checkpoint import read_tidy_checkpoint
+
+WEIGHTS = {"w": torch.arange(3.0)}
+
+
+class Payload:
+    """Pickled as a call that makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+class Unknown:
+    pass
+
+
+def save(path, **content):
+    torch.save({"model": WEIGHTS, "config": OmegaConf.create({"model": {"a": 1}}), **content}, path)
+    return path
+
+
+def refusal(path) -> str:
+    with pytest.raises(UserError) as error:
+        read_tidy_checkpoint(path)
+    message = str(error.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    assert len(message) < 400
+    return message
+
+
+def test_config_and_weights_are_read_as_plain_values(tmp_path):
+    whole = OmegaConf.create({"full_configs": {"model": {"a": 1, "b": [1.5, None, {"c": "x"}], "d": True}}})
+    OmegaConf.set_struct(whole, True)  # as hydra does
+    read = read_tidy_checkpoint(save(tmp_path / "a.pt", config=whole.full_configs, iteration=7, epoch=1))
+    assert read.config == {"model": {"a": 1, "b": [1.5, None, {"c": "x"}], "d": True}}
+    assert type(read.config["model"]["b"]) is list
+    assert torch.equal(read.weights["w"], WEIGHTS["w"])
+    assert read.iteration == 7
+    assert read_tidy_checkpoint(save(tmp_path / "b.pt", iter_num=3)).iteration == 3
+    assert read_tidy_checkpoint(save(tmp_path / "c.pt", iteration="many")).iteration is None
+
+
+def test_plain_dicts_with_containers_inside_are_read_too(tmp_path):
+    config = {"model": OmegaConf.create({"a": [1, 2]}), "trainer": {"b": (1, 2)}}
+    read = read_tidy_checkpoint(save(tmp_path / "a.pt", config=config))
+    assert read.config == {"model": {"a": [1, 2]}, "trainer": {"b": [1, 2]}}
+
+
+def test_real_optimizers_may_be_inside(tmp_path):
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    save(tmp_path / "a.pt", optimizer=optimizer.state_dict(), scaler={}, model=layer.state_dict())
+    assert set(read_tidy_checkpoint(tmp_path / "a.pt").weights) == {"weight", "bias"}
+
+
+@pytest.mark.parametrize(
+    "place", ["model", "config", "optimizer", "inside the config", "in a list", "as a weight"]
+)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_payload_is_refused_by_name_and_does_not_run(tmp_path, place, legacy):
+    payload = Payload(tmp_path / "ran")
+    content = {"model": WEIGHTS, "config": {"model": {"a": 1}}}
+    if place == "inside the config":
+        config = OmegaConf.create({"model": {"a": 1}})
+        config.__dict__["_content"]["b"] = payload
+        content["config"] = config
+    elif place == "in a list":
+        content["extra"] = [[{"a": payload}]]
+    elif place == "as a weight":
+        content["model"] = {"w": payload}
+    else:
+        content[place] = payload
+    torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=not legacy)
+    assert "mkdir" in refusal(tmp_path / "a.pt")
+    assert not (tmp_path / "ran").exists()
+    torch.load(tmp_path / "a.pt", weights_only=False)  # the payload is a live one
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (fractions.Fraction(1, 2), "fractions.Fraction"),
+        (Unknown(), "test_tidy_checkpoint.Unknown"),
+        (Unknown, "test_tidy_checkpoint.Unknown"),
+        (eval, "eval"),
+        (OmegaConf.register_new_resolver, "getattr"),  # which the pickle would call to reach it
+    ],
+)
+def test_classes_outside_the_list_are_refused_by_name(tmp_path, value, name):
+    message = refusal(save(tmp_path / "a.pt", extra={"deep": [value]}))
+    assert name in message
+    assert "not run" in message
+
+
+def test_a_list_of_classes_is_allowed_for_the_read_only(tmp_path):
+    before = torch.serialization.get_safe_globals()
+    read_tidy_checkpoint(save(tmp_path / "a.pt"))
+    refusal(save(tmp_path / "b.pt", extra=Unknown()))
+    assert torch.serialization.get_safe_globals() == before
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / "a.pt", weights_only=True)
+
+
+@pytest.mark.parametrize(
+    "value", ["${oc.env:SECRET}", "x ${model.a} y", ["${oc.env:SECRET}"], {"b": {"c": "${d}"}}]
+)
+@pytest.mark.parametrize("plain", [True, False])
+def test_interpolations_are_refused_and_not_resolved(tmp_path, monkeypatch, value, plain):
+    monkeypatch.setenv("SECRET", "hunter2")
+    config = {"model": {"a": 1}, "general": value}
+    message = refusal(save(tmp_path / "a.pt", config=config if plain else OmegaConf.create(config)))
+    assert "config.general" in message
+    assert "${" in message
+    assert "hunter2" not in message
+
+
+def test_an_interpolation_as_the_whole_config_or_as_a_key_is_refused(tmp_path):
+    refusal(save(tmp_path / "a.pt", config=DictConfig("${oc.env:HOME}")))
+    refusal(save(tmp_path / "b.pt", config={"model": DictConfig("${oc.env:HOME}")}))
+    assert "${a}" in refusal(save(tmp_path / "c.pt", config={"model": {"${a}": 1}}))
+
+
+def test_a_container_that_is_put_together_wrongly_is_refused(tmp_path):
+    config = OmegaConf.create({"model": {"a": 1}})
+    config.__dict__["_content"] = [1, 2]
+    refusal(save(tmp_path / "a.pt", config=config))
+
+
+def test_files_that_are_no_checkpoints_are_refused_in_one_line(tmp_path):
+    whole = save(tmp_path / "whole.pt").read_bytes()
+    torch.save({"model": WEIGHTS}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    old = (tmp_path / "old.pt").read_bytes()
+    files = {
+        "half.pt": whole[: len(whole) // 2],
+        "most.pt": whole[:-10],
+        "empty.pt": b"",
+        "text.pt": b"hello\n",
+        "old_half.pt": old[: len(old) // 2],
+        "old_most.pt": old[:-4],
+        "pickle.pt": pickle.dumps({"model": WEIGHTS, "config": {}}),
+        "pickle2.pt": pickle.dumps({"model": {}, "config": {}}, protocol=2),
+        "evil.pt": pickle.dumps(Payload(tmp_path / "ran")),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        message = refusal(tmp_path / name)
+        if name in ("half.pt", "most.pt", "empty.pt", "old_most.pt"):
+            assert "cut off" in message, name
+    with zipfile.ZipFile(tmp_path / "zip.pt", "w") as archive:
+        archive.writestr("a.txt", "hello")
+    refusal(tmp_path / "zip.pt")
+    assert not (tmp_path / "ran").exists()
+    assert "is a folder" in refusal(tmp_path)
+    assert "no such file" in refusal(tmp_path / "missing.pt")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"model": WEIGHTS}, {"config": {}}, {"model": WEIGHTS, "config": None}, {"model": {}, "config": {}}],
+)
+def test_files_of_other_systems_are_refused(tmp_path, content):
+    torch.save(content, tmp_path / "a.pt")
+    refusal(tmp_path / "a.pt")
+    torch.save([content], tmp_path / "a.pt")
+    refusal(tmp_path / "a.pt")
