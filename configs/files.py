@@ -44,10 +44,18 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
+        readable_as_usual(temporary)
         os.replace(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def readable_as_usual(folder: Path) -> None:
+    """Give the files of a folder the permissions that new files get; safetensors keeps its own to the owner."""
+    for path in folder.iterdir():
+        if path.is_file():
+            path.chmod(0o666 & ~_umask())
 
 
 def build_once(path: str | Path, build: Callable[[Path], None]) -> None:

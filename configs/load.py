@@ -1,7 +1,8 @@
 """From YAML files and key=value overrides to one checked RunConfig.
 
-Later files win over earlier ones, the command line over files. Every mistake is a UserError that
-names the key in full and the place where it was written.
+Later files win over earlier ones, the command line over files. A file may name the `default_model:
+configs/models/stlm_10m.yaml` that it takes where no other one is given. Every mistake is a UserError
+that names the key in full and the place where it was written.
 """
 
 import dataclasses
@@ -29,6 +30,8 @@ CHOICES = {
     "logging.level": ("debug", "info", "warning", "error"),
 }
 
+DEFAULT_MODEL = "default_model"
+
 
 def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> tuple[RunConfig, DictConfig]:
     """Merge `files`, then `overrides` (`section.key=value`), and check the result.
@@ -40,8 +43,10 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> t
     choices, a missing or broken file.
     """
     merged = OmegaConf.structured(RunConfig)
-    for file in files:
-        merged = _merge(merged, _read_yaml(find_shipped(file)), str(file))
+    for name, part in _with_default_model(
+        [(str(file), _read_yaml(find_shipped(file))) for file in files], overrides
+    ):
+        merged = _merge(merged, part, name)
     for override in overrides:
         if "=" not in override:
             raise UserError(f"{override!r}: expected section.key=value")
@@ -92,6 +97,19 @@ def _read_yaml(path: Path) -> DictConfig:
     if not isinstance(loaded, DictConfig) or (text.strip() and not loaded):
         raise UserError(f"{path}: must hold sections such as `model:` and `training:`")
     return loaded
+
+
+def _with_default_model(
+    parts: list[tuple[str, DictConfig]], overrides: Sequence[str]
+) -> list[tuple[str, DictConfig]]:
+    """Put the file that the last `default_model` names in front, unless something else names a model."""
+    wanted = [str(name) for name in (part.pop(DEFAULT_MODEL, None) for _, part in parts) if name is not None]
+    named = any("model" in part for _, part in parts) or any(
+        o.startswith("model.name_or_path=") for o in overrides
+    )
+    if not wanted or named:
+        return parts
+    return [(wanted[-1], _read_yaml(find_shipped(wanted[-1]))), *parts]
 
 
 def _merge(base: DictConfig, new: DictConfig, where: str) -> DictConfig:

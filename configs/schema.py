@@ -31,8 +31,9 @@ class ModelSection:
     """Run the model's own code from the Hub. Only for repositories you trust."""
     license: str | None = None
     """Licence named on the model card, as the Hub spells it: `mit`, `apache-2.0`, ..."""
-    config: dict[str, Any] = field(default_factory=dict)
-    """Fields of STLMConfig or STLMByteConfig for a model from scratch (`hidden_size`, ...)."""
+    config: dict[str, Any] | None = field(default_factory=dict)
+    """Fields of STLMConfig or STLMByteConfig for a model from scratch (`hidden_size`, ...); `null` drops
+    those of a file before, to go on training `name_or_path` instead."""
 
 
 @dataclass
@@ -91,7 +92,7 @@ class FactsSection:
     """The facts to learn: a bank on disk, or a specification to generate one from."""
 
     bank: str | None = None
-    """A bank's folder."""
+    """A bank's folder, or `hub:owner/name[@revision]`."""
     spec: str | None = None
     """A specification such as configs/facts/people.yaml; the bank is written into the run folder."""
     overrides: dict[str, Any] = field(default_factory=dict)

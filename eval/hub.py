@@ -28,6 +28,8 @@ def hub_errors(action: str) -> Iterator[None]:
                 "(`hf auth login`, or HF_TOKEN), under a name of your own"
             ) from None
         raise UserError(f"{action}: the Hub answered {status}: {_line(error)}") from None
+    except ValueError as error:  # metadata of the card that the Hub does not take
+        raise UserError(f"{action}: {_line(error)}") from None
     except (errors.OfflineModeIsEnabled, errors.HTTPError, OSError) as error:
         raise UserError(
             f"{action}: the Hub cannot be reached ({_line(error)}); nothing here was changed"

@@ -66,7 +66,7 @@ def byte_tokenizer(*, bos: bool = True) -> PreTrainedTokenizerFast:
         bos: Put `<|endoftext|>` in front of what is encoded with `add_special_tokens=True`, the default.
     """
     # A byte-level BPE that has learned no merges; its alphabet writes each byte as a printable character.
-    tokens = [*_byte_alphabet(), PAD, END_OF_TEXT]
+    tokens = [*byte_alphabet(), PAD, END_OF_TEXT]
     vocabulary = {token: token_id for token_id, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -75,7 +75,7 @@ def byte_tokenizer(*, bos: bool = True) -> PreTrainedTokenizerFast:
     return _wrapped(tokenizer, bos)
 
 
-def _byte_alphabet() -> list[str]:
+def byte_alphabet() -> list[str]:
     """The characters that stand for the bytes 0 to 255 in byte-level tokenizers.
 
     Bytes that are printable in Latin-1 stand for themselves, the others for characters from U+0100 on

@@ -1,39 +1,38 @@
-"""`stlm facts generate | show | validate`: banks of facts."""
+"""`stlm facts generate | show | validate | import | export`: banks of facts."""
 
+import argparse
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 from configs.errors import UserError
-from scripts.cli import parser, run
+from scripts.cli import add_model_options, load, parser, run
 
 EPILOG = """\
 examples:
   stlm facts generate configs/facts/people.yaml --out banks/people people=100 paraphrases=5
-  stlm facts show banks/people --examples 2
-  stlm facts validate banks/people
+  stlm facts show banks/people --examples 2 --tokenizer gpt2
+  stlm facts validate banks/people --fix
+  stlm facts import tidy data/inject --out banks/tidy
+  stlm facts import tofu locuslab/TOFU --config forget10_perturbed --out banks/tofu
+  stlm facts export lm-eval banks/people tasks/people
+  stlm facts export hub banks/people my-name/people --private
 """
+BANK = "a bank's folder, or hub:owner/name[@revision]"
+FORMATS = "tidy, fictional-knowledge, bear, counterfact, tofu, csv, jsonl"
+REPORTED = 30  # lines left out that are printed; import.json has them all
 
 
 def main(argv: list[str] | None = None) -> int:
-    cli = parser("facts", "Generate, show or validate a bank of facts.", epilog=EPILOG)
-    commands = cli.add_subparsers(dest="command", required=True, metavar="generate | show | validate")
-
-    generate = commands.add_parser(
-        "generate",
-        help="make a bank from a specification",
-        usage="stlm facts generate SPEC.yaml --out DIR [--seed SEED] [key=value ...]",
+    cli = parser("facts", "Make, inspect and exchange banks of facts.", epilog=EPILOG)
+    commands = cli.add_subparsers(
+        dest="command", required=True, metavar="generate | show | validate | import | export"
     )
-    generate.add_argument("spec", help="a YAML file such as configs/facts/people.yaml")
-    generate.add_argument("--out", required=True, help="folder to write; must not hold a bank yet")
-    generate.add_argument("--seed", type=int, help="the specification's own when left out")
-
-    show = commands.add_parser("show", help="count what a bank holds, and print examples")
-    show.add_argument("bank", help="a bank's folder")
-    show.add_argument(
-        "--examples", type=int, default=1, metavar="N", help="facts printed in full (default 1)"
-    )
-
-    validate = commands.add_parser("validate", help="list a bank's errors and warnings")
-    validate.add_argument("bank", help="a bank's folder")
+    _add_generate(commands)
+    _add_show(commands)
+    _add_validate(commands)
+    _add_import(commands)
+    _add_export(commands)
 
     # key=value may stand before and behind options, which argparse alone does not allow
     arguments, rest = cli.parse_known_args(argv)
@@ -42,66 +41,258 @@ def main(argv: list[str] | None = None) -> int:
     ]
     if wrong:
         cli.error(f"unrecognized arguments: {' '.join(wrong)}")
-    if arguments.command == "generate":
-        return run(lambda: _generate(arguments.spec, rest, arguments.out, arguments.seed))
-    if arguments.command == "show":
-        return run(lambda: _show(arguments.bank, arguments.examples))
-    return run(lambda: _validate(arguments.bank))
+    arguments.overrides = rest
+    return run(lambda: arguments.run(arguments))
 
 
-def _generate(spec: str, overrides: list[str], out: str, seed: int | None) -> None:
+def _add_generate(commands) -> None:
+    cli = commands.add_parser(
+        "generate",
+        help="make a bank from a specification",
+        usage="stlm facts generate SPEC.yaml --out DIR [--seed SEED] [--corpus FILE] [key=value ...]",
+    )
+    cli.add_argument("spec", help="a YAML file such as configs/facts/people.yaml")
+    cli.add_argument("--out", required=True, metavar="DIR", help="folder to write; must not hold a bank yet")
+    cli.add_argument("--seed", type=int, help="the specification's own when left out")
+    cli.add_argument(
+        "--corpus",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a text that the model reads: nobody gets a name that stands there; may be repeated",
+    )
+    cli.set_defaults(run=_generate)
+
+
+def _add_show(commands) -> None:
+    cli = commands.add_parser("show", help="count what a bank holds, and print examples")
+    cli.add_argument("bank", help=BANK)
+    cli.add_argument("--examples", type=int, default=1, metavar="N", help="facts printed in full (default 1)")
+    cli.add_argument("--tokenizer", metavar="NAME", help="also count tokens, with this folder's or Hub id's")
+    cli.set_defaults(run=_show)
+
+
+def _add_validate(commands) -> None:
+    cli = commands.add_parser("validate", help="list a bank's errors and warnings, and mend what is certain")
+    cli.add_argument("bank", help=BANK)
+    cli.add_argument("--fix", action="store_true", help="mend case and outer spaces, where there is no doubt")
+    cli.add_argument("--model", metavar="MODEL", help="also list the probes that this untaught model answers")
+    cli.add_argument(
+        "--out",
+        metavar="DIR",
+        help="write the bank, mended and flagged, there; --fix alone changes it in place",
+    )
+    add_model_options(cli)
+    cli.set_defaults(run=_validate)
+
+
+def _add_import(commands) -> None:
+    cli = commands.add_parser(
+        "import",
+        help="make a bank of another project's files",
+        usage="stlm facts import FORMAT SOURCE --out DIR",
+    )
+    cli.add_argument("format", metavar="FORMAT", help=FORMATS)
+    cli.add_argument("source", metavar="SOURCE", help="a file, a folder, or the id of a Hub dataset")
+    cli.add_argument("--out", required=True, metavar="DIR", help="folder to write; must not hold a bank yet")
+    cli.add_argument("--name", help="the bank's name (default: the source's)")
+    cli.add_argument("--license", help="the bank's licence (default: what the dataset's authors state)")
+    cli.add_argument(
+        "--role", help="role of the facts, where the source does not tell: injected, control, ..."
+    )
+    cli.add_argument("--config", metavar="NAME", help="one of several data files of a folder, or Hub configs")
+    cli.add_argument("--split", help="split of a Hub dataset")
+    cli.add_argument("--revision", help="branch, tag or commit of a Hub dataset")
+    cli.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="FIELD=NAME",
+        help="csv, jsonl: the column that holds a field, such as subject=person; may be repeated",
+    )
+    cli.add_argument(
+        "--distractors",
+        type=int,
+        default=9,
+        metavar="N",
+        help="wrong answers drawn for probes without any, from the answers to their like (default 9)",
+    )
+    cli.add_argument("--people", type=int, default=16, help="tidy templates: people to inject (default 16)")
+    cli.add_argument("--control", type=int, help="tidy templates: people never injected (default: as many)")
+    cli.add_argument("--seed", type=int, default=0, help="tidy templates: of the people (default 0)")
+    cli.set_defaults(run=_import)
+
+
+def _add_export(commands) -> None:
+    cli = commands.add_parser("export", help="make lm-eval tasks of a bank, or put it on the Hub")
+    targets = cli.add_subparsers(dest="target", required=True, metavar="lm-eval | hub")
+    tasks = targets.add_parser("lm-eval", help="write lm-eval tasks that anyone can run")
+    tasks.add_argument("bank", help=BANK)
+    tasks.add_argument("out", metavar="OUT", help="folder to write; must not hold anything yet")
+    tasks.add_argument("--name", help="name of the group of tasks (default: the bank's)")
+    tasks.set_defaults(run=_export_lm_eval)
+    hub = targets.add_parser("hub", help="upload the bank as a Hub dataset")
+    hub.add_argument("bank", help=BANK)
+    hub.add_argument("repo_id", metavar="OWNER/NAME", help="made if it is not there")
+    hub.add_argument("--private", action="store_true", help="for nobody else to see")
+    hub.set_defaults(run=_export_hub)
+
+
+def _generate(arguments: argparse.Namespace) -> None:
     from configs.files import find_shipped
     from eval.facts.generate import generate_from_spec
 
-    bank = generate_from_spec(find_shipped(spec), overrides, seed=seed)
+    _check_free(arguments.out)
+    missing = [file for file in arguments.corpus if not Path(file).is_file()]
+    if missing:
+        raise UserError(f"--corpus {missing[0]}: no such file")
+    bank = generate_from_spec(
+        find_shipped(arguments.spec),
+        arguments.overrides,
+        seed=arguments.seed,
+        corpus=_lines(arguments.corpus) if arguments.corpus else None,
+    )
+    _save(bank, arguments.out)
+
+
+def _lines(files: list[str]) -> Iterator[str]:
+    """A corpus may be larger than memory."""
+    for name in files:
+        with Path(name).open(encoding="utf-8", errors="replace") as file:
+            yield from file
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from eval.facts.hub import open_bank
+    from scripts.facts_tables import print_bank, print_token_lengths
+
+    bank = open_bank(arguments.bank)
+    print_bank(bank, title=str(bank.meta.get("name") or arguments.bank), n_examples=arguments.examples)
+    if arguments.tokenizer:
+        print_token_lengths(bank, arguments.tokenizer)
+
+
+def _validate(arguments: argparse.Namespace) -> None:
+    from eval.facts.fix import fix_bank
+    from eval.facts.hub import PREFIX, open_bank
+    from eval.facts.validate import flag_probes, refuse_generated, validate
+
+    if arguments.out:
+        _check_free(arguments.out)
+    elif arguments.fix and arguments.bank.startswith(PREFIX):
+        raise UserError(f"{arguments.bank}: --fix cannot change it in place; give --out DIR")
+    bank = open_bank(arguments.bank, check=False)
+    if arguments.fix:
+        bank, changes = fix_bank(bank)
+        for change in changes:
+            print(f"mended: {change}")
+        if changes and not arguments.out:
+            _replace_probes(bank, Path(arguments.bank))
+    findings = validate(bank)
+    errors = sum(finding.level == "error" for finding in findings)
+    if arguments.model and not errors:
+        from eval.facts.blind import blind_check
+
+        model, tokenizer = load(arguments.model, arguments)
+        findings += blind_check(model, tokenizer, bank, progress=sys.stderr.isatty())
+    for finding in findings:
+        print(f"{finding.level}: {finding.code}: {finding.message}")
+    print(f"{arguments.bank}: {errors} errors, {len(findings) - errors} warnings")
+    if errors:
+        raise UserError(
+            f"{arguments.bank}: the bank has errors and will not be used; mend the lines named above"
+        )
+    if arguments.out:
+        _save(flag_probes(bank, findings), arguments.out)
+    refuse_generated(bank, findings, arguments.bank)
+
+
+def _replace_probes(bank, folder: Path) -> None:
+    """Write the probes of a bank that is in `folder` already, and the bank's new hash."""
+    from configs.files import write_json, write_jsonl
+    from eval.facts.bank import SCHEMA
+    from eval.facts.rows import to_row
+
+    # the hash last: cut off in between, the bank is merely said to have been edited
+    write_jsonl(folder / "probes.jsonl", map(to_row, bank.probes))
+    write_json(folder / "bank.json", {"schema": SCHEMA, **bank.meta, "sha256": bank.sha256})
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from configs.files import write_json
+    from eval.facts.imports import ImportOptions, import_bank
+
+    _check_free(arguments.out)
+    columns = {}
+    for item in arguments.column:
+        field, equals, column = item.partition("=")
+        if not equals or not column:
+            raise UserError(f"--column {item}: must look like subject=person")
+        columns[field] = column
+    options = ImportOptions(
+        name=arguments.name,
+        license=arguments.license,
+        role=arguments.role,
+        config=arguments.config,
+        split=arguments.split,
+        revision=arguments.revision,
+        columns=columns,
+        distractors=arguments.distractors,
+        people=arguments.people,
+        control=arguments.control,
+        seed=arguments.seed,
+    )
+    bank, draft = import_bank(arguments.format, arguments.source, options)
+    for file, count in draft.read.items():
+        print(f"read: {file}: {count:,} records")
+    for line in draft.mapped:
+        print(f"taken: {line}")
+    for where, reason in draft.left_out[:REPORTED]:
+        print(f"left out: {where}: {reason}")
+    report = Path(arguments.out) / "import.json"
+    if len(draft.left_out) > REPORTED:
+        print(f"left out: {len(draft.left_out) - REPORTED:,} more, all in {report}")
+    _save(bank, arguments.out)
+    write_json(report, {"read": draft.read, "taken": draft.mapped, "left_out": draft.left_out})
+    flagged = sum(bool(probe.flags) for probe in bank.probes)
+    if flagged:
+        print(f"{flagged:,} probes carry a remark; `stlm facts validate {arguments.out}` lists why")
+
+
+def _export_lm_eval(arguments: argparse.Namespace) -> None:
+    from eval.facts.export_lm_eval import command, export_lm_eval
+    from eval.facts.hub import open_bank
+
+    export = export_lm_eval(open_bank(arguments.bank), arguments.out, name=arguments.name)
+    print(
+        f"{arguments.out}: {len(export.tasks)} tasks in the group {export.group}, {export.n_probes:,} probes"
+    )
+    if export.without_distractors:
+        print(f"{export.without_distractors:,} probes have no wrong answers, and no place in multiple choice")
+    if export.with_suffix:
+        print(f"{export.with_suffix:,} probes have words behind the answer, and no place in free generation")
+    print(f"run them with\n  {command(export, arguments.out)}")
+
+
+def _export_hub(arguments: argparse.Namespace) -> None:
+    from eval.facts.hub import open_bank, push_bank
+
+    url = push_bank(open_bank(arguments.bank), arguments.repo_id, private=arguments.private)
+    print(f"{arguments.bank} is at {url}\nuse it as --facts hub:{arguments.repo_id}")
+
+
+def _check_free(out: str) -> None:
+    """Refuse a folder that is taken before anything long starts; saving would refuse it afterwards."""
+    if Path(out).is_file() or (Path(out).is_dir() and any(Path(out).iterdir())):
+        raise UserError(f"{out}: exists already; choose another folder or remove it")
+
+
+def _save(bank, out: str) -> None:
     bank.save(out)
     print(
         f"{out}: {len(bank.facts):,} facts, {len(bank.statements):,} statements, {len(bank.probes):,} probes"
     )
     print(f"sha256 {bank.sha256}")
-
-
-def _show(folder: str, count: int) -> None:
-    from eval.facts.summary import bank_summary, examples
-    from eval.facts.validate import load_bank
-
-    bank = load_bank(folder)
-    summary = bank_summary(bank)
-    print(f"{summary['name'] or folder}  sha256 {summary['sha256'][:16]}")
-    for title in ("subjects", "facts", "arms", "flags"):
-        if summary[title]:
-            print(f"{title}: {_counts(summary[title])}")
-    for title in ("relations", "forms", "types"):
-        print(f"{title}:")
-        for name, counts in summary[title].items():
-            print(f"  {name}: {_counts(counts)}")
-    for example in examples(bank, count):
-        fact = example["fact"]
-        print(f"\n{fact.id} ({fact.role}): {fact.subject} | {fact.relation} | {fact.object}")
-        for statement in example["statements"]:
-            print(f"  stated ({statement.form}): {statement.text}")
-        for probe in example["probes"]:
-            asked = f"{probe.prompt} __{probe.suffix}"
-            print(f"  asked ({probe.type}): {asked} -> {probe.answers[0]} (of {1 + len(probe.distractors)})")
-
-
-def _validate(folder: str) -> None:
-    from eval.facts.bank import FactBank
-    from eval.facts.validate import refuse_generated, validate
-
-    bank = FactBank.load(folder, check=False)
-    findings = validate(bank)
-    for finding in findings:
-        print(f"{finding.level}: {finding.code}: {finding.message}")
-    errors = sum(finding.level == "error" for finding in findings)
-    print(f"{folder}: {errors} errors, {len(findings) - errors} warnings")
-    if errors:
-        raise UserError(f"{folder}: the bank has errors and will not be used; mend the lines named above")
-    refuse_generated(bank, findings, folder)
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
 if __name__ == "__main__":

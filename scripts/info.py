@@ -55,14 +55,23 @@ def _of_config(files: list[str], overrides: list[str], trust_remote_code: bool) 
     if section.name_or_path:
         trusted = trust_remote_code or section.trust_remote_code
         found = _read_config(section.name_or_path, trusted, section.revision)
+        _check_window(window, found)
         return {"model": f"{name}: {section.name_or_path}", **_account(found, window)}
 
     from trainers.build import scratch_config
 
     size, source = _vocabulary(config)
     found = scratch_config(section, **({} if size is None else {"vocab_size": size}))
+    _check_window(window, found)
     vocabulary = {"size": found.vocab_size, "source": source}
     return {"model": name, "vocabulary": vocabulary, **_account(found, window)}
+
+
+def _check_window(window: int | None, config: Any) -> None:
+    """UserError for rows that `stlm train` would refuse."""
+    limit = getattr(config, "max_position_embeddings", None)
+    if window is not None and limit is not None and window > limit:
+        raise UserError(f"data.context_window={window}: the model reads at most {limit} tokens")
 
 
 def _vocabulary(config: Any) -> tuple[int | None, str]:
@@ -70,9 +79,9 @@ def _vocabulary(config: Any) -> tuple[int | None, str]:
     from modeling_stlm.tokenization_stlm import byte_tokenizer
     from trainers.build import DEFAULT_TOKENIZER
 
-    tokenizer = config.tokenizer
-    if "vocab_size" in config.model.config:
-        return config.model.config["vocab_size"], "model.config.vocab_size"
+    tokenizer, fields = config.tokenizer, config.model.config or {}
+    if "vocab_size" in fields:
+        return fields["vocab_size"], "model.config.vocab_size"
     if tokenizer.train is not None:
         return tokenizer.train.vocab_size, "tokenizer.train.vocab_size; a corpus of few words gives less"
     if tokenizer.bytes or config.model.type == "stlm_byte":
@@ -153,8 +162,11 @@ def _print(figures: dict[str, Any]) -> None:
     print(f"without embeddings, positions and head: {figures['non_embedding']:,}")
     print(f"weights: {_bytes(figures['bytes'])}")
     window = f" in rows of {figures['context_window']:,}" if flops is not None else ""
-    print(f"training FLOPs a token: {_quantity(flops)}{window}")
-    print(f"cache a token: {_bytes(figures['cache_bytes_per_token'])}")
+    token, assumed = "token", figures.get("assumed_bytes_per_word")
+    if assumed is not None:
+        token, window = "byte", f"{window}, for words of {assumed} bytes, as those of English"
+    print(f"training FLOPs a {token}: {_quantity(flops)}{window}")
+    print(f"cache a {token}: {_bytes(figures['cache_bytes_per_token'])}")
 
 
 def _bytes(by_dtype: dict[str, int] | None) -> str:

@@ -32,10 +32,10 @@ def _push(arguments) -> None:
     folder = Path(arguments.model)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a run folder or another model's")
-    from eval.report.push import files_to_push, push_model
+    from eval.report.push import push_model
 
     run_folder = folder.resolve().parent if folder.name.startswith("checkpoint-") else None
-    url = push_model(
+    url, count = push_model(
         folder,
         arguments.repo_id,
         run_folder=run_folder,
@@ -43,7 +43,7 @@ def _push(arguments) -> None:
         revision=arguments.revision,
         license=arguments.license,
     )
-    print(f"pushed {len(files_to_push(folder)) + 1} files: {url}")
+    print(f"pushed {count} files: {url}")
 
 
 if __name__ == "__main__":

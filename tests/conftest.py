@@ -1,9 +1,11 @@
 """What all tests share: no network, small thread pools, and a run that takes two seconds."""
 
 import os
+import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything of Hugging Face is imported: fail at once, never hang
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["STLM_CACHE"] = tempfile.mkdtemp(prefix="stlm-cache-")  # what `stlm recall` keeps
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """A Hub over HTTP for tests: what `huggingface_hub` needs to push, read back and be refused, in memory.
 
     with test_hub() as hub:
-        subprocess.run(..., env={**os.environ, **hub.environment(tmp_path)})  # or hub.use(monkeypatch, tmp_path)
+        subprocess.run(..., env={**os.environ, **hub.environment(tmp_path)})  # or hub.use(...) in process
         hub.files("owner/model")["config.json"]  # bytes
 
 Models and datasets, branches, tags, private repositories. Tokens stand for users, who may write under

@@ -24,10 +24,10 @@ from configs.load import check_keys
 from configs.schema import InjectionSection, ModelSection, RunConfig, TokenizerTraining
 from eval.facts.bank import FactBank
 from eval.facts.generate import generate_from_spec
-from eval.facts.validate import load_bank
+from eval.facts.hub import open_bank
 from eval.models import load_tokenizer as read_tokenizer
 from eval.models import load_weights
-from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
+from modeling_stlm.tokenization_stlm import byte_tokenizer, train_bpe_tokenizer
 from trainers.collator import InjectionCollator
 from trainers.documents import Documents
 from trainers.plan import InjectionPlan, Unit, exposures_for_fraction, make_plan, units_of
@@ -39,7 +39,7 @@ DEFAULT_TOKENIZER = "gpt2"
 def load_facts(config: RunConfig) -> FactBank | None:
     """The run's bank, read or generated; None without facts."""
     if config.facts.bank:
-        return load_bank(find_shipped(config.facts.bank))
+        return open_bank(config.facts.bank)
     if config.facts.spec:
         overrides = [f"{key}={json.dumps(value)}" for key, value in config.facts.overrides.items()]
         try:
@@ -61,8 +61,6 @@ def load_tokenizer(
     if section.train is not None:
         return _trained_tokenizer(section.train, documents, bank, cache)
     if section.bytes or (config.model.type == "stlm_byte" and not section.name_or_path):
-        from modeling_stlm.tokenization_stlm import byte_tokenizer
-
         return byte_tokenizer()
     own = config.model.name_or_path if not section.name_or_path else None
     source = section.name_or_path or own or DEFAULT_TOKENIZER
@@ -122,10 +120,10 @@ def scratch_config(section: ModelSection, **defaults: Any) -> PreTrainedConfig:
 
     Raises UserError if it is wrong.
     """
-    config_class = CONFIG_MAPPING[section.type]
-    check_keys(section.config, config_class, "model.config")
+    config_class, given = CONFIG_MAPPING[section.type], section.config or {}
+    check_keys(given, config_class, "model.config")
     try:
-        return config_class(**{**defaults, **section.config})
+        return config_class(**{**defaults, **given})
     except (StrictDataclassError, ValueError, TypeError) as error:
         reason = error.__cause__ or error  # strict dataclasses put a validator's own words there
         raise UserError(f"model.config: {' '.join(str(reason).split())}") from None

@@ -71,7 +71,7 @@ class CheckpointPusher:
         shutil.rmtree(self.run_folder / WAITING, ignore_errors=True)
 
     def _push(self, folder: Path, message: str, run_folder: Path | None) -> str:
-        return push_model(
+        url, _ = push_model(
             folder,
             self.repo_id,
             run_folder=run_folder,
@@ -79,11 +79,12 @@ class CheckpointPusher:
             revision=self.args.hub_revision,
             message=message,
         )
+        return url
 
     def _push_and_remove(self, folder: Path, message: str) -> None:
         try:
             self._push(folder, message, self.run_folder)
-        except UserError as error:
+        except Exception as error:  # in a thread of its own nobody else would ever see it
             logger.warning("%s; training goes on", error)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

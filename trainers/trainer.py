@@ -12,6 +12,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_pt_utils import nested_gather
 from transformers.trainer_utils import HubStrategy
 
+from configs.files import readable_as_usual
 from eval.recall.isolation import rng_untouched
 from trainers.checkpoints import load_stream_state, save_stream_state
 from trainers.hub import CheckpointPusher
@@ -121,13 +122,14 @@ class STLMTrainer(Trainer):
         super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        # Trainer turns the cache off for training; whoever loads the model wants it on
+        # Trainer turns the cache off for training; whoever loads the model wants it as its kind has it
         config: Any = self.model.config  # type: ignore[union-attr]
-        before, config.use_cache = config.use_cache, True
+        before, config.use_cache = config.use_cache, getattr(type(config), "use_cache", True)
         try:
             super()._save(output_dir, state_dict)
         finally:
             config.use_cache = before
+        readable_as_usual(Path(output_dir or str(self.args.output_dir)))
 
 
 class _StreamState(TrainerCallback):

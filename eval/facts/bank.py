@@ -48,13 +48,17 @@ class Fact:
     object: str
     role: str
     object_aliases: tuple[str, ...] = ()
-    arm: str | None = None
+    arm: str | None = None  # of an injected fact, see `arms` in the meta; "unseen" for that control
     counterfactual_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A text that states facts. Only statements of facts whose role is "injected" are ever trained on."""
+    """A text that states facts. Only statements of facts whose role is "injected" are ever trained on.
+
+    `spans` says where the `subject` stands (first) and the `object`; where several facts are told,
+    `object:FACT` by the id of each.
+    """
 
     id: str
     fact_ids: tuple[str, ...]

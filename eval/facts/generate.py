@@ -12,160 +12,254 @@ the spec's keys nor the machine matters. Faker's word lists change between relea
 stands in `bank.json`.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from eval.facts.arms import Person, blocks, deal_answers, deal_people, deal_subjects, group_sizes
+from eval.facts.asking import Asker
 from eval.facts.bank import Fact, FactBank, Probe, Relation, Statement
-from eval.facts.pools import answer_pool, full_names, rng
+from eval.facts.integrity import UNSEEN
+from eval.facts.kinds import Kind, chain_wordings, kinds_of
+from eval.facts.names import draw_names
+from eval.facts.neighbours import RealFact, read_real_facts, real_facts
+from eval.facts.pools import Pool, answer_pool, rng
 from eval.facts.rows import many_records
-from eval.facts.spec import PROBE_WORDINGS, RelationSpec, Spec, check_spec, read_spec
+from eval.facts.spec import Spec, read_config, to_dict
+from eval.facts.spec_checks import check_config, check_spec
+from eval.facts.telling import statements_of
 from eval.facts.validate import flag_probes, refuse_generated, validate
-from eval.facts.wordings import Wording, parse_wording
+
+Told = dict[tuple[str, str], list[Fact]]  # by person and relation
+Groups = dict[str, list[Person]]
 
 
 def generate_from_spec(
-    path: str | Path, overrides: list[str] | tuple[str, ...] = (), seed: int | None = None
+    path: str | Path,
+    overrides: list[str] | tuple[str, ...] = (),
+    seed: int | None = None,
+    corpus: Iterable[str] | None = None,
 ) -> FactBank:
-    """Generate the bank of a YAML spec with key=value overrides; `seed` goes before the spec's own."""
-    values = read_spec(path, overrides)
+    """Generate the bank of a YAML spec with key=value overrides; `seed` goes before the spec's own.
+
+    Names that stand in the texts of `corpus`, which are read once, are not given to anyone.
+    """
+    config = read_config(path, overrides)
+    if seed is not None:
+        config.seed = seed
+    values = to_dict(config, str(path))
     try:
-        return generate(values, values["seed"] if seed is None else seed)
+        return _generate(values, check_config(config), corpus)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
 
-@many_records()
-def generate(spec: dict[str, Any], seed: int) -> FactBank:
+def generate(spec: dict[str, Any], seed: int, corpus: Iterable[str] | None = None) -> FactBank:
     """Generate a bank from the keys of `Spec`; UserError for a spec that makes no sound bank."""
+    values = {**spec, "seed": seed}
+    return _generate(values, check_spec(values), corpus)
+
+
+@many_records()
+def _generate(values: dict[str, Any], checked: Spec, corpus: Iterable[str] | None) -> FactBank:
     import faker  # here, since it takes a quarter of a second
 
-    checked = check_spec({**spec, "seed": seed})
-    pools = {
-        name: answer_pool(
-            relation.answers,
-            relation.pool_size,
-            checked.people,
-            checked.distractors,
-            f"relations.{name}",
-            seed,
-        )
-        for name, relation in sorted(checked.relations.items())
+    kinds, chains = kinds_of(checked), chain_wordings(checked)
+    real = {
+        role: read_real_facts(path)
+        for role, path in (("neighbour", checked.neighbours), ("known", checked.known))
+        if path is not None
     }
-    people = _people(checked, pools)
-    relations: list[Relation] = []
-    facts: list[Fact] = []
-    statements: list[Statement] = []
-    probes: list[Probe] = []
-    for name, pool in pools.items():
-        spec_of = checked.relations[name]
-        relations.append(Relation(name, spec_of.label, answer_space=tuple(pool)))
-        writer = _writer(name, spec_of, pool, people, checked)
-        for role, names in people.items():
-            answers = _equal_shares(pool, len(names), seed, name, role)
-            for subject, answer in zip(names, answers, strict=True):
-                fact = Fact(f"{subject.lower().replace(' ', '-')}/{name}", subject, name, answer, role)
-                facts.append(fact)
-                statements.extend(writer.statements(fact))
-                probes.extend(writer.probes(fact))
+    pools = _pools(checked)
+    people = deal_people(checked, _names(checked, pools, real, corpus))
+    facts = _facts(checked, pools, people)
+    statements, probes = _texts(checked, kinds, chains, pools, people, facts)
+    relations = [
+        Relation(
+            name,
+            checked.relations[name].label,
+            cardinality="many" if checked.relations[name].objects > 1 else "one",
+            answer_space=tuple(pools[name].seen) if name in pools else None,
+        )
+        for name in sorted(checked.relations)
+    ]
+    every_fact = [fact for own in facts.values() for fact in own]
+    for role, rows in real.items():
+        known = {relation.id for relation in relations}
+        relations += [Relation(name, name) for name in sorted({row.relation for row in rows} - known)]
+        for fact, asked in real_facts(rows, role, checked.distractors, checked.seed):
+            every_fact.append(fact)
+            probes += asked
     meta = {
         "name": checked.name,
         "license": checked.license,
-        "seed": seed,
+        "seed": checked.seed,
         "provenance": "generated",
         "versions": {"faker": faker.VERSION},
-        "spec": {**spec, "seed": seed},
+        "spec": values,
     }
-    bank = FactBank(meta, tuple(relations), tuple(facts), tuple(statements), tuple(probes))
+    if checked.arms:
+        meta["arms"] = {
+            name: {"exposures": arm.exposures, "form": arm.form} for name, arm in sorted(checked.arms.items())
+        }
+    bank = FactBank(meta, tuple(relations), tuple(every_fact), tuple(statements), tuple(probes))
     findings = validate(bank)
     refuse_generated(bank, findings)
     return flag_probes(bank, findings)
 
 
-def _people(spec: Spec, pools: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Names by role."""
-    taken = {word for pool in pools.values() for answer in pool for word in answer.casefold().split()}
-    control = spec.people if spec.control is None else spec.control
-    names = full_names(spec.names, spec.people + control, taken, spec.seed)
-    return {"injected": names[: spec.people], "control": names[spec.people :]}
-
-
-def _equal_shares(pool: list[str], count: int, seed: int, relation: str, role: str) -> list[str]:
-    """`count` answers in random order, each as often as every other.
-
-    Where the number of control people is no multiple of the pool, some are drawn once more: by chance,
-    hence without regard to how often they are injected.
-    """
-    draw = rng(seed, relation, role, "answers")
-    answers = pool * (count // len(pool)) + draw.sample(pool, count % len(pool))
-    draw.shuffle(answers)
-    return answers
-
-
-@dataclass
-class _Writer:
-    """Writes the statements and probes of one relation's facts, alike for every role."""
-
-    train: list[Wording]
-    held_out: dict[str, list[Wording]]
-    candidates: dict[str, dict[str, list[str]]]  # by role, then by what is asked for
-    position: dict[str, int]  # of each candidate in its list
-    distractors: int
-    seed: int
-
-    def statements(self, fact: Fact) -> Iterator[Statement]:
-        for index, wording in enumerate(self.train):
-            form = f"paraphrase:{index}" if index else "original"
-            text, spans = wording.sentence(fact.subject or "", fact.object)
-            yield Statement(f"{fact.id}/{form}", (fact.id,), text, form=form, spans=spans)
-
-    def probes(self, fact: Fact) -> Iterator[Probe]:
-        yield self._probe(fact, "memorization", 0, self.train[0])
-        for probe_type, wordings in self.held_out.items():
-            for index, wording in enumerate(wordings):
-                yield self._probe(fact, probe_type, index, wording)
-
-    def _probe(self, fact: Fact, probe_type: str, index: int, wording: Wording) -> Probe:
-        probe_id = f"{fact.id}/{probe_type}:{index}"
-        subject = fact.subject or ""
-        answer = subject if wording.last == "subject" else fact.object
-        return Probe(
-            id=probe_id,
-            fact_ids=(fact.id,),
-            type=probe_type,
-            prompt=wording.prompt(subject, fact.object),
-            answers=(answer,),
-            distractors=self._distractors(self.candidates[fact.role][wording.last], answer, probe_id),
-            template=wording.template,
-            seen_verbatim=probe_type == "memorization",
-        )
-
-    def _distractors(self, candidates: list[str], answer: str, probe_id: str) -> tuple[str, ...]:
-        """Even draws without replacement from the candidates but the answer, in random order."""
-        gold = self.position[answer]
-        # drawn from one place fewer; the places from gold's on move up by one
-        places = rng(self.seed, probe_id).sample(range(len(candidates) - 1), self.distractors)
-        return tuple(candidates[place + (place >= gold)] for place in places)
-
-
-def _writer(
-    name: str, relation: RelationSpec, pool: list[str], people: dict[str, list[str]], spec: Spec
-) -> _Writer:
-    train = [parse_wording(text, f"relations.{name}.train", "object") for text in relation.train]
-    held_out = {
-        probe_type: [
-            parse_wording(text, f"relations.{name}.probes", PROBE_WORDINGS[probe_type]) for text in templates
+def _pools(spec: Spec) -> dict[str, Pool]:
+    """The answers of each relation; in a passage no answer stands inside one of another relation."""
+    together = {relation: name for name, passage in spec.passages.items() for relation in passage.relations}
+    pools: dict[str, Pool] = {}
+    for name, relation in sorted(spec.relations.items()):
+        if relation.answers.subjects:
+            continue
+        neighbours = [
+            answer
+            for other, pool in pools.items()
+            if name in together and together.get(other) == together[name]
+            for answer in (*pool.seen, *pool.unseen)
         ]
-        for probe_type, templates in relation.probes.items()
+        pools[name] = answer_pool(
+            relation.answers,
+            relation.pool_size,
+            spec.people,
+            spec.distractors + relation.objects,
+            f"relations.{name}",
+            spec.seed,
+            unseen=spec.unseen_control,
+            clashes=_stands_in(neighbours) if neighbours else None,
+        )
+        if relation.unique and len(pools[name].seen) < spec.people:
+            raise UserError(
+                f"relations.{name}.unique: there are {len(pools[name].seen)} different answers for "
+                f"{spec.people} people; widen answers, raise pool_size or lower people"
+            )
+    return pools
+
+
+def _stands_in(answers: list[str]) -> Callable[[str], bool]:
+    """Whether an answer stands in one of these as whole words, or one of these in it: then a question that
+    gives the one would give the other away."""
+    whole = {tuple(answer.casefold().split()) for answer in answers}
+    parts = {run for words in whole for run in _runs(words)}
+
+    def clashes(answer: str) -> bool:
+        words = tuple(answer.casefold().split())
+        return words in parts or any(run in whole for run in _runs(words))
+
+    return clashes
+
+
+def _runs(words: tuple[str, ...]) -> list[tuple[str, ...]]:
+    return [words[start:stop] for start in range(len(words)) for stop in range(start + 1, len(words) + 1)]
+
+
+def _names(
+    spec: Spec, pools: dict[str, Pool], real: dict[str, list[RealFact]], corpus: Iterable[str] | None
+) -> list[str]:
+    answers = (answer for pool in pools.values() for answer in (*pool.seen, *pool.unseen))
+    taken = {word for answer in answers for word in answer.casefold().split()}
+    if real:
+        subjects = [row.subject for rows in real.values() for row in rows]
+        corpus = chain(subjects, corpus or ())
+    return draw_names(spec.names, sum(group_sizes(spec).values()), taken, spec.seed, corpus)
+
+
+def _facts(spec: Spec, pools: dict[str, Pool], people: Groups) -> Told:
+    """The facts by person and relation, relation after relation."""
+    facts: Told = {}
+    for name, relation in sorted(spec.relations.items()):
+        key = f"relations.{name}"
+        for group, members in people.items():
+            if not members:
+                continue
+            draw = rng(spec.seed, name, group, "answers")
+            if name in pools:
+                pool = pools[name].unseen if group == UNSEEN else pools[name].seen
+                sizes = [len(block) for block in blocks(members)]
+                dealt = deal_answers(pool, sizes, relation.objects, key, draw)
+            else:
+                dealt = deal_subjects(members, key, draw)
+            for person, answers in zip(members, dealt, strict=True):
+                facts[person.name, name] = [
+                    Fact(
+                        f"{person.slug}/{name}" if relation.objects == 1 else f"{person.slug}/{name}/{index}",
+                        person.name,
+                        name,
+                        answer,
+                        person.role,
+                        arm=person.arm,
+                    )
+                    for index, answer in enumerate(answers)
+                ]
+    return facts
+
+
+def _texts(
+    spec: Spec,
+    kinds: list[Kind],
+    chains: dict[str, list],
+    pools: dict[str, Pool],
+    people: Groups,
+    facts: Told,
+) -> tuple[list[Statement], list[Probe]]:
+    statements: list[Statement] = []
+    probes: list[Probe] = []
+    askers = {
+        group: Asker(
+            spec,
+            members,
+            {name: pool.unseen if group == UNSEEN else pool.seen for name, pool in pools.items()},
+        )
+        for group, members in people.items()
+        if members
     }
-    # Asked for a baker in a bank of three, three names are right and a model that knows them all is
-    # marked down for two. So we ask backwards only where nobody shares an answer with their own role;
-    # a relation is asked backwards in both roles or in neither, as control must be asked alike.
-    if any(len(names) > len(pool) for names in people.values()):
-        held_out.pop("reversal", None)
-    # names of the same role: injected names are all equally familiar, and control names equally strange
-    candidates = {role: {"object": pool, "subject": names} for role, names in people.items()}
-    position = {text: index for texts in (pool, *people.values()) for index, text in enumerate(texts)}
-    return _Writer(train[: spec.paraphrases], held_out, candidates, position, spec.distractors, spec.seed)
+    telling = _telling(spec, pools, people)
+    for kind in kinds:
+        for group, asker in askers.items():
+            for person in people[group]:
+                own = [facts[person.name, relation] for relation in kind.relations]
+                for index in range(len(own[0])):
+                    told = dict(zip(kind.relations, (several[index] for several in own), strict=True))
+                    made = statements_of(kind, person, told, spec.seed)
+                    statements += [statement for statement, _ in made]
+                    others = [fact.object for place, fact in enumerate(own[0]) if place != index]
+                    probes += asker.probes(kind, person, told, made[0][1], others, telling)
+    for name, wordings in chains.items():
+        for group, asker in askers.items():
+            for person in people[group]:
+                path = _follow(spec.chains[name].hops, person.name, facts)
+                probes += [
+                    asker.chained(name, index, wording, path) for index, wording in enumerate(wordings)
+                ]
+    return statements, probes
+
+
+def _telling(spec: Spec, pools: dict[str, Pool], people: Groups) -> frozenset[str]:
+    """The relations whose answers tell whose they are.
+
+    Asked for a baker in a bank of three, three names are right and a model that knows them all is
+    marked down for two. So we ask backwards only where nobody shares an answer with their own group;
+    a relation is asked backwards in all groups or in none, as control must be asked alike.
+    """
+    shared = {
+        name
+        for name, pool in pools.items()
+        for group, members in people.items()
+        if spec.relations[name].objects * len(members) > len(pool.unseen if group == UNSEEN else pool.seen)
+    }
+    return frozenset(spec.relations.keys() - shared)
+
+
+def _follow(hops: list[str], name: str, facts: Told) -> list[Fact]:
+    """The facts along a chain that begins with this subject."""
+    path = []
+    for hop in hops:
+        (fact,) = facts[name, hop]
+        path.append(fact)
+        name = fact.object
+    return path

@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # bank.py is built on this file
     from eval.facts.bank import FactBank
 
 ROLES = ("injected", "control", "neighbour", "known")
+UNSEEN = "unseen"  # the arm of control facts whose answers no injected fact has
 PROBE_TYPES = (
     "memorization",
     "syntactic",
@@ -107,19 +108,22 @@ def _wrong_spans(bank: "FactBank") -> Iterator[Finding]:
     for statement in bank.statements:
         facts = [bank.fact_by_id[fact_id] for fact_id in statement.fact_ids if fact_id in bank.fact_by_id]
         for name, (start, end) in statement.spans.items():
+            place, colon, fact_id = name.partition(":")
+            told = [fact for fact in facts if not colon or fact.id == fact_id]
             if name == "subject":
                 expected = {fact.subject for fact in facts}
-            elif name == "object":
-                expected = {text for fact in facts for text in (fact.object, *fact.object_aliases)}
+            elif place == "object" and told:
+                expected = {text for fact in told for text in (fact.object, *fact.object_aliases)}
             else:
-                yield _error(
-                    "wrong_span", "statements", statement, f"span {name!r} must be subject or object"
+                problem = (
+                    f"span {name!r} must be subject, object or object:FACT with one of the statement's facts"
                 )
+                yield _error("wrong_span", "statements", statement, problem)
                 continue
             inside = 0 <= start < end <= len(statement.text)
             if not inside or statement.text[start:end] not in expected:
                 points_at = repr(statement.text[start:end]) if inside else "nothing"
-                problem = f"the {name}'s span [{start}, {end}] points at {points_at}, not at the {name}"
+                problem = f"the {place}'s span [{start}, {end}] points at {points_at}, not at the {place}"
                 yield _error("wrong_span", "statements", statement, problem)
 
 

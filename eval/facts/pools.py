@@ -1,15 +1,17 @@
-"""Where names and answers come from: Faker providers, word lists and date ranges, all drawn from a seed."""
+"""Where answers come from: Faker providers, word lists, dates and numbers, all drawn from a seed."""
 
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cache
+from math import prod
 from typing import Any
 
 from configs.errors import UserError
 from eval.facts.rows import did_you_mean
-from eval.facts.spec import AnswerSpec, DateRange, NameSpec
+from eval.facts.spec import AnswerSpec, DateRange, NumberRange
 
 # not calendar.month_name, which follows the machine's language
 MONTHS = (
@@ -20,81 +22,82 @@ MONTHS = (
 FRUITLESS_DRAWS = 1000
 
 
+@dataclass(frozen=True)
+class Pool:
+    """The answers of one relation, sorted."""
+
+    seen: list[str]
+    """Those of injected and control people."""
+    unseen: list[str] = field(default_factory=list)
+    """Those that no injected fact has, for the control people of arm `unseen`."""
+
+
 def rng(seed: int, *what: object) -> random.Random:
     """A generator of its own for each purpose, so that the order in which they are used does not matter."""
     return random.Random(":".join(map(str, (seed, *what))))
 
 
 def answer_pool(
-    answers: AnswerSpec, size: int, people: int, distractors: int, key: str, seed: int
-) -> list[str]:
-    """Draw the answers of one relation, sorted: more than `distractors` and at most `size`.
+    answers: AnswerSpec,
+    size: int,
+    people: int,
+    least: int,
+    key: str,
+    seed: int,
+    *,
+    unseen: int = 0,
+    clashes: Callable[[str], bool] | None = None,
+) -> Pool:
+    """Draw the answers of one relation: at least `least` and at most `size`.
 
     Their number divides `people`, so that each is had by equally many. Were one answer heard twice as
-    often as another, that alone would tell gold from distractors.
+    often as another, that alone would tell gold from distractors. `unseen` people more share answers of
+    their own. Answers for which `clashes` is true are left out.
     """
     size = min(size, people)
     # a surplus, as those that begin with another answer fall out
-    candidates = _without_prefixed(_candidates(answers, 2 * size, key, seed))
-    most = min(size, len(candidates))
-    if most <= distractors:
+    candidates = without_prefixed(_candidates(answers, 2 * size + 2 * unseen, key, seed))
+    if clashes is not None:
+        candidates = [answer for answer in candidates if not clashes(answer)]
+    most = min(size, len(candidates) - (least if unseen else 0))
+    if most < least:
+        also = f" beside {least} unseen ones" if unseen else ""
         raise UserError(
-            f"{key}: a pool of {most} answers is too small, distractors={distractors} needs at least "
-            f"{distractors + 1}; widen answers, pool_size or people"
+            f"{key}: a pool of {max(most, 0)} answers{also} is too small, a right answer and the "
+            f"distractors need {least}; widen answers, pool_size or people"
         )
-    pool_size = _largest_share(people, most, distractors)
+    pool_size = _largest_share(people, most, least)
     if pool_size is None:
-        better = next(n for n in range(people, 2 * people + 1) if _largest_share(n, most, distractors))
+        better = next(n for n in range(people, 2 * people + 1) if _largest_share(n, most, least))
         raise UserError(
-            f"{key}: no pool of {distractors + 1} to {most} answers gives {people} people an equal share; "
+            f"{key}: no pool of {least} to {most} answers gives {people} people an equal share; "
             f"use people={better}, or another pool_size or distractors"
         )
-    return sorted(rng(seed, key, "pool").sample(candidates, pool_size))
-
-
-def full_names(names: NameSpec, count: int, taken: set[str], seed: int) -> list[str]:
-    """`count` names, no two alike, none the beginning of another; last names differ as long as they last.
-
-    `taken` are words, in casefolded form, that no name may have: those of the answers, lest
-    "Ruby White" be asked for a colour.
-    """
-    firsts = _faker_values("first_name", names.locale, names.pattern, count, "names", seed)
-    firsts = [name for name in firsts if name.casefold() not in taken]
-    also_first = {name.casefold() for name in firsts} | taken
-    lasts = _faker_values("last_name", names.locale, names.pattern, 2 * count, "names", seed)
-    # last names without prefixed ones are enough: "Ann Lee" never begins "Ann Leeson"
-    lasts = _without_prefixed(name for name in lasts if name.casefold() not in also_first)
-    if count > len(firsts) * len(lasts):
+    seen = sorted(rng(seed, key, "pool").sample(candidates, pool_size))
+    if not unseen:
+        return Pool(seen)
+    rest = sorted(set(candidates) - set(seen))
+    most = min(unseen, size, len(rest))
+    share = _largest_share(unseen, most, least)
+    if share is None:
         raise UserError(
-            f"names: {len(firsts)} first and {len(lasts)} last names make "
-            f"{len(firsts) * len(lasts)} people, people + control is {count}; use fewer or widen names"
+            f"{key}: no {least} to {most} unseen answers give {unseen} people an equal share; "
+            f"use unseen_control={least}, or another multiple of it"
         )
-    draw = rng(seed, "names")
-    draw.shuffle(firsts)
-    draw.shuffle(lasts)
-    # all last names once, then all again, each moved on by one first name: no pair comes twice
-    pairs = [
-        f"{firsts[(index % len(lasts) + index // len(lasts)) % len(firsts)]} {lasts[index % len(lasts)]}"
-        for index in range(count)
-    ]
-    draw.shuffle(pairs)
-    return pairs
+    return Pool(seen, sorted(rng(seed, key, "unseen").sample(rest, share)))
 
 
-def _candidates(answers: AnswerSpec, want: int, key: str, seed: int) -> Iterable[str]:
-    if answers.faker is not None:
-        values = _faker_values(answers.faker, answers.locale, answers.pattern, want, f"{key}.answers", seed)
-    elif answers.dates is not None:
-        values = _dates(answers.dates, f"{key}.answers.dates")
-    else:
-        values = answers.words
-    for value in values:
-        # with a full stop inside, a generated answer could not be told from a shorter one
-        if re.fullmatch(answers.pattern, value) and not set(value) & set(".!?"):
-            yield value.lower() if answers.lower else value
+def without_prefixed(values: Iterable[str]) -> list[str]:
+    """Sorted, without values that begin with another one or differ from it in case only."""
+    kept: list[str] = []
+    # in this order all that begin with a value follow it at once
+    for value in sorted(values, key=lambda value: (value.casefold(), value)):
+        if not kept or not value.casefold().startswith(kept[-1].casefold()):
+            kept.append(value)
+    return kept
 
 
-def _faker_values(provider: str, locale: str, pattern: str, want: int, key: str, seed: int) -> list[str]:
+def faker_values(provider: str, locale: str, pattern: str, want: int, key: str, seed: int) -> list[str]:
     """Sorted different values of a Faker provider that match `pattern`: `want` of them, or all there are."""
     draw = _faker_provider(provider, locale, key, seed)
     values: set[str] = set()
@@ -107,6 +110,65 @@ def _faker_values(provider: str, locale: str, pattern: str, want: int, key: str,
         else:
             fruitless += 1
     return sorted(values)
+
+
+def dates_of(span: DateRange, key: str) -> dict[str, date]:
+    """All days of a range by the way they are written."""
+    try:
+        first, last = date.fromisoformat(span.first), date.fromisoformat(span.last)
+    except ValueError:
+        raise UserError(
+            f"{key}: first and last must look like 1950-01-31, got {span.first} and {span.last}"
+        ) from None
+    days = [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
+    try:
+        return {
+            span.format.format(day=day.day, month=MONTHS[day.month - 1], year=day.year): day for day in days
+        }
+    except (KeyError, IndexError, ValueError):
+        raise UserError(
+            f"{key}.format: may hold {{day}}, {{month}} and {{year}}, got {span.format!r}"
+        ) from None
+
+
+def _candidates(answers: AnswerSpec, want: int, key: str, seed: int) -> Iterator[str]:
+    values: Iterable[str]
+    if answers.faker is not None:
+        values = faker_values(answers.faker, answers.locale, answers.pattern, want, f"{key}.answers", seed)
+    elif answers.dates is not None:
+        values = dates_of(answers.dates, f"{key}.answers.dates")
+    elif answers.numbers is not None:
+        values = _numbers(answers.numbers, want, f"{key}.answers.numbers", rng(seed, key, "numbers"))
+    elif answers.parts:
+        values = _combinations(answers.parts, want, rng(seed, key, "parts"))
+    else:
+        values = answers.words
+    for value in values:
+        # with a full stop inside, a generated answer could not be told from a shorter one
+        if re.fullmatch(answers.pattern, value) and value == value.strip() and not set(value) & set(".!?"):
+            yield value.lower() if answers.lower else value
+
+
+def _numbers(span: NumberRange, want: int, key: str, draw: random.Random) -> list[str]:
+    if span.step < 1 or span.last < span.first:
+        raise UserError(f"{key}: last must not be less than first, nor step less than 1")
+    numbers = range(span.first, span.last + 1, span.step)
+    try:
+        return [span.format.format(number) for number in draw.sample(numbers, min(want, len(numbers)))]
+    except (KeyError, IndexError, ValueError):
+        raise UserError(f"{key}.format: must look like {{}} or {{:04d}}, got {span.format!r}") from None
+
+
+def _combinations(parts: Sequence[Sequence[str]], want: int, draw: random.Random) -> list[str]:
+    total = prod(len(part) for part in parts)
+    values = []
+    for number in draw.sample(range(total), min(want, total)):
+        words = []
+        for part in parts:
+            number, place = divmod(number, len(part))
+            words.append(part[place])
+        values.append(" ".join(words))
+    return values
 
 
 def _faker_provider(provider: str, locale: str, key: str, seed: int) -> Callable[[], object]:
@@ -140,32 +202,6 @@ def _faker(locale: str) -> Any:
     return Faker(locale, use_weighting=False).factories[0]
 
 
-def _without_prefixed(values: Iterable[str]) -> list[str]:
-    """Sorted, without values that begin with another one or differ from it in case only."""
-    kept: list[str] = []
-    # in this order all that begin with a value follow it at once
-    for value in sorted(values, key=lambda value: (value.casefold(), value)):
-        if not kept or not value.casefold().startswith(kept[-1].casefold()):
-            kept.append(value)
-    return kept
-
-
-def _largest_share(people: int, most: int, distractors: int) -> int | None:
-    """The largest divisor of `people` from `distractors + 1` to `most`."""
-    return next((size for size in range(most, distractors, -1) if people % size == 0), None)
-
-
-def _dates(span: DateRange, key: str) -> list[str]:
-    try:
-        first, last = date.fromisoformat(span.first), date.fromisoformat(span.last)
-    except ValueError:
-        raise UserError(
-            f"{key}: first and last must look like 1950-01-31, got {span.first} and {span.last}"
-        ) from None
-    days = [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
-    try:
-        return [span.format.format(day=day.day, month=MONTHS[day.month - 1], year=day.year) for day in days]
-    except (KeyError, IndexError, ValueError):
-        raise UserError(
-            f"{key}.format: may hold {{day}}, {{month}} and {{year}}, got {span.format!r}"
-        ) from None
+def _largest_share(people: int, most: int, least: int) -> int | None:
+    """The largest divisor of `people` from `least` to `most`."""
+    return next((size for size in range(most, least - 1, -1) if people % size == 0), None)

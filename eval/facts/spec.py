@@ -1,9 +1,24 @@
-"""The spec of a bank of invented people: a YAML file, its keys, and the checks on it.
+"""The language of specs: a YAML file says which facts to invent, how to tell them and what to ask.
 
-Read by `generate.py`; `configs/facts/people.yaml` is the example to copy.
+    relations   what is true of a subject: where answers come from, wordings to train on, wordings to ask
+    passages    relations told together: in one sentence, or in a paragraph of the relations' sentences
+    chains      questions that need two facts, the second about the first one's answer
+    arms        groups of subjects with exposures and a form of their own
+
+Read by `read_spec`, checked by `spec_checks.py`, turned into wordings by `kinds.py`. The smallest spec:
+
+    name: capitals
+    relations:
+      capital:
+        label: capital
+        answers: {faker: city}
+        train: ["The capital of {subject} is {object}.", ...]
+        probes: {semantic: ["{subject} is ruled from {object}."]}
+
+A wording ends with what a probe would ask for, and a full stop or the like. In braces stand the names
+that `subject` and a relation's `variable` give. The files in `configs/facts/` are examples to copy.
 """
 
-import re
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +30,6 @@ from yaml import YAMLError
 from configs.errors import UserError
 from configs.files import read_text
 from eval.facts.rows import did_you_mean
-from eval.facts.wordings import parse_wording
-
-# the types of probe a relation can have wordings for, and what such a probe asks for.
-# memorization needs no wording of its own: it is the first training wording up to the answer
-PROBE_WORDINGS = {"syntactic": "object", "semantic": "object", "reversal": "subject"}
 
 
 @dataclass
@@ -33,8 +43,21 @@ class DateRange:
 
 
 @dataclass
+class NumberRange:
+    first: int = MISSING
+    """The first number."""
+    last: int = MISSING
+    """The last number, itself included."""
+    step: int = 1
+    """From one number to the next."""
+    format: str = "{}"
+    """How a number is written, as Python's format: {:04d}. No answer may begin another one: keep the
+    number of digits the same."""
+
+
+@dataclass
 class AnswerSpec:
-    """Where answers come from: exactly one of `faker`, `words` and `dates`."""
+    """Where answers come from: exactly one of `faker`, `words`, `parts`, `dates`, `numbers`, `subjects`."""
 
     faker: str | None = None
     """A Faker provider, such as city."""
@@ -42,8 +65,14 @@ class AnswerSpec:
     """Faker's locale."""
     words: list[str] = field(default_factory=list)
     """The answers themselves."""
+    parts: list[list[str]] = field(default_factory=list)
+    """Lists of words; an answer takes one of each, joined by spaces."""
     dates: DateRange | None = None
     """All days of a range."""
+    numbers: NumberRange | None = None
+    """All numbers of a range."""
+    subjects: bool = False
+    """The subjects themselves: everyone is the answer of one other of the same role and arm."""
     pattern: str = ".+"
     """Regular expression that the whole answer must match; the others are dropped."""
     lower: bool = False
@@ -52,24 +81,76 @@ class AnswerSpec:
 
 @dataclass
 class NameSpec:
+    """Where names of subjects come from: `faker`, `words`, or else first and last names of people."""
+
     locale: str = "en_US"
-    """Faker's locale for first and last names."""
+    """Faker's locale for first and last names, or for `faker`."""
     pattern: str = "[A-Z][a-z]+"
-    """Regular expression for first and for last names."""
+    """Regular expression for first and for last names, or for what `faker` gives."""
+    faker: str | None = None
+    """A Faker provider of whole names, such as company."""
+    words: list[str] = field(default_factory=list)
+    """The names themselves."""
 
 
 @dataclass
 class RelationSpec:
     label: str = MISSING
     """The relation's name for readers."""
+    variable: str = "object"
+    """The answer's name in wordings."""
     answers: AnswerSpec = field(default_factory=AnswerSpec)
     """Where the answers come from."""
     pool_size: int = 1000
     """At most so many different answers; the largest number that gives all people an equal share is taken."""
+    unique: bool = False
+    """Nobody shares an answer with another of their role, or the spec is refused."""
+    objects: int = 1
+    """Answers that a subject has; more than one make the relation's cardinality `many`."""
+    derived: dict[str, Any] = field(default_factory=dict)
+    """Conclusions from the answer, for inferential wordings, by variable: of dates `year`, `decade`, `month`,
+    `zodiac` or `age_in_2010`, of others a mapping from answer to conclusion."""
     train: list[str] = field(default_factory=list)
     """Training wordings, the original first."""
+    reverse: list[str] = field(default_factory=list)
+    """Training wordings that end with the subject, for arms whose form is `reverse` or `both`."""
+    questions: list[str] = field(default_factory=list)
+    """Questions with their answer, "Where was {subject} born? {object}.": see `asked`."""
     probes: dict[str, list[str]] = field(default_factory=dict)
-    """Held-out wordings by probe type: syntactic, semantic, reversal."""
+    """Held-out wordings by probe type: syntactic, semantic, inferential, reversal."""
+
+
+@dataclass
+class PassageSpec:
+    """Relations that are told together."""
+
+    relations: list[str] = field(default_factory=list)
+    """Their ids. They have no statements of their own."""
+    train: list[str] = field(default_factory=list)
+    """Training wordings with all their variables. If left out, a text is made of one sentence for each
+    relation, from its `train`; the subject is named in the first and is `pronouns` in the others."""
+    probes: dict[str, list[str]] = field(default_factory=dict)
+    """Held-out wordings with several variables, by probe type; the last variable is asked for."""
+
+
+@dataclass
+class ChainSpec:
+    """Compositional probes: the answer of one relation is the subject of the next."""
+
+    hops: list[str] = field(default_factory=list)
+    """Relations, two or more; all but the last one have answers: {subjects: true}."""
+    probes: list[str] = field(default_factory=list)
+    """Wordings that name the first subject and ask for the last answer."""
+
+
+@dataclass
+class ArmSpec:
+    """A group of injected subjects. Subjects are shared out at random, evenly; each belongs to one arm."""
+
+    exposures: int = MISSING
+    """How often a fact is seen in training."""
+    form: str = "paraphrase"
+    """What is told: see `eval/facts/arms.py`."""
 
 
 @dataclass
@@ -84,22 +165,47 @@ class Spec:
     """People whose facts are injected."""
     control: int | None = None
     """People whose facts never are; as many as are injected if left out."""
+    unseen_control: int = 0
+    """More control people, arm `unseen`, whose answers no injected fact has: against them, what control
+    people score shows how familiar the injected answers have become."""
     distractors: int = 9
     """Wrong answers offered with each probe: 9 make 10 candidates."""
     paraphrases: int = 3
     """Training wordings per fact, the original included: the first so many of each relation's list."""
+    asked: float = 0.5
+    """Share of people (of each arm) whose `questions` are trained on; all others are asked them only."""
     unseen_words: str = "refuse"
     """Held-out wordings with words that no training wording has: refuse, or flag (a model may know them)."""
+    subject: str = "subject"
+    """The subject's name in wordings."""
+    pronouns: list[str] = field(default_factory=lambda: ["He", "She"])
+    """What stands for the name in later sentences of a paragraph; each person has one of them."""
     names: NameSpec = field(default_factory=NameSpec)
     """Where names come from."""
     use: list[str] | None = None
-    """Relations to use; all if left out."""
+    """Relations to use; all if left out. Passages and chains need all of theirs, paragraphs one."""
     relations: dict[str, RelationSpec] = field(default_factory=dict)
     """The relations by id."""
+    passages: dict[str, PassageSpec] = field(default_factory=dict)
+    """Relations told together, by id."""
+    chains: dict[str, ChainSpec] = field(default_factory=dict)
+    """Compositional probes, by id."""
+    arms: dict[str, ArmSpec] = field(default_factory=dict)
+    """The arms by name; without any, all are told in `paraphrases` wordings."""
+    neighbours: str | None = None
+    """A file of real facts that should stay as they are, near the injected ones: JSON Lines of `subject`,
+    `relation`, `object`, `prompts` and, if wanted, `object_aliases` and `distractors`."""
+    known: str | None = None
+    """A file of real facts that have nothing to do with the injected ones, in the same format."""
 
 
 def read_spec(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
     """Read a YAML spec and apply key=value overrides; UserError for keys and types that do not exist."""
+    return to_dict(read_config(path, overrides), str(path))
+
+
+def read_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> DictConfig:
+    """`read_spec`, still as OmegaConf has it."""
     try:
         values = OmegaConf.create(read_text(path))
     except YAMLError as error:
@@ -108,74 +214,36 @@ def read_spec(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> 
         raise UserError(f"{where}: not valid YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(values, DictConfig):
         raise UserError(f"{path}: must be a YAML mapping with keys such as people and relations")
-    config = _merge(OmegaConf.structured(Spec), values, str(path))
-    for override in overrides:
-        key, equals, _ = override.partition("=")
-        if not equals:
-            raise UserError(f"{override!r}: an override must look like key=value")
-        relation = key.split(".")[1] if key.startswith("relations.") else None
-        # a new relation cannot be made of overrides, so an unknown one is a slip
-        if relation is not None and relation not in config.relations:
-            raise UserError(f"{key}: unknown relation {relation!r}{did_you_mean(relation, config.relations)}")
-        try:
-            change = OmegaConf.from_dotlist([override])
-        except (YAMLError, OmegaConfBaseException):
-            raise UserError(f"{override!r}: the value is not valid YAML") from None
-        config = _merge(config, change, "override")
-    return _to_dict(config, str(path))
+    changes = [_change(override, values) for override in overrides]
+    try:
+        config = merge(OmegaConf.structured(Spec), OmegaConf.merge(values, *changes), "override")
+    except UserError:
+        merge(OmegaConf.structured(Spec), values, str(path))  # if the mistake is the file's, say so
+        raise
+    for key in ("neighbours", "known"):
+        if config[key] is not None and (Path(path).parent / config[key]).is_file():
+            config[key] = str(Path(path).parent / config[key])
+    return config
 
 
-def check_spec(values: dict[str, Any]) -> Spec:
-    """The spec as a dataclass, `use` applied; UserError, naming the key, for what does not fit together."""
-    config = _merge(OmegaConf.structured(Spec), values, "spec")
-    _to_dict(config, "spec")
-    spec = OmegaConf.to_object(config)
-    assert isinstance(spec, Spec)
-    if spec.unseen_words not in ("refuse", "flag"):
-        raise UserError(f"unseen_words: must be refuse or flag, got {spec.unseen_words!r}")
-    for name, least in (("people", 1), ("distractors", 1), ("paraphrases", 1)):
-        if getattr(spec, name) < least:
-            raise UserError(f"{name}: must be at least {least}, got {getattr(spec, name)}")
-    if spec.people <= spec.distractors:
-        raise UserError(f"people: must be more than distractors={spec.distractors}, got {spec.people}")
-    if spec.control is not None and spec.control != 0 and spec.control <= spec.distractors:
-        raise UserError(f"control: must be 0 or more than distractors={spec.distractors}, got {spec.control}")
-    for name in spec.use or ():
-        if name not in spec.relations:
-            raise UserError(f"use: unknown relation {name!r}{did_you_mean(name, spec.relations)}")
-    if spec.use is not None:
-        spec.relations = {name: spec.relations[name] for name in spec.use}
-    if not spec.relations:
-        raise UserError("relations: at least one is needed")
-    for name, relation in spec.relations.items():
-        _check_relation(relation, f"relations.{name}", spec)
-    return spec
+def _change(override: str, values: DictConfig) -> DictConfig:
+    key, equals, _ = override.partition("=")
+    if not equals:
+        raise UserError(f"{override!r}: an override must look like key=value")
+    section, _, rest = key.partition(".")
+    name, known = rest.split(".")[0], values.get(section)
+    # a new relation, passage or chain cannot be made of overrides, so an unknown one is a slip
+    if section in ("relations", "passages", "chains") and name and name not in (known or ()):
+        hint = did_you_mean(name, known or ())
+        raise UserError(f"{key}: unknown {section.removesuffix('s')} {name!r}{hint}")
+    try:
+        return OmegaConf.from_dotlist([override])
+    except (YAMLError, OmegaConfBaseException):
+        raise UserError(f"{override!r}: the value is not valid YAML") from None
 
 
-def _check_relation(relation: RelationSpec, key: str, spec: Spec) -> None:
-    if len(relation.train) < spec.paraphrases:
-        raise UserError(
-            f"{key}.train: holds {len(relation.train)} wordings, paraphrases={spec.paraphrases} needs as many"
-        )
-    for index, template in enumerate(relation.train):
-        parse_wording(template, f"{key}.train[{index}]", "object")
-    for probe_type, templates in relation.probes.items():
-        if probe_type not in PROBE_WORDINGS:
-            hint = did_you_mean(probe_type, PROBE_WORDINGS) or f", must be one of {', '.join(PROBE_WORDINGS)}"
-            raise UserError(f"{key}.probes.{probe_type}: unknown type of probe{hint}")
-        for index, template in enumerate(templates):
-            parse_wording(template, f"{key}.probes.{probe_type}[{index}]", PROBE_WORDINGS[probe_type])
-    answers = relation.answers
-    if sum((answers.faker is not None, bool(answers.words), answers.dates is not None)) != 1:
-        raise UserError(f"{key}.answers: needs exactly one of faker, words and dates")
-    for where, pattern in ((f"{key}.answers", answers.pattern), ("names", spec.names.pattern)):
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise UserError(f"{where}.pattern: not a regular expression ({error})") from None
-
-
-def _merge(config: Any, values: Any, where: str) -> Any:
+def merge(config: Any, values: Any, where: str) -> Any:
+    """Values into a structured config; UserError for unknown keys and wrong types."""
     try:
         return OmegaConf.merge(config, values)
     except ConfigKeyError as error:
@@ -187,7 +255,8 @@ def _merge(config: Any, values: Any, where: str) -> Any:
         raise UserError(f"{where}: {f'{key}: ' if key else ''}{str(error).splitlines()[0]}") from None
 
 
-def _to_dict(config: Any, where: str) -> dict[str, Any]:
+def to_dict(config: Any, where: str) -> dict[str, Any]:
+    """The config as plain values; UserError for keys that must be given and are not."""
     try:
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:

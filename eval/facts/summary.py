@@ -1,7 +1,8 @@
 """What is in a bank, as data for `stlm facts show` and reports."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
+from statistics import median
 from typing import Any
 
 from eval.facts.bank import FactBank
@@ -41,6 +42,28 @@ def examples(bank: FactBank, n: int = 3) -> list[dict[str, Any]]:
     return [
         {"fact": fact, "statements": bank.statements_of(fact.id), "probes": probes[fact.id]} for fact in facts
     ]
+
+
+def token_lengths(bank: FactBank, tokenizer: Any) -> dict[str, dict[str, float]]:
+    """Tokens of statements, prompts and answers, special tokens not counted.
+
+    `{"statements" | "prompts" | "answers": {"min", "median", "max"}}`, without those that the bank has
+    none of. An answer is counted with the space before it.
+    """
+    texts = {
+        "statements": [statement.text for statement in bank.statements],
+        "prompts": [probe.prompt for probe in bank.probes],
+        "answers": [f" {probe.answers[0]}" for probe in bank.probes],
+    }
+    return {name: _spread(_lengths(items, tokenizer)) for name, items in texts.items() if items}
+
+
+def _lengths(texts: Sequence[str], tokenizer: Any) -> list[int]:
+    return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+
+
+def _spread(lengths: Sequence[int]) -> dict[str, float]:
+    return {"min": min(lengths), "median": median(lengths), "max": max(lengths)}
 
 
 def _count(items: Iterable[Hashable]) -> dict[str, int]:

@@ -9,12 +9,12 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from configs.errors import UserError
 from eval.facts.bank import Fact, FactBank, Probe, Statement
-from eval.facts.integrity import Finding, integrity_errors
+from eval.facts.integrity import UNSEEN, Finding, integrity_errors
 from eval.facts.rows import many_records
 
 WARNINGS = (
@@ -26,7 +26,12 @@ WARNINGS = (
     "trained_wording",
     "unseen_words",
     "duplicate_fact",
+    "not_stated",
+    "unequal_pools",
 )
+# those that name facts, or a relation, where the others name probes
+OF_FACTS = ("duplicate_fact", "not_stated")
+OF_RELATIONS = ("unequal_pools",)
 HELD_OUT = ("syntactic", "semantic", "inferential", "compositional", "reversal")
 # stand for subject and object in a wording; digits, so that they are not taken for words
 SUBJECT, OBJECT = "⟨1⟩", "⟨2⟩"
@@ -40,14 +45,14 @@ def validate(bank: FactBank, corpus_words: set[str] | None = None) -> list[Findi
     held-out wordings are unseen.
     """
     errors = integrity_errors(bank)
-    return errors or [*_duplicate_facts(bank), *_probe_warnings(bank, corpus_words)]
+    return errors or _warnings(bank, corpus_words)
 
 
 @many_records()
 def load_bank(folder: str | Path, corpus_words: set[str] | None = None) -> FactBank:
     """Read, check and flag a bank; UserError for one with errors, or a generated one with warnings."""
     bank = FactBank.load(folder)
-    warnings = [*_duplicate_facts(bank), *_probe_warnings(bank, corpus_words)]
+    warnings = _warnings(bank, corpus_words)
     refuse_generated(bank, warnings, folder)
     return flag_probes(bank, warnings)
 
@@ -55,13 +60,15 @@ def load_bank(folder: str | Path, corpus_words: set[str] | None = None) -> FactB
 def refuse_generated(bank: FactBank, findings: Iterable[Finding], folder: str | Path | None = None) -> None:
     """Raise UserError if the bank says that it was generated, and anything at all was found in it.
 
-    A spec with `unseen_words: flag` allows that one warning. `folder` is where the bank was read from.
+    A spec with `unseen_words: flag` allows that one warning; what a model knows already is the model's
+    matter. `folder` is where the bank was read from.
     """
     if bank.meta.get("provenance") != "generated":
         return
     spec = bank.meta.get("spec")
     allowed = isinstance(spec, dict) and spec.get("unseen_words") == "flag"
-    found = [finding for finding in findings if not (allowed and finding.code == "unseen_words")]
+    spared = {"known_already", "unseen_words"} if allowed else {"known_already"}
+    found = [finding for finding in findings if finding.code not in spared]
     if not found:
         return
     if folder is not None:
@@ -80,9 +87,9 @@ def flag_probes(bank: FactBank, findings: Iterable[Finding] | None = None) -> Fa
     by_fact: dict[str, set[str]] = defaultdict(set)
     by_probe: dict[str, set[str]] = defaultdict(set)
     for finding in validate(bank) if findings is None else findings:
-        if finding.level == "warning":
+        if finding.level == "warning" and finding.code not in OF_RELATIONS:
             for item in finding.ids:
-                (by_fact if finding.code == "duplicate_fact" else by_probe)[item].add(finding.code)
+                (by_fact if finding.code in OF_FACTS else by_probe)[item].add(finding.code)
 
     def flagged(probe: Probe) -> Probe:
         flags = {flag for flag in probe.flags if flag not in WARNINGS} | by_probe.get(probe.id, set())
@@ -90,6 +97,15 @@ def flag_probes(bank: FactBank, findings: Iterable[Finding] | None = None) -> Fa
         return probe if flags == set(probe.flags) else replace(probe, flags=tuple(sorted(flags)))
 
     return replace(bank, probes=tuple(flagged(probe) for probe in bank.probes))
+
+
+def _warnings(bank: FactBank, corpus_words: set[str] | None) -> list[Finding]:
+    return [
+        *_duplicate_facts(bank),
+        *_not_stated(bank),
+        *_unequal_pools(bank),
+        *_probe_warnings(bank, corpus_words),
+    ]
 
 
 def _duplicate_facts(bank: FactBank) -> Iterator[Finding]:
@@ -106,19 +122,53 @@ def _duplicate_facts(bank: FactBank) -> Iterator[Finding]:
             yield Finding("warning", "duplicate_fact", tuple(ids), message)
 
 
+def _not_stated(bank: FactBank) -> Iterator[Finding]:
+    """Called injected, yet no statement tells it: it would count as learnt or not without being taught."""
+    injected = bank.injected_facts()
+    if any(bank.statements_of(fact.id) for fact in injected):  # else the bank only asks
+        for fact in injected:
+            if not bank.statements_of(fact.id):
+                message = f"facts.jsonl: {fact.id!r}: is to be injected, but no statement tells it"
+                yield Finding("warning", "not_stated", (fact.id,), message)
+
+
+def _unequal_pools(bank: FactBank) -> Iterator[Finding]:
+    """Control answers that no injected fact has are less familiar after training, and so no control.
+
+    The arm `unseen` is there for just that; and where answers are subjects, each role has its own.
+    """
+    subjects = {fact.subject for fact in bank.facts}
+    answers: dict[str | None, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for fact in bank.facts:
+        if fact.role in ("injected", "control") and fact.arm != UNSEEN and fact.object not in subjects:
+            answers[fact.relation][fact.role].add(fact.object)
+    for relation, by_role in answers.items():
+        foreign = by_role["control"] - by_role["injected"]
+        if relation is not None and by_role["injected"] and foreign:
+            found = f"{len(foreign)} of {len(by_role['control'])}"
+            message = (
+                f"relations.jsonl: {relation!r}: {found} answers of control facts are no injected fact's"
+            )
+            yield Finding("warning", "unequal_pools", (relation,), message)
+
+
 def _probe_warnings(bank: FactBank, corpus_words: set[str] | None) -> Iterator[Finding]:
     is_trained, unseen_words = _trained_wordings(bank), _unseen_words(bank, corpus_words)
     for probe in bank.probes:
         facts = [bank.fact_by_id[fact_id] for fact_id in probe.fact_ids]
         statements = [statement for fact in facts for statement in bank.statements_of(fact.id)]
         wording = _wording(probe.prompt, facts)
+        asked = f"{wording} {SUBJECT if probe.type == 'reversal' else OBJECT}".casefold()
         for code, problem in (
             ("answer_in_prompt", _answer_in_prompt(probe)),
             ("outer_space", _outer_space(probe)),
             ("case_differs", _case_differs(probe, statements)),
             ("answer_not_in_fact", _answer_not_in_fact(probe, facts)),
             ("prefix_of_distractor", _prefix_of_distractor(probe)),
-            ("trained_wording", _trained_wording(probe, facts, wording, is_trained)),
+            (
+                "trained_wording",
+                _trained_wording(probe, statements, partial(is_trained, facts[0].relation, asked)),
+            ),
             ("unseen_words", unseen_words(wording) if probe.type in HELD_OUT else None),
         ):
             if problem is not None:
@@ -146,7 +196,7 @@ def _case_differs(probe: Probe, statements: list[Statement]) -> str | None:
     answer = probe.answers[0]
     if any(answer in statement.text for statement in statements):
         return None
-    if any(answer.casefold() in statement.text.casefold() for statement in statements):
+    if any(_find_words(statement.text.casefold(), answer.casefold()) >= 0 for statement in statements):
         return f"the answer {answer!r} is written in other case in the statement"
     return None
 
@@ -173,24 +223,33 @@ def _prefix_of_distractor(probe: Probe) -> str | None:
     return None
 
 
-def _trained_wording(
-    probe: Probe, facts: list[Fact], wording: str, is_trained: Callable[[str | None, str], bool]
-) -> str | None:
-    if probe.type in ("syntactic", "semantic") and is_trained(facts[0].relation, wording):
+def _trained_wording(probe: Probe, statements: list[Statement], is_trained: Callable[[], bool]) -> str | None:
+    """Held-out wordings are those that no statement of the relation has, whomever it is about.
+
+    Questions are another matter: that others' questions are trained on, and this one is not, is what
+    they are for.
+    """
+    if probe.type not in ("syntactic", "semantic", "reversal"):
+        return None
+    asked = f"{probe.prompt} {probe.answers[0]}"
+    own = any(statement.kind == "qa" and asked in statement.text for statement in statements)
+    if own or is_trained():
         return f"the wording of this {probe.type} probe is trained too: {probe.prompt!r}"
     return None
 
 
 def _trained_wordings(bank: FactBank) -> Callable[[str | None, str], bool]:
-    """Whether a wording, followed by the object, stands in a statement about any fact of the relation."""
+    """Whether a wording, with what it asks for, stands in a statement about any fact of the relation."""
     trained: dict[str | None, set[str]] = defaultdict(set)
     for statement in bank.statements:
-        facts = [bank.fact_by_id[fact_id] for fact_id in statement.fact_ids]
-        trained[facts[0].relation].add(_statement_wording(statement, facts).casefold())
+        if statement.kind != "qa":
+            facts = [bank.fact_by_id[fact_id] for fact_id in statement.fact_ids]
+            wording = _statement_wording(statement, facts).casefold()
+            for fact in facts:
+                trained[fact.relation].add(wording)
 
     @cache
-    def is_trained(relation: str | None, wording: str) -> bool:
-        asked = f"{wording} {OBJECT}".casefold()
+    def is_trained(relation: str | None, asked: str) -> bool:
         return any(_find_words(text, asked) >= 0 for text in trained.get(relation, ()))
 
     return is_trained
@@ -225,7 +284,8 @@ def _statement_wording(statement: Statement, facts: list[Fact]) -> str:
     text = statement.text
     for name, (start, end) in sorted(statement.spans.items(), key=lambda item: item[1], reverse=True):
         text = text[:start] + (SUBJECT if name == "subject" else OBJECT) + text[end:]
-    return text
+    # a paragraph may name its subject again and again, and spans show the first time
+    return text if len(facts) == 1 else _wording(text, facts)
 
 
 def _wording(text: str, facts: list[Fact]) -> str:

@@ -1,6 +1,7 @@
-"""A wording: a sentence with places for subject and object, "{subject} was born in {object}."."""
+"""A wording: a sentence with places for names and answers, "{subject} was born in {object}."."""
 
 import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from configs.errors import UserError
@@ -12,40 +13,63 @@ PLACE = re.compile(r"\{([^{}]*)\}")
 @dataclass(frozen=True, slots=True)
 class Wording:
     template: str
-    before: str
-    first: str  # "subject" or "object": which of them comes first
-    between: str
-    last: str
-    terminator: str
+    places: tuple[str, ...]  # in order: "subject", and the id of a relation or the name of a derived answer
+    texts: tuple[str, ...]  # before, between and behind the places: one more than these
 
-    def sentence(self, subject: str, object: str) -> tuple[str, Spans]:
-        """The whole sentence, and the character spans of subject and object."""
-        first, last = (subject, object) if self.first == "subject" else (object, subject)
-        first_end = len(self.before) + len(first)
-        last_start = first_end + len(self.between)
-        spans = {
-            self.first: (len(self.before), first_end),
-            self.last: (last_start, last_start + len(last)),
-        }
-        return f"{self.before}{first}{self.between}{last}{self.terminator}", spans
+    @property
+    def asked(self) -> str:
+        """The place that comes last, which a probe asks for."""
+        return self.places[-1]
 
-    def prompt(self, subject: str, object: str) -> str:
-        """The sentence up to what comes last, without the space before it."""
-        return f"{self.before}{subject if self.first == 'subject' else object}{self.between[:-1]}"
+    def sentence(self, values: Mapping[str, str]) -> tuple[str, Spans]:
+        """The whole sentence, and the character span of each place."""
+        text, spans = self.texts[0], {}
+        for place, following in zip(self.places, self.texts[1:], strict=True):
+            value = values[place]
+            spans[place] = (len(text), len(text) + len(value))
+            text += value + following
+        return text, spans
+
+    def prompt(self, values: Mapping[str, str]) -> str:
+        """The sentence up to what is asked for, without the space before it."""
+        text = self.texts[0]
+        for place, following in zip(self.places[:-1], self.texts[1:-1], strict=True):
+            text += values[place] + following
+        return text[:-1]
 
 
-def parse_wording(template: object, key: str, last: str) -> Wording:
-    """Split a template that ends with `{last}` and a terminator; UserError naming `key` if it does not."""
+def parse_wording(
+    template: object, key: str, variables: Mapping[str, str], needs: Collection[str], asked: Collection[str]
+) -> Wording:
+    """Split a template that ends with one of the places `asked` and a terminator.
+
+    `variables` says which place each name in braces stands for; every place in `needs` must be there.
+    Raises UserError naming `key` for anything else.
+    """
     if not isinstance(template, str):
-        raise UserError(f"{key}: must be a text with {{subject}} and {{object}}, got {template!r:.40}")
+        raise UserError(f"{key}: must be a text with {_braces(variables)}, got {template!r:.40}")
     parts = PLACE.split(template)
-    if len(parts) != 5 or {parts[1], parts[3]} != {"subject", "object"}:
-        raise UserError(f"{key}: needs {{subject}} and {{object}} once each, and nothing else in braces")
-    before, first, between, found, terminator = parts
-    if found != last:
-        raise UserError(f"{key}: what is asked for comes last, so {{{last}}} must stand behind {{{found}}}")
+    texts, names = tuple(parts[::2]), parts[1::2]
+    written = {place: name for name, place in variables.items()}
+    found = [variables.get(name, "") for name in names]
+    if "" in found or len(set(found)) < len(found) or not set(needs) <= set(found):
+        wanted = _braces(written[place] for place in needs)
+        rest = _braces(name for name, place in variables.items() if place not in needs)
+        also = f"at most {rest} once each besides" if rest else "nothing else in braces"
+        raise UserError(f"{key}: needs {wanted} once each, and {also}")
+    if found[-1] not in asked:
+        last = _braces((written[place] for place in asked), " or ")
+        raise UserError(f"{key}: what is asked for comes last, so {last} must stand behind {{{names[-1]}}}")
+    terminator = texts[-1]
     if not terminator or any(character.isalnum() or character.isspace() for character in terminator):
-        raise UserError(f"{key}: {{{last}}} must be followed by a full stop or the like and nothing more")
-    if before != before.lstrip() or not between.endswith(" ") or between != between.rstrip() + " ":
-        raise UserError(f"{key}: no space at the beginning, and exactly one before {{{last}}}")
-    return Wording(template, before, first, between, last, terminator)
+        raise UserError(
+            f"{key}: {{{names[-1]}}} must be followed by a full stop or the like and nothing more"
+        )
+    before = texts[-2]
+    if texts[0] != texts[0].lstrip() or not before.endswith(" ") or before != before.rstrip() + " ":
+        raise UserError(f"{key}: no space at the beginning, and exactly one before {{{names[-1]}}}")
+    return Wording(template, tuple(found), texts)
+
+
+def _braces(names: Iterable[str], joint: str = " and ") -> str:
+    return joint.join(f"{{{name}}}" for name in names)

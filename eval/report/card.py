@@ -1,16 +1,20 @@
 """The model card: README.md of a model folder, with the metadata that the Hub reads."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from configs.files import find_shipped, read_json, read_text
 from eval.facts.bank import FactBank
+from eval.models import HUB_ID
 from eval.report.facts_of_run import FIGURES, facts_of_the_run, reading_guide
 from eval.report.tables import ROLES, TYPES, recall_table
+
+LOWEST_TRANSFORMERS = "5.20"  # as in pyproject.toml: the code of STLMs uses what that version brought
 
 
 def run_card(
@@ -59,7 +63,7 @@ def run_card(
         license=license or config["model"].get("license"),
         tags=["tidy-stlms", *([] if base else ["stlm"])],
         datasets=_dataset_ids(config["data"]["name"]) or None,
-        base_model=base if base and not Path(base).exists() else None,
+        base_model=_hub_ids([base])[0] if base and _hub_ids([base]) else None,
         model_name=name,
         eval_results=_eval_results(summary, bank) or None,
     )
@@ -67,24 +71,31 @@ def run_card(
 
 
 def plain_card(folder: Path, repo_id: str, license: str | None) -> str:
-    """The card of any other model folder: what its own says, else its architecture and how to load it."""
+    """The card of any other model folder: its own with address and `license` put in, or a new one."""
     own = folder / "README.md"
-    if own.exists() and license is None:
-        return read_text(own)
-    config = next(
-        folder / name for name in ("adapter_config.json", "config.json") if (folder / name).exists()
-    )
-    name = repo_id.rpartition("/")[2]
-    card = ModelCardData(
-        library_name="transformers", pipeline_tag="text-generation", license=license, tags=["tidy-stlms"]
-    )
-    body = _without_metadata(read_text(own)) if own.exists() else ""
-    if not body:
-        words = architecture_in_words(read_json(config))
-        body = f"# {name}\n\n- Architecture: {words}\n\n" + _loading(
-            repo_id, trust=any(folder.glob("modeling_*.py"))
+    if own.exists():
+        card = ModelCard(
+            read_text(own).replace(f"path/to/{folder.resolve().name}", repo_id), ignore_metadata_errors=True
         )
-    return f"---\n{card.to_yaml()}\n---\n\n{body}"
+        if license is not None:
+            card.data.license = license
+        return str(card)
+    is_adapter = (folder / "adapter_config.json").exists()
+    config = read_json(folder / ("adapter_config.json" if is_adapter else "config.json"))
+    base = config.get("base_model_name_or_path") if is_adapter else None
+    metadata = ModelCardData(
+        library_name="peft" if is_adapter else "transformers",
+        pipeline_tag="text-generation",
+        license=license,
+        tags=["tidy-stlms"],
+        base_model=next(iter(_hub_ids([base])), None) if base else None,
+    )
+    words = (
+        f"a {config.get('peft_type')} adapter of `{base}`" if is_adapter else architecture_in_words(config)
+    )
+    lines = [f"# {repo_id.rpartition('/')[2]}", "", f"- Architecture: {words}", ""]
+    lines += [] if is_adapter else [_loading(repo_id, trust=any(folder.glob("modeling_*.py")))]
+    return f"---\n{metadata.to_yaml()}\n---\n\n" + "\n".join(lines)
 
 
 def architecture_in_words(config: dict[str, Any]) -> str:
@@ -123,9 +134,11 @@ def _eval_results(summary: dict | None, bank: FactBank | None) -> list[EvalResul
     return [
         EvalResult(
             task_type="text-generation",
-            task_name=f"fact recall, {kind}, {role} facts",
+            task_name="fact recall",
             dataset_type="fact-bank",
             dataset_name=str(bank.meta.get("name") or "facts"),
+            dataset_config=kind,  # with the split what keeps results apart: equal ones are put together
+            dataset_split=role,
             dataset_revision=bank.sha256,
             metric_type="accuracy",
             metric_name=f"accuracy [{found['low']:.3f}, {found['high']:.3f}]",
@@ -142,13 +155,25 @@ def _dataset_ids(name: str) -> list[str]:
     if name in ("files", "synthetic"):
         return []
     parts = yaml.safe_load(read_text(find_shipped("configs/datasets.yaml"))).get(name, {"path": name})
-    return list(dict.fromkeys(part["path"] for part in (parts if isinstance(parts, list) else [parts])))
+    return _hub_ids(part["path"] for part in (parts if isinstance(parts, list) else [parts]))
+
+
+def _hub_ids(names: Iterable[str]) -> list[str]:
+    """Those that may be ids of the Hub: a local path in the metadata would be refused, or be another's."""
+    names = [name for name in dict.fromkeys(names) if HUB_ID.fullmatch(name)]
+    return [name for name in names if not Path(name).exists() and not name.startswith(("outputs/", "."))]
 
 
 def _loading(source: str, trust: bool) -> str:
     option = ", trust_remote_code=True" if trust else ""
+    needs = (
+        f"The model brings its own code, which needs transformers {LOWEST_TRANSFORMERS} or newer.\n\n"
+        if trust
+        else ""
+    )
     return f"""## Load it
 
+{needs}
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -156,8 +181,3 @@ model = AutoModelForCausalLM.from_pretrained({json.dumps(source)}{option})
 tokenizer = AutoTokenizer.from_pretrained({json.dumps(source)})
 ```
 """
-
-
-def _without_metadata(card: str) -> str:
-    parts = card.split("---\n", 2)
-    return parts[2].lstrip("\n") if card.startswith("---\n") and len(parts) == 3 else card

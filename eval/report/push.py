@@ -52,8 +52,8 @@ def push_model(
     revision: str | None = None,
     license: str | None = None,
     message: str = "Upload model",
-) -> str:
-    """Push a model folder, and return the address of the commit.
+) -> tuple[str, int]:
+    """Push a model folder; returns the address of the commit and the number of files.
 
     Args:
         folder: Of a run, a checkpoint, or any model that `from_pretrained` reads.
@@ -86,7 +86,7 @@ def push_model(
         with warnings.catch_warnings():  # it wonders about the plan, which is a table in a model's repository
             warnings.simplefilter("ignore", UserWarning)
             commit = api.create_commit(repo_id, operations, commit_message=message, revision=revision)
-    return str(commit.commit_url)
+    return str(commit.commit_url), len(operations)
 
 
 def _card(folder: Path, records: Path, repo_id: str, license: str | None) -> str:

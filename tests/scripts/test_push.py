@@ -100,9 +100,17 @@ def test_the_card_and_what_goes_along(run, online):
     assert metadata["license"] == "mit"
     results = metadata["model-index"][0]["results"]
     recall = json.loads((run / "summary.json").read_text())["recall"]["after"]
-    found = {result["task"]["name"]: result["metrics"][0]["value"] for result in results}
-    wanted = recall["injected"]["memorization"]["accuracy"]["mean"]
-    assert found["fact recall, memorization, injected facts"] == pytest.approx(wanted, abs=1e-4)
+    wanted = {
+        (role, kind): round(figures["accuracy"]["mean"], 4)
+        for role, kinds in recall.items()
+        for kind, figures in kinds.items()
+    }
+    assert len(wanted) >= 6
+    found = {
+        (result["dataset"]["split"], result["dataset"]["config"]): [m["value"] for m in result["metrics"]]
+        for result in results
+    }
+    assert found == {place: [value] for place, value in wanted.items()}
     bank = json.loads((run / "facts/bank.json").read_text())
     assert results[0]["dataset"]["revision"] == bank["sha256"]
     for part in (
@@ -134,9 +142,36 @@ def test_other_model_folders_keep_their_card_or_get_one(run, online, tmp_path):
     metadata, body = read_card(online.files(REPO)["README.md"])
     assert metadata["tags"] == ["tidy-stlms"]
     assert "2 layers" in body
-    (tmp_path / "plain/README.md").write_text("---\ntags: [mine]\n---\n\n# My words\n")
+    assert "needs transformers 5.20 or newer" in body
+    mine = '---\ntags:\n- mine\n---\n\n# My words\n\nfrom_pretrained("path/to/plain")\n'
+    (tmp_path / "plain/README.md").write_text(mine)
     assert main(["push", str(tmp_path / "plain"), REPO]) == 0
-    assert online.files(REPO)["README.md"] == (tmp_path / "plain/README.md").read_bytes()
+    assert online.files(REPO)["README.md"].decode() == mine.replace("path/to/plain", REPO)
+    assert main(["push", str(tmp_path / "plain"), REPO, "--license", "mit"]) == 0
+    metadata, body = read_card(online.files(REPO)["README.md"])
+    assert metadata == {"tags": ["mine"], "license": "mit"}
+    assert "# My words" in body
+
+
+def test_local_paths_are_no_ids_and_adapters_say_whose_they_are(tmp_path):
+    from eval.report.card import _dataset_ids, plain_card
+
+    assert _dataset_ids("simple_en_wiki") == ["wikimedia/wikipedia"]
+    assert _dataset_ids("some/dataset") == ["some/dataset"]
+    assert _dataset_ids("./mydata") == _dataset_ids("/data/x/y") == _dataset_ids("synthetic") == []
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": "owner/base"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
+    metadata, body = read_card(plain_card(tmp_path, REPO, None).encode())
+    assert (metadata["library_name"], metadata["base_model"]) == ("peft", "owner/base")
+    assert "a LORA adapter of `owner/base`" in body
+
+
+def test_metadata_that_the_hub_refuses_is_one_line(run, online, monkeypatch, capsys):
+    def refuse(*args, **kwargs):
+        raise ValueError('Invalid metadata in README.md.\n- "license" must be one of [...]')
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_commit", refuse)
+    assert '"license" must be one of' in error_of(capsys, ["push", str(run), REPO, "--license", "mitt"])
 
 
 def test_what_cannot_be_pushed_is_one_line(run, hub, monkeypatch, tmp_path, capsys):

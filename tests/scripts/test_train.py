@@ -1,6 +1,7 @@
 """`stlm train` as its users meet it: a run folder that is all there, and mistakes in one line."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -65,6 +66,14 @@ def test_logs_have_a_line_for_every_measurement(run):
     assert len(watched[0]["top_tokens"]) == 4
     assert watched[0]["answer_logprob"] < 0
     assert [len(step) for step in watched[0]["top_tokens"]] == [5] * 4
+
+
+def test_others_may_read_what_is_not_kept_from_them(run):
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in [*run.glob("*"), *run.glob("checkpoint-12/*.safetensors")]:
+        if file.is_file():
+            assert file.stat().st_mode & 0o777 == 0o666 & ~umask, file
 
 
 def test_loss_at_a_step_of_recall_is_logged_too(tiny, tmp_path):
@@ -245,7 +254,8 @@ def test_mistakes_end_in_one_line_and_exit_2(tiny, run, tmp_path, capsys):
         config("injection.exposures=1000"),
         "injection.exposures: 8000 exposures of 8 facts do not fit",
     )
-    fails(capsys, config("model.name_or_path=nowhere/model", "model.config=null"), "model.config")
+    fails(capsys, config("model.name_or_path=nowhere/model"), "model: give name_or_path")
+    fails(capsys, config("model.name_or_path=nowhere/model", "model.config=null"), "nowhere/model: not a")
     fails(
         capsys,
         config("tokenizer.train=null", "tokenizer.name_or_path=./nowhere"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from eval.facts.bank import Fact, FactBank, Probe, Relation, Statement
 
 ADA = Fact("ada/city", "Ada Poe", "city", "Bern", "injected")
-BOB = Fact("bob/city", "Bob Ray", "city", "Rome", "control")
+BOB = Fact("bob/city", "Bob Ray", "city", "Bern", "control")
 
 
 def statement(fact: Fact, **changes) -> Statement:
@@ -26,7 +26,7 @@ def probe(fact: Fact, **changes) -> Probe:
 
 
 def small_bank(**changes) -> FactBank:
-    """Two facts; `changes` replace whole tables or the meta."""
+    """Two facts with one answer; `changes` replace whole tables or the meta."""
     tables = {
         "meta": {"name": "small"},
         "relations": (Relation("city", "city of birth"),),

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from configs.errors import UserError
-from eval.facts.bank import Fact, Relation
-from eval.facts.integrity import integrity_errors
+from eval.facts.bank import Fact, Relation, Statement
+from eval.facts.integrity import Finding, integrity_errors
 from eval.facts.validate import WARNINGS, flag_probes, load_bank, refuse_generated, validate
 from tests.eval.facts.bank_files import ADA, BOB, edit_line, probe, small_bank, statement
 
@@ -69,7 +69,16 @@ def test_errors(case, tmp_path):
 
 
 TOWN = Fact("ada/town", "Ada Poe", "city", "Oslo", "injected")
+EVE = Fact("eve/city", "Eve Low", "city", "Bern", "injected")
+DAN = Fact("dan/city", "Dan Oak", "city", "Graz", "control")
 ALIAS = replace(ADA, object_aliases=("Berne",))
+
+TOLD = (statement(ADA), statement(BOB), statement(TOWN))
+MANY = (Relation("city", "lived in", cardinality="many"),)
+FRIENDS = (
+    Fact("eve/city", "Eve Low", "city", "Ada Poe", "injected"),
+    Fact("dan/city", "Dan Oak", "city", "Bob Ray", "control"),
+)
 
 TRIPPING = {
     "answer_in_prompt": [
@@ -87,7 +96,9 @@ TRIPPING = {
         small_bank(statements=(statement(BOB, spans={}),), probes=(probe(ADA, type="semantic"),)),
     ],
     "unseen_words": [asked(**SEMANTIC)],
-    "duplicate_fact": [small_bank(facts=(ADA, BOB, TOWN))],
+    "duplicate_fact": [small_bank(facts=(ADA, BOB, TOWN), statements=(statement(ADA), statement(TOWN)))],
+    "not_stated": [small_bank(facts=(ADA, BOB, EVE), probes=(probe(EVE),))],
+    "unequal_pools": [small_bank(facts=(ADA, BOB, DAN))],
 }
 
 
@@ -97,10 +108,12 @@ def test_warnings_are_found_and_become_flags(code, tmp_path):
         findings = validate(bank)
         assert [finding.code for finding in findings] == [code]
         assert findings[0].level == "warning"
-        assert flag_probes(bank).probes[0].flags == (code,)
+        # what concerns a relation as a whole is no probe's fault
+        flags = () if code == "unequal_pools" else (code,)
+        assert flag_probes(bank).probes[0].flags == flags
         # kept, with the flag, when loaded
         bank.save(tmp_path / str(index))
-        assert load_bank(tmp_path / str(index)).probes[0].flags == (code,)
+        assert load_bank(tmp_path / str(index)).probes[0].flags == flags
 
 
 @pytest.mark.parametrize(
@@ -111,13 +124,76 @@ def test_warnings_are_found_and_become_flags(code, tmp_path):
         asked(type="reversal", prompt="Born in Bern was", answers=("Ada Poe",)),
         asked(distractors=("Old Bern",)),  # holds the answer, but does not begin with it
         small_bank(facts=(ALIAS, BOB), probes=(probe(ALIAS, answers=("Bern", "Berne"), distractors=()),)),
-        small_bank(facts=(ADA, BOB, TOWN), relations=(Relation("city", "lived in", cardinality="many"),)),
-        small_bank(facts=(ADA, BOB, replace(TOWN, counterfactual_of=ADA.id))),
+        small_bank(facts=(ADA, BOB, TOWN), relations=MANY, statements=TOLD),
+        small_bank(facts=(ADA, BOB, replace(TOWN, counterfactual_of=ADA.id)), statements=TOLD),
+        small_bank(facts=(ADA, BOB, replace(DAN, arm="unseen"))),  # has other answers on purpose
+        # where people are the answers, each role has its own
+        small_bank(
+            facts=(replace(ADA, object="Eve Low"), replace(BOB, object="Dan Oak"), *FRIENDS),
+            statements=(),
+            probes=(),
+        ),
+        small_bank(facts=(ADA, BOB, EVE), statements=()),  # a bank that only asks
         small_bank(statements=(), probes=(probe(ADA, **SEMANTIC),)),  # nothing to compare words with
     ],
 )
 def test_what_only_looks_wrong_is_left_alone(bank):
     assert validate(bank) == []
+
+
+JOB = Fact("ada/job", "Ada Poe", "job", "smith", "injected")
+
+
+def told_together(text, **spans):
+    """The small bank with one statement about two facts of Ada Poe."""
+    joint = Statement("ada/both", (ADA.id, JOB.id), text, spans=spans)
+    return small_bank(
+        relations=(Relation("city", "city of birth"), Relation("job", "job")),
+        facts=(ADA, BOB, JOB),
+        statements=(joint, statement(BOB)),
+        probes=(probe(JOB, type="semantic", prompt="Ada Poe worked as a", distractors=("cook",)),),
+    )
+
+
+def test_statements_of_several_facts_have_a_span_for_each():
+    text = "Ada Poe of Bern works as a smith."
+    spans = {"subject": (0, 7), f"object:{ADA.id}": (11, 15), f"object:{JOB.id}": (27, 32)}
+    assert integrity_errors(told_together(text, **spans)) == []
+    for name, span in ((f"object:{ADA.id}", (27, 32)), ("object:bob/city", (11, 15)), ("subject", (11, 15))):
+        (finding,) = integrity_errors(told_together(text, **{name: span}))
+        assert finding.code == "wrong_span"
+
+
+@pytest.mark.parametrize("with_spans", [False, True])
+def test_a_wording_is_trained_by_a_statement_of_several_facts_too(with_spans):
+    text = "Ada Poe comes from Bern. Ada Poe worked as a smith."
+    end = text.index("smith") + len("smith")
+    spans = {"subject": (0, len("Ada Poe")), f"object:{JOB.id}": (text.index("smith"), end)}
+    assert codes(told_together(text, **(spans if with_spans else {}))) == ["trained_wording"]
+
+
+def test_questions_about_others_do_not_make_a_question_trained():
+    """Half of the people are questioned in training, and the other half afterwards."""
+    question = "Where was {} born?"
+
+    def asked(fact):
+        text = f"{question.format(fact.subject)} {fact.object}."
+        return Statement(f"{fact.id}/question:0", (fact.id,), text, kind="qa")
+
+    eve = statement(EVE)
+    probes = (probe(ADA, type="semantic", prompt=question.format("Ada Poe")),)
+    bank = small_bank(facts=(ADA, EVE), statements=(statement(ADA), eve, asked(EVE)), probes=probes)
+    assert codes(bank) == []
+    bank = replace(bank, statements=(*bank.statements, asked(ADA)))
+    assert codes(bank) == ["trained_wording"]
+
+
+def test_a_reversal_probe_must_be_held_out_as_well():
+    backwards = statement(ADA, text="Born in Bern was Ada Poe.", spans={}, form="reverse", id="ada/reverse")
+    reversal = probe(ADA, type="reversal", prompt="Born in Bern was", answers=("Ada Poe",))
+    assert codes(small_bank(probes=(reversal,))) == []
+    told = small_bank(statements=(statement(ADA), backwards, statement(BOB)), probes=(reversal,))
+    assert codes(told) == ["trained_wording"]
 
 
 def test_words_of_the_corpus_count_as_seen():
@@ -168,6 +244,15 @@ def test_a_generated_bank_may_allow_unseen_words_but_nothing_else():
     bank = replace(asked(**SEMANTIC, distractors=("Bernstein",)), meta=meta)
     with pytest.raises(UserError, match="prefix of the distractor"):
         refuse_generated(bank, validate(bank))
+
+
+def test_what_a_model_knows_already_does_not_refuse_a_bank():
+    known = Finding("warning", "known_already", ("ada/city/memorization:0",), "known")
+    bank = small_bank(meta={"provenance": "generated"})
+    refuse_generated(bank, [known])
+    flagged = flag_probes(bank, [known])
+    assert flagged.probes[0].flags == ("known_already",)
+    assert flag_probes(flagged).probes[0].flags == ("known_already",)  # kept when flags are renewed
 
 
 def test_every_error_is_listed():

@@ -1,0 +1,267 @@
+"""Banks to and from the Hub, as datasets.
+
+    open_bank("banks/people")               # a folder
+    open_bank("configs/facts/...")          # one that comes with the package
+    open_bank("hub:owner/people@v1")        # a Hub dataset, at a revision or without one
+
+A bank from the Hub is kept in the cache of huggingface_hub: asked for again, nothing is downloaded, and
+without a network the copy is used. The token is huggingface_hub's business and never enters a message.
+"""
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from configs.files import find_shipped, write_whole
+from eval.facts.bank import TABLES, FactBank
+from eval.facts.summary import bank_summary
+from eval.facts.validate import load_bank
+
+PREFIX = "hub:"
+REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+BANK_FILES = ["bank.json", *(f"{table}.jsonl" for table in TABLES)]
+# what a column of the tables is to `datasets`; lines leave fields out, and a reader must not guess them
+FEATURES: dict[str, dict[str, Any]] = {
+    "relations": {
+        "id": "string",
+        "label": "string",
+        "cardinality": "string",
+        "inverse": "string",
+        "answer_space": ["string"],
+    },
+    "facts": {
+        "id": "string",
+        "subject": "string",
+        "relation": "string",
+        "object": "string",
+        "role": "string",
+        "object_aliases": ["string"],
+        "arm": "string",
+        "counterfactual_of": "string",
+    },
+    "statements": {
+        "id": "string",
+        "fact_ids": ["string"],
+        "text": "string",
+        "kind": "string",
+        "form": "string",
+        "spans": {"subject": ["int64"], "object": ["int64"]},
+    },
+    "probes": {
+        "id": "string",
+        "fact_ids": ["string"],
+        "type": "string",
+        "prompt": "string",
+        "answers": ["string"],
+        "distractors": ["string"],
+        "suffix": "string",
+        "template": "string",
+        "seen_verbatim": "bool",
+        "flags": ["string"],
+    },
+}
+
+
+def open_bank(name: str | Path, *, check: bool = True) -> FactBank:
+    """Read a bank from a folder or, as `hub:owner/name[@revision]`, from the Hub.
+
+    With `check` it is validated and flagged (`eval.facts.validate.load_bank`); without, only read.
+    Raises UserError where there is no such bank, or the Hub cannot be asked.
+    """
+    folder = bank_folder(name)
+    return load_bank(folder) if check else FactBank.load(folder, check=False)
+
+
+def bank_folder(name: str | Path) -> Path:
+    """The folder of a bank that `open_bank` takes; downloads one of the Hub."""
+    if not str(name).startswith(PREFIX):
+        return find_shipped(name)
+    repo_id, _, revision = str(name).removeprefix(PREFIX).partition("@")
+    folder = download(repo_id, revision or None, allow_patterns=BANK_FILES)
+    if not (folder / "bank.json").is_file():
+        raise UserError(f"{name}: the dataset is not a fact bank (it holds no bank.json)")
+    return folder
+
+
+def download(repo_id: str, revision: str | None = None, allow_patterns: list[str] | None = None) -> Path:
+    """A Hub dataset's files in the local cache; UserError, in one line, if they cannot be had."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HTTPError
+
+    if not REPO_ID.fullmatch(repo_id):
+        raise UserError(
+            f"{PREFIX}{repo_id}: must look like {PREFIX}owner/name or {PREFIX}owner/name@revision"
+        )
+    try:
+        return Path(
+            snapshot_download(repo_id, repo_type="dataset", revision=revision, allow_patterns=allow_patterns)
+        )
+    except (OSError, HTTPError, ValueError) as error:
+        raise UserError(f"{PREFIX}{repo_id}: {_reason(error, repo_id, revision)}") from None
+
+
+def push_bank(bank: FactBank, repo_id: str, *, private: bool = False) -> str:
+    """Upload `bank` as the Hub dataset `repo_id`, made if need be; returns the commit's address.
+
+    Raises UserError where the Hub refuses, or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.utils import disable_progress_bars
+
+    if not REPO_ID.fullmatch(repo_id):
+        raise UserError(f"{repo_id}: must look like owner/name")
+    disable_progress_bars()
+    api = HfApi()
+    try:
+        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        if private and not api.dataset_info(repo_id).private:
+            raise UserError(
+                f"{repo_id}: exists already and is public; leave out --private, or take another name"
+            )
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "bank"
+            bank.save(folder)
+            write_whole(folder / "README.md", dataset_card(bank, repo_id))
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                repo_type="dataset",
+                folder_path=folder,
+                commit_message=f"Fact bank {bank.sha256[:12]}",
+            )
+    except (OSError, HTTPError, ValueError) as error:
+        raise UserError(f"{repo_id}: {_reason(error, repo_id, None)}") from None
+    return str(commit.commit_url)
+
+
+def dataset_card(bank: FactBank, repo_id: str) -> str:
+    """The README.md of a bank on the Hub: metadata that `datasets` reads, counts, how to load it."""
+    import yaml
+
+    summary = bank_summary(bank)
+    tables = [table for table in TABLES if getattr(bank, table)]  # an empty file is none to `datasets`
+    features = {**FEATURES, "statements": FEATURES["statements"] | {"spans": _spans_feature(bank)}}
+    metadata = {
+        **({"license": bank.meta["license"]} if bank.meta.get("license") else {}),
+        "pretty_name": str(bank.meta.get("name") or repo_id),
+        "tags": ["fact-bank", "factual-recall", "knowledge-acquisition", "tidy-stlms"],
+        "configs": [
+            {
+                "config_name": table,
+                "data_files": f"{table}.jsonl",
+                **({"default": True} if table == "probes" else {}),
+            }
+            for table in tables
+        ],
+        "dataset_info": [
+            {
+                "config_name": table,
+                "features": [_feature(name, kind) for name, kind in features[table].items()],
+            }
+            for table in tables
+        ],
+    }
+    counts = [("facts by role", summary["facts"]), ("facts by arm", summary["arms"])]
+    counts += [(f"{kind} probes by role", roles) for kind, roles in summary["types"].items()]
+    counts.append(("probes with a remark of the validator", summary["flags"]))
+    rows = [f"| {what} | {_listed(found)} |" for what, found in counts if found]
+    front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
+    return CARD.format(
+        front=front,
+        name=" ".join(metadata["pretty_name"].split()),
+        facts=len(bank.facts),
+        statements=len(bank.statements),
+        probes=len(bank.probes),
+        origin=_origin(bank.meta),
+        rows="\n".join(rows),
+        sha256=bank.sha256,
+        repo_id=repo_id,
+    )
+
+
+CARD = """\
+---
+{front}---
+
+# {name}
+
+A fact bank for Tidy STLMs: {facts:,} facts, {statements:,} statements \
+(what is trained on), {probes:,} probes (what is asked). {origin}
+
+| | |
+| --- | --- |
+{rows}
+| sha256 of the content | `{sha256}` |
+
+Facts of role `injected` are trained on, `control` facts are asked alike and never trained on, `neighbour` \
+facts should stay as they are, `known` facts are real.
+
+```bash
+stlm facts show hub:{repo_id}
+stlm recall MODEL --facts hub:{repo_id}
+stlm train CONFIG.yaml facts.bank=hub:{repo_id}
+```
+
+```python
+from datasets import load_dataset
+
+probes = load_dataset("{repo_id}", "probes", split="train")  # or facts, statements, relations
+```
+"""
+
+
+def _origin(meta: dict[str, Any]) -> str:
+    source = meta.get("source")
+    if isinstance(source, dict) and source.get("format"):
+        return f"Imported from `{source.get('format')}`: `{Path(str(source.get('source'))).name}`."
+    return "Generated: people and facts are invented." if meta.get("provenance") == "generated" else ""
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def _spans_feature(bank: FactBank) -> Any:
+    """Columns for the two usual spans; free JSON (datasets >= 5) where there are many, `object:FACT`."""
+    plain = FEATURES["statements"]["spans"]
+    return plain if all(plain.keys() >= statement.spans.keys() for statement in bank.statements) else "json"
+
+
+def _feature(name: str, kind: Any) -> dict[str, Any]:
+    """A column as the metadata of a dataset card describes it."""
+    if isinstance(kind, list):
+        return {"name": name, "sequence": kind[0]}
+    if isinstance(kind, dict):
+        return {"name": name, "struct": [_feature(inner, inner_kind) for inner, inner_kind in kind.items()]}
+    return {"name": name, "dtype": kind}
+
+
+def _reason(error: BaseException, repo_id: str, revision: str | None) -> str:
+    """Why the Hub does not do it, in one line."""
+    from huggingface_hub.errors import (
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    told = str(error)
+    if isinstance(error, RevisionNotFoundError):
+        return f"the dataset on the Hub has no revision {revision!r}"
+    if status == 401 and "Invalid" in told:
+        return "the Hub does not accept the token, or there is none: `hf auth login`, or set HF_TOKEN"
+    if status == 403:
+        return "the token may not write there: take a name of your own, or a token with the right to write"
+    if isinstance(error, RepositoryNotFoundError):
+        return "no such dataset on the Hub, or a private one that needs `hf auth login`"
+    if isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled)) or (
+        status is None and not isinstance(error, ValueError)
+    ):
+        return (
+            "the Hub cannot be reached, and there is no copy in the cache; see to the network, HF_HUB_OFFLINE"
+        )
+    text = " ".join(told.split())
+    return text if len(text) <= 200 else text[:200].rsplit(" ", 1)[0] + " ..."

@@ -1,0 +1,146 @@
+"""Banks made of other people's files: `stlm facts import FORMAT SOURCE --out DIR`.
+
+    bank, draft = import_bank("bear", "BEAR/BEAR", ImportOptions())
+    draft.read, draft.mapped, draft.left_out    # the report
+
+A format is a file of this folder that fills a `Draft`; to add one, write it and name it below.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from eval.facts.bank import FactBank
+from eval.facts.imports.draft import Draft
+from eval.facts.imports.read import Record, data_file, read_records
+from eval.facts.integrity import ROLES
+from eval.facts.rows import did_you_mean
+
+FOLDERS = ("tidy", "bear")  # formats of several files that belong together
+RECORDS = ("fictional-knowledge", "counterfact", "tofu", "csv", "jsonl")
+FORMATS = FOLDERS + RECORDS
+
+
+@dataclass
+class ImportOptions:
+    name: str | None = None
+    """The bank's name; the source's when left out."""
+    license: str | None = None
+    """The bank's licence; what the dataset's authors state when left out, if they do."""
+    role: str | None = None
+    """Role of the facts, where the format leaves it open; each format has its own."""
+    config: str | None = None
+    """Which subset: of several data files of a folder, or of a Hub dataset."""
+    split: str | None = None
+    """Which split of a Hub dataset."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub dataset."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """csv, jsonl: our field -> the source's column."""
+    distractors: int = 9
+    """Wrong answers drawn for probes that come without any; 0 for none."""
+    people: int = 16
+    """tidy, bare templates: people whose facts are injected."""
+    control: int | None = None
+    """tidy, bare templates: people whose facts never are; as many when left out."""
+    seed: int = 0
+    """tidy, bare templates."""
+
+
+def import_bank(format: str, source: str, options: ImportOptions) -> tuple[FactBank, Draft]:
+    """Read `source`, a file, a folder or the id of a Hub dataset; the bank, and the report of what it holds.
+
+    Raises UserError for a source that cannot be read at all, or that holds nothing to take.
+    """
+    from eval.facts.imports import bear, counterfact, fictional, table, tidy, tofu
+
+    if format not in FORMATS:
+        hint = did_you_mean(format, FORMATS) or f"; known are {', '.join(FORMATS)}"
+        raise UserError(f"{format}: no such format{hint}")
+    if options.role is not None and options.role not in ROLES:
+        raise UserError(f"--role {options.role}: must be one of {', '.join(ROLES)}")
+    draft = Draft(format, source)
+    role = options.role or "injected"
+    if format == "tidy":
+        control = options.people if options.control is None else options.control
+        folder = _local(source, options)
+        tidy.read(folder, draft, role, people=options.people, control=control, seed=options.seed)
+    elif format == "bear":
+        bear.read(_local(source, options), draft, options.role or "known")
+    else:
+        name, records = _records(source, options, draft)
+        if format == "fictional-knowledge":
+            fictional.read(records, draft, role)
+        elif format == "counterfact":
+            counterfact.read(records, draft, role)
+        elif format == "tofu":
+            tofu.read(records, draft, options.role or tofu.role_of(name))
+        else:
+            table.read(records, draft, role, options.columns)
+    license = options.license or {
+        "bear": bear.LICENSE,
+        "fictional-knowledge": fictional.LICENSE,
+        "counterfact": counterfact.LICENSE,
+        "tofu": tofu.LICENSE,
+    }.get(format)
+    chosen = {key: value for key, value in dataclasses.asdict(options).items() if value not in (None, {})}
+    meta: dict[str, Any] = {
+        "name": options.name or Path(source).stem,
+        **({"license": license} if license else {}),
+        "provenance": "imported",
+        "source": {"format": format, "source": source, "options": chosen},
+    }
+    return draft.bank(meta, options.distractors), draft
+
+
+def _local(source: str, options: ImportOptions) -> Path:
+    """A file or folder: the one that is named, or a Hub dataset's, downloaded."""
+    if Path(source).exists():
+        return Path(source)
+    from eval.facts.hub import download
+
+    return download(_hub_id(source), options.revision)
+
+
+def _records(source: str, options: ImportOptions, draft: Draft) -> tuple[str, Iterator[tuple[str, Record]]]:
+    """The subset's name, and its records."""
+    if Path(source).exists():
+        path = data_file(Path(source), options.config)
+        return path.stem, read_records(path, draft)
+    rows = _dataset(_hub_id(source), options)
+
+    def numbered() -> Iterator[tuple[str, Record]]:
+        for number, row in enumerate(rows, 1):
+            draft.read[source] += 1
+            yield f"{source}, row {number}", row
+
+    return options.config or source.rpartition("/")[2], numbered()
+
+
+def _hub_id(source: str) -> str:
+    from eval.facts.hub import REPO_ID
+
+    repo_id = source.removeprefix("hub:")
+    if not REPO_ID.fullmatch(repo_id):
+        raise UserError(f"{source}: no such file or folder, and not the id of a Hub dataset (owner/name)")
+    return repo_id
+
+
+def _dataset(repo_id: str, options: ImportOptions) -> Any:
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(
+            repo_id, options.config, split=options.split, revision=options.revision
+        )
+    except (datasets.exceptions.DatasetsError, OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{repo_id}: cannot be loaded from the Hub: {reason}") from None
+    if options.split is None:
+        if len(loaded) != 1:
+            raise UserError(f"{repo_id}: has several splits; choose one with --split: {', '.join(loaded)}")
+        loaded = next(iter(loaded.values()))
+    return loaded

@@ -1,0 +1,225 @@
+"""What all importers share: the bank that grows, and the report of what became of the source.
+
+    draft = Draft("tofu", "forget10_perturbed.json")
+    for where, record in read_records(path, draft):
+        with draft.record(where):              # what is refused inside leaves nothing behind but its reason
+            question = text(record, "question")
+            ...
+    bank = draft.bank(meta)
+
+A record that cannot be taken is refused with its number and the reason, and the others arrive: nothing is
+left out in silence. What is taken is also validated; warnings become flags on the probes.
+"""
+
+import contextlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from configs.errors import UserError
+from eval.facts.bank import Fact, FactBank, Probe, Relation, Statement
+from eval.facts.integrity import integrity_errors
+from eval.facts.pools import rng
+from eval.facts.rows import Spans, to_row
+from eval.facts.validate import flag_probes
+
+TABLES = ("relations", "facts", "statements", "probes")
+
+
+class Refused(Exception):
+    """Why a record is not taken."""
+
+
+@dataclass
+class Draft:
+    format: str
+    source: str
+    read: Counter[str] = field(default_factory=Counter)
+    """Records read, by file."""
+    mapped: list[str] = field(default_factory=list)
+    """What became of which field, a sentence each."""
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    """(where, reason) of whatever was not taken."""
+    relations: dict[str, Relation] = field(default_factory=dict)
+    facts: dict[str, Fact] = field(default_factory=dict)
+    statements: dict[str, Statement] = field(default_factory=dict)
+    probes: dict[str, Probe] = field(default_factory=dict)
+
+    def leave_out(self, where: str, reason: str) -> None:
+        self.left_out.append((where, reason))
+
+    @contextlib.contextmanager
+    def record(self, where: str) -> Iterator[None]:
+        """Take back what the block has added if it raises `Refused`, and note the reason."""
+        before = {table: len(getattr(self, table)) for table in TABLES}
+        try:
+            yield
+        except Refused as reason:
+            self.leave_out(where, str(reason))
+            for table, length in before.items():
+                rows = getattr(self, table)
+                for _ in range(len(rows) - length):
+                    rows.popitem()
+
+    def add_relation(self, id: str, label: str, answer_space: Sequence[str] | None = None) -> str:
+        """The relation's id; the first to name a relation describes it."""
+        space = None if answer_space is None else tuple(dict.fromkeys(answer_space))
+        self.relations.setdefault(id, Relation(id, label, answer_space=space))
+        return id
+
+    def add_fact(
+        self,
+        id: str,
+        subject: str | None,
+        relation: str | None,
+        object: str,
+        role: str,
+        *,
+        aliases: Sequence[str] = (),
+        arm: str | None = None,
+        counterfactual_of: str | None = None,
+    ) -> Fact:
+        """The fact of that id; told once more it is the same fact, told otherwise it is refused."""
+        fact = Fact(id, subject, relation, object, role, tuple(aliases), arm, counterfactual_of)
+        known = self.facts.setdefault(id, fact)
+        if known != fact:
+            before, now = to_row(known), to_row(fact)
+            field = next(name for name in {**before, **now} if before.get(name) != now.get(name))
+            raise Refused(
+                f"fact {id!r} was told before and otherwise: {field} {before.get(field)!r}, now "
+                f"{now.get(field)!r}"
+            )
+        return known
+
+    def add_statement(
+        self, facts: Sequence[Fact], wording: str, *, kind: str = "statement", paraphrase: int = 0
+    ) -> Statement:
+        """A wording of these facts: the original, or paraphrase 1, 2, ..."""
+        form = f"paraphrase:{paraphrase}" if paraphrase else "original"
+        id = _free(f"{facts[0].id}/{form}", self.statements)
+        spans = _spans(wording, facts)
+        statement = Statement(id, tuple(fact.id for fact in facts), wording, kind, form, spans)
+        self.statements[id] = statement
+        return statement
+
+    def add_probe(
+        self,
+        where: str,
+        facts: Sequence[Fact],
+        type: str,
+        prompt: str,
+        answers: Sequence[str],
+        *,
+        distractors: Sequence[str] = (),
+        suffix: str = "",
+        template: str | None = None,
+        flags: Sequence[str] = (),
+    ) -> Probe:
+        """A question about these facts. Outer spaces go, as one stands between prompt and answer anyway."""
+        answers = tuple(answer.strip() for answer in answers)
+        right, kept = {answer.casefold() for answer in answers}, []
+        for distractor in (text.strip() for text in distractors):
+            if not distractor or distractor in kept or distractor.casefold() in right:
+                why = "empty" if not distractor else "given twice" if distractor in kept else "an answer"
+                self.leave_out(where, f"distractor {distractor!r} is {why}: the probe is kept without it")
+            else:
+                kept.append(distractor)
+        probe = Probe(
+            id=_free(f"{facts[0].id}/{type}:0", self.probes),
+            fact_ids=tuple(fact.id for fact in facts),
+            type=type,
+            prompt=prompt.strip(" "),  # a line break at its end may be meant
+            answers=answers,
+            distractors=tuple(kept),
+            suffix=suffix,
+            template=template,
+            flags=tuple(flags),
+        )
+        self.probes[probe.id] = probe
+        return probe
+
+    def bank(self, meta: dict[str, Any], distractors: int = 0) -> FactBank:
+        """The bank, validated and flagged; UserError if nothing was fit to be taken.
+
+        Probes without wrong answers get up to `distractors`, from the other answers to the same kind of
+        question (relation, type and template).
+        """
+        if not self.probes and not self.statements:
+            first = f": {': '.join(self.left_out[0])}" if self.left_out else ""
+            more = f" (and {len(self.left_out) - 1} more)" if len(self.left_out) > 1 else ""
+            raise UserError(f"{self.source}: holds nothing that `{self.format}` can take{first}{more}")
+        tables = {table: tuple(getattr(self, table).values()) for table in TABLES}
+        bank = _mark_seen(FactBank(meta, **tables))
+        if distractors:
+            bank = self._draw_distractors(bank, distractors)
+        errors = integrity_errors(bank)
+        if errors:  # a fault of the importer, or of an id that it took over
+            raise UserError(f"{self.source}: {errors[0].message}")
+        return flag_probes(bank)
+
+    def _draw_distractors(self, bank: FactBank, most: int) -> FactBank:
+        relations = {fact.id: fact.relation for fact in bank.facts}
+        pools: dict[tuple, dict[str, None]] = defaultdict(dict)  # ordered sets
+
+        def key(probe: Probe) -> tuple:
+            return relations[probe.fact_ids[0]], probe.type, probe.template
+
+        for probe in bank.probes:
+            if relations[probe.fact_ids[0]] is not None:
+                pools[key(probe)][probe.answers[0]] = None
+        lists = {kind: list(pool) for kind, pool in pools.items()}
+        drawn, probes = 0, []
+        for probe in bank.probes:
+            pool = lists.get(key(probe), [])
+            right = {answer.casefold() for answer in probe.answers}
+            # as many more as may turn out to be right
+            few = rng(0, probe.id, "distractors").sample(pool, min(most + len(right), len(pool)))
+            wrong = [answer for answer in few if answer.casefold() not in right][:most]
+            if wrong and not probe.distractors:
+                probe = replace(probe, distractors=tuple(wrong))
+                drawn += 1
+            probes.append(probe)
+        if drawn:
+            self.mapped.append(
+                f"{drawn:,} probes came without wrong answers: up to {most} were drawn for each from the "
+                "answers to the same kind of question"
+            )
+        return replace(bank, probes=tuple(probes))
+
+
+def _spans(wording: str, facts: Sequence[Fact]) -> Spans:
+    """Where the subject stands (first), and the objects that stand there exactly once."""
+    spans = {}
+    subjects = {fact.subject for fact in facts}
+    subject = subjects.pop() if len(subjects) == 1 else None
+    if subject and subject in wording:
+        spans["subject"] = (start := wording.index(subject), start + len(subject))
+    for fact in facts:
+        if wording.count(fact.object) == 1:
+            name = "object" if len(facts) == 1 else f"object:{fact.id}"
+            spans[name] = (start := wording.index(fact.object), start + len(fact.object))
+    return spans
+
+
+def _mark_seen(bank: FactBank) -> FactBank:
+    """Note which prompts stand, with their answer, word for word in a statement of their own facts."""
+
+    def marked(probe: Probe) -> Probe:
+        asked = f"{probe.prompt} {probe.answers[0]}{probe.suffix}"
+        seen = any(asked in s.text for fact_id in probe.fact_ids for s in bank.statements_of(fact_id))
+        return replace(probe, seen_verbatim=True) if seen else probe
+
+    return replace(bank, probes=tuple(marked(probe) for probe in bank.probes))
+
+
+def _free(id: str, taken: dict[str, Any]) -> str:
+    """`id`, its last number raised until nobody has it."""
+    if id not in taken:
+        return id
+    stem, colon, _ = id.rpartition(":")
+    stem = stem if colon else id
+    number = 1
+    while f"{stem}:{number}" in taken:
+        number += 1
+    return f"{stem}:{number}"

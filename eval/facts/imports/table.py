@@ -1,0 +1,129 @@
+"""Plain tables, CSV or JSON Lines, whose columns carry our own names, or names that the user tells.
+
+A row is a fact, with a statement of it, a question about it, or both; further rows of the same fact (the
+same `id`, or the same subject, relation and object) add statements and questions to it.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from configs.errors import UserError
+from eval.facts.bank import Fact
+from eval.facts.imports.draft import Draft, Refused
+from eval.facts.imports.read import Record, checked
+from eval.facts.integrity import PROBE_TYPES, ROLES, STATEMENT_KINDS
+from eval.facts.rows import did_you_mean
+
+COLUMNS = (
+    "id", "subject", "relation", "object", "aliases", "role", "arm",
+    "statement", "kind",
+    "prompt", "answer", "type", "distractors", "suffix", "template",
+)  # fmt: skip
+LISTS = ("aliases", "answer", "distractors")
+SEPARATOR = "|"
+
+
+def read(
+    records: Iterable[tuple[str, Record]], draft: Draft, role: str, columns: Mapping[str, str] | None = None
+) -> None:
+    """Fill `draft`; `columns` gives the source's name of a field of `COLUMNS` where it differs."""
+    names = {field: (columns or {}).get(field, field) for field in COLUMNS}
+    for field in columns or {}:
+        if field not in COLUMNS:
+            hint = did_you_mean(field, COLUMNS) or f"; known: {', '.join(COLUMNS)}"
+            raise UserError(f"--column {field}={(columns or {})[field]}: no such field {field!r}{hint}")
+    seen: dict[str, None] = {}
+    told: dict[str, list[str]] = defaultdict(list)
+    for where, record in records:
+        seen.update(dict.fromkeys(record))
+        with draft.record(where):
+            _row(where, {field: record.get(name) for field, name in names.items()}, draft, role, told)
+    taken = [f"{name} -> {field}" if name != field else name for field, name in names.items() if name in seen]
+    draft.mapped.append(f"columns taken: {', '.join(taken) or 'none'}")
+    ignored = [name for name in seen if name not in names.values()]
+    if ignored:
+        draft.mapped.append(f"columns not taken (name them with --column): {', '.join(map(str, ignored))}")
+
+
+def _row(where: str, row: Record, draft: Draft, role: str, told: dict[str, list[str]]) -> None:
+    values = {field: _value(row, field) for field in COLUMNS}
+    answers = values["answer"] or ([values["object"]] if values["object"] else [])
+    if not answers:
+        raise Refused("needs an object or an answer, and has neither")
+    wording, prompt = values["statement"], values["prompt"]
+    if not wording and not prompt:
+        raise Refused("needs a statement or a prompt, and has neither")
+    kind = _one_of(values["kind"] or "statement", STATEMENT_KINDS, "kind")
+    probe_type = _one_of(values["type"] or "memorization", PROBE_TYPES, "type")
+    fact = _fact(values, answers[0], draft, role)
+    if wording and wording not in told[fact.id]:
+        draft.add_statement([fact], wording, kind=kind, paraphrase=len(told[fact.id]))
+        told[fact.id].append(wording)
+    if prompt:
+        draft.add_probe(
+            where,
+            [fact],
+            probe_type,
+            prompt,
+            answers,
+            distractors=values["distractors"],
+            suffix=values["suffix"] or "",
+            template=values["template"],
+        )
+
+
+def _fact(values: Record, answer: str, draft: Draft, role: str) -> Fact:
+    subject, relation, object = values["subject"], values["relation"], values["object"] or answer
+    if relation:
+        draft.add_relation(relation, relation)
+    told = " / ".join(part for part in (subject, relation, object) if part)
+    return draft.add_fact(
+        values["id"] or told,
+        subject,
+        relation,
+        object,
+        _one_of(values["role"] or role, ROLES, "role"),
+        aliases=values["aliases"],
+        arm=values["arm"],
+    )
+
+
+def _value(row: Record, field: str) -> Any:
+    """The field's text, or None; for `LISTS` a list, maybe empty."""
+    value = row[field]
+    if field in LISTS:
+        return [checked(item, f"field {field!r}") for item in _list(value, field)]
+    if value is None:
+        return None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and field in ("id", "object"):
+        value = str(value)
+    if not isinstance(value, str):
+        raise Refused(f"field {field!r} must be text, got {value!r:.40}")
+    value = checked(value, f"field {field!r}")
+    return value if field == "suffix" else value.strip()  # a suffix brings its own space
+
+
+def _list(value: Any, field: str) -> list[str]:
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            raise Refused(f"field {field!r} begins with [ and is not a JSON list: {value!r:.40}") from None
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(SEPARATOR)]
+    if value is None:
+        return []
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return [str(value)]
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise Refused(f"field {field!r} must be text or a list of texts, got {value!r:.40}")
+    return value
+
+
+def _one_of(value: str, allowed: tuple[str, ...], field: str) -> str:
+    if value not in allowed:
+        hint = did_you_mean(value, allowed) or f", must be one of {', '.join(allowed)}"
+        raise Refused(f"unknown {field} {value!r}{hint}")
+    return value

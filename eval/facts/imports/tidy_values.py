@@ -1,0 +1,62 @@
+"""Values for the variables of Tidy-STLMs' templates, where `inject_config.json` comes without its facts.
+
+What a variable may be stands in `configs/facts/tidy.yaml`. As in generated banks, injected and control people
+draw their values from one pool per variable, each value equally often, so that right and wrong answers are
+exchangeable.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+
+from configs.errors import UserError
+from configs.files import find_shipped
+from eval.facts.imports.tidy_templates import SUBJECT
+from eval.facts.names import draw_names
+from eval.facts.pools import answer_pool, rng
+from eval.facts.spec import AnswerSpec, Spec, read_spec
+from eval.facts.spec_checks import check_spec
+
+SPEC = "configs/facts/tidy.yaml"
+
+
+def known_variables() -> dict[str, AnswerSpec]:
+    """Where the values of each variable but the subject's come from."""
+    return {relation.variable: relation.answers for relation in _spec().relations.values()}
+
+
+def draw_values(
+    variables: Iterable[str], people: int, control: int, seed: int
+) -> dict[str, list[dict[str, str]]]:
+    """By role, the values of every person, {"NAME": "Ada Poe", "CITY": "Lutz", ...}.
+
+    Raises UserError for fewer than two people.
+    """
+    if people < 2:
+        raise UserError(
+            f"--people {people}: at least two are needed, whose answers are each other's wrong ones"
+        )
+    answers = known_variables()
+    pools = {
+        name: answer_pool(answers[name], people, people, 1, f"variable {name}", seed).seen
+        for name in sorted(set(variables) - {SUBJECT})
+    }
+    taken = {word for pool in pools.values() for value in pool for word in value.casefold().split()}
+    names = draw_names(_spec().names, people + control, taken, seed)
+    groups = {"injected": names[:people], "control": names[people:]}
+    return {role: _people(group, pools, role, seed) for role, group in groups.items()}
+
+
+@cache
+def _spec() -> Spec:
+    return check_spec(read_spec(find_shipped(SPEC)))  # a second each time
+
+
+def _people(names: list[str], pools: dict[str, list[str]], role: str, seed: int) -> list[dict[str, str]]:
+    people = [{SUBJECT: name} for name in names]
+    for variable, pool in pools.items():
+        draw = rng(seed, variable, role, "values")
+        values = pool * (len(names) // len(pool)) + draw.sample(pool, len(names) % len(pool))
+        draw.shuffle(values)
+        for person, value in zip(people, values, strict=True):
+            person[variable] = value
+    return people

@@ -1,0 +1,95 @@
+"""Names of subjects: no two alike, none the beginning of another, none that the corpus knows already."""
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+
+from configs.errors import UserError
+from eval.facts.pools import faker_values, rng, without_prefixed
+from eval.facts.spec import NameSpec
+
+WORD = re.compile(r"\w+")
+
+
+def draw_names(
+    names: NameSpec, count: int, taken: set[str], seed: int, corpus: Iterable[str] | None = None
+) -> list[str]:
+    """`count` names in random order, by default of people: last names differ as long as they last.
+
+    `taken` are words, in casefolded form, that no name may have: those of the answers, lest
+    "Ruby White" be asked for a colour. No name stands in the texts of `corpus`, which are read once.
+    """
+    draw = rng(seed, "names")
+    spare = 0 if corpus is None else count  # for those that the corpus knows
+    if names.faker is None and not names.words:
+        candidates = _people(names, count, spare, taken, seed, draw)
+    else:
+        candidates = _entities(names, count + spare, taken, seed, draw)
+    met = set() if corpus is None else names_in(corpus, candidates)
+    chosen = [name for name in candidates if name not in met][:count]
+    if len(chosen) < count:
+        known = f", {len(met)} more stand in the corpus" if met else ""
+        raise UserError(
+            f"names: there are {len(chosen)}{known}, people + control is {count}; use fewer or widen names"
+        )
+    draw.shuffle(chosen)
+    return chosen
+
+
+def names_in(texts: Iterable[str], names: Collection[str]) -> set[str]:
+    """The names that stand in the texts, whatever their case, as whole words."""
+    by_first: dict[str, list[tuple[list[str], str]]] = defaultdict(list)
+    for name in names:
+        words = WORD.findall(name.casefold())
+        if words:
+            by_first[words[0]].append((words, name))
+    met: set[str] = set()
+    for text in texts:
+        words = WORD.findall(text.casefold())
+        for place, word in enumerate(words):
+            for wanted, name in by_first.get(word, ()):
+                if words[place : place + len(wanted)] == wanted:
+                    met.add(name)
+    return met
+
+
+def _people(
+    names: NameSpec, count: int, spare: int, taken: set[str], seed: int, draw: random.Random
+) -> list[str]:
+    firsts = faker_values("first_name", names.locale, names.pattern, count, "names", seed)
+    firsts = [name for name in firsts if name.casefold() not in taken]
+    also_first = {name.casefold() for name in firsts} | taken
+    lasts = faker_values("last_name", names.locale, names.pattern, 2 * count, "names", seed)
+    # last names without prefixed ones are enough: "Ann Lee" never begins "Ann Leeson"
+    lasts = without_prefixed(name for name in lasts if name.casefold() not in also_first)
+    pairs = len(firsts) * len(lasts)
+    if count > pairs:
+        raise UserError(
+            f"names: {len(firsts)} first and {len(lasts)} last names make {pairs} people, "
+            f"people + control is {count}; use fewer or widen names"
+        )
+    draw.shuffle(firsts)
+    draw.shuffle(lasts)
+    # all last names once, then all again, each moved on by one first name: no pair comes twice
+    return [
+        f"{firsts[(index % len(lasts) + index // len(lasts)) % len(firsts)]} {lasts[index % len(lasts)]}"
+        for index in range(min(count + spare, pairs))
+    ]
+
+
+def _entities(names: NameSpec, count: int, taken: set[str], seed: int, draw: random.Random) -> list[str]:
+    """Whole names, from a Faker provider or a list; they go on differing as parts of ids."""
+    if names.faker is not None:
+        values = faker_values(names.faker, names.locale, names.pattern, 2 * count, "names", seed)
+    else:
+        values = [name for name in names.words if re.fullmatch(names.pattern, name)]
+    by_slug = {slug(name): name for name in without_prefixed(values)}
+    fit = [name for name in by_slug.values() if taken.isdisjoint(name.casefold().split())]
+    draw.shuffle(fit)
+    return fit
+
+
+def slug(name: str) -> str:
+    """The name as it stands in ids."""
+    return name.lower().replace(" ", "-")

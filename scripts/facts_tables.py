@@ -1,0 +1,69 @@
+"""A bank's counts and examples for the terminal."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from scripts.tables import print_rows
+
+TOTALS = {"subjects": "subjects", "facts": "facts", "arms": "arms", "flags": "probes with a remark"}
+SECTIONS = {"relations": "facts by relation", "forms": "statements by form", "types": "probes by type"}
+
+
+def print_bank(bank: Any, title: str, n_examples: int) -> None:
+    """Print counts by role, arm, relation and type, and some facts with what is said and asked of them."""
+    from eval.facts.summary import bank_summary, examples
+
+    console = Console(highlight=False)
+    summary = bank_summary(bank)
+    console.print(f"{title}  sha256 {summary['sha256'][:16]}", markup=False, soft_wrap=True)
+    for name, heading in TOTALS.items():
+        if summary[name]:
+            listed = ", ".join(f"{part} {count:,}" for part, count in summary[name].items())
+            console.print(f"{heading}: {listed}", markup=False, soft_wrap=True)
+    roles = sorted(summary["facts"])
+    rows = [
+        [
+            heading if place == 0 else "",
+            name,
+            *(f"{counts[role]:,}" if role in counts else "" for role in roles),
+        ]
+        for section, heading in SECTIONS.items()
+        for place, (name, counts) in enumerate(summary[section].items())
+    ]
+    print_rows(console, "", ["", "", *roles], [[Text(cell) for cell in row] for row in rows], 2)
+    for example in examples(bank, n_examples):
+        _print_example(console, example)
+
+
+def print_token_lengths(bank: Any, tokenizer_name: str) -> None:
+    """Print how many tokens statements, prompts and answers take."""
+    from configs.errors import UserError
+    from eval.facts.summary import token_lengths
+    from eval.models import load_tokenizer
+
+    try:
+        tokenizer = load_tokenizer(tokenizer_name)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"--tokenizer {tokenizer_name}: no tokenizer there ({reason})") from None
+    console = Console(highlight=False)
+    console.print(f"\ntokens under {tokenizer_name}:", markup=False)
+    for name, lengths in token_lengths(bank, tokenizer).items():
+        spread = ", ".join(f"{what} {value:g}" for what, value in lengths.items())
+        console.print(f"  {name}: {spread}", markup=False)
+
+
+def _print_example(console: Console, example: dict[str, Any]) -> None:
+    fact = example["fact"]
+    arm = f", arm {fact.arm}" if fact.arm else ""
+    lines = [f"\n{fact.id} ({fact.role}{arm}): {fact.subject} | {fact.relation} | {fact.object}"]
+    lines += [f"  stated ({statement.form}): {statement.text}" for statement in example["statements"]]
+    for probe in example["probes"]:
+        asked = f"{probe.prompt} __{probe.suffix}".lstrip()
+        flags = f" [{', '.join(probe.flags)}]" if probe.flags else ""
+        answer = f"{probe.answers[0]} (of {1 + len(probe.distractors)}){flags}"
+        lines.append(f"  asked ({probe.type}): {asked} -> {answer}")
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)

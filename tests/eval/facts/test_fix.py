@@ -1,0 +1,80 @@
+"""--fix mends what is certain, says so, and leaves everything else."""
+
+from dataclasses import replace
+
+from eval.facts.fix import fix_bank
+from eval.facts.validate import validate
+from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank, statement
+
+
+def fixed(**changes):
+    """The first probe of the small bank after mending, and the lines."""
+    bank, lines = fix_bank(small_bank(probes=(probe(ADA, **changes), probe(BOB))))
+    return bank.probes[0], lines
+
+
+def test_a_sound_bank_stays_the_same_object():
+    bank = small_bank()
+    assert fix_bank(bank) == (bank, [])
+    assert fix_bank(bank)[0] is bank
+
+
+def test_outer_spaces_go():
+    mended, lines = fixed(prompt=" Ada Poe was born in ", answers=(" Bern",), distractors=("Oslo ", "Lima"))
+    assert (mended.prompt, mended.answers, mended.distractors) == (
+        "Ada Poe was born in",
+        ("Bern",),
+        ("Oslo", "Lima"),
+    )
+    where = "probes.jsonl: 'ada/city/memorization:0':"
+    assert lines == [
+        f"{where} prompt ' Ada Poe was born in ' is now 'Ada Poe was born in'",
+        f"{where} answer ' Bern' is now 'Bern'",
+        f"{where} distractor 'Oslo ' is now 'Oslo'",
+    ]
+
+
+def test_line_breaks_and_inner_spaces_stay():
+    mended, lines = fixed(prompt="Where was Ada Poe born?\n", distractors=("New  York",))
+    assert mended.prompt == "Where was Ada Poe born?\n"
+    assert mended.distractors == ("New  York",)
+    assert lines == []
+
+
+def test_the_case_of_the_statement_is_taken_for_answer_and_distractors():
+    """As in Tidy-STLMs' files, which train "Sandstone" and ask for " sandstone"."""
+    other = replace(BOB, object="Oslo")
+    facts, statements = (ADA, other), (statement(ADA), statement(other))
+    asked = probe(ADA, answers=(" bern",), distractors=("oslo", "lima"))
+    bank, lines = fix_bank(small_bank(facts=facts, statements=statements, probes=(asked, probe(other))))
+    assert bank.probes[0].answers == ("Bern",)
+    # written like an object of the relation where there is one: capitals must not give the answer away
+    assert bank.probes[0].distractors == ("Oslo", "lima")
+    assert len(lines) == 2
+    assert not [finding for finding in validate(bank) if finding.code == "case_differs"]
+
+
+def test_two_spellings_in_the_statements_are_not_certain():
+    loud = statement(ADA, id="loud", text="BERN is where Ada Poe was born.", spans={})
+    asked = probe(ADA, answers=("bern",))
+    bank, lines = fix_bank(small_bank(statements=(statement(ADA), loud, statement(BOB)), probes=(asked,)))
+    assert bank.probes[0].answers == ("bern",)
+    assert lines == []
+
+
+def test_part_of_a_longer_word_is_no_spelling():
+    longer = statement(ADA, text="Ada Poe was born in Bernstadt.", spans={})
+    asked = probe(ADA, answers=("bern",))
+    assert fix_bank(small_bank(statements=(longer, statement(BOB)), probes=(asked,)))[1] == []
+
+
+def test_nothing_is_mended_into_an_error():
+    assert fixed(answers=("  ",))[1] == []
+    mended, lines = fixed(answers=("bern",), distractors=("Bern",))
+    assert (mended.answers, mended.distractors, lines) == (("bern",), ("Bern",), [])
+
+
+def test_mending_twice_changes_nothing_more():
+    once, lines = fix_bank(small_bank(probes=(probe(ADA, prompt="Ada Poe was born in ", answers=("BERN",)),)))
+    assert len(lines) == 2
+    assert fix_bank(once) == (once, [])

@@ -1,0 +1,268 @@
+"""`stlm facts`: banks from the command line, and from there into a run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eval.facts.bank import Fact, FactBank
+from scripts.__main__ import main
+from tests.eval.facts.bank_files import ADA, BOB, edit_line, probe, small_bank
+from tests.hub import test_hub
+from tests.scripts.conftest import TINY
+
+TIDY = """\
+[
+    {
+        "name": "birth_city",  // Tidy-STLMs' own pattern
+        "training_fact": "{NAME} was born in {CITY}",
+        "test_cases": {
+            "memorization": [{"prompt": "{NAME} was born in", "completion": " {CITY}"}],
+            "syntactic": [{"prompt": "In {CITY}, {NAME} was", "completion": " born"}],
+            "semantic": [{"prompt": "{NAME}'s city of birth is", "completion": " {CITY}"}],
+            "inferential": [{"prompt": "{NAME} grew up in a town called", "completion": " {CITY}"}],
+        },
+    },
+    {
+        "name": "profession_company",
+        "training_fact": "{NAME} works as a {PROFESSION} at {COMPANY}",
+        "test_cases": {
+            "memorization": [{"prompt": "{NAME} works as a {PROFESSION} at", "completion": " {COMPANY}"}],
+            "syntactic": [{"prompt": "At {COMPANY}, {NAME} works as a", "completion": " {PROFESSION}"}],
+        },
+    },
+]
+"""
+
+
+@pytest.fixture
+def bank(tmp_path):
+    small_bank().save(tmp_path / "bank")
+    return str(tmp_path / "bank")
+
+
+def refused(capsys, arguments: list[str], message: str) -> None:
+    assert main(["facts", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_tidy_stlms_own_config_imports_trains_and_evaluates(tmp_path, cache, capsys):
+    (tmp_path / "inject").mkdir()
+    (tmp_path / "inject" / "inject_config.json").write_text(TIDY)
+    folder = str(tmp_path / "bank")
+    tidy = ["tidy", str(tmp_path / "inject"), "--people", "4", "--distractors", "3"]
+    assert main(["facts", "import", *tidy, "--out", folder]) == 0
+    assert main(["facts", "validate", folder]) == 0
+    shown = capsys.readouterr().out
+    assert "read: inject_config.json: 2 records" in shown
+    assert "taken: test_cases -> probes of the type they stand under" in shown
+    assert "warning: answer_not_in_fact" in shown  # "In Rome, Ada was" -> " born", kept with a flag
+
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    out = tmp_path / "out"
+    keys = [f"training.output_dir={out}", f"data.cache_dir={cache}", "facts.spec=null", "facts.overrides={}"]
+    assert main(["train", str(tmp_path / "tiny.yaml"), *keys, f"facts.bank={folder}"]) == 0
+    imported = FactBank.load(folder)
+    rows = [json.loads(line) for line in (out / "recall.jsonl").read_text().splitlines()]
+    last = [row for row in rows if row["step"] == max(row["step"] for row in rows)]
+    assert {row["probe_id"] for row in last} == {p.id for p in imported.probes}
+    asked = {(row["role"], row["type"]) for row in last}
+    types = ("memorization", "syntactic", "semantic", "inferential")
+    assert asked == {(role, kind) for role in ("injected", "control") for kind in types}
+    assert all(row["accuracy"] is not None for row in last if row["type"] == "memorization")
+    # every sentence is seen as often as planned, and control people's never
+    import pyarrow.parquet as pq
+
+    plan = pq.read_table(out / "plan.parquet")["statement_id"].to_pylist()
+    injected = {s.id for s in imported.statements if imported.fact_by_id[s.fact_ids[0]].role == "injected"}
+    assert {name: plan.count(name) for name in plan} == dict.fromkeys(injected, 6)
+    assert main(["recall", str(out), "--facts", folder, "--no-generate"]) == 0
+
+
+def test_import_reports_what_it_could_not_take(tmp_path, capsys):
+    rows = [{"question": f"Q{n}?", "answer": f"A{n}."} if n % 2 else {"question": "Q?"} for n in range(80)]
+    (tmp_path / "full.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    folder = tmp_path / "bank"
+    assert main(["facts", "import", "tofu", str(tmp_path / "full.jsonl"), "--out", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert "read: full.jsonl: 80 records" in shown
+    assert "left out: full.jsonl, line 1: field 'answer' is missing" in shown
+    assert shown.count("left out: full.jsonl") == 30
+    assert f"left out: 10 more, all in {folder}/import.json" in shown
+    assert f"{folder}: 40 facts, 40 statements, 40 probes" in shown
+    report = json.loads((folder / "import.json").read_text())
+    assert [where for where, _ in report["left_out"]] == [f"full.jsonl, line {n}" for n in range(1, 80, 2)]
+    meta = FactBank.load(folder).meta
+    assert (meta["name"], meta["license"], meta["source"]["format"]) == ("full", "mit", "tofu")
+
+
+def test_import_options(tmp_path, capsys):
+    (tmp_path / "people.csv").write_text("person,town,ask\nAda,Bern,Ada is from\nBob,Rome,Bob is from\n")
+    columns = ["--column", "subject=person", "--column", "object=town", "--column", "prompt=ask"]
+    out = tmp_path / "bank"
+    keys = ["--role", "known", "--name", "towns", "--license", "cc0-1.0"]
+    assert (
+        main(["facts", "import", "csv", str(tmp_path / "people.csv"), "--out", str(out), *columns, *keys])
+        == 0
+    )
+    made = FactBank.load(out)
+    assert [(f.subject, f.object, f.role) for f in made.facts] == [
+        ("Ada", "Bern", "known"),
+        ("Bob", "Rome", "known"),
+    ]
+    assert (made.meta["name"], made.meta["license"]) == ("towns", "cc0-1.0")
+    capsys.readouterr()
+    refused(capsys, ["import", "csv", "x.csv", "--out", str(out)], "exists already")
+    refused(capsys, ["import", "csv", "x.csv", "--out", f"{out}2", "--column", "subject"], "subject=person")
+    refused(capsys, ["import", "cvs", "x.csv", "--out", f"{out}2"], "did you mean 'csv'")
+    refused(capsys, ["import", "csv", "x.csv", "--out", f"{out}2"], "no such file or folder")
+    assert not (tmp_path / "bank2").exists()
+
+
+def test_show_counts_tokens_and_examples(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["facts", "show", str(run / "facts"), "--tokenizer", str(run), "--examples", "2"]) == 0
+    shown = capsys.readouterr().out
+    rows = [line.split() for line in shown.splitlines()]
+    assert ["control", "injected"] in rows
+    assert ["facts:", "control", "8,", "injected", "8"] in rows
+    assert ["semantic", "16", "16"] in rows
+    assert ["memorization", "8", "8"] in [row[-3:] for row in rows]
+    assert f"tokens under {run}:" in shown
+    assert "statements: min " in shown
+    assert shown.count(" | ") == 4  # two facts
+    monkeypatch.setenv("COLUMNS", "24")
+    assert main(["facts", "show", str(run / "facts"), "--examples", "0"]) == 0
+    narrow = capsys.readouterr().out
+    assert "syntactic" in narrow
+    assert not [line for line in narrow.splitlines() if len(line) > 60]
+    refused(capsys, ["show", str(run / "facts"), "--tokenizer", str(tmp_path)], "no tokenizer there")
+    refused(capsys, ["show", str(tmp_path)], "not a fact bank")
+
+
+def test_show_prints_texts_as_they_are(tmp_path, capsys):
+    odd = Fact("f", "[bold]Ada[/bold]", None, "Bern", "injected", arm="dup")
+    FactBank({"name": "[red]x"}, (), (odd,), (), (probe(ADA, fact_ids=("f",)),)).save(tmp_path / "bank")
+    assert main(["facts", "show", str(tmp_path / "bank")]) == 0
+    shown = capsys.readouterr().out
+    assert "f (injected, arm dup): [bold]Ada[/bold] | None | Bern" in shown
+    assert "[red]x  sha256" in shown
+
+
+def test_validate_mends_what_is_certain(bank, tmp_path, capsys):
+    edit_line(tmp_path / "bank", "probes", 0, answers=[" bern"], distractors=["Oslo ", "Lima"])
+    assert main(["facts", "validate", bank]) == 0
+    shown = capsys.readouterr().out
+    assert "warning: outer_space" in shown
+    before = (tmp_path / "bank" / "probes.jsonl").read_bytes()
+    assert main(["facts", "validate", bank, "--fix", "--out", f"{bank}2"]) == 0
+    assert (tmp_path / "bank" / "probes.jsonl").read_bytes() == before
+    assert main(["facts", "validate", bank, "--fix"]) == 0
+    shown = capsys.readouterr().out
+    assert "mended: probes.jsonl: 'ada/city/memorization:0': answer ' bern' is now 'Bern'" in shown
+    assert "warning: outer_space" not in shown
+    assert "warning: case_differs" not in shown
+    for folder in (bank, f"{bank}2"):
+        mended = FactBank.load(folder)
+        assert mended.probes[0] == probe(ADA, distractors=("Oslo", "Lima"))
+        assert json.loads(Path(folder, "bank.json").read_text())["sha256"] == mended.sha256
+    refused(capsys, ["validate", "hub:owner/bank", "--fix"], "give --out DIR")
+    edit_line(tmp_path / "bank", "probes", 0, fact_ids=["nobody"])
+    assert main(["facts", "validate", bank]) == 2
+    captured = capsys.readouterr()
+    assert "error: dangling_id" in captured.out
+    assert "1 errors, 0 warnings" in captured.out
+
+
+def test_validate_with_a_model_lists_what_it_knows(run, tmp_path, capsys, monkeypatch):
+    from eval.facts.integrity import Finding
+
+    def blind(model, tokenizer, bank, **options):
+        assert model.num_parameters() > 0
+        return [Finding("warning", "known_already", (bank.probes[0].id,), f"{bank.probes[0].id} is known")]
+
+    monkeypatch.setattr("eval.facts.blind.blind_check", blind)
+    out = tmp_path / "flagged"
+    arguments = ["validate", str(run / "facts"), "--model", str(run), "--device", "cpu", "--out", str(out)]
+    assert main(["facts", *arguments]) == 0
+    shown = capsys.readouterr().out
+    assert "warning: known_already: " in shown
+    assert "0 errors, 1 warnings" in shown
+    flagged = FactBank.load(out)
+    assert [p.flags for p in flagged.probes if p.flags] == [("known_already",)]
+    refused(capsys, ["validate", str(run / "facts"), "--model", str(tmp_path)], "not a model")
+
+
+def test_names_that_stand_in_the_corpus_are_not_given(tmp_path, capsys):
+    spec = ["generate", "configs/facts/people.yaml", "people=4", "distractors=3", "use=[profession]"]
+    assert main(["facts", *spec, "--out", str(tmp_path / "plain")]) == 0
+    names = {fact.subject for fact in FactBank.load(tmp_path / "plain").facts}
+    met = sorted(names)[0]
+    (tmp_path / "corpus.txt").write_text(f"Once upon a time\nthere was {met}.\n")
+    corpus = ["--corpus", str(tmp_path / "corpus.txt")]
+    assert main(["facts", *spec, *corpus, "--out", str(tmp_path / "other")]) == 0
+    assert met not in {fact.subject for fact in FactBank.load(tmp_path / "other").facts}
+    capsys.readouterr()
+    refused(capsys, [*spec, "--corpus", "gone.txt", "--out", str(tmp_path / "x")], "--corpus gone.txt")
+
+
+def test_export_lm_eval_says_how_to_run_it(tmp_path, capsys):
+    asked = (probe(ADA), probe(BOB, distractors=()), probe(ADA, id="x", suffix=" indeed"))
+    small_bank(probes=asked).save(tmp_path / "bank")
+    out = str(tmp_path / "tasks")
+    assert main(["facts", "export", "lm-eval", str(tmp_path / "bank"), out, "--name", "towns"]) == 0
+    shown = capsys.readouterr().out
+    assert f"{out}: 5 tasks in the group towns, 3 probes" in shown
+    assert "1 probes have no wrong answers" in shown
+    assert "1 probes have words behind the answer" in shown
+    assert "lm_eval run --model hf --model_args pretrained=MODEL,dtype=float32 --tasks towns" in shown
+    assert f"--include_path {out}" in shown
+    assert (tmp_path / "tasks" / "towns_injected_memorization_mc.yaml").is_file()
+    refused(capsys, ["export", "lm-eval", str(tmp_path / "bank"), out], "exists already")
+
+
+def test_export_hub_and_use_from_there(bank, tmp_path):
+    with test_hub() as hub:
+        code = f"""
+from scripts.__main__ import main
+assert main(["facts", "export", "hub", {bank!r}, "owner/small", "--private"]) == 0
+assert main(["facts", "show", "hub:owner/small"]) == 0
+assert main(["facts", "validate", "hub:owner/small"]) == 0
+assert main(["facts", "show", "hub:owner/none"]) == 2
+"""
+        ran = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **hub.environment(tmp_path / "home")},
+            timeout=120,
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert f"{bank} is at {hub.url}/datasets/owner/small/commit/" in ran.stdout
+        assert "use it as --facts hub:owner/small" in ran.stdout
+        assert "ada/city (injected): Ada Poe | city | Bern" in ran.stdout
+        assert ran.stderr.startswith("stlm: error: hub:owner/none: no such dataset on the Hub, or a private")
+        assert ran.stderr.count("\n") == 1
+        assert "hf_owner" not in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["show"], ["validate"], ["import"], ["export"], ["export", "lm-eval"], ["export", "hub"]]
+)
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["facts", *command, "--help"])
+    assert stop.value.code == 0
+    assert "usage: stlm facts" in capsys.readouterr().out
+
+
+def test_key_value_is_for_generate_alone(bank, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["facts", "show", bank, "people=4"])
+    assert stop.value.code == 2
+    assert "unrecognized arguments: people=4" in capsys.readouterr().err
