@@ -4,6 +4,7 @@ Every value of the source is accounted for by its dotted key: carried over, carr
 left behind with the reason. Nothing in the source is resolved: `${...}` is refused.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from configs.errors import UserError
 from configs.files import read_text
 from configs.tidy_account import SO_HERE, Account, TidyConversion, leaves
+from configs.tidy_evaluation import carry_benchmarks, carry_prompts
 
 CORPORA = Path(__file__).parent / "datasets.yaml"
 # Where Tidy-STLMs says something that is no choice here: the values that say the same.
@@ -24,13 +26,13 @@ SETTLED: dict[str, tuple[Any, ...]] = {
     "trainer.dataloader_processor.name": ("standard",),
     "trainer.dataloader.name": ("normal", "standard", "inject", "insert"),
     "trainer.optimizer.decay_lr": (True,),
-    "general.device": ("cuda",),
 }
 # Sections were renamed between its versions.
 INJECT = (
     ("trainer.inject", "injection", "inject", "injected"),
     ("trainer.insert", "insertion", "insert", "inserted"),
 )
+STEPS = "trainer.training.max_iters"
 LEFT_BEHIND = {
     "checkpoint": "convert it by `stlm convert tidy`, and give the folder as model.name_or_path instead of "
     "model.config; the optimizer's state stays behind",
@@ -49,7 +51,8 @@ LEFT_BEHIND = {
 def read_tidy_config(path: str | Path) -> dict[str, Any]:
     """A full config of Tidy-STLMs as plain values.
 
-    Raises UserError for a file that is missing, no YAML, no full config, or that holds an interpolation.
+    Raises UserError for a file that is missing, no YAML, no full config, or that holds an interpolation or a
+    number that is not finite.
     """
     try:
         loaded = OmegaConf.create(read_text(path))
@@ -61,9 +64,14 @@ def read_tidy_config(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: no full config of Tidy-STLMs, such as those in configs/full_configs; no `model:`"
         )
+    for section in ("trainer", "general"):
+        if not isinstance(config.get(section) or {}, dict):
+            raise UserError(f"{path}: {section}: must be a section of keys")
     for key, value in leaves(config):
         if "${" in f"{key} {value}":
             raise UserError(f"{path}: {key}={value}: interpolations are not resolved; write the value itself")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{path}: {key}={value}: must be a finite number")
     return config
 
 
@@ -79,7 +87,7 @@ def convert_tidy_config(
             that has one possible value.
         where: The file, for messages.
 
-    Raises UserError for a value of the wrong type.
+    Raises UserError for a value of the wrong type, and where neither max_iters nor max_epochs is positive.
     """
     source = Account(config, where)
     _model(source, model_fields, model_keys)
@@ -88,15 +96,15 @@ def convert_tidy_config(
     _training(source)
     _optimizer(source)
     _injection(source)
-    _prompts(source)
+    carry_prompts(source)
+    carry_benchmarks(source, source.number(STEPS))
     _general(source)
     for key, wanted in SETTLED.items():
         source.settle(key, *wanted)
     for key, reason in LEFT_BEHIND.items():
         source.leave(key, reason)
     for key in list(source.left):
-        benchmark = key.startswith("trainer.eval[") or key.startswith("trainer.eval.")
-        source.leave(key, "benchmarks are no part of this config" if benchmark else "unknown here")
+        source.leave(key, "unknown here")
     return source.result
 
 
@@ -128,22 +136,28 @@ def _dropout(source: Account) -> None:
     kind = source.get(f"{section}.dropout_type")
     if kind == "constant":
         note = "here on what a feed-forward adds, too (model.config.resid_dropout)"
-        probability = float(source.number(f"{section}.dropout_p"))
+        key = f"{section}.dropout_p"
+        if key not in source.left:
+            key = f"{section}.dropout"  # in older configs
+        probability = float(source.number(key))
         source.same(f"{section}.dropout_type")
         for name in ("embd_dropout", "attention_dropout"):
             source.put(f"model.config.{name}", probability)
-        source.carry(f"{section}.dropout_p", "model.config.resid_dropout", probability, note=note)
+        source.carry(key, "model.config.resid_dropout", probability, note=note)
     elif kind in ("linear", "triangle"):
         source.carry(f"{section}.dropout_type", "dropout.schedule")
         places = {
             "linear": ("start_dropout_p", "end_dropout_p", "start_iter", "end_iter"),
             "triangle": ("dropout_trough", "dropout_peak", "", "num_iterations"),
         }[kind]
+        steps = source.number(STEPS)
         for name, ours in zip(places, ("start", "end", "begin", "until"), strict=True):
             one = name.endswith(("iter", "iterations")) and source.get(f"{section}.{name}") == 1
+            different = "step 0 here, one earlier" if one else None
+            if name == "num_iterations" and not 0 < steps <= source.number(f"{section}.{name}"):
+                different = "the triangles go on behind it there; here dropout stays at dropout.start"
             # up to 1 it would be a share of all steps
-            source.carry(f"{section}.{name}", f"dropout.{ours}", *((0,) if one else ()),
-                         note="step 0 here, one earlier" if one else None)  # fmt: skip
+            source.carry(f"{section}.{name}", f"dropout.{ours}", *((0,) if one else ()), note=different)
         source.carry(f"{section}.num_cycles", "dropout.cycles")
     for key in [key for key in source.left if key.startswith(f"{section}.")]:
         source.leave(key, f"no part of a {kind} schedule here")
@@ -171,14 +185,14 @@ def _training(source: Account) -> None:
     batch = source.number(f"{section}.batch_size", 8)
     source.carry(f"{section}.batch_size", "training.per_device_train_batch_size")
     source.carry(f"{section}.gradient_accumulation_steps", "training.gradient_accumulation_steps")
-    steps, epochs = source.number(f"{section}.max_iters", -1), source.number(f"{section}.max_epochs", -1)
+    steps, epochs = source.number(STEPS, -1), source.number(f"{section}.max_epochs", -1)
     if steps > 0:
-        source.carry(f"{section}.max_iters", "training.max_steps", int(steps))
+        source.carry(STEPS, "training.max_steps", int(steps))
         source.leave(f"{section}.max_epochs", "max_iters goes first")
     elif epochs > 0:
-        source.leave(f"{section}.max_iters", "max_epochs goes first")
+        source.leave(STEPS, "max_epochs goes first")
         source.carry(f"{section}.max_epochs", "training.num_train_epochs", float(epochs))
-    elif {f"{section}.max_iters", f"{section}.max_epochs"} & source.left.keys():
+    else:
         raise UserError(f"{source.where}: {section}: max_iters or max_epochs must be positive")
     _warmup(source, int(steps))
     if (rows := int(source.number(f"{section}.eval_iters") * batch)) > 0:
@@ -236,7 +250,8 @@ def _warmup(source: Account, steps: int) -> None:
         note = "taken as steps, though Tidy-STLMs multiplies by max_iters"
         source.carry(warmup, "training.warmup_steps", int(value), note=note)
     if source.number(decay, 1) in (1, steps):
-        source.same(decay)
+        note = "the cosine is as long as the run there, and cut off by warm-up before it has reached min_lr"
+        source.same(decay, note=note if value else None)
     source.leave(decay, "the learning rate falls until the last step")
 
 
@@ -260,8 +275,7 @@ def _optimizer(source: Account) -> None:
         source.carry(f"{section}.min_lr", "training.lr_scheduler_kwargs", share)
     source.leave("trainer.lr_scheduler.name", "see training.lr_scheduler_type for what there is")
     if source.get(f"{section}.name") == "adamW":
-        source.same(f"{section}.name")
-        source.result.changed[f"{section}.name"] = "vectors and biases are not decayed here"
+        source.same(f"{section}.name", note="vectors and biases are not decayed here")
     source.settle(f"{section}.name", "nanoGPTadamW", "adamW")
 
 
@@ -297,7 +311,7 @@ def _facts(source: Account, section: str, verb: str, participle: str) -> None:
 def _exposures(source: Account, number: str, share: str) -> None:
     count, epochs = source.number(number), source.number("trainer.training.max_epochs")
     if count > 0:
-        passes = epochs if source.number("trainer.training.max_iters") <= 0 and epochs > 0 else None
+        passes = epochs if source.number(STEPS) <= 0 and epochs > 0 else None
         note = "of a statement in every pass over the corpus there; of a fact in the whole run here"
         source.put("injection.span", "pass" if passes else "run")
         source.carry(number, "injection.exposures", max(1, int(count * (passes or 1))), note=note)
@@ -309,21 +323,6 @@ def _exposures(source: Account, number: str, share: str) -> None:
     source.leave(share, "must be positive")
 
 
-def _prompts(source: Account) -> None:
-    prompts: list[dict[str, str]] = []
-    index, section = 0, "trainer.prompt.input_prompts"
-    while isinstance(sentence := source.get(f"{section}[{index}].sentence"), str):
-        prompts.append({"sentence": sentence})
-        source.same(f"{section}[{index}].sentence", "evaluation.prompts")
-        if (answer := source.get(f"{section}[{index}].answer")) is not None:
-            prompts[-1]["answer"] = str(answer)
-            source.same(f"{section}[{index}].answer", "evaluation.prompts")
-        index += 1
-    if prompts:
-        source.put("evaluation.prompts", prompts)
-    source.carry("trainer.prompt.generator.max_new_tokens", "evaluation.max_new_tokens")
-
-
 def _general(source: Account) -> None:
     wandb = source.get("general.logging.wandb_log")
     source.carry("general.logging.wandb_log", "training.report_to", "wandb" if wandb else "none")
@@ -331,3 +330,9 @@ def _general(source: Account) -> None:
     source.carry("general.seed", "training.seed")
     if source.get("general.device") == "cpu":
         source.carry("general.device", "training.use_cpu", True)
+    elif source.get("general.device") == "cuda":
+        note = "it computes in bfloat16 there, or float16; here in float32 unless training.bf16 is true"
+        source.same("general.device", note=note)
+    source.leave(
+        "general.device", "only cuda or cpu is so here; `CUDA_VISIBLE_DEVICES` chooses one of several"
+    )

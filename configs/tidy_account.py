@@ -29,12 +29,9 @@ class TidyConversion:
         lines = [f"Converted by `stlm convert tidy-config` from {source} of Tidy-STLMs."]
         for title, notes in (("Different here:", self.changed), ("Not carried over:", self.left_behind)):
             if notes:
-                # a key may hold anything, line breaks too
-                lines += [
-                    "",
-                    title,
-                    *(f"  {' '.join(key.split())}: {reason}" for key, reason in notes.items()),
-                ]
+                # a key may hold anything, line breaks too, and a reason may quote a value
+                found = (" ".join(f"{key}: {reason}".split()) for key, reason in notes.items())
+                lines += ["", title, *(f"  {line}" for line in found)]
         head = "\n".join(f"# {line}".rstrip() for line in lines)
         return f"{head}\n\n{yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True, width=100)}"
 
@@ -74,11 +71,13 @@ class Account:
         if note:
             self.result.changed[key] = note
 
-    def same(self, key: str, why: str = SO_HERE) -> None:
+    def same(self, key: str, why: str = SO_HERE, note: str | None = None) -> None:
         """Account for `key` as saying what is so here in any case."""
         if key in self.left:
             del self.left[key]
             self.result.carried[key] = why
+            if note:
+                self.result.changed[key] = note
 
     def leave(self, key: str, reason: str) -> None:
         if key in self.left:

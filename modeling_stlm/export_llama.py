@@ -11,7 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from configs.errors import UserError
-from configs.files import whole_folder, write_whole
+from configs.files import read_json, whole_folder, write_json, write_whole
 
 from .configuration_stlm import STLMConfig
 
@@ -66,6 +66,7 @@ def export_llama(model: Any, tokenizer: PreTrainedTokenizerBase | None, out: str
             llama.save_pretrained(folder)
             if tokenizer is not None:
                 tokenizer.save_pretrained(folder)
+            _add_older_spellings(folder)
             write_whole(folder / "README.md", _card(out.name, llama.num_parameters()))
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror or error})") from None
@@ -105,6 +106,24 @@ def to_llama_config(config: STLMConfig) -> LlamaConfig:
         return LlamaConfig(**fields)
     except StrictDataclassError as error:
         raise UserError(f"Llama cannot have these sizes: {' '.join(str(error.__cause__).split())}") from None
+
+
+def _add_older_spellings(folder: Path) -> None:
+    """Write what transformers 4, and engines that follow it, look for where transformers 5 has other keys."""
+    config = read_json(folder / "config.json")
+    scaling = dict(config["rope_parameters"])
+    config["rope_theta"] = scaling.pop("rope_theta")
+    if scaling["rope_type"] != "default":
+        config["rope_scaling"] = scaling
+    write_json(folder / "config.json", config)
+    path = folder / "tokenizer_config.json"
+    if path.is_file():
+        tokenizer = read_json(path)
+        if tokenizer["tokenizer_class"] == "TokenizersBackend":
+            tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
+        if isinstance(tokenizer.get("extra_special_tokens"), list):
+            tokenizer["additional_special_tokens"] = tokenizer.pop("extra_special_tokens")
+        write_json(path, tokenizer)
 
 
 def _warnings(config: STLMConfig) -> list[str]:

@@ -121,7 +121,7 @@ def checked_config(fields: dict[str, Any], where: str) -> STLMConfig:
 def dropout_fields(dropout_scheduler: Any) -> dict[str, float]:
     """The dropouts of STLMConfig for a `trainer.dropout_scheduler` that keeps one probability; else none."""
     section = dropout_scheduler if isinstance(dropout_scheduler, dict) else {}
-    probability = section.get("dropout_p")
+    probability = section.get("dropout_p", section.get("dropout"))  # the second in older configs
     if section.get("dropout_type") != "constant" or not isinstance(probability, int | float):
         return {}
     return dict.fromkeys(("embd_dropout", "attention_dropout", "resid_dropout"), float(probability))

@@ -2,10 +2,12 @@
 
 Such a file is a pickle, and a pickle may name any function of any module to be called on loading. It is
 read by torch's restricted unpickler (`weights_only=True`) with an explicit list of classes: those that a
-config of OmegaConf is made of. Whatever else a file names is refused by that name.
+config of OmegaConf is made of, and the state of numpy's random generator, which older checkpoints hold.
+Whatever else a file names is refused by that name.
 """
 
 import collections
+import errno
 import re
 import typing
 import warnings
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from configs.errors import UserError
@@ -21,6 +24,7 @@ from configs.errors import UserError
 WRAPPERS = ("_orig_mod.", "module.")
 # The count of steps in Tidy-STLMs, and in Super Tiny Language Models.
 STEP_KEYS = ("iteration", "iter_num")
+CUT_OFF = "is cut off or damaged; copy it again"
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ def read_tidy_checkpoint(path: str | Path) -> TidyCheckpoint:
     """Read a `.pt` file of Tidy-STLMs.
 
     Raises UserError, in one line that names the file, for one that is missing, cut off or no checkpoint, that
-    holds a class outside the list (named, and never run), or whose config holds an interpolation.
+    holds a class outside the list (named, and never run), or whose config holds an interpolation or anything
+    but plain values.
     """
     content = _load(Path(path))
     if not isinstance(content, dict) or not {"model", "config"} <= content.keys():
@@ -47,34 +52,40 @@ def read_tidy_checkpoint(path: str | Path) -> TidyCheckpoint:
     config = _plain(content["config"], path)
     if not isinstance(config, dict):
         raise UserError(f"{path}: its config is no mapping of sections such as `model`")
-    refuse_interpolations(config, str(path))
+    _check_plain(config, str(path))
     steps = (content[key] for key in STEP_KEYS if isinstance(content.get(key), int))
     return TidyCheckpoint(_weights(content["model"], path), config, next(steps, None))
 
 
-def refuse_interpolations(config: Any, where: str, key: str = "config") -> None:
-    """Raise UserError for the first `${...}` in plain values: resolved, it could read secrets."""
+def _check_plain(config: Any, where: str, key: str = "config") -> None:
+    """Raise UserError for the first `${...}`, which resolved could read secrets, and for arrays and such."""
     if isinstance(config, dict):
         for name, value in config.items():
-            refuse_interpolations(name, where, f"{key}.{name}")
-            refuse_interpolations(value, where, f"{key}.{name}")
+            _check_plain(name, where, f"{key}.{name}")
+            _check_plain(value, where, f"{key}.{name}")
     elif isinstance(config, list):
         for index, value in enumerate(config):
-            refuse_interpolations(value, where, f"{key}[{index}]")
+            _check_plain(value, where, f"{key}[{index}]")
     elif isinstance(config, str) and "${" in config:
         raise UserError(
             f"{where}: {key}: {config!r} is an interpolation, which is not resolved; write the value"
         )
+    elif not isinstance(config, str | int | float | None):
+        raise UserError(f"{where}: {key}: holds {type(config).__name__}, no plain value")
 
 
 def _allowed() -> list[Any]:
-    """All that a DictConfig of plain values is pickled from, under OmegaConf 2.3 and 2.4."""
+    """All that a DictConfig of plain values is pickled from, under OmegaConf 2.3 and 2.4, and
+    `numpy.random.get_state()`, under numpy 1 and 2."""
     from omegaconf import DictConfig, ListConfig
     from omegaconf.base import ContainerMetadata, Metadata
     from omegaconf.nodes import AnyNode
 
     containers = [DictConfig, ListConfig, ContainerMetadata, Metadata, AnyNode]
-    return [*containers, typing.Any, collections.defaultdict, dict, list, int]
+    rebuild = np.empty(0).__reduce__()[0]  # numpy 1 and 2 name it after different modules
+    functions = [(rebuild, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
+    arrays = [*functions, np.ndarray, np.dtype, type(np.dtype(np.uint32))]
+    return [*containers, *arrays, typing.Any, collections.defaultdict, dict, list, int]
 
 
 def _load(path: Path) -> Any:
@@ -85,6 +96,8 @@ def _load(path: Path) -> Any:
         with torch.serialization.safe_globals(_allowed()), warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
+        if error.errno == errno.EINVAL:  # torch sought a place that the file has not
+            raise UserError(f"{path}: {CUT_OFF}") from None
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:  # an edge: bytes that anybody may have written can fail in any way
         raise UserError(f"{path}: {_reason(error)}") from None
@@ -99,7 +112,7 @@ def _reason(error: Exception) -> str:
             "refused and not run"
         )
     if "central directory" in text or "unexpected EOF" in text or isinstance(error, EOFError):
-        return "is cut off or damaged; copy it again"
+        return CUT_OFF
     return "cannot be read as a checkpoint written by torch.save"
 
 

@@ -14,8 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from configs.errors import UserError
 from configs.files import read_text
 
-from .tokenization_stlm import END_OF_TEXT, PAD
-from .tokenization_stlm import _byte_alphabet as byte_alphabet
+from .tokenization_stlm import END_OF_TEXT, PAD, byte_alphabet
 
 
 def read_tidy_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:

@@ -65,7 +65,10 @@ def _convert_config(source: str, out: Path) -> None:
         except UserError as error:
             reason = str(error).removeprefix(f"{trial}: ")
             raise UserError(f"{source}: gives no valid config: {reason}") from None
-    write_whole(out, text)
+    try:
+        write_whole(out, text)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from None
     print(f"{out}: {len(converted.carried)} keys of {source} carried over")
     for title, notes in (("different here", converted.changed), ("not carried over", converted.left_behind)):
         if notes:

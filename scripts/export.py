@@ -1,7 +1,10 @@
 """`stlm export llama`: a model for engines that know nothing of STLMs."""
 
 import sys
+from pathlib import Path
+from typing import Any
 
+from configs.errors import UserError
 from scripts.cli import parser, quiet_loading, run
 
 EPILOG = """\
@@ -22,14 +25,58 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _export_llama(name: str, out: str, dtype: str) -> None:
-    from eval.models import load_model
+    from eval.models import check_model_path, choose_device, choose_dtype, load_weights
     from modeling_stlm.export_llama import export_llama
 
     quiet_loading()
-    model, tokenizer = load_model(name, device="cpu", dtype=dtype)
-    for warning in export_llama(model, tokenizer, out):
+    number_type = choose_dtype(dtype, choose_device("cpu"))
+    check_model_path(name)
+    _check_early(name, Path(out))
+    model = load_weights(name, number_type)
+    tokenizer = _load_tokenizer(name, model)
+    warnings = export_llama(model, tokenizer, out)
+    if tokenizer is None:
+        warnings.append(f"{name} has no tokenizer: {out} is without one")
+    for warning in warnings:
         print(f"stlm: warning: {warning}", file=sys.stderr)
     print(f"{out}: written as LlamaForCausalLM")
+
+
+def _check_early(name: str, out: Path) -> None:
+    """UserError for what stands in the way, before weights are loaded, which may take minutes."""
+    from transformers import AutoConfig
+
+    from modeling_stlm.export_llama import to_llama_config
+
+    if out.exists():
+        raise UserError(f"{out}: exists already; take another folder")
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError, KeyError):
+        return  # an adapter has none, and is checked when its base is known; loading says what else is wrong
+    to_llama_config(config)
+
+
+def _load_tokenizer(name: str, model: Any) -> Any:
+    """The model's tokenizer, or of an adapter that of its base; None where there is none.
+
+    UserError for one that is there and cannot be read.
+    """
+    from eval.models import TOKENIZER_FILES, load_tokenizer, tokenizer_folder
+
+    base = getattr(model, "active_peft_config", None)
+    places = [tokenizer_folder(name), *([base.base_model_name_or_path] if base else [])]
+    for place in places:
+        try:
+            tokenizer = load_tokenizer(place, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            if any((Path(place) / file).is_file() for file in TOKENIZER_FILES):
+                reason = " ".join(str(error).split())[:200]
+                raise UserError(f"{place}: its tokenizer cannot be loaded: {reason}") from None
+        else:
+            if len(tokenizer) > len(tokenizer.all_special_ids):  # else made of nothing by transformers
+                return tokenizer
+    return None
 
 
 if __name__ == "__main__":

@@ -132,7 +132,12 @@ def test_a_full_config_becomes_ours(tmp_path):
         {"sentence": "The capital of France is", "answer": " Paris"},
         {"sentence": "Once upon a time"},
     ]
+    assert run.evaluation.benchmarks == ["blimp", "arc_easy"]
+    assert (run.evaluation.benchmark_limit, run.evaluation.benchmark_steps) == (100, 1000)
     assert run.logging.project == "SuperTinyLanguageModels"
+    for key in ("trainer.eval[0].benchmarks", "trainer.training.lr_decay_iters", "general.device"):
+        assert key in done.changed
+    assert "bfloat16" in done.changed["general.device"]
     assert set(done.left_behind) == {
         "trainer.inject.inject_data",
         "trainer.inject.injected_prompts",
@@ -140,9 +145,6 @@ def test_a_full_config_becomes_ours(tmp_path):
         "trainer.prompt.generator.top_k",
         "trainer.prompt.generator.steps_to_log",
         "trainer.prompt.generator.seed",
-        "trainer.eval[0].benchmarks",
-        "trainer.eval[0].num_samples",
-        "trainer.eval[0].evaluator",
         "general.paths.output_dir",
         "general.paths.data_dir",
         "general.paths.checkpoint_dir",
@@ -168,6 +170,13 @@ CHANGES = [
     {"trainer__inject__injection_pct": 0.1, "trainer__inject__num_injections": 0},
     {"trainer__inject__perform_injection": False, "trainer__optimizer__warmup_iters": 5},
     {"trainer__eval": {"benchmarks": ["a"], "evaluator": "mcq"}},
+    {"trainer__eval": []},
+    {"trainer__eval": "blimp"},
+    {"trainer__eval": [{"benchmarks": ["arc"], "evaluator": "mcq"}, {"evaluator": "glue", "more": ["mmlu"]}]},
+    {"trainer__prompt__input_prompts": ["a", "b"]},
+    {"trainer__prompt__input_prompts": ["a", 3]},
+    {"trainer__dropout_scheduler": {"dropout_type": "constant", "dropout": 0.1}},
+    {"general__device": "cuda:1"},
     {"trainer__loss_fn__name": "mlm", "general__device": "cpu", "trainer__optimizer__name": "lion"},
     {"trainer__prompt__input_prompts": [{"answer": "no sentence"}, {"sentence": "s", "note": "n"}]},
     {"trainer__training__eval_iters": 0, "trainer__training__log_interval": 0},
@@ -234,7 +243,11 @@ def test_warmup_is_a_share_or_a_number_of_steps(tmp_path, value, expected):
 @pytest.mark.parametrize(("value", "carried"), [(1, True), (30000, True), (0.5, False), (20000, False)])
 def test_decay_that_ends_before_the_run_is_named(tmp_path, value, carried):
     done, _ = convert(tmp_path, trainer__training__lr_decay_iters=value)
-    assert ("trainer.training.lr_decay_iters" in done.carried) is carried
+    key = "trainer.training.lr_decay_iters"
+    assert (key in done.carried) is carried
+    assert (key in done.changed) is carried
+    without, _ = convert(tmp_path, trainer__training__lr_decay_iters=value, trainer__training__warmup_iters=0)
+    assert key not in without.changed  # the two cosines are one where there is no warm-up
 
 
 def test_schedules_of_the_learning_rate(tmp_path):
@@ -255,9 +268,22 @@ def test_schedules_of_dropout(tmp_path):
     assert "resid_dropout" not in run.model.config
     triangle = {"dropout_type": "triangle", "dropout_trough": 0.05, "dropout_peak": 0.2,
                 "num_iterations": 30000, "num_cycles": 4}  # fmt: skip
-    _, run = convert(tmp_path, trainer__dropout_scheduler=triangle)
+    done, run = convert(tmp_path, trainer__dropout_scheduler=triangle)
     assert (run.dropout.schedule, run.dropout.start, run.dropout.end) == ("triangle", 0.05, 0.2)
     assert (run.dropout.begin, run.dropout.until, run.dropout.cycles) == (0, 30000, 4)
+    key = "trainer.dropout_scheduler.num_iterations"
+    assert key not in done.changed
+    for change in ({"max_iters": 30001}, {"max_iters": -1, "max_epochs": 2}):
+        training = {f"trainer__training__{name}": value for name, value in change.items()}
+        done, _ = convert(tmp_path, trainer__dropout_scheduler=triangle, **training)
+        assert "go on" in done.changed[key]
+
+
+@pytest.mark.parametrize("name", ["dropout_p", "dropout"])
+def test_a_constant_dropout_has_two_names(tmp_path, name):
+    _, run = convert(tmp_path, trainer__dropout_scheduler={"dropout_type": "constant", name: 0.2})
+    names = ("embd_dropout", "attention_dropout", "resid_dropout")
+    assert [run.model.config[name] for name in names] == [0.2] * 3
 
 
 def test_its_own_tokenizer_is_trained_anew(tmp_path):
@@ -296,8 +322,10 @@ def test_a_corpus_that_is_not_known_is_asked_for(tmp_path):
 def test_a_key_cannot_break_out_of_its_comment(tmp_path):
     for break_ in ("\n", "\r", "\x85", "\u2028"):
         done, run = convert(tmp_path, **{f"x{break_}model": 1})
-        assert len(done.left_behind) == 13
+        assert len(done.left_behind) == 10
         assert run.model.config["hidden_size"] == 512
+        evaluator = {"evaluator": "mcq", "benchmarks": ["arc", f"x{break_}model: 1"]}
+        assert convert(tmp_path, trainer__eval=evaluator)[1].model.config["hidden_size"] == 512
 
 
 @pytest.mark.parametrize("value", ["${oc.env:SECRET}", ["a", "${general.seed}"], {"b": "${oc.env:SECRET}"}])
@@ -335,6 +363,27 @@ def test_a_number_that_is_none_is_named(tmp_path):
     for key in ("trainer__training__batch_size", "trainer__optimizer__lr", "trainer__inject__num_injections"):
         with pytest.raises(UserError, match=f"full.yaml: {key.replace('__', '.')}=many: must be a number"):
             convert(tmp_path, **{key: "many"})
+
+
+def test_a_run_needs_a_length(tmp_path):
+    for change in ({"max_iters": None}, {"max_iters": 0}, {"max_iters": -1, "max_epochs": 0}):
+        training = {f"trainer__training__{name}": value for name, value in change.items()}
+        with pytest.raises(UserError, match="max_iters or max_epochs must be positive"):
+            convert(tmp_path, **training)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"trainer": [1, 2]}, "trainer: must be a section"),
+        ({"general": "cuda"}, "general: must be a section"),
+        ({"trainer__optimizer__lr": float("nan")}, "trainer.optimizer.lr=nan: must be a finite number"),
+        ({"trainer__dropout_scheduler__start_dropout_p": float("inf")}, "start_dropout_p=inf"),
+    ],
+)
+def test_values_that_nothing_can_be_made_of_are_named(tmp_path, changes, part):
+    with pytest.raises(UserError, match=f"full.yaml: .*{part}|full.yaml: {part}"):
+        convert(tmp_path, **changes)
 
 
 def test_configs_that_hydra_nests_are_read(tmp_path):

@@ -106,6 +106,7 @@ def test_the_folder_is_a_whole_model(tiny, tmp_path, ids):
     assert names >= {"configuration_stlm.py", "modeling_stlm.py"}
     card = (tmp_path / "out/README.md").read_text()
     assert "`tiny.pt`, saved with iteration 1,001" in card
+    assert "Needs transformers 5.20 or newer." in card
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert f"{model.num_parameters():,} parameters" in card
     assert model.num_parameters() == sum(p.numel() for p in reference.parameters())
@@ -123,11 +124,31 @@ def test_a_plain_dict_as_config_and_wrapped_names_are_the_same_model(tiny, tmp_p
         torch.testing.assert_close(found, reference(ids), atol=1e-5, rtol=1e-5)
 
 
-def test_half_precision_weights_become_float32(tiny, tmp_path):
-    _, config, reference = tiny
-    weights = {name: tensor.bfloat16() for name, tensor in reference.state_dict().items()}
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("positions", ["rope", "sincos"])
+def test_weights_of_any_precision_become_float32(dtype, positions):
+    config = tidy_config(model__positional_encoding_type=positions)
+    weights = {name: tensor.to(dtype) for name, tensor in TidyModel(config["model"]).state_dict().items()}
     converted = convert_weights(weights, convert_config(config, "a.pt"), "a.pt")
     assert {tensor.dtype for tensor in converted.values()} == {torch.float32}
+
+
+def test_weights_that_are_not_finite_are_one_warning(tiny, tmp_path):
+    _, config, reference = tiny
+    names = ["core_model.transformer.h.1.attn.c_proj.weight", "core_model.transformer.h.2.attn.c_proj.weight"]
+    weights = {name: tensor.clone() for name, tensor in reference.state_dict().items()}
+    weights[names[0]][3, 4], weights[names[1]][0, 0] = float("nan"), float("inf")
+    checkpoint = save(tmp_path / "nan.pt", config, weights)
+    _, warning = convert_checkpoint(checkpoint, tmp_path / "out")  # the first: no tokenizer
+    assert warning.startswith(f"{names[0]} ")
+    assert "not finite" in warning
+
+
+def test_a_constant_dropout_has_two_names():
+    for name in ("dropout_p", "dropout"):
+        schedule = {"dropout_type": "constant", name: 0.2}
+        config = convert_config(tidy_config(trainer__dropout_scheduler=schedule), "a.pt")
+        assert (config.embd_dropout, config.attention_dropout, config.resid_dropout) == (0.2,) * 3
 
 
 def test_converting_leaves_the_random_state_alone(tiny, tmp_path):

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from configs.errors import UserError
 from modeling_stlm.export_llama import export_llama, to_llama_config
@@ -62,6 +62,10 @@ def test_logits_are_equal(make_model, input_ids, tmp_path, overrides):
     assert written["architectures"] == ["LlamaForCausalLM"]
     assert not {"auto_map", "norm_type", "embd_dropout"} & written.keys()
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".safetensors", ".md"}
+    # what readers of transformers 4 look for
+    rope = dict(written["rope_parameters"])
+    assert written["rope_theta"] == rope.pop("rope_theta") == model.config.rope_parameters["rope_theta"]
+    assert written.get("rope_scaling") == (rope if rope["rope_type"] == "linear" else None)
 
 
 def test_stlm_export_llama_opens_where_the_project_is_missing(make_model, tokenizer, tmp_path, capsys):
@@ -86,6 +90,8 @@ def test_stlm_export_llama_opens_where_the_project_is_missing(make_model, tokeni
     with torch.no_grad():
         torch.testing.assert_close(logits, model(ids).logits, atol=1e-5, rtol=0)
     assert json.loads((tmp_path / "out/config.json").read_text())["attention_dropout"] == 0.2
+    written = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
+    assert written["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert json.loads((tmp_path / "out/generation_config.json").read_text())["max_new_tokens"] == 7
 
 
@@ -120,6 +126,56 @@ def test_other_models_are_refused(make_model, tmp_path):
         export_llama(LlamaForCausalLM.from_pretrained(tmp_path / "llama"), None, tmp_path / "again")
     with pytest.raises(UserError, match="exists already"):
         export_llama(make_model(), None, tmp_path / "llama")
+
+
+def test_special_tokens_are_named_as_older_readers_name_them(make_model, tmp_path):
+    tokenizer = train_bpe_tokenizer(["a cat sat on a mat"] * 3, 280)
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<|x|>"]})
+    export_llama(make_model(vocab_size=len(tokenizer)), tokenizer, tmp_path / "out")
+    written = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
+    assert written["additional_special_tokens"] == ["<|x|>"]
+    assert "extra_special_tokens" not in written
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert loaded("a<|x|>")["input_ids"] == tokenizer("a<|x|>")["input_ids"]
+    assert loaded.all_special_tokens == tokenizer.all_special_tokens
+
+
+def test_stlm_export_llama_without_a_tokenizer_warns_once(make_model, tmp_path, capsys):
+    make_model().save_pretrained(tmp_path / "stlm")
+    capsys.readouterr()  # its progress bar
+    assert main(["llama", str(tmp_path / "stlm"), str(tmp_path / "out")]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("stlm: warning: ")
+    assert "has no tokenizer" in line
+    assert (tmp_path / "out/model.safetensors").exists()
+    (tmp_path / "stlm/tokenizer.json").write_text("{}")  # one that is there and broken is a mistake
+    assert main(["llama", str(tmp_path / "stlm"), str(tmp_path / "again")]) == 2
+    assert "tokenizer cannot be loaded" in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()
+
+
+def test_stlm_export_llama_says_what_stands_in_the_way_before_loading(
+    make_model, tmp_path, capsys, monkeypatch
+):
+    make_model(mlp_type="plain").save_pretrained(tmp_path / "stlm")
+    capsys.readouterr()
+    monkeypatch.setattr("eval.models.load_weights", lambda *args, **kwargs: pytest.fail("loaded"))
+    for out, part in (("out", "mlp_type: "), ("stlm", "exists already")):
+        assert main(["llama", str(tmp_path / "stlm"), str(tmp_path / out)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert part in line
+
+
+def test_stlm_export_llama_takes_an_adapters_base_and_its_tokenizer(make_model, tokenizer, tmp_path, capsys):
+    make_model(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "stlm")
+    tokenizer.save_pretrained(tmp_path / "stlm")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "stlm")
+    adapter = LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM")
+    get_peft_model(base, adapter).save_pretrained(tmp_path / "adapter")
+    capsys.readouterr()
+    assert main(["llama", str(tmp_path / "adapter"), str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().err == ""
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "out")) == len(tokenizer)
 
 
 def test_an_adapter_is_merged(make_model, input_ids, tmp_path):

@@ -1,10 +1,12 @@
 """A checkpoint is read without running anything that it holds."""
 
+import errno
 import fractions
 import os
 import pickle
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -69,6 +71,37 @@ def test_real_optimizers_may_be_inside(tmp_path):
     optimizer.step()
     save(tmp_path / "a.pt", optimizer=optimizer.state_dict(), scaler={}, model=layer.state_dict())
     assert set(read_tidy_checkpoint(tmp_path / "a.pt").weights) == {"weight", "bias"}
+
+
+@pytest.mark.parametrize("numpy_1", [False, True])
+def test_the_state_of_numpys_generator_may_be_inside(tmp_path, numpy_1):
+    content = {"model": WEIGHTS, "config": {"model": {"a": 1}}, "numpy_rng_state": np.random.get_state()}
+    torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=not numpy_1)
+    written = (tmp_path / "a.pt").read_bytes()
+    if numpy_1:  # which calls the same function by another name
+        assert b"numpy._core.multiarray\n_reconstruct\n" in written
+        written = written.replace(b"numpy._core.multiarray\n", b"numpy.core.multiarray\n")
+        (tmp_path / "a.pt").write_bytes(written)
+    assert torch.equal(read_tidy_checkpoint(tmp_path / "a.pt").weights["w"], WEIGHTS["w"])
+
+
+def test_arrays_are_neither_weights_nor_values_of_a_config(tmp_path):
+    array = np.arange(3, dtype=np.uint32)
+    assert "w: `model` is no state dict" in refusal(save(tmp_path / "a.pt", model={"w": array}))
+    config = {"trainer": {"dropout_scheduler": {"dropout_type": [array]}}}
+    message = refusal(save(tmp_path / "b.pt", config=config))
+    assert "config.trainer.dropout_scheduler.dropout_type[0]: holds ndarray" in message
+    assert "numpy" in refusal(save(tmp_path / "c.pt", extra=np.float64(1)))  # its state needs no scalars
+    refusal(save(tmp_path / "d.pt", extra=np.array([1, "a"], dtype=object)))  # nor arrays of objects
+
+
+def test_a_file_in_which_torch_cannot_seek_is_cut_off(tmp_path, monkeypatch):
+    def cut_off(*args, **kwargs):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    path = save(tmp_path / "a.pt")
+    monkeypatch.setattr(torch, "load", cut_off)
+    assert "cut off" in refusal(path)
 
 
 @pytest.mark.parametrize(

@@ -68,9 +68,17 @@ def test_a_config_is_written_and_what_is_missing_is_said(tmp_path, capsys):
     assert run.model.config["num_key_value_heads"] == 4
     assert run.model.config["position_embedding_type"] == "rotary"
     assert (run.training.max_steps, run.training.learning_rate) == (30000, 6e-4)
-    for key in ("trainer.eval[0].benchmarks", "general.paths.data_dir", "trainer.inject.inject_data"):
+    assert "  trainer.eval[0].benchmarks: " in printed.partition("different here:")[2]
+    for key in ("general.paths.data_dir", "trainer.inject.inject_data"):
         assert f"  {key}: " in printed.partition("not carried over:")[2]
     assert main(["tidy-config", str(tmp_path / "full.yaml"), str(tmp_path / "ours.yaml")]) == 2
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "full.yaml").write_text(FULL)
+    assert main(["tidy-config", str(tmp_path / "full.yaml"), str(tmp_path / "full.yaml/ours.yaml")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"stlm: error: {tmp_path / 'full.yaml/ours.yaml'}: cannot be written")
 
 
 def test_every_key_of_the_model_is_read():
