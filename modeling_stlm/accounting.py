@@ -21,13 +21,13 @@ PARTS = ("embeddings", "positions", "attention", "feed-forward", "norms", "head"
 
 # Searched in the lower-case path of the module that holds a parameter, in this order.
 NAMES = (
-    ("positions", r"wpe|(embed|emb)_?pos|pos(ition)?s?_?(embed|emb|enc)"),
+    ("positions", r"wpe|(embed|emb)_?(pos|offsets)|pos(ition)?s?_?(embed|emb|enc)"),
     ("attention", r"attn|attention"),
     ("feed-forward", r"mlp|ffn|feed_?forward|expert|\bfc\d?\b"),
 )
 
-# Linear maps that are not used once a token: here a word of several bytes passes the decoder once.
-OTHER_RHYTHM = ("stlm_byte",)
+# What `stlm_byte` makes of English: 5.1 bytes in WikiText-2, the space in front of a word among them.
+BYTES_PER_WORD = 5
 
 
 def account(model: PreTrainedModel, context_window: int | None = None) -> dict[str, Any]:
@@ -35,13 +35,15 @@ def account(model: PreTrainedModel, context_window: int | None = None) -> dict[s
 
     Returns: `parameters` (by part), `total`, `non_embedding` (without embeddings, positions and head; Kaplan
     et al. 2020, arXiv:2001.08361), `bytes` (of the weights, by dtype), `context_window` (by default the
-    model's max_position_embeddings), `training_flops_per_token`, and `cache_bytes_per_token` (by dtype).
+    model's max_position_embeddings), `training_flops_per_token`, and `cache_bytes_per_token` (by dtype). Of a
+    byte-pooled model, whose tokens are bytes, also `assumed_bytes_per_word`.
     """
     config = model.config
     parts = parameters_by_part(model)
     total = sum(parts.values())
     window = context_window or getattr(config, "max_position_embeddings", None)
     numbers = cache_numbers_per_token(config)
+    assumed = {"assumed_bytes_per_word": BYTES_PER_WORD} if _is_byte_pooled(config) else {}
     return {
         "parameters": parts,
         "total": total,
@@ -50,6 +52,7 @@ def account(model: PreTrainedModel, context_window: int | None = None) -> dict[s
         "context_window": window,
         "training_flops_per_token": training_flops_per_token(model, window) if window else None,
         "cache_bytes_per_token": _by_dtype(numbers) if numbers is not None else None,
+        **assumed,
     }
 
 
@@ -84,6 +87,9 @@ def training_flops_per_token(model: PreTrainedModel, context_window: int) -> int
     hides. Weights count as often as they are used: shared feed-forwards in each of their layers, a tied
     embedding as the output layer. Looking up embeddings, norms and activations count as nothing.
 
+    Of a byte-pooled model it is a byte's: a word of `BYTES_PER_WORD` passes the layers over words once, and
+    in those over bytes a byte attends to two chunks of `max_word_bytes`.
+
     `None` where it is not known how often a weight is used: mixtures of experts, convolutions, recurrences,
     sliding windows.
     """
@@ -93,11 +99,18 @@ def training_flops_per_token(model: PreTrainedModel, context_window: int) -> int
     if weights is None or heads is None:
         return None
     layers, query_heads, _, head_dim = heads
-    return 6 * weights + 12 * layers * query_heads * head_dim * context_window
+    attention: float = 12 * layers * query_heads * head_dim * context_window
+    if _is_byte_pooled(config):
+        byte_layers = config.num_byte_encoder_layers + config.num_byte_decoder_layers
+        over_bytes = 12 * byte_layers * config.byte_hidden_size * 2 * config.max_word_bytes
+        attention = over_bytes + attention / BYTES_PER_WORD**2  # fewer queries, and fewer keys for each
+    return round(6 * weights + attention)
 
 
 def cache_numbers_per_token(config: PreTrainedConfig) -> int | None:
     """Numbers that generation keeps for a token: a key and a value for each key/value head of each layer."""
+    if _is_byte_pooled(config):
+        return 0  # it reads the text anew at every step
     heads = _attention_shape(config)
     if heads is None:
         return None
@@ -118,11 +131,9 @@ def _part(path: str, module: nn.Module) -> str:
     return found.group(1) if found else leaf or "other"
 
 
-def _weights_per_token(model: PreTrainedModel) -> int | None:
+def _weights_per_token(model: PreTrainedModel) -> float | None:
     """The weights of all matrix products, as often as a token meets them."""
-    if model.config.model_type in OTHER_RHYTHM:
-        return None
-    known, total = set(), 0
+    known, total = set(), 0.0
     # a module that stands in several places is used in each of them
     for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, nn.Linear | Conv1D):
@@ -135,13 +146,20 @@ def _weights_per_token(model: PreTrainedModel) -> int | None:
     return total
 
 
-def _uses(name: str, config: PreTrainedConfig) -> int:
-    """How often a forward pass uses the module of that name: an STLM's shared feed-forward once a layer."""
+def _uses(name: str, config: PreTrainedConfig) -> float:
+    """How often a token uses the module of that name: an STLM's shared feed-forward once a layer."""
+    uses = 1.0
+    if _is_byte_pooled(config) and re.search(r"\b(words\.|pool_proj|context_proj)", name):
+        uses /= BYTES_PER_WORD
     found = re.search(r"\bffns\.(\d+)\.", name)
-    if config.model_type != "stlm" or found is None:
-        return 1
-    layers, groups = config.num_hidden_layers, config.num_ffn_groups
-    return sum(layer * groups // layers == int(found.group(1)) for layer in range(layers))
+    if config.model_type in ("stlm", "stlm_byte") and found is not None:
+        layers, groups = config.num_hidden_layers, config.num_ffn_groups
+        uses *= sum(layer * groups // layers == int(found.group(1)) for layer in range(layers))
+    return uses
+
+
+def _is_byte_pooled(config: PreTrainedConfig) -> bool:
+    return config.model_type == "stlm_byte"
 
 
 def _attention_shape(config: PreTrainedConfig) -> tuple[int, int, int, int] | None:
@@ -150,7 +168,7 @@ def _attention_shape(config: PreTrainedConfig) -> tuple[int, int, int, int] | No
     other_kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
     other_keys = ("sliding_window", "kv_lora_rank", "multi_query")
     odd = other_kinds or any(getattr(config, key, None) for key in other_keys)
-    if not (layers and heads) or odd or config.is_encoder_decoder or config.model_type in OTHER_RHYTHM:
+    if not (layers and heads) or odd or config.is_encoder_decoder:
         return None
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     return layers, heads, getattr(config, "num_key_value_heads", None) or heads, head_dim

@@ -5,7 +5,7 @@ This file travels to the Hub beside the weights: it may import transformers and 
 
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.modeling_rope_utils import RopeParameters
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, RopeParameters
 
 POSITIONS = ("rotary", "learned", "sinusoidal", "none")
 NORMS = ("rmsnorm", "layernorm", "none")
@@ -150,13 +150,13 @@ class STLMConfig(PreTrainedConfig):
         return plan | {f"{mlp}.up_proj": "colwise", f"{mlp}.down_proj": "rowwise"}
 
     def validate_architecture(self):
-        # One after the other: @strict would call them by alphabet, and heads before sizes could divide by 0.
-        self._check_sizes()
+        # One after the other: @strict would call them by alphabet, heads could then divide by 0.
+        self._check_numbers()
         self._check_choices()
         self._check_heads()
         self._check_positions()
 
-    def _check_sizes(self):
+    def _check_numbers(self):
         for name in (
             "vocab_size",
             "hidden_size",
@@ -177,6 +177,11 @@ class STLMConfig(PreTrainedConfig):
                 f"({self.num_hidden_layers}), and some feed-forwards would never be used: lower it, or set "
                 "it to null for one a layer"
             )
+        for name in ("rms_norm_eps", "layer_norm_eps"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: it must be above 0")
+        if not self.initializer_range >= 0:
+            raise ValueError(f"`initializer_range` is {self.initializer_range}: it must be at least 0")
 
     def _check_choices(self):
         choices = {
@@ -240,12 +245,27 @@ class STLMConfig(PreTrainedConfig):
                 f"rotary positions turn dimensions in pairs, and the width of a head is odd ({head_dim}): "
                 "set an even `head_dim`, or change `hidden_size` or `num_attention_heads`"
             )
+        rope = self.rope_parameters or {}
+        rope_type, rope_types = rope.get("rope_type", "default"), ("default", *ROPE_INIT_FUNCTIONS)
+        if rope_type not in rope_types:
+            raise ValueError(
+                f"`rope_parameters.rope_type` is {rope_type!r}: choose one of {', '.join(rope_types)}"
+            )
+        for name in ("rope_theta", "factor"):
+            value = rope.get(name, 1)
+            if not isinstance(value, int | float) or not value > 0:
+                raise ValueError(f"`rope_parameters.{name}` is {value!r}: it must be a number above 0")
         # Half of the scaled variants in transformers multiply config.head_dim as it is, None or not.
-        rope_type = (self.rope_parameters or {}).get("rope_type", "default")
         if rope_type != "default" and self.head_dim is None:
             raise ValueError(
                 f"`rope_parameters.rope_type` {rope_type!r} needs `head_dim`: set it to {head_dim}"
             )
+
+    def validate_rope(self):
+        try:
+            super().validate_rope()
+        except KeyError as error:  # for a key that is missing; @strict expects a ValueError
+            raise ValueError(str(error.args[0])) from None
 
     def validate_dropout(self):
         for name in ("embd_dropout", "attention_dropout", "resid_dropout"):

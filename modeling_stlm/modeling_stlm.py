@@ -286,7 +286,16 @@ class STLMPreTrainedModel(PreTrainedModel):
             init.normal_(module.weight, mean=0.0, std=std)
 
 
-@auto_docstring
+@auto_docstring(
+    custom_intro="""
+    The decoder without the output layer.
+
+    Packed documents. A row may hold several documents whose `position_ids` restart: without an
+    `attention_mask`, sdpa, eager and flex_attention keep each to itself. By the convention of transformers
+    any mask, one of ones too, makes a row one document. flash_attention keeps documents apart in a batch of
+    one row only, and larger batches of them are refused.
+    """
+)
 class STLMModel(STLMPreTrainedModel):
     def __init__(self, config: STLMConfig):
         super().__init__(config)
@@ -341,6 +350,8 @@ class STLMModel(STLMPreTrainedModel):
             self._refuse_beyond_table(seen_tokens + inputs_embeds.shape[1] - 1)
         else:
             self._refuse_beyond_table(position_ids)
+            if attention_mask is None:
+                self._refuse_packed_flash(position_ids, inputs_embeds.shape[0])
 
         hidden_states = self.embd_dropout(self._add_positions(inputs_embeds, position_ids))
         position_embeddings = None
@@ -380,6 +391,17 @@ class STLMModel(STLMPreTrainedModel):
             raise ValueError(
                 f"position {last} is beyond the {self.config.max_position_embeddings} learned positions of "
                 "this model (max_position_embeddings): shorten the input"
+            )
+
+    def _refuse_packed_flash(self, position_ids: torch.LongTensor, batch_size: int):
+        """Raise a ValueError where transformers' flash attention would let documents see each other."""
+        is_flash = "flash" in (self.config._attn_implementation or "")
+        if not is_flash or batch_size == 1 or torch.compiler.is_compiling():
+            return
+        if (position_ids.diff(dim=-1) != 1).any():
+            raise ValueError(
+                "flash_attention keeps packed documents apart in a batch of one row only: use "
+                "attn_implementation='sdpa', or one row at a time"
             )
 
 

@@ -21,13 +21,15 @@ these are the spaces. So a space begins a word, as it does in GPT-2's tokenizer.
 mostly says no more than that the word before is complete, which its spelling shows. Which word comes next is
 decided at its first letter, behind the space, where the STLM has read everything before.
 
-Other choices. The paper's head gives all bytes of a word at once, each without knowing the others; here a
-byte sees those before it in its word, without which it cannot be spelled. The encoder is causal within words
-too, so that its states serve the decoder as well. The vector of a word is the state of its last byte rather
-than the mean, in which the order of the bytes is lost. There is no auxiliary loss of reconstruction.
+Other choices. The head in the paper's code gives all bytes of a word at once, each without the others; but
+here a byte sees those before it in its word, without which no word can be spelled. The encoder is causal in
+words too, so that its states serve the decoder as well. The vector of a word is the state of its last byte
+rather than a mean over all places, padding included. There is no auxiliary loss of reconstruction.
 
-A token is a byte, so a loss is `loss / ln 2` bits per byte, and the perplexity is that of a byte. End of text
-is predicted like a byte and counts as one; padding never counts, since its labels are -100.
+A token is a byte or a special token, and the loss is the mean over them: end of text is predicted like a byte
+and counts as one token; padding never counts, since its labels are -100. So `loss / ln 2` is bits per token.
+Bits per byte, as training reports them, are a little more: the same sum, divided by the bytes of the text
+alone, among which end of text is none.
 
 This file travels to the Hub beside the weights: it may import torch, transformers and its siblings, nothing
 else.
@@ -47,14 +49,13 @@ from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple
+from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_stlm_byte import MAX_CHARACTER_BYTES, STLMByteConfig
 from .modeling_stlm import STLMDecoderLayer, STLMModel, STLMPreTrainedModel, make_norm
 
 N_BYTES = 256  # ids from here on are special tokens
 SPACE, LETTER, DIGIT, OTHER, SPECIAL = range(5)
-
-NO_CACHE = "the byte model keeps no cache: give it the whole text and no `past_key_values`"
 
 
 @dataclass
@@ -146,9 +147,9 @@ def word_mask(word_ids: torch.Tensor, max_word_bytes: int) -> torch.Tensor:
     that two chunks of keys are enough for a chunk of queries: (batch, chunks, size, 2 * size), bool.
     """
     size = max_word_bytes
-    padded = F.pad(word_ids, (0, -word_ids.shape[1] % size), value=-1)
+    padded = F.pad(word_ids, (0, -word_ids.shape[1] % size))
     queries = padded.unflatten(1, (-1, size))  # (batch, chunks, size)
-    keys = torch.cat((F.pad(queries[:, :-1], (0, 0, 1, 0), value=-2), queries), dim=2)
+    keys = torch.cat((F.pad(queries[:, :-1], (0, 0, 1, 0), value=-1), queries), dim=2)
     causal = torch.ones(size, 2 * size, dtype=torch.bool, device=word_ids.device).tril(diagonal=size)
     return (queries[..., :, None] == keys[..., None, :]) & causal
 
@@ -197,15 +198,24 @@ def attention_within_words(
 ALL_ATTENTION_FUNCTIONS.register("within_words", attention_within_words)
 
 
-@auto_docstring
+@auto_docstring(
+    custom_intro="""
+    The byte-pooled model without the output layer.
+
+    `hidden_states` are those of bytes, each (batch, seq, byte_hidden): the embeddings, then the output of
+    every layer of the encoder and of the decoder; the last is `last_hidden_state`. `attentions` are those
+    over words, each (batch, heads, words, words): layers over bytes return none.
+    """
+)
 class STLMByteModel(STLMPreTrainedModel):
     config: STLMByteConfig
     # The number of words differs from batch to batch.
     _can_compile_fullgraph = False
+    # Those over words are recorded by the STLM, whose attentions are handed on.
+    _can_record_outputs = {"hidden_states": STLMDecoderLayer}
 
     def __init__(self, config: STLMByteConfig):
         super().__init__(config)
-        config.validate()  # again: from_pretrained(..., byte_hidden_size=96) changes what has been checked
         width = config.byte_hidden_size
         self.embed_tokens = nn.Embedding(config.vocab_size, width)
         self.embed_offsets = nn.Embedding(config.max_word_bytes, width)
@@ -234,10 +244,10 @@ class STLMByteModel(STLMPreTrainedModel):
         # What these add to a residual stream shall be as large as its embeddings, not sqrt(width) times as
         # large: it would drown which byte stands there. A tiny model was 0.4 bits per byte better by it after
         # 100 steps.
-        if getattr(module, "starts_like_embedding", False):
+        if isinstance(module, nn.Linear) and getattr(module, "starts_like_embedding", False):
             init.normal_(module.weight, std=self.config.initializer_range / math.sqrt(module.in_features))
 
-    @can_return_tuple
+    @capture_outputs
     @auto_docstring
     def forward(
         self,
@@ -245,6 +255,7 @@ class STLMByteModel(STLMPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         past_key_values: None = None,
+        inputs_embeds: None = None,
         use_cache: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
@@ -254,11 +265,13 @@ class STLMByteModel(STLMPreTrainedModel):
         position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
             Read only for where they do not go on by one: a new document begins there, and none of its bytes
             sees what stands before. Words are numbered from the beginning of their document.
-        past_key_values (`None`, *optional*):
-            There is no cache.
+        past_key_values (`None`, *optional*), inputs_embeds (`None`, *optional*):
+            Refused: there is no cache, and words are cut by the bytes themselves.
         """
         if past_key_values is not None:
-            raise ValueError(NO_CACHE)
+            raise ValueError("the byte model keeps no cache: give it the whole text and no `past_key_values`")
+        if inputs_embeds is not None:
+            raise ValueError("the byte model cuts bytes into words: give it `input_ids`, not `inputs_embeds`")
         if attention_mask is not None and attention_mask.dim() != 2:
             raise ValueError(
                 f"`attention_mask` must be (batch, seq); it has {attention_mask.dim()} dimensions"
@@ -268,14 +281,12 @@ class STLMByteModel(STLMPreTrainedModel):
 
         hidden_states = self.embd_dropout(self.embed_tokens(input_ids) + self.embed_offsets(words.offsets))
         for layer in self.encoder:
-            hidden_states = layer(
-                hidden_states, position_embeddings=None, attention_mask=mask
-            )  # (batch, seq, byte_hidden)
+            hidden_states = layer(hidden_states, position_embeddings=None, attention_mask=mask)
 
+        # One vector a word, its last byte's state.
         row = torch.arange(input_ids.shape[0], device=input_ids.device)[:, None]
-        pooled = self.pool_proj(
-            self.pool_norm(hidden_states[row, words.last_bytes])
-        )  # (batch, words, hidden)
+        pooled = self.pool_norm(hidden_states[row, words.last_bytes])  # (batch, words, byte_hidden)
+        pooled = self.pool_proj(pooled)  # (batch, words, hidden)
         number = torch.arange(pooled.shape[1], device=input_ids.device)
         outputs = self.words(
             inputs_embeds=pooled,
@@ -283,14 +294,13 @@ class STLMByteModel(STLMPreTrainedModel):
             use_cache=False,
             **kwargs,
         )
-        # from the word before, unless the byte's word is the first of its document
+        # Each byte reads the word before its own, unless that is the first of its document.
         context = self.context_proj(outputs.last_hidden_state)[row, (words.ids - 1).clamp(min=0)]
         hidden_states = hidden_states + context * (words.ids > words.first_of_document).unsqueeze(-1)
         for layer in self.decoder:
             hidden_states = layer(hidden_states, position_embeddings=None, attention_mask=mask)
         return BaseModelOutput(
             last_hidden_state=self.norm(hidden_states),  # (batch, seq, byte_hidden)
-            hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
 
@@ -315,6 +325,7 @@ class STLMByteForCausalLM(STLMPreTrainedModel, GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         past_key_values: None = None,
+        inputs_embeds: None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
@@ -325,6 +336,7 @@ class STLMByteForCausalLM(STLMPreTrainedModel, GenerationMixin):
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
             **kwargs,
         )
         # An int keeps the last positions (0 keeps all), a tensor the positions that it lists.
@@ -340,12 +352,8 @@ class STLMByteForCausalLM(STLMPreTrainedModel, GenerationMixin):
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 
-    def _prepare_cache_for_generation(
-        self, generation_config: GenerationConfig, model_kwargs: dict, *args, **kwargs
-    ) -> None:
+    def _prepare_cache_for_generation(self, generation_config: GenerationConfig, *args, **kwargs) -> None:
         # `generate` reads use_cache behind this call: without it, it hands over the whole text at every step.
-        if model_kwargs.get("past_key_values") is not None:
-            raise ValueError(NO_CACHE)
         generation_config.use_cache = False
 
 

@@ -78,7 +78,7 @@ def plain_card(folder: Path, repo_id: str, license: str | None) -> str:
             read_text(own).replace(f"path/to/{folder.resolve().name}", repo_id), ignore_metadata_errors=True
         )
         if license is not None:
-            card.data.license = license
+            card.data["license"] = license
         return str(card)
     is_adapter = (folder / "adapter_config.json").exists()
     config = read_json(folder / ("adapter_config.json" if is_adapter else "config.json"))

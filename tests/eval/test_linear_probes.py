@@ -8,8 +8,9 @@ from sklearn import metrics as reference
 from configs.errors import UserError
 from eval.linear_probes import METRICS, TASKS, run_linear_probes, text_features
 from modeling_stlm import STLMConfig, STLMForCausalLM
-from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
+from modeling_stlm.tokenization_stlm import byte_tokenizer, train_bpe_tokenizer
 from tests.eval.public_copies import write_glue
+from tests.modeling_stlm.byte_examples import ids_of, make_byte_model
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,17 @@ def test_features_are_the_pooled_hidden_states_whatever_the_batch(pair):
         for found in (small, large):
             np.testing.assert_allclose(found["mean"][index], hidden.mean(0), atol=1e-5)
             np.testing.assert_allclose(found["last"][index], hidden[-1], atol=1e-5)
+
+
+def test_features_of_the_byte_model_are_those_of_bytes():
+    model, tokenizer = make_byte_model(), byte_tokenizer()
+    texts = ["sail mast", "naïve", "wave anchor harbour"]
+    found = text_features(model, tokenizer, texts, batch_tokens=1000)
+    for index, text in enumerate(texts):
+        with torch.no_grad():
+            hidden = model.model(torch.tensor([ids_of(text)])).last_hidden_state[0]
+        np.testing.assert_allclose(found["mean"][index], hidden.mean(0), atol=1e-5)
+        np.testing.assert_allclose(found["last"][index], hidden[-1], atol=1e-5)
 
 
 def test_probes_find_what_is_there(pair, tmp_path):

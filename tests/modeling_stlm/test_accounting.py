@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
@@ -16,7 +17,14 @@ from transformers import (
 )
 
 from modeling_stlm import STLMConfig
-from modeling_stlm.accounting import account, cache_numbers_per_token, training_flops_per_token
+from modeling_stlm.accounting import (
+    BYTES_PER_WORD,
+    PARTS,
+    account,
+    cache_numbers_per_token,
+    training_flops_per_token,
+)
+from tests.modeling_stlm.byte_examples import FAMILY, make_byte_model
 
 SMALL = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -126,10 +134,22 @@ def test_cache_per_token_equals_that_of_a_real_cache(make_model, variant, input_
     assert cache_numbers_per_token(model.config) * input_ids.numel() == kept
 
 
-def test_the_byte_model_is_accounted_for_by_module():
-    from modeling_stlm import STLMByteConfig
+@pytest.mark.parametrize("overrides", FAMILY)
+def test_flops_of_a_byte_equal_what_torch_counts_where_words_are_as_long_as_is_assumed(overrides):
+    model = make_byte_model(**{**overrides, "max_word_bytes": 8})  # words of 5 bytes are not cut
+    model.set_attn_implementation("eager")
+    input_ids = torch.tensor([list(b" word" * 16)])  # 80 bytes: whole chunks of 8
+    assert len(b" word") == BYTES_PER_WORD
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(input_ids).logits.sum().backward()
+    assert training_flops_per_token(model, 80) * 80 == pytest.approx(counter.get_total_flops(), abs=40)
 
-    model = on_meta(STLMByteConfig(hidden_size=32, num_attention_heads=4))
+
+def test_the_byte_model_is_accounted_for_by_module():
+    model = make_byte_model()
     figures = account(model)
     assert sum(figures["parameters"].values()) == model.num_parameters()
-    assert figures["training_flops_per_token"] is None  # a word, not a byte, passes most of its layers
+    assert set(figures["parameters"]) == {*PARTS, "pool_proj", "context_proj"} - {"head"}
+    assert figures["parameters"]["positions"] == 8 * 16  # places in a word
+    assert figures["assumed_bytes_per_word"] == BYTES_PER_WORD
+    assert figures["cache_bytes_per_token"] == {"float32": 0, "bfloat16": 0}

@@ -102,6 +102,36 @@ def test_attention_goes_through_the_interface(model, input_ids):
     assert calls == [(layer, None, True, (1, 11)) for layer in range(2)]
 
 
+@pytest.mark.parametrize("attention", ["flash_attention_2", "kernels-community/flash-attn3"])
+def test_flash_attention_is_refused_packed_documents_in_larger_batches(
+    make_model, input_ids, attention, monkeypatch
+):
+    model = make_model()
+    packed = torch.cat((torch.arange(4), torch.arange(7))).expand(2, -1)
+    reached = RuntimeError("at the first layer")
+
+    def stop(*args, **kwargs):
+        raise reached
+
+    model.model.layers[0].register_forward_pre_hook(stop)
+    monkeypatch.setattr(model.config, "_attn_implementation_internal", attention)
+    for positions in (packed, packed[:1]):
+        with pytest.raises(ValueError, match="in a batch of one row only") as error:
+            model(input_ids, position_ids=positions)
+        assert "\n" not in str(error.value)
+    # whatever flash attention keeps apart, or takes for one document as all others do
+    ones = torch.ones_like(input_ids)
+    for rows, options in (
+        (input_ids[:1], {"position_ids": packed[:1]}),
+        (input_ids, {"position_ids": torch.arange(11).expand(2, -1)}),
+        (input_ids, {"position_ids": packed, "attention_mask": ones}),
+        (input_ids[:, :1], {"position_ids": torch.tensor([[4], [7]])}),
+        (input_ids, {}),
+    ):
+        with pytest.raises(RuntimeError, match="at the first layer"):
+            model(rows, **options)
+
+
 def test_implementations_that_transformers_offers_are_supported(model):
     for flag in ("sdpa", "flash_attn", "flex_attn", "attention_backend"):
         assert getattr(model, f"_supports_{flag}"), flag

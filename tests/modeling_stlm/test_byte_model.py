@@ -7,6 +7,7 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch.nn import functional as F
+from transformers import DynamicCache
 
 from modeling_stlm import STLMByteForCausalLM
 from modeling_stlm.modeling_stlm import STLMDecoderLayer
@@ -115,6 +116,17 @@ def test_characters_are_never_cut():
         for max_word_bytes in (4, 6, 16):
             for word in words_of(list(text.encode()), max_word_bytes):
                 bytes(word).decode()  # raises where a character is cut
+
+
+def test_padding_begins_no_document_of_its_own():
+    # else the decoder over words would be given a mask of several documents, and could not do without one
+    row = ids_of("one two")
+    for left, right in ((0, 0), (3, 0), (0, 3), (2, 2)):
+        present = torch.tensor([[0] * left + [1] * len(row) + [0] * right])
+        words = find_words(torch.tensor([[PAD] * left + row + [PAD] * right]), present, None, 8)
+        assert words.first_of_document[present.bool()].eq(0).all()
+        assert words.first_of_document[0, -1] == 0
+        assert words.ids[present.bool()].tolist() == [0, 1, 1, 1, 2, 2, 2, 2]
 
 
 def test_words_are_cut_by_the_past_alone():
@@ -237,20 +249,47 @@ def test_packed_with_restarting_positions_equals_separate(overrides):
 
 
 @torch.no_grad()
-def test_eager_equals_sdpa_and_states_are_those_of_words():
+def test_eager_equals_sdpa_and_attentions_are_those_of_words():
     input_ids = torch.tensor([ids_of(TEXTS[0])])
     sdpa, eager = make_byte_model(), make_byte_model(attn_implementation="eager")
-    outputs = eager(input_ids, output_attentions=True, output_hidden_states=True)
+    outputs = eager(input_ids, output_attentions=True)
     torch.testing.assert_close(outputs.logits, sdpa(input_ids).logits, atol=1e-5, rtol=0)
     n_words = len(cut(input_ids[0].tolist(), 8))
     assert [tuple(weights.shape) for weights in outputs.attentions] == 2 * [(1, 4, n_words, n_words)]
-    assert [tuple(states.shape) for states in outputs.hidden_states] == 3 * [(1, n_words, 32)]
+    assert outputs.hidden_states is None
+
+
+@torch.no_grad()
+def test_hidden_states_are_those_of_bytes(model):
+    input_ids = torch.tensor([ids_of(TEXTS[0])])
+    written = []
+    layers = [*model.model.encoder, *model.model.decoder]
+    hooks = [layer.register_forward_hook(lambda *call: written.append(call[-1])) for layer in layers]
+    outputs = model.model(input_ids, output_hidden_states=True)
+    for hook in hooks:
+        hook.remove()
+    states = outputs.hidden_states
+    assert len(states) == 1 + 2 + 2
+    offsets = find_words(input_ids, None, None, 8).offsets
+    embedded = model.model.embed_tokens(input_ids) + model.model.embed_offsets(offsets)
+    for found, expected in zip(states, [embedded, *written[:-1], outputs.last_hidden_state], strict=True):
+        assert torch.equal(found, expected)
+    for found, expected in zip(
+        model(input_ids, output_hidden_states=True).hidden_states, states, strict=True
+    ):
+        assert torch.equal(found, expected)
+    as_tuple = model.model(input_ids, output_hidden_states=True, return_dict=False)
+    assert torch.equal(as_tuple[0], states[-1])
 
 
 def test_what_cannot_be_is_refused(model):
     input_ids = torch.tensor([ids_of("a")])
     with pytest.raises(ValueError, match="keeps no cache"):
         model(input_ids, past_key_values=object())
+    with pytest.raises(ValueError, match="keeps no cache"):
+        model.generate(input_ids, past_key_values=DynamicCache(), max_new_tokens=1)
+    with pytest.raises(ValueError, match="give it `input_ids`"):
+        model(input_ids, inputs_embeds=torch.ones(1, 2, 16))
     with pytest.raises(ValueError, match="4 dimensions"):
         model(input_ids, attention_mask=torch.ones(1, 1, 2, 2))
     for overrides, message in (

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from transformers import AutoModel, AutoModelForCausalLM
 
 from eval.recall.batching import pads_safely
@@ -140,6 +141,24 @@ def test_load_gives_equal_outputs(tmp_path, overrides):
         assert torch.equal(base(input_ids).last_hidden_state, model.model(input_ids).last_hidden_state)
         tied = causal.lm_head.weight is causal.model.embed_tokens.weight
         assert tied is model.config.tie_word_embeddings
+
+
+def test_lora_adapter_saves_loads_and_merges(model, tmp_path):
+    input_ids = torch.tensor([ids_of(TEXTS[0])])
+    model.save_pretrained(tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    lora = LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", r=2, init_lora_weights=False)
+    adapted = get_peft_model(base, lora).eval()
+    # layers x projections, and the two between bytes and words: the tied head is left alone
+    assert len(adapted.targeted_module_names) == (2 + 2 + 2) * 7 + 2
+    expected = adapted(input_ids).logits
+    assert not torch.allclose(expected, model(input_ids).logits)
+
+    adapted.save_pretrained(tmp_path / "adapter")
+    loaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
+    assert torch.equal(loaded(input_ids).logits, expected)
+    merged = loaded.merge_and_unload()
+    torch.testing.assert_close(merged(input_ids).logits, expected, atol=1e-4, rtol=1e-4)
 
 
 # Hides the project's packages, loads the folder by every Auto class, and saves it again.

@@ -57,6 +57,21 @@ def test_head_dim_is_free_of_hidden_size(make_model, input_ids):
             {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}},
             ["'dynamic' needs `head_dim`", "set it to 32"],
         ),
+        (
+            {"rope_parameters": {"rope_type": "zz"}},
+            ["`rope_parameters.rope_type` is 'zz'", "choose one of default, linear"],
+        ),
+        ({"rope_parameters": {"rope_type": "yarn"}, "head_dim": 32}, ["Missing required keys", "'factor'"]),
+        ({"rope_parameters": {"rope_type": "longrope"}, "head_dim": 32}, ["Missing", "short_factor"]),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 0}, "head_dim": 32},
+            ["`rope_parameters.factor` is 0"],
+        ),
+        ({"rope_parameters": {"rope_theta": 0.0}}, ["`rope_parameters.rope_theta` is 0.0", "above 0"]),
+        ({"rope_parameters": {"rope_theta": "1e4"}}, ["`rope_parameters.rope_theta` is '1e4'", "a number"]),
+        ({"rms_norm_eps": 0.0}, ["`rms_norm_eps` is 0.0", "above 0"]),
+        ({"layer_norm_eps": -1e-5}, ["`layer_norm_eps` is -1e-05", "above 0"]),
+        ({"initializer_range": -0.02}, ["`initializer_range` is -0.02", "at least 0"]),
         ({"hidden_size": "512"}, ["'hidden_size' expected int, got str"]),
         (
             {"hidden_act": "learned"},

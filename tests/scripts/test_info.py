@@ -48,6 +48,18 @@ def test_sizes_have_the_parameters_that_their_first_line_states(size, capsys):
     assert set(content["model"]["config"]) >= SHAPE
 
 
+def test_the_byte_model_has_the_parameters_that_its_first_line_states(capsys):
+    path = "configs/models/byte_10m.yaml"
+    assert (
+        re.match(r"# ([\d.]+)M parameters", (CONFIGS / "models/byte_10m.yaml").read_text()).group(1) == "10.1"
+    )
+    found = figures(capsys, path)
+    assert found["total"] == 10_136_640
+    assert found["vocabulary"] == {"size": 258, "source": "bytes"}
+    assert main([path]) == 0
+    assert "training FLOPs a byte: 23.25 M in rows of 1,024, for words of 5 bytes" in capsys.readouterr().out
+
+
 def test_the_default_size_is_the_default_model(capsys):
     content = yaml.safe_load((CONFIGS / "models/stlm_50m.yaml").read_text())
     assert STLMConfig(**content["model"]["config"]).to_dict() == STLMConfig().to_dict()
@@ -64,8 +76,8 @@ def test_gpt2_small_has_the_parts_of_gpt2(capsys, tmp_path):
 def test_the_experiment_of_gpt2_small_trains_that_size():
     experiment, _ = load_config([CONFIGS / "experiments/gpt2_small.yaml"])
     size = yaml.safe_load((CONFIGS / "models/gpt2_small.yaml").read_text())["model"]["config"]
-    dropout = {f"{place}_dropout": 0.1 for place in ("embd", "attention", "resid")}
-    assert experiment.model.config == size | dropout
+    assert experiment.model.config == size
+    assert (experiment.dropout.schedule, experiment.dropout.start) == ("constant", 0.1)
     assert experiment.data.name == "wikitext-103"
 
 
@@ -138,11 +150,19 @@ def test_mistakes_exit_2_with_one_line(tmp_path, capsys):
     (tmp_path / "adapter/adapter_model.safetensors").touch()
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange/config.json").write_text('{"model_type": "strange"}')
+    (tmp_path / "run.yaml").write_text(f"model: {{name_or_path: {tmp_path}}}\ndata: {{context_window: 4096}}")
     config = "configs/models/stlm_10m.yaml"
     for arguments, expected in (
         (["configs/models/nothing.yaml"], "no such file"),
         ([config, "model.config.hidden_sise=3"], "model.config.hidden_sise: no such key"),
         ([config, "model.config.hidden_size=7"], "`hidden_size` (7) is not a multiple"),
+        ([config, "model.config.rope_parameters={rope_type: zz}"], "`rope_parameters.rope_type` is 'zz'"),
+        ([config, "model.config.rope_parameters={rope_type: yarn}", "model.config.head_dim=32"], "'factor'"),
+        ([config, "data.context_window=4096"], "the model reads at most 512 tokens"),
+        (
+            [str(tmp_path / "run.yaml")],
+            "the model reads at most 2048 tokens",
+        ),
         ([config, "model.config.hidden_act=learned"], "`hidden_act` is 'learned'"),
         ([str(tmp_path / "nothing")], "not a model"),
         ([str(tmp_path), config], "give YAML files"),
