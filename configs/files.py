@@ -52,7 +52,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 
 
 def readable_as_usual(folder: Path) -> None:
-    """Give the files of a folder the permissions that new files get; safetensors keeps its own to the owner."""
+    """Give the files of a folder the permissions that new files get, which safetensors does not."""
     for path in folder.iterdir():
         if path.is_file():
             path.chmod(0o666 & ~_umask())

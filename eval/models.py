@@ -3,8 +3,11 @@
 model, tokenizer = load_model("outputs/quickstart")
 """
 
+import hashlib
+import json
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,19 @@ logger = logging.getLogger(__name__)
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
+# any of them makes a tokenizer
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+)
 DTYPES = ("float32", "bfloat16", "float16")
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_TIMEOUT = 10.0  # seconds
 
 
@@ -31,7 +45,8 @@ def load_model(
     """Load a causal language model, in eval mode on its device, and its tokenizer.
 
     Args:
-        name_or_path: A Hub id, a folder of `save_pretrained` (a run folder is one), or a peft adapter.
+        name_or_path: A Hub id, a folder of `save_pretrained` (a run folder is one), or a peft adapter. A
+            run's checkpoint without a tokenizer takes the run's.
         device: "cpu", "cuda", "cuda:1", "mps"; "auto" or None: CUDA, else MPS, else the CPU.
         dtype: "float32", "bfloat16", "float16"; "auto" or None: bfloat16 on a CUDA device that has it,
             else float32.
@@ -46,7 +61,7 @@ def load_model(
     number_type = choose_dtype(dtype, place)
     model = load_weights(name, number_type, trust_remote_code=trust_remote_code, revision=revision)
     try:
-        tokenizer = _tokenizer_of(name, model, trust_remote_code, revision)
+        tokenizer = _tokenizer_of(tokenizer_folder(name), model, trust_remote_code, revision)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{name}: its tokenizer cannot be loaded: {_reason(error)}") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
@@ -54,6 +69,42 @@ def load_model(
         raise UserError(f"{name}: the tokenizer is empty; save the model's tokenizer beside it")
     logger.info("%s: on %s in %s", name, place, number_type)
     return model.to(place).eval(), tokenizer
+
+
+def free_memory() -> None:
+    """Give back what a model that is no longer referred to has held, before the next is loaded."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+def tokenizer_folder(name: str) -> str:
+    """Where a model's tokenizer lies: beside it, or for a bare `run/checkpoint-N` in the run's folder."""
+    folder = Path(name)
+    if not CHECKPOINT.fullmatch(folder.name) or _has_any(folder, TOKENIZER_FILES):
+        return name
+    return str(folder.parent) if _has_any(folder.parent, TOKENIZER_FILES) else name
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """8 hex digits, equal for tokenizers that make the same tokens of every text.
+
+    From the serialised tokenizer without its settings for padding and truncation, which scoring does
+    without; slow tokenizers by class, vocabulary and special tokens.
+    """
+    if tokenizer.is_fast:
+        content = json.loads(tokenizer.backend_tokenizer.to_str())
+        content = {key: value for key, value in content.items() if key not in ("padding", "truncation")}
+    else:
+        content = {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab()}
+    content["start and end"] = [tokenizer.bos_token, tokenizer.eos_token]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def load_weights(
@@ -103,6 +154,21 @@ def check_model_path(path: str | Path, *, revision: str | None = None) -> None:
         raise UserError(f"{name}: not a model (no such folder); give a model folder or a Hub id")
     else:
         _check_hub_id(name, revision)
+
+
+def resolve_commit(name: str, revision: str | None) -> str | None:
+    """The commit that a model of the Hub has at `revision` now; the downloaded one where the Hub cannot be
+    asked, and None where there is neither."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HTTPError
+
+    if revision is not None and COMMIT.fullmatch(revision):
+        return revision
+    try:
+        return HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT).sha
+    except (OSError, HTTPError):
+        found = (try_to_load_from_cache(name, file, revision=revision) for file in (CONFIG, ADAPTER_CONFIG))
+        return next((Path(path).parent.name for path in found if isinstance(path, str)), None)
 
 
 def choose_device(device: str | None) -> Any:
@@ -162,6 +228,15 @@ def _tokenizer_of(name: str, model: Any, trust_remote_code: bool, revision: str 
         )
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds a model's weights, in a form that is read."""
+    return any(next(folder.glob(pattern), None) for pattern in WEIGHTS)
+
+
+def _has_any(folder: Path, names: Sequence[str]) -> bool:
+    return any((folder / name).is_file() for name in names)
+
+
 def _check_folder(folder: Path) -> None:
     if (folder / ADAPTER_CONFIG).is_file():
         base = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
@@ -172,7 +247,7 @@ def _check_folder(folder: Path) -> None:
         read_json(folder / CONFIG)
     else:
         raise UserError(f"{folder}: not a model (no {CONFIG}); give a model folder or a Hub id")
-    if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
+    if not has_weights(folder):
         raise UserError(f"{folder}: not a model (no weights beside its config); was its run cut off?")
 
 

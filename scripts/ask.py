@@ -1,28 +1,47 @@
-"""`stlm ask`: type a beginning, read how a model goes on, token by token."""
+"""`stlm ask`: type a beginning, read how models go on, token by token, side by side."""
 
 import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from scripts.cli import add_model_options, load, parser, run
+from scripts.cli import add_model_options, parser, quiet_loading, run
+from scripts.recall import positive
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from eval.recall.generation import Step
 
 EPILOG = """\
 examples:
   stlm ask outputs/quickstart
+  stlm ask outputs/quickstart outputs/quickstart@step=200 gpt2
   echo "The old farmer" | stlm ask outputs/quickstart --steps 5 --top-k 3
 """
 
 
 def main(argv: list[str] | None = None) -> int:
     cli = parser("ask", "Continue prompts, with the most probable tokens at each step.", epilog=EPILOG)
-    cli.add_argument("model", metavar="MODEL", help="a run folder, any model folder, or a Hub id")
-    cli.add_argument("--steps", type=int, default=10, help="tokens to continue (default 10)")
-    cli.add_argument("--top-k", type=int, default=5, help="tokens shown at each step (default 5)")
+    cli.add_argument(
+        "models", nargs="+", metavar="MODEL", help="as for `stlm recall`; several answer side by side"
+    )
+    cli.add_argument("--steps", type=positive, default=10, help="tokens to continue (default 10)")
+    cli.add_argument("--top-k", type=positive, default=5, help="tokens shown at each step (default 5)")
+    cli.add_argument(
+        "--tokenizer", metavar="PATH", help="the tokenizer of Tidy-STLMs checkpoints (.pt files)"
+    )
     add_model_options(cli)
     arguments = cli.parse_args(argv)
     return run(lambda: _ask(arguments))
 
 
 def _ask(arguments) -> None:
-    model, tokenizer = load(arguments.model, arguments)
+    from rich.console import Console
+
+    from eval.recall.generation import top_tokens
+
+    models = _load(arguments)
+    console = Console(highlight=False, markup=False)
     typed = sys.stdin.isatty()
     if typed:
         print("Type a beginning and Enter; an empty line or Ctrl-D ends.")
@@ -33,21 +52,83 @@ def _ask(arguments) -> None:
             return
         if not prompt.strip():
             return
-        _continue(model, tokenizer, prompt, arguments.steps, arguments.top_k)
+        said = {
+            label: top_tokens(*model, prompt, steps=arguments.steps, k=arguments.top_k)
+            for label, model in models.items()
+        }
+        if len(said) == 1:
+            _print_one(console, prompt, next(iter(said.values())))
+        else:
+            _print_several(console, prompt, said)
 
 
-def _continue(model, tokenizer, prompt: str, steps: int, k: int) -> None:
-    from rich.console import Console
+def _load(arguments) -> dict[str, tuple[Any, Any]]:
+    """Model and tokenizer by label; all are named right before the first is loaded."""
+    from configs.load import cache_folder
+    from eval.model_names import expand_names
+    from eval.models import load_model
 
-    from eval.recall.generation import top_tokens
+    quiet_loading()
+    names = expand_names(arguments.models, cache=cache_folder(None), tokenizer=arguments.tokenizer)
+    return {
+        name.label: load_model(
+            name.path,
+            device=arguments.device,
+            dtype=arguments.dtype,
+            trust_remote_code=arguments.trust_remote_code,
+            revision=name.revision,
+        )
+        for name in names
+    }
 
-    console = Console(highlight=False, markup=False)
-    found = top_tokens(model, tokenizer, prompt, steps=steps, k=k)
+
+def _print_one(console: "Console", prompt: str, steps: "list[Step]") -> None:
     console.print(prompt, end="")
-    console.print("".join(step.token for step in found), style="bold")
-    for number, step in enumerate(found, 1):
-        tokens = "  ".join(f"{text!r} {probability:.3f}" for text, probability in step.top)
-        console.print(f"{number:3}  {tokens}")
+    console.print(_said(steps), style="bold")
+    for number, step in enumerate(steps, 1):
+        console.print(f"{number:3}  {_top(step)}")
+
+
+def _print_several(console: "Console", prompt: str, said: "Mapping[str, list[Step]]") -> None:
+    """What each model says; then a column each with its tokens at each step, or one below the other where
+    the terminal is too narrow for that."""
+    from rich.text import Text
+
+    from scripts.tables import fits, row_table
+
+    console.print(prompt)
+    for label, steps in said.items():
+        console.print("  ", label, ": ", sep="", end="")
+        console.print(_said(steps), style="bold")
+    rows = []
+    for number in range(max(map(len, said.values()))):
+        tops = [steps[number].top if number < len(steps) else [] for steps in said.values()]
+        for place in range(max(map(len, tops))):
+            cells = [_token(*top[place]) if place < len(top) else "" for top in tops]
+            style = "" if place == 0 else "dim"
+            rows.append([Text(str(number + 1) if place == 0 else ""), *(Text(c, style=style) for c in cells)])
+    table = row_table("", ("", *said), rows, n_labels=1 + len(said))
+    if fits(console, table):
+        console.print(table)
+        return
+    for label, steps in said.items():
+        console.print(label)
+        for number, step in enumerate(steps, 1):
+            console.print(f"{number:3}  {_top(step)}")
+
+
+def _said(steps: "list[Step]") -> str:
+    """The text, without characters that would steer the terminal."""
+    text = "".join(step.token for step in steps)
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _top(step: "Step") -> str:
+    return "  ".join(_token(text, probability) for text, probability in step.top)
+
+
+def _token(text: str, probability: float) -> str:
+    return f"{text!r} {probability:.3f}"
 
 
 if __name__ == "__main__":

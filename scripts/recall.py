@@ -1,93 +1,288 @@
-"""`stlm recall`: what models recall of a bank of facts."""
+"""`stlm recall`: what models recall of a bank of facts, also by `accelerate launch -m scripts.recall ...`."""
 
+import argparse
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
-from scripts.cli import add_model_options, load, parser, run
+from scripts.cli import add_model_options, parser, quiet_loading, run
+
+if TYPE_CHECKING:
+    from eval.model_names import ModelName
+    from eval.recall.measuring import Asked, Measured
+
+DESCRIPTION = """\
+Ask models what they know of a bank of facts, and compare them.
+
+A MODEL is a run folder, its checkpoint (RUN@step=400, RUN@last) or all of them (RUN@all), a folder of
+save_pretrained, a peft adapter, a model of the Hub (ID or ID@REVISION), or a .pt file of Tidy-STLMs.
+What was measured is kept, so that the same command goes on where it was cut off, and costs nothing when
+repeated."""
 
 EPILOG = """\
 examples:
   stlm recall outputs/quickstart --facts outputs/quickstart/facts
-  stlm recall outputs/quickstart outputs/twin gpt2 --facts banks/people --out results/comparison
+  stlm recall outputs/quickstart@all --facts outputs/quickstart/facts --out results/over_time
+  stlm recall outputs/quickstart gpt2 --baseline outputs/twin --facts banks/people --out results/comparison
+  stlm recall EleutherAI/pythia-70m@step1000 gpt2 --prompts configs/prompts/capitals.yaml
+  stlm recall outputs/quickstart outputs/twin --heldout held_out.txt --benchmarks blimp --limit 100
+  accelerate launch --num_processes 4 -m scripts.recall outputs/quickstart --facts banks/people
 """
 
 
 def main(argv: list[str] | None = None) -> int:
-    cli = parser("recall", "Measure what models recall of a bank of facts.", epilog=EPILOG)
-    cli.add_argument("models", nargs="+", metavar="MODEL", help="a run folder, any model folder, or a Hub id")
-    cli.add_argument("--facts", required=True, metavar="BANK", help="the bank's folder")
-    cli.add_argument("--out", metavar="DIR", help="also write results.jsonl and summary.json there")
-    cli.add_argument("--no-generate", action="store_true", help="leave out free generation (exact match)")
-    cli.add_argument("--batch-tokens", type=int, help="tokens in one forward pass (default: by device)")
+    cli = parser("recall", DESCRIPTION, epilog=EPILOG, usage="stlm recall MODEL [MODEL ...] [options]")
+    cli.add_argument("models", nargs="+", metavar="MODEL", help="what to ask; see above")
+    _add_questions(cli)
+    _add_results(cli)
     add_model_options(cli)
+    cli.add_argument(
+        "--tokenizer", metavar="PATH", help="the tokenizer of Tidy-STLMs checkpoints (.pt files)"
+    )
+    cli.add_argument(
+        "--batch-tokens", type=positive, metavar="N", help="tokens in one forward pass (default: by device)"
+    )
     arguments = cli.parse_args(argv)
     return run(lambda: _recall(arguments))
 
 
-def _recall(arguments) -> int:
-    from eval.facts.validate import load_bank
-    from eval.models import check_model_path
-
-    bank = load_bank(arguments.facts)
-    for model in arguments.models:
-        check_model_path(model)
-    out = Path(arguments.out) if arguments.out else None
-    if out and out.exists() and any(out.iterdir()):
-        raise UserError(f"{out}: already holds something; take another --out")
-
-    summaries: dict[str, dict] = {}
-    rows: list[dict] = []
-    failed = []
-    for model in arguments.models:
-        try:
-            measured = _measure(model, bank, arguments)
-        except UserError as error:
-            if len(arguments.models) == 1:
-                raise
-            print(f"stlm: {error}; going on with the others", file=sys.stderr)
-            failed.append(model)
-            continue
-        rows += [{"model": model, **row} for row in measured]
-        summaries[model] = _show(model, measured, bank)
-    if out:
-        from configs.files import write_json, write_jsonl
-
-        write_jsonl(out / "results.jsonl", rows)
-        write_json(out / "summary.json", summaries)
-        print(f"wrote {out}/results.jsonl and {out}/summary.json")
-    return 1 if failed else 0
+def positive(text: str) -> int:
+    """An argument that must be a whole number above zero."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a positive whole number, got {text!r}")
+    return int(text)
 
 
-def _measure(name: str, bank, arguments) -> list[dict]:
-    from eval.recall.harness import evaluate_recall
-
-    model, tokenizer = load(name, arguments)
-    dtype = str(model.dtype).removeprefix("torch.")
-    print(f"{name}: {model.num_parameters():,} parameters, {model.device}, {dtype}")
-    return evaluate_recall(
-        model,
-        tokenizer,
-        bank,
-        batch_tokens=arguments.batch_tokens,
-        generate=not arguments.no_generate,
-        progress=sys.stderr.isatty(),
+def _add_questions(cli: argparse.ArgumentParser) -> None:
+    asked = cli.add_argument_group("what is asked (at least one)")
+    asked.add_argument("--facts", metavar="BANK", help="a bank of facts: its folder, or hub:REPO_ID")
+    asked.add_argument(
+        "--prompts",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="sentences to continue, with answers to rate (YAML, JSON, Markdown); may be repeated",
+    )
+    asked.add_argument(
+        "--heldout",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="text whose bits per byte are measured, a blank line between documents; may be repeated",
+    )
+    asked.add_argument(
+        "--benchmarks", type=_names, default=(), metavar="A,B", help="tasks of lm-eval: blimp, arc_easy, ..."
+    )
+    asked.add_argument(
+        "--probes", type=_names, default=(), metavar="A,B", help="linear probes: cola, mrpc, rte, stsb, wnli"
+    )
+    asked.add_argument("--limit", type=positive, metavar="N", help="examples of each benchmark and probe")
+    asked.add_argument("--num-fewshot", type=int, metavar="N", help="examples shown before each question")
+    asked.add_argument("--data-dir", metavar="DIR", help="local copies of the benchmarks' data sets")
+    asked.add_argument("--no-generate", action="store_true", help="leave out free generation (exact match)")
+    asked.add_argument(
+        "--steps", type=positive, default=10, metavar="N", help="tokens said after a prompt (default 10)"
+    )
+    asked.add_argument(
+        "--top-k", type=positive, default=5, metavar="N", help="tokens shown at each of them (default 5)"
     )
 
 
-def _show(name: str, rows: list[dict], bank) -> dict:
+def _add_results(cli: argparse.ArgumentParser) -> None:
+    results = cli.add_argument_group("results")
+    results.add_argument(
+        "--baseline",
+        metavar="MODEL",
+        help="compare each model with this one (default: every two of up to five, else with the first)",
+    )
+    results.add_argument(
+        "--out", metavar="DIR", help="write results, summary.json, report.md, report.html there"
+    )
+    results.add_argument("--overwrite", action="store_true", help="replace the results that stand in --out")
+    results.add_argument("--no-cache", action="store_true", help="measure anew, and keep nothing")
+    results.add_argument("--seed", type=int, default=0, help="of the intervals and of benchmarks (default 0)")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _recall(arguments: argparse.Namespace) -> int:
+    if not (
+        arguments.facts or arguments.prompts or arguments.heldout or arguments.benchmarks or arguments.probes
+    ):
+        facts = next(
+            (f"{m}/facts" for m in arguments.models if Path(m, "facts", "bank.json").is_file()), "BANK"
+        )
+        raise UserError(
+            f"nothing is asked; give --facts {facts}, --prompts, --heldout, --benchmarks or --probes"
+        )
+    if arguments.baseline is not None and arguments.baseline not in arguments.models:
+        arguments.models.insert(0, arguments.baseline)
+    _join_processes(arguments)
+
+    # all that can be wrong comes before the first model
+    asked = _asked(arguments)
+    names = _models(arguments)
+    baseline = _baseline(arguments, names)
+    out = Path(arguments.out) if arguments.out else None
+    if out is not None:
+        from eval.recall.study import check_out
+
+        check_out(out, overwrite=arguments.overwrite)
+
+    from eval.recall.measuring import is_first_process
+
+    measured = _measure(names, asked)
+    if not is_first_process():
+        return 0
+    if len(names) == 1 and (measured[0].info["error"]):
+        print(f"stlm: error: {names[0].label}: {measured[0].info['error']}", file=sys.stderr)
+        return 2
+    _show(measured, asked, baseline, out)
+    return 1 if any(one.failed for one in measured) else 0
+
+
+def _join_processes(arguments: argparse.Namespace) -> None:
+    """Under `accelerate launch` or torchrun: each process takes its own device and a part of the probes."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return
+    import logging
+    from datetime import timedelta
+
+    from accelerate import PartialState
+
+    # the others wait while the first one runs benchmarks
+    state = PartialState(cpu=arguments.device == "cpu", timeout=timedelta(days=7))
+    if arguments.device == "auto":
+        arguments.device = str(state.device)
+    if not state.is_main_process:
+        logging.disable()
+
+
+def _asked(arguments: argparse.Namespace) -> "Asked":
+    from configs.load import cache_folder
+    from eval.models import choose_device, choose_dtype
+    from eval.recall.heldout import read_documents
+    from eval.recall.measuring import Asked, is_first_process
+    from eval.recall.prompts import load_prompts
+
+    choose_dtype(arguments.dtype, choose_device(arguments.device))
+    if arguments.benchmarks:
+        from eval.benchmarks import check_benchmarks
+
+        check_benchmarks(arguments.benchmarks)
+    if arguments.probes:
+        from eval.linear_probes import check_probes
+
+        check_probes(arguments.probes)
+    if arguments.data_dir is not None and not Path(arguments.data_dir).is_dir():
+        raise UserError(f"--data-dir {arguments.data_dir}: no such folder")
+    return Asked(
+        bank=_bank(arguments.facts) if arguments.facts else None,
+        prompts=[prompt for file in arguments.prompts for prompt in load_prompts(file)],
+        documents=read_documents(arguments.heldout),
+        benchmarks=arguments.benchmarks,
+        probes=arguments.probes,
+        generate=not arguments.no_generate,
+        max_new_tokens=arguments.steps,
+        top_k=arguments.top_k,
+        limit=arguments.limit,
+        num_fewshot=arguments.num_fewshot,
+        data_dir=Path(arguments.data_dir) if arguments.data_dir else None,
+        seed=arguments.seed,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        batch_tokens=arguments.batch_tokens,
+        trust_remote_code=arguments.trust_remote_code,
+        cache=None if arguments.no_cache else cache_folder(None),
+        progress=sys.stderr.isatty() and is_first_process(),
+    )
+
+
+def _bank(name: str) -> Any:
+    from dataclasses import replace
+
+    from eval.facts.hub import open_bank
+
+    bank = open_bank(name)
+    # reports call it by its name
+    return replace(bank, meta={**bank.meta, "name": bank.meta.get("name") or Path(name).name})
+
+
+def _models(arguments: argparse.Namespace) -> "list[ModelName]":
+    from configs.load import cache_folder
+    from eval.model_names import expand_names
+
+    return expand_names(arguments.models, cache=cache_folder(None), tokenizer=arguments.tokenizer)
+
+
+def _baseline(arguments: argparse.Namespace, names: "list[ModelName]") -> str | None:
+    """The label of the one model that --baseline stands for."""
+    if arguments.baseline is None:
+        return None
+    if len(names) == 1:
+        raise UserError(f"--baseline {arguments.baseline}: there is no other model to compare it with")
+    from configs.load import cache_folder
+    from eval.model_names import expand_names
+
+    labels = [
+        name.label
+        for name in expand_names(
+            [arguments.baseline], cache=cache_folder(None), tokenizer=arguments.tokenizer
+        )
+    ]
+    if len(labels) != 1:
+        raise UserError(f"--baseline {arguments.baseline}: stands for {len(labels)} models; name one of them")
+    return labels[0]
+
+
+def _measure(names: "list[ModelName]", asked: "Asked") -> "list[Measured]":
+    """One model after another, so that memory holds one at a time."""
+    from eval.recall.measuring import is_first_process, measure_model
+
+    quiet_loading()
+    first = is_first_process()
+
+    def tell(info: dict[str, Any], loaded: bool) -> None:
+        if first:
+            kept = "" if loaded else " (measured before)"
+            print(
+                f"{info['model']}: {info['parameters']:,} parameters, {info['device']}, {info['dtype']}{kept}"
+            )
+
+    measured = []
+    for name in names:
+        try:
+            one = measure_model(name, asked, tell=tell)
+        except KeyboardInterrupt:
+            kept = "what is finished is kept: the same command goes on" if asked.cache else "nothing is kept"
+            print(f"\nstlm: stopped at {name.label}; {kept}", file=sys.stderr)
+            raise SystemExit(130) from None
+        measured.append(one)
+        more = "; going on with the others" if name is not names[-1] else ""
+        for section, error in one.errors.items() if first and len(names) > 1 else ():
+            what = "" if section in ("model", "recall") else f"{section}: "
+            print(f"stlm: {name.label}: {what}{error}{more}", file=sys.stderr)
+    return measured
+
+
+def _show(measured: "list[Measured]", asked: "Asked", baseline: str | None, out: Path | None) -> None:
     from rich.console import Console
 
-    from eval.recall.metrics import summarise
-    from eval.report.run_report import reading_guide
-    from eval.report.tables import recall_table
-    from scripts.tables import print_recall_table
+    from eval.recall.study import build_study, rows_of, write_study
+    from scripts.study_tables import print_study
 
-    summary = summarise(rows)
-    console = Console()
-    print_recall_table(console, recall_table({"after": summary}), f"Recall of {name}")
-    console.print(reading_guide(bank), highlight=False, markup=False)
-    return summary
+    study = build_study(measured, asked, baseline=baseline)
+    if out is not None:  # before anything is printed, for whoever reads that may close the pipe
+        from eval.report.study_report import write_study_report
+
+        write_study(out, study, rows_of(measured), report=write_study_report)
+    print_study(Console(), study, asked.bank, baseline)
+    if out is not None:
+        print(f"wrote {out}: results.jsonl, results.csv, summary.json, report.md, report.html")
 
 
 if __name__ == "__main__":

@@ -7,18 +7,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from configs.schema import EvaluationSection
 from eval.benchmarks import check_benchmarks, run_benchmarks
 from eval.facts.bank import FactBank
-from eval.recall.generation import top_tokens
 from eval.recall.harness import evaluate_recall
 from eval.recall.isolation import rng_untouched
-from eval.recall.metrics import perplexity, summarise
-from eval.recall.scorer import Item, score
+from eval.recall.metrics import summarise
+from eval.recall.prompts import watch_prompt
 from trainers.trainer import STLMTrainer
 
 TRACKED = ("accuracy", "greedy_match", "exact_match", "candidate_rank", "bits_per_byte")
@@ -69,7 +67,9 @@ def _log_line(logs: dict[str, float]) -> str:
 
 
 class _Periodic(TrainerCallback):
-    """Calls `measure(step)` on the first process at step 0, every `every` steps and at the end."""
+    """Calls `measure(step)` at step 0, every `every` steps and at the end, on the first process or on all."""
+
+    on_every_process = False
 
     def __init__(self, trainer: STLMTrainer, every: int):
         self.trainer, self.every = trainer, every
@@ -88,14 +88,19 @@ class _Periodic(TrainerCallback):
 
     def _run(self, step: int) -> None:
         with self.trainer.paused():
-            if self.trainer.is_world_process_zero():
+            if self.on_every_process or self.trainer.is_world_process_zero():
                 with rng_untouched(self.trainer.model):
                     self.measure(step)
             self.trainer.accelerator.wait_for_everyone()
 
 
 class RecallCallback(_Periodic):
-    """Measures recall of a bank: a line per probe in recall.jsonl, means in the metrics."""
+    """Measures recall of a bank: a line per probe in recall.jsonl, means in the metrics.
+
+    The processes share the probes among them.
+    """
+
+    on_every_process = True
 
     def __init__(self, trainer: STLMTrainer, bank: FactBank, evaluation: EvaluationSection, folder: Path):
         super().__init__(trainer, evaluation.recall_steps)
@@ -108,9 +113,11 @@ class RecallCallback(_Periodic):
             self.bank,
             batch_tokens=self.evaluation.batch_tokens,
             generate=self.evaluation.generate,
+            spread=True,
         )
-        append_jsonl(self.path, [{"step": step, **row} for row in rows])
-        self.trainer.log_beside(recall_means(rows))
+        if self.trainer.is_world_process_zero():
+            append_jsonl(self.path, [{"step": step, **row} for row in rows])
+            self.trainer.log_beside(recall_means(rows))
 
 
 def recall_means(rows: Sequence[dict]) -> dict[str, float]:
@@ -135,23 +142,17 @@ class PromptsCallback(_Periodic):
 
     def measure(self, step: int) -> None:
         model, tokenizer = self.trainer.model, self.trainer.processing_class
-        rows = [self._watch(prompt, model, tokenizer) for prompt in self.evaluation.prompts]
+        rows = [
+            watch_prompt(
+                model,
+                tokenizer,
+                prompt,
+                max_new_tokens=self.evaluation.max_new_tokens,
+                top_k=self.evaluation.top_k,
+            )
+            for prompt in self.evaluation.prompts
+        ]
         append_jsonl(self.path, [{"step": step, **row} for row in rows])
-
-    def _watch(self, prompt: dict[str, str], model: Any, tokenizer: Any) -> dict:
-        sentence, answer = prompt["sentence"], prompt.get("answer")
-        steps = top_tokens(
-            model, tokenizer, sentence, steps=self.evaluation.max_new_tokens, k=self.evaluation.top_k
-        )
-        row: dict[str, Any] = {"sentence": sentence, "answer": answer}
-        row["generation"] = "".join(s.token for s in steps)
-        row["top_tokens"] = [[[text, round(p, 6)] for text, p in s.top] for s in steps]
-        if answer is not None:
-            scores = score(model, tokenizer, [Item(sentence, (answer,), id=sentence)])[0]
-            row["answer_logprob"] = scores.logprobs[0]
-            row["answer_perplexity"] = perplexity(scores.logprobs[:1], scores.n_tokens[:1])
-            row["answer_token_ranks"] = list(scores.token_ranks)
-        return row
 
 
 class BenchmarksCallback(_Periodic):

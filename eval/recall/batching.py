@@ -2,15 +2,13 @@
 
 import inspect
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 logger = logging.getLogger(__name__)
-
-# Logits are the largest tensors of a small model: 2**26 of them are 256 MB in float32.
-MAX_LOGITS = 2**26
 
 # Names under which configs keep the longest sequence; models without such a limit have none of them.
 CONTEXT_LENGTH_NAMES = (
@@ -27,12 +25,6 @@ def context_length(model: Any) -> int | None:
     config = text_config(model)
     lengths = (getattr(config, name, None) for name in CONTEXT_LENGTH_NAMES)
     return next((length for length in lengths if isinstance(length, int) and length > 0), None)
-
-
-def default_batch_tokens(model: Any) -> int:
-    """Tokens of a batch where nobody says how many. On a CPU small batches, whose activations stay in
-    its cache, were 1.1 to 1.7 times as fast as large ones; an accelerator needs more to be busy."""
-    return 1024 if model.device.type == "cpu" else 8192
 
 
 def text_config(model: Any) -> Any:
@@ -97,14 +89,19 @@ def pads_safely(model: Any, rows: Sequence[Sequence[int]], pad_id: int) -> bool:
     longest, shortest = max(rows, key=len), min(rows, key=len)
     if len(longest) == len(shortest):
         return True
-    alone = last_logits(model, [shortest], pad_id, 1)[0, -1].float()
-    padded = last_logits(model, [longest, shortest], pad_id, 1)[1, -1].float()
-    exact = next(model.parameters()).dtype in (torch.float32, torch.float64)
-    tolerance = (1e-4 if exact else 5e-2) * max(1.0, alone.abs().max().item())
-    safe = bool((alone - padded).abs().max() <= tolerance)  # NaN is not safe
+    alone = last_logits(model, [shortest], pad_id, 1)[0, -1]
+    padded = last_logits(model, [longest, shortest], pad_id, 1)[1, -1]
+    safe = same_logits(alone, padded)
     if not safe:
         logger.warning("this model's numbers change with padding: only rows of equal length share a batch")
     return safe
+
+
+def same_logits(expected: torch.Tensor, found: torch.Tensor) -> bool:
+    """Whether two ways to the same logits agree, as far as their dtype lets them; NaN never does."""
+    exact = expected.dtype in (torch.float32, torch.float64)
+    tolerance = (1e-4 if exact else 5e-2) * max(1.0, expected.abs().max().item())
+    return bool((expected.float() - found.float()).abs().max() <= tolerance)
 
 
 def fill_batches(
@@ -114,20 +111,27 @@ def fill_batches(
     batch_tokens: int,
     max_logits: int,
     same_length: bool = False,
+    pass_tokens: float = math.inf,
 ) -> list[list[int]]:
     """Indices of rows that go through the model together, neighbours in length.
 
     A batch holds at most `batch_tokens` tokens with its padding, and at most `max_logits` positions whose
     logits are kept (`n_logits` of each row); a row that is larger than that goes alone. The longest come
-    first, so that what does not fit into memory fails at once.
+    first, so that what does not fit into memory fails at once. Where the padding of shorter rows would
+    outweigh one more pass, which costs as much as `pass_tokens` tokens, they begin a batch of their own.
     """
     batches: list[list[int]] = []
     width = most_logits = 0
-    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    for place, row in enumerate(order):
         size = len(batches[-1]) + 1 if batches else 0
         most_logits = max(most_logits, n_logits[row])
         fits = size > 0 and size * width <= batch_tokens and size * most_logits <= max_logits
-        if fits and not (same_length and lengths[row] != width):
+        padding = width - lengths[row]
+        if fits and padding:
+            to_come = min(len(order) - place, batch_tokens // width - size + 1)
+            fits = not same_length and to_come * padding <= pass_tokens
+        if fits:
             batches[-1].append(row)
         else:
             batches.append([row])

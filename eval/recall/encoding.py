@@ -50,9 +50,15 @@ class Row:
     truncated: bool
 
     @property
-    def inputs(self) -> list[int]:
-        """What the model reads: the last token is only ever predicted."""
-        return self.ids[:-1]
+    def stem(self) -> list[int]:
+        """What stands before the answer: at least one token, from whose place the answer's first is
+        predicted."""
+        return self.ids[: -self.n_scored]
+
+    @property
+    def answer(self) -> list[int]:
+        """The scored tokens."""
+        return self.ids[-self.n_scored :]
 
 
 def join(prompt: str, joint: str = " ") -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Greedy generation: what a model says by itself after a prompt, and whether that is the answer."""
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,8 @@ import torch
 from tqdm.auto import tqdm
 
 from eval.recall.batching import (
-    MAX_LOGITS,
     base_model,
     context_length,
-    default_batch_tokens,
     fill_batches,
     left_pad,
     padding_id,
@@ -21,6 +20,7 @@ from eval.recall.batching import (
 )
 from eval.recall.encoding import encode_prompts
 from eval.recall.isolation import eval_mode
+from eval.recall.memory import default_budget, one_line_where_memory_ends, run_batches
 
 # Tokens after the longest answer: its full stop, what follows that ("3." or "3.5"), and one to spare
 # for a model that spells the answer in more tokens than its tokenizer would.
@@ -60,23 +60,33 @@ def generate_texts(
         return []
     rows, room = _fit(model, tokenizer, prompts, max(max_new_tokens))
     pad_id, ends = padding_id(model, tokenizer), end_ids(model, tokenizer)
+    budget = default_budget(model, batch_tokens)
     results: dict[int, Continuation] = {}
-    with torch.no_grad(), eval_mode(model):
+
+    def run(batch: list[int]) -> None:
+        limits = [min(max_new_tokens[i], room) for i in batch]
+        new_ids, _ = _generate(model, [rows[i] for i in batch], pad_id, ends, max(limits))
+        for i, limit, ids in zip(batch, limits, new_ids, strict=True):
+            # its own limit, for a text must not depend on what else was in the batch
+            length = next((k for k, token in enumerate(ids[:limit]) if token in ends), limit)
+            text = tokenizer.decode(ids[:length], clean_up_tokenization_spaces=False)
+            results[i] = Continuation(text, ended=length < limit)
+        bar.update(len(batch))
+
+    with (
+        torch.no_grad(),
+        eval_mode(model),
+        one_line_where_memory_ends(model),
+        tqdm(total=len(rows), desc="generating", unit="probe", disable=not progress) as bar,
+    ):
         batches = fill_batches(
             [len(row) + room for row in rows],
             [1] * len(rows),
-            batch_tokens=batch_tokens or default_batch_tokens(model),
-            max_logits=MAX_LOGITS // text_config(model).vocab_size,
+            batch_tokens=budget.tokens,
+            max_logits=budget.logits // text_config(model).vocab_size,
             same_length=not pads_safely(model, rows, pad_id),
         )
-        for batch in tqdm(batches, desc="generating", unit="batch", disable=not progress):
-            limits = [min(max_new_tokens[i], room) for i in batch]
-            new_ids, _ = _generate(model, [rows[i] for i in batch], pad_id, ends, max(limits))
-            for i, limit, ids in zip(batch, limits, new_ids, strict=True):
-                # its own limit, for a text must not depend on what else was in the batch
-                length = next((k for k, token in enumerate(ids[:limit]) if token in ends), limit)
-                text = tokenizer.decode(ids[:length], clean_up_tokenization_spaces=False)
-                results[i] = Continuation(text, ended=length < limit)
+        run_batches(batches, run, budget)
     return [results[i] for i in range(len(rows))]
 
 
@@ -126,6 +136,12 @@ def exact_match(continuation: Continuation, answers: Sequence[str], terminators:
         for answer in (answer.strip() for answer in answers)
         if answer
     )
+
+
+def containment(continuation: Continuation, answers: Sequence[str]) -> bool:
+    """Whether one of `answers` stands anywhere in the text, as whole words: "Spring" not in "Springfield"."""
+    found = (rf"(?<!\w){re.escape(answer.strip())}(?!\w)" for answer in answers if answer.strip())
+    return any(re.search(pattern, continuation.text) for pattern in found)
 
 
 def _terminates(rest: str, ended: bool, terminators: str) -> bool:

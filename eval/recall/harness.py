@@ -9,9 +9,17 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from eval.facts.bank import FactBank, Probe
-from eval.recall.generation import Continuation, answer_budgets, exact_match, generate_texts
+from eval.recall.generation import (
+    Continuation,
+    answer_budgets,
+    containment,
+    exact_match,
+    generate_texts,
+)
 from eval.recall.isolation import rng_untouched
 from eval.recall.metrics import bits_per_byte, candidate_metrics, perplexity, token_rank
+from eval.recall.processes import process_rank
+from eval.recall.processes import spread as spread_over_processes
 from eval.recall.scorer import Item, Scores, score
 
 # "{subject} was born in {object}." -> "."
@@ -27,29 +35,46 @@ def evaluate_recall(
     generate: bool = True,
     progress: bool = False,
     roles: Collection[str] | None = None,
+    top_k: int = 0,
+    spread: bool = False,
 ) -> list[dict[str, Any]]:
     """Ask the probes of `bank` (of those `roles`, or all); one JSON-serialisable dict each, in bank order.
 
     A figure that a probe does not have is None: those that compare candidates without distractors, those
-    of the answer alone with a suffix, `exact_match` and `generation` without `generate`. Neither the
-    random generators nor the model's train/eval modes are touched.
+    of the answer alone with a suffix, `exact_match`, `containment` and `generation` without
+    `generate`. With `top_k` a row
+    has `top_tokens`, that many [text, probability] pairs of what the model finds most probable where the
+    answer begins. Neither the random generators nor the model's train/eval modes are touched.
+
+    With `spread` the processes of `accelerate launch` share the probes, and each gets all rows. Every one
+    of them must call this, with the whole model.
 
     Raises:
         UserError: As `score` does, naming the probe.
     """
     probes = [probe for probe in bank.probes if roles is None or bank.role_of(probe) in roles]
-    with rng_untouched(model):
+
+    def ask(share: list[Probe]) -> list[dict[str, Any]]:
+        shown = progress and process_rank() == 0
         scores = score(
             model,
             tokenizer,
-            [item_of(probe) for probe in probes],
+            [item_of(probe) for probe in share],
             batch_tokens=batch_tokens,
-            progress=progress,
+            top_k=top_k,
+            progress=shown,
         )
-        said = _generations(model, tokenizer, bank, probes, batch_tokens, progress) if generate else {}
-    return [
-        _row(bank, probe, result, said.get(probe.id)) for probe, result in zip(probes, scores, strict=True)
-    ]
+        said = _generations(model, tokenizer, bank, share, batch_tokens, shown) if generate else {}
+        rows = []
+        for probe, result in zip(share, scores, strict=True):
+            row = _row(bank, probe, result, said.get(probe.id))
+            if top_k:
+                row["top_tokens"] = [[tokenizer.decode([i]), p] for i, p in result.top_tokens]
+            rows.append(row)
+        return rows
+
+    with rng_untouched(model):
+        return spread_over_processes(probes, ask) if spread else ask(probes)
 
 
 def item_of(probe: Probe) -> Item:
@@ -78,8 +103,9 @@ def _generations(
     probes: Sequence[Probe],
     batch_tokens: int | None,
     progress: bool,
-) -> dict[str, tuple[Continuation, bool]]:
-    """By probe id, what the model says and whether it is right. With a suffix there is no telling."""
+) -> dict[str, tuple[Continuation, bool, bool]]:
+    """By probe id, what the model says, whether it is right, and whether the answer stands in it at all. With
+    a suffix there is no telling."""
     asked = [probe for probe in probes if not probe.suffix]
     answers = [right_answers(bank, probe) for probe in asked]
     continuations = generate_texts(
@@ -91,13 +117,17 @@ def _generations(
         progress=progress,
     )
     return {
-        probe.id: (continuation, exact_match(continuation, right, terminators_of(probe)))
+        probe.id: (
+            continuation,
+            exact_match(continuation, right, terminators_of(probe)),
+            containment(continuation, right),
+        )
         for probe, continuation, right in zip(asked, continuations, answers, strict=True)
     }
 
 
 def _row(
-    bank: FactBank, probe: Probe, scores: Scores, said: tuple[Continuation, bool] | None
+    bank: FactBank, probe: Probe, scores: Scores, said: tuple[Continuation, bool, bool] | None
 ) -> dict[str, Any]:
     fact = bank.fact_by_id[probe.fact_ids[0]]
     row: dict[str, Any] = {
@@ -110,9 +140,12 @@ def _row(
         "subject": bank.subject_of(probe),
         "prompt": probe.prompt,
         "answer": probe.answers[0],
+        "template": probe.template,
         **dict.fromkeys(("n_tokens", "n_bytes", "logprob", "bits_per_byte")),
         **candidate_metrics(scores.logprobs, scores.n_bytes),
-        **dict.fromkeys(("greedy_match", "exact_match", "perplexity", "token_rank", "generation")),
+        **dict.fromkeys(
+            ("greedy_match", "exact_match", "containment", "perplexity", "token_rank", "generation")
+        ),
     }
     if not probe.suffix:
         logprob, n_tokens, n_bytes = scores.logprobs[0], scores.n_tokens[0], scores.n_bytes[0]
@@ -126,8 +159,9 @@ def _row(
             "token_rank": token_rank(scores.token_ranks),
         }
     if said is not None:
-        continuation, is_right = said
-        row |= {"exact_match": float(is_right), "generation": continuation.text}
+        continuation, is_right, is_there = said
+        row |= {"exact_match": float(is_right), "containment": float(is_there)}
+        row["generation"] = continuation.text
     flags = set(probe.flags)
     flags |= {name for name in ("straddles", "truncated") if getattr(scores, name)}
     return row | {"flags": sorted(flags)}

@@ -10,7 +10,14 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from eval.facts.integrity import UNSEEN
+from eval.recall.resampling import (
+    N_BOOT,
+    bootstrap_ratios,
+    interval,
+    number_clusters,
+    sums_by_cluster,
+)
 
 Row = Mapping[str, Any]
 
@@ -23,10 +30,13 @@ METRICS = (
     "mrr",
     "greedy_match",
     "exact_match",
+    "containment",
     "perplexity",
     "token_rank",
 )
-BOOTSTRAP_CELLS = 2**22  # resamples x clusters drawn at a time: 32 MB
+# The others count tokens, or compare within a vocabulary: they mean something within one tokenizer only.
+COMPARABLE = frozenset(METRICS) - {"logprob", "greedy_match", "perplexity", "token_rank"}
+LOWER_IS_BETTER = frozenset({"bits_per_byte", "candidate_rank", "perplexity", "token_rank"})
 
 
 def accuracy(logprobs: Sequence[float], gold: int = 0) -> float | None:
@@ -88,7 +98,7 @@ def bootstrap_interval(
     denominators: Sequence[float],
     clusters: Sequence[Hashable],
     *,
-    n_boot: int = 1000,
+    n_boot: int = N_BOOT,
     seed: int = 0,
 ) -> tuple[float, float]:
     """95% percentile interval of sum(numerators) / sum(denominators), whole clusters resampled.
@@ -97,34 +107,25 @@ def bootstrap_interval(
     by one would give intervals that are too narrow (Davison and Hinkley 1997, section 3.8). With a
     single cluster there is nothing to resample, and the interval is the figure itself.
     """
-    place = {cluster: index for index, cluster in enumerate(dict.fromkeys(clusters))}
-    members = [place[cluster] for cluster in clusters]
-    top = np.bincount(members, weights=np.asarray(numerators, dtype=float))  # (clusters,)
-    bottom = np.bincount(members, weights=np.asarray(denominators, dtype=float))
-    size = len(place)
-    generator = np.random.default_rng(seed)
-    ratios = []
-    step = max(1, BOOTSTRAP_CELLS // size)
-    for first in range(0, n_boot, step):
-        n = min(step, n_boot - first)
-        drawn = generator.integers(size, size=(n, size))  # (resamples, clusters)
-        ratios.append(top[drawn].sum(-1) / bottom[drawn].sum(-1))
-    low, high = np.quantile(np.concatenate(ratios), [0.025, 0.975])
-    return float(low), float(high)
+    numbers, size = number_clusters(clusters)
+    tops = sums_by_cluster(numerators, numbers, size)
+    bottoms = sums_by_cluster(denominators, numbers, size)
+    return interval(bootstrap_ratios(tops, bottoms, n_boot=n_boot, seed=seed))
 
 
 def summarise(
-    rows: Iterable[Row], *, by: Sequence[str] = ("role", "type"), n_boot: int = 1000, seed: int = 0
+    rows: Iterable[Row], *, by: Sequence[str] = ("role", "type"), n_boot: int = N_BOOT, seed: int = 0
 ) -> dict[str, Any]:
     """Means with 95% intervals for each group of probes.
 
     `rows` are those of `evaluate_recall`. With the default `by` the result is
     `{role: {type: {metric: {"mean", "low", "high", "n", "n_facts"}}}}`, `n` being the number of probes
-    that have the figure. A metric without values is left out.
+    that have the figure. A metric without values is left out. Control facts whose answers no injected fact
+    has are a role of their own, `unseen`: they are there to be compared with the other control facts.
     """
     groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
-        groups[tuple("none" if row[key] is None else str(row[key]) for key in by)].append(row)
+        groups[tuple(_group(row, key) for key in by)].append(row)
     result: dict[str, Any] = {}
     for path, members in groups.items():
         at = result
@@ -138,18 +139,23 @@ def summarise(
     return result
 
 
+def _group(row: Row, key: str) -> str:
+    if key == "role" and row["role"] == "control" and row.get("arm") == UNSEEN:
+        return UNSEEN
+    return "none" if row[key] is None else str(row[key])
+
+
 def count_flags(rows: Iterable[Row]) -> dict[str, int]:
     """How many probes carry each flag."""
     return dict(Counter(flag for row in rows for flag in row["flags"]))
 
 
 def _summarise_metric(rows: list[Row], metric: str, n_boot: int, seed: int) -> dict[str, Any] | None:
-    source = "logprob" if metric in ("bits_per_byte", "perplexity") else metric
-    rows = [row for row in rows if row.get(source) is not None]
+    rows = [row for row in rows if has_figure(row, metric)]
     if not rows:
         return None
-    numerators, denominators = zip(*(_parts(row, metric) for row in rows), strict=True)
-    clusters = [_cluster(row) for row in rows]
+    numerators, denominators = zip(*(parts(row, metric) for row in rows), strict=True)
+    clusters = [cluster_of(row) for row in rows]
     mean = math.fsum(numerators) / math.fsum(denominators)
     low, high = bootstrap_interval(numerators, denominators, clusters, n_boot=n_boot, seed=seed)
     if metric == "perplexity":  # its interval is that of the nats per token
@@ -163,7 +169,13 @@ def _summarise_metric(rows: list[Row], metric: str, n_boot: int, seed: int) -> d
     }
 
 
-def _parts(row: Row, metric: str) -> tuple[float, float]:
+def has_figure(row: Row, metric: str) -> bool:
+    """Whether a probe adds anything to a metric."""
+    source = "logprob" if metric in ("bits_per_byte", "perplexity") else metric
+    return row.get(source) is not None
+
+
+def parts(row: Row, metric: str) -> tuple[float, float]:
     """What a probe adds to the numerator and the denominator of a metric over a set of probes."""
     if metric == "bits_per_byte":
         return -row["logprob"], math.log(2) * row["n_bytes"]
@@ -172,7 +184,7 @@ def _parts(row: Row, metric: str) -> tuple[float, float]:
     return float(row[metric]), 1.0
 
 
-def _cluster(row: Row) -> Hashable:
+def cluster_of(row: Row) -> Hashable:
     """What is resampled: the subject, or the fact where there is none."""
     subject = row.get("subject")
     return ("subject", subject) if subject is not None else ("fact", row["fact_ids"][0])

@@ -8,9 +8,11 @@ Every figure of the suite rests on this file; docs/recall.md says what it promis
 In float32 the numbers are the same within 1e-4 whatever the batch size and order of the items.
 """
 
+import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,9 +20,7 @@ from tqdm.auto import tqdm
 
 from configs.errors import UserError
 from eval.recall.batching import (
-    MAX_LOGITS,
     context_length,
-    default_batch_tokens,
     fill_batches,
     forward_parameters,
     last_logits,
@@ -30,10 +30,16 @@ from eval.recall.batching import (
 )
 from eval.recall.encoding import Item, Row, encode_items
 from eval.recall.isolation import eval_mode
+from eval.recall.memory import Budget, default_budget, one_line_where_memory_ends, run_batches
+from eval.recall.planning import Pass, plan_passes
+from eval.recall.reading import Reader, RowScores
+from eval.recall.shared_prefix import Prompts, read_answers, read_prompts, shares_prompts
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Item", "Scores", "score"]
 
-LOGITS_PER_CHUNK = 2**23  # lifted to float32 at a time
+_Answer = tuple[int, Pass]  # the place of its prompt in the batch, and what is read behind it
 
 
 @dataclass
@@ -54,24 +60,8 @@ class Scores:
     """Of each token in the vocabulary, 1 the most probable, the mid-rank among equals."""
     greedy_match: bool = False
     """Every token is the argmax, given the true tokens before it."""
-
-
-@dataclass
-class _Pass:
-    """One row of a forward pass, and the candidates read off it: (row, how many of its inputs stand
-    behind that candidate's own). The answers "Rome" and "Rome Falls" need one pass, and so do all
-    answers of a single token."""
-
-    inputs: list[int]
-    readings: list[tuple[int, int]]
-    n_logits: int  # positions at the end whose logits are read
-
-
-@dataclass
-class _RowScores:
-    logprobs: list[float] = field(default_factory=list)
-    ranks: list[float] = field(default_factory=list)
-    greedy: list[bool] = field(default_factory=list)
+    top_tokens: list[tuple[int, float]] = field(default_factory=list)
+    """The most probable tokens where the answer begins, with their probabilities; as many as asked for."""
 
 
 def score(
@@ -80,110 +70,137 @@ def score(
     items: Sequence[Item],
     *,
     batch_tokens: int | None = None,
+    top_k: int = 0,
     progress: bool = False,
 ) -> list[Scores]:
     """Score every candidate of every item; one `Scores` for each item, in their order.
 
     Args:
-        batch_tokens: Tokens of a batch, padding included; None chooses by device. Memory and speed depend
-            on it, numbers do not.
+        batch_tokens: Tokens of a batch, padding included; None chooses by device and its free memory.
+            Memory and speed depend on it, numbers do not. Where memory runs out it is halved.
+        top_k: How many of the most probable tokens to report where the answer begins.
         progress: Show a progress bar on stderr.
 
     Raises:
-        UserError: Where a number is not finite, an answer encodes to nothing or exceeds the context, or
-            an empty prompt meets a tokenizer without BOS and end-of-text.
+        UserError: Where a number is not finite, an answer encodes to nothing or exceeds the context, an
+            empty prompt meets a tokenizer without BOS and end-of-text, or memory does not suffice for a
+            single answer.
     """
     rows = encode_items(tokenizer, items, context_length(model))
-    scored: list[_RowScores] = [_RowScores() for _ in rows]
-    passes = _plan_passes(rows)
-    batch_tokens = batch_tokens or default_batch_tokens(model)
+    if not rows:
+        return []
+    budget = default_budget(model, batch_tokens)
     # no_grad rather than inference_mode: tensors that a model keeps from this pass (tables of a rotary
     # embedding) must be fit for the training step that follows. Trainer's evaluation does the same.
     with (
         torch.no_grad(),
         eval_mode(model),
-        tqdm(total=len(rows), desc="scoring", unit="answer", disable=not progress) as bar,
+        tqdm(total=len(items), desc="scoring", unit="probe", disable=not progress) as bar,
     ):
-        for batch, logits in _forward(model, padding_id(model, tokenizer), passes, batch_tokens):
-            _read_logits(logits, batch, rows, scored)
-            bar.update(sum(len(one.readings) for one in batch))
-    return _collect(items, rows, scored)
+        reader = Reader(rows, top_k, bar.update)
+        with one_line_where_memory_ends(model):
+            _Scoring(model, padding_id(model, tokenizer), budget, reader).run(rows)
+    return _collect(items, rows, reader.scores)
 
 
-def _plan_passes(rows: list[Row]) -> list[_Pass]:
-    """The forward passes that are needed: none for inputs with which another candidate's inputs begin.
+class _Scoring:
+    """The forward passes of one call."""
 
-    A causal model says the same at a position whatever follows. Only candidates of one item share: as
-    all of them are scored from one place, the logits of the longest answer hold those of the others.
-    """
-    passes: list[_Pass] = []
-    item = None
-    for index in sorted(range(len(rows)), key=lambda i: (rows[i].item, rows[i].inputs), reverse=True):
-        row = rows[index]
-        # the order is such that longer inputs come right before those they begin with
-        if row.item == item and passes[-1].inputs[: len(row.inputs)] == row.inputs:
-            behind = len(passes[-1].inputs) - len(row.inputs)
-            passes[-1].readings.append((index, behind))
+    def __init__(self, model: Any, pad_id: int, budget: Budget, reader: Reader):
+        self.model, self.pad_id, self.budget, self.reader = model, pad_id, budget, reader
+        self.keeps_few = "logits_to_keep" in forward_parameters(model)
+        self.pads = True
+
+    def run(self, rows: list[Row]) -> None:
+        whole, shared = (plan_passes(rows, share=share) for share in (False, True))
+        if self._can_share(whole, shared):
+            run_batches(self._fill(shared), self._run_prompts, self.budget)
         else:
-            passes.append(_Pass(row.inputs, [(index, 0)], row.n_scored))
-        item = row.item
-    return passes
+            run_batches(self._fill(whole), self._run_whole, self.budget)
 
+    def _can_share(self, whole: list[Pass], shared: list[Pass]) -> bool:
+        """Whether reading prompts apart from answers gains something, and the model lets us."""
+        gains = self._gains(whole, shared)
+        ends = [max(shared, key=lambda one: bool(one.branches)), shared[-1]]  # the first is the longest
+        # prompts of two lengths show that padding is safe, too
+        if gains and shares_prompts(self.model, ends, self.pad_id):
+            return True
+        self.pads = pads_safely(self.model, [whole[0].inputs, whole[-1].inputs], self.pad_id)
+        if gains and not self.pads and shares_prompts(self.model, ends[:1], self.pad_id):
+            return True
+        if gains:
+            logger.warning(
+                "this model's cache cannot be shared among answers: prompts are read anew for each of them"
+            )
+        return False
 
-def _forward(
-    model: Any, pad_id: int, passes: list[_Pass], batch_tokens: int
-) -> Iterator[tuple[list[_Pass], torch.Tensor]]:
-    """Batches of passes with the logits at their ends, (passes, most read of one, vocabulary)."""
-    if not passes:
-        return
-    lengths = [len(one.inputs) for one in passes]
-    longest, shortest = (pick(passes, key=lambda one: len(one.inputs)).inputs for pick in (max, min))
-    batches = fill_batches(
-        lengths,
-        [one.n_logits for one in passes] if "logits_to_keep" in forward_parameters(model) else lengths,
-        batch_tokens=batch_tokens,
-        max_logits=MAX_LOGITS // text_config(model).vocab_size,
-        same_length=not pads_safely(model, [longest, shortest], pad_id),
-    )
-    for indices in batches:
-        batch = [passes[i] for i in indices]
+    def _gains(self, whole: list[Pass], shared: list[Pass]) -> bool:
+        tried = 4 * (len(whole[0].inputs) + len(whole[-1].inputs))  # about what trying it out costs
+        return self._work(whole) - self._work(shared) > tried
+
+    def _work(self, passes: list[Pass]) -> float:
+        """Tokens read and logits kept, with padding. One counts as much as the other: the vocabularies of
+        small models weigh what their layers do."""
+        total = 0.0
+        for batch in self._fill(passes):
+            n_logits = max(one.n_logits for one in batch) if self.keeps_few else len(batch[0].inputs)
+            total += len(batch) * (len(batch[0].inputs) + n_logits)
+            behind = [len(branch.inputs) for one in batch for branch in one.branches]
+            n_passes = 1 + len(set(behind))
+            total += 2 * sum(behind) + n_passes * self.budget.pass_tokens
+        return total
+
+    def _fill(self, passes: list[Pass]) -> list[list[Pass]]:
+        lengths = [len(one.inputs) for one in passes]
+        # a batch of prompts is followed by one of answers for each length that they have
+        n_passes = 1 + len({len(branch.inputs) for one in passes for branch in one.branches})
+        batches = fill_batches(
+            lengths,
+            [one.n_logits for one in passes] if self.keeps_few else lengths,
+            batch_tokens=self.budget.tokens,
+            max_logits=self._most_positions(),
+            same_length=not self.pads,
+            pass_tokens=n_passes * self.budget.pass_tokens,
+        )
+        return [[passes[i] for i in batch] for batch in batches]
+
+    def _run_whole(self, batch: list[Pass]) -> None:
         keep = max(one.n_logits for one in batch)
-        yield batch, last_logits(model, [one.inputs for one in batch], pad_id, keep)
+        inputs = [one.inputs for one in batch]
+        self.reader.read(last_logits(self.model, inputs, self.pad_id, keep), batch)
+
+    def _run_prompts(self, batch: list[Pass]) -> None:
+        answers = [(place, branch) for place, one in enumerate(batch) for branch in one.branches]
+        if not answers:
+            self._run_whole(batch)
+            return
+        logits, prompts = read_prompts(self.model, [one.inputs for one in batch], self.pad_id)
+        self.reader.read(logits, batch)
+        del logits
+        run_batches(self._fill_answers(prompts, answers), partial(self._run_answers, prompts), self.budget)
+
+    def _fill_answers(self, prompts: Prompts, answers: list[_Answer]) -> list[list[_Answer]]:
+        lengths = [len(branch.inputs) for _, branch in answers]
+        n_repeats = max(1, self.budget.cache_bytes // max(1, prompts.nbytes()))
+        batches = fill_batches(
+            lengths,
+            lengths,
+            batch_tokens=min(self.budget.tokens, n_repeats),
+            max_logits=self._most_positions(),
+            same_length=True,
+        )
+        return [[answers[i] for i in batch] for batch in batches]
+
+    def _run_answers(self, prompts: Prompts, batch: list[_Answer]) -> None:
+        which, branches = [place for place, _ in batch], [branch for _, branch in batch]
+        inputs = [branch.inputs for branch in branches]
+        self.reader.read(read_answers(self.model, prompts, which, inputs), branches)
+
+    def _most_positions(self) -> int:
+        return self.budget.logits // text_config(self.model).vocab_size
 
 
-def _read_logits(logits: torch.Tensor, batch: list[_Pass], rows: list[Row], scored: list[_RowScores]) -> None:
-    """Fill `scored` from logits (passes, positions, vocabulary); float32 only for answer tokens."""
-    n_positions = logits.shape[1]
-    # one entry for each answer token: the pass, the position that predicts it, its id, and whose it is
-    places = [
-        (index, n_positions - behind - rows[row].n_scored + k, token, row)
-        for index, one in enumerate(batch)
-        for row, behind in one.readings
-        for k, token in enumerate(rows[row].ids[-rows[row].n_scored :])
-    ]
-    size = max(1, LOGITS_PER_CHUNK // logits.shape[-1])
-    for first in range(0, len(places), size):
-        chunk = places[first : first + size]
-        index, position, token, _ = torch.tensor(chunk, device=logits.device).unbind(-1)
-        picked = logits[index, position].float()  # (tokens, vocabulary)
-        own = picked.gather(-1, token[:, None])  # (tokens, 1)
-        logprobs = (own - picked.logsumexp(-1, keepdim=True)).squeeze(-1).tolist()
-        for (*_, row), logprob in zip(chunk, logprobs, strict=True):
-            scored[row].logprobs.append(logprob)
-
-        # ranks are asked for the true answers only
-        gold = [i for i, (*_, row) in enumerate(chunk) if rows[row].candidate == 0]
-        picked, own = picked[gold], own[gold]
-        above = (picked > own).sum(-1)
-        equal = (picked == own).sum(-1)  # the token itself among them
-        ranks = (above + (equal + 1) / 2).tolist()
-        greedy = (picked.argmax(-1) == token[gold]).tolist()
-        for i, rank, is_best in zip(gold, ranks, greedy, strict=True):
-            scored[chunk[i][-1]].ranks.append(rank)
-            scored[chunk[i][-1]].greedy.append(is_best)
-
-
-def _collect(items: Sequence[Item], rows: list[Row], scored: list[_RowScores]) -> list[Scores]:
+def _collect(items: Sequence[Item], rows: list[Row], scored: list[RowScores]) -> list[Scores]:
     """Put rows, which come in order of (item, candidate), together by item."""
     results: list[Scores] = []
     for row, own in zip(rows, scored, strict=True):
@@ -205,6 +222,7 @@ def _collect(items: Sequence[Item], rows: list[Row], scored: list[_RowScores]) -
                     token_logprobs=own.logprobs,
                     token_ranks=own.ranks,
                     greedy_match=all(own.greedy),
+                    top_tokens=own.top_tokens,
                 )
             )
         results[-1].logprobs.append(math.fsum(own.logprobs))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 SHOWN = {
     "accuracy": "accuracy",
     "exact_match": "exact match",
+    "containment": "containment",
     "candidate_rank": "rank",
     "bits_per_byte": "bits/byte",
 }

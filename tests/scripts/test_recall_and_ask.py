@@ -1,59 +1,238 @@
 """`stlm recall`, `stlm ask` and `stlm facts` on a tiny run."""
 
 import io
-import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from rich.console import Console
 
+from configs.files import read_json, read_jsonl
 from eval.report.tables import recall_table
 from scripts.__main__ import main
+from scripts.study_tables import print_study
 from scripts.tables import print_recall_table
 
 
-def test_recall_of_a_run_folder_repeats_the_runs_own_figures(run, tmp_path, capsys):
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """What was measured in one test must not serve another."""
+    monkeypatch.setenv("STLM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def recall(run):
+    """`recall("MODEL", ..., "--option")`: the exit code of `stlm recall` on the run's own bank."""
+
+    def call(*arguments):
+        return main(["recall", *map(str, arguments), "--facts", str(run / "facts"), "--device", "cpu"])
+
+    return call
+
+
+def test_recall_of_a_run_folder_repeats_the_runs_own_figures(run, recall, tmp_path, capsys):
     out = tmp_path / "results"
-    assert main(["recall", str(run), "--facts", str(run / "facts"), "--out", str(out)]) == 0
+    assert recall(run, "--out", out) == 0
     shown = capsys.readouterr().out
     assert "memorization" in shown
     assert "chance 0.25" in shown
-    recorded = json.loads((run / "summary.json").read_text())["recall"]["after"]
-    measured = json.loads((out / "summary.json").read_text())[str(run)]
+    assert f"{run}: " in shown
+    assert ", cpu, float32" in shown
+    recorded = read_json(run / "summary.json")["recall"]["after"]
+    measured = read_json(out / "summary.json")["recall"][str(run)]
     for role, kinds in recorded.items():
         for kind, metrics in kinds.items():
             for metric, figure in metrics.items():
                 assert measured[role][kind][metric]["mean"] == pytest.approx(figure["mean"], abs=1e-4)
-    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    lines = read_jsonl(out / "results.jsonl")
     assert {line["model"] for line in lines} == {str(run)}
+    wanted = (
+        "model probe_id fact_ids role type relation prompt answer n_tokens logprob bits_per_byte accuracy"
+    )
+    for name in (*wanted.split(), "candidate_rank", "exact_match", "perplexity", "token_rank", "top_tokens"):
+        assert name in lines[0]
+    assert {"results.csv", "report.md", "report.html"} <= {path.name for path in out.iterdir()}
 
 
-def test_a_model_that_breaks_is_reported_and_the_others_go_on(run, tmp_path, capsys):
+def test_checkpoints_of_a_run_are_compared(run, recall, tmp_path, capsys):
+    out = tmp_path / "results"
+    assert recall(f"{run}@all", "--baseline", f"{run}@step=8", "--no-generate", "--out", out) == 0
+    shown = capsys.readouterr().out
+    labels = [f"{run}@step={step}" for step in (8, 12)]
+    study = read_json(out / "summary.json")
+    assert [(model["model"], model["step"], model["run"]) for model in study["models"]] == [
+        (label, step, str(run)) for label, step in zip(labels, (8, 12), strict=True)
+    ]
+    assert {entry["a"] for entry in study["comparisons"]} == {labels[0]}
+    assert {entry["metric"] for entry in study["comparisons"]} >= {"accuracy", "perplexity", "binding"}
+    # six exposures in twelve steps
+    seen = {e["model"]: e["exposures"] for e in study["dose_response"] if e["exposures"]}
+    assert list(seen) == labels
+    assert seen[labels[-1]] == 6
+    assert "out@step=12" in shown
+    assert "not significantly different from" in shown
+    # once more, from what is kept
+    assert recall(f"{run}@step=8", "--no-generate") == 0
+    assert "(measured before)" in capsys.readouterr().out
+    # other results are not overwritten by accident
+    assert recall(f"{run}@step=8", "--no-generate", "--out", out) == 2
+    assert recall(f"{run}@step=8", "--no-generate", "--out", out, "--overwrite") == 0
+    assert len(read_json(out / "summary.json")["models"]) == 1
+
+
+def test_prompts_and_held_out_text_need_no_facts(run, tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("The old farmer walked to the market.\n\nA dog slept.\n")
+    prompts = tmp_path / "prompts.yaml"
+    prompts.write_text("- {sentence: The old farmer, answer: walked}\n- A dog\n")
+    out = tmp_path / "results"
+    arguments = ["--prompts", prompts, "--heldout", text, "--steps", 2, "--top-k", 3, "--out", out]
+    assert main(["recall", *map(str, (run, f"{run}@step=8", *arguments))]) == 0
+    shown = capsys.readouterr().out
+    assert "The old farmer ...  [walked]" in shown
+    assert "perplexity" in shown
+    assert "bits/byte" in shown
+    study = read_json(out / "summary.json")
+    assert "bank" not in study
+    for label in (str(run), f"{run}@step=8"):
+        assert study["heldout"][label]["n_documents"] == 2
+        first, second = study["prompts"][label]
+        assert len(first["top_tokens"]) == 2
+        assert len(first["top_tokens"][0]) == 3
+        assert second["answer"] is None
+    [difference] = study["comparisons"]
+    assert (difference["role"], difference["metric"]) == ("heldout", "bits_per_byte")
+
+
+def test_a_model_that_breaks_is_reported_and_the_others_go_on(run, recall, tmp_path, capsys):
     broken = tmp_path / "broken"
     broken.mkdir()
     for file in run.iterdir():
         if file.is_file():
             (broken / file.name).write_bytes(file.read_bytes())
     (broken / "model.safetensors").write_bytes(b"torn")
-    arguments = ["recall", str(broken), str(run), "--facts", str(run / "facts"), "--no-generate"]
-    assert main(arguments) == 1
+    out = tmp_path / "results"
+    assert recall(broken, run, "--no-generate", "--out", out) == 1
     captured = capsys.readouterr()
-    assert f"{broken}: " in captured.err
+    assert f"{broken}: cannot be loaded" in captured.err
+    assert captured.err.count("\n") == 1
     assert f"Recall of {run}" in captured.out.replace("\n", "")
+    study = read_json(out / "summary.json")
+    assert study["models"][0]["error"].startswith(f"{broken}: cannot be loaded")
+    assert list(study["recall"]) == [str(run)]
+    # alone it is the user's mistake
+    assert recall(broken, "--no-generate") == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_recall_mistakes_exit_2_before_any_model_runs(run, tmp_path, capsys):
-    bank = str(run / "facts")
+def test_recall_mistakes_exit_2_before_any_model_runs(run, tmp_path, capsys, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("eval.recall.measuring.load_model", never)
+    bank, empty = str(run / "facts"), tmp_path / "empty"
+    empty.mkdir()
+    (tmp_path / "bad.yaml").write_text("- 12\n")
     for arguments, expected in (
-        ([str(tmp_path), "--facts", bank], "not a model"),
-        ([str(run), "--facts", str(tmp_path)], "not a fact bank"),
+        ([str(empty), "--facts", bank], "not a model"),
+        ([str(run), str(empty), "--facts", bank], "not a model"),
+        ([f"{run}@step=5", "--facts", bank], "the steps that were saved: 8, 12"),
+        ([str(run), "--facts", str(empty)], "not a fact bank"),
         ([str(run), "--facts", bank, "--out", str(run)], "already holds something"),
+        ([str(run), "--facts", bank, "--out", str(run), "--overwrite"], "does not look like results"),
         ([str(run), "--facts", bank, "--dtype", "float8"], "float8"),
+        ([str(run)], f"nothing is asked; give --facts {run}/facts"),
+        ([str(run), "--prompts", str(tmp_path / "bad.yaml")], "12 is no prompt"),
+        ([str(run), "--heldout", str(tmp_path / "none.txt")], "no such file"),
+        ([str(run), "--facts", bank, "--baseline", str(empty)], "not a model"),
+        ([str(run), "--facts", bank, "--baseline", f"{run}@all"], "stands for 2 models"),
+        ([str(run), "--facts", bank, "--baseline", str(run)], "there is no other model"),
+        ([str(run), "--facts", bank, "--data-dir", str(tmp_path / "none")], "no such folder"),
+        ([str(run), "--probes", "colla"], "colla"),
     ):
-        assert main(["recall", *arguments]) == 2
+        assert main(["recall", *arguments]) == 2, arguments
         captured = capsys.readouterr()
         assert expected in captured.err
         assert captured.err.count("\n") == 1
         assert "Recall of" not in captured.out
+
+
+KILLED = """
+import sys
+import eval.recall.measuring
+eval.recall.measuring.PROBES_PER_PART = (2, 2)
+from scripts.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_killed_run_scores_only_what_is_missing(run, recall, tmp_path, own_cache, monkeypatch):
+    from eval.recall import harness
+
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    bank = ["--facts", str(run / "facts"), "--device", "cpu"]
+    process = subprocess.Popen([sys.executable, "-c", KILLED, "recall", str(run), *bank])
+    deadline = time.monotonic() + 120
+    while len(list(own_cache.rglob("*-*.json"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+        assert process.poll() is None, "it was faster than its kill"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = sum(len(read_json(path)["rows"]) for path in own_cache.rglob("*-*.json"))
+    n_probes = len(read_jsonl(run / "facts" / "probes.jsonl"))
+    assert 6 <= kept < n_probes
+
+    scored = []
+    score = harness.score
+    monkeypatch.setattr(
+        harness, "score", lambda m, t, items, **kw: scored.extend(items) or score(m, t, items, **kw)
+    )
+    assert recall(run, "--out", resumed) == 0
+    assert len(scored) == n_probes - kept
+    assert recall(run, "--out", whole, "--no-cache") == 0
+    assert len(scored) == 2 * n_probes - kept
+    for ours, theirs in zip(*(read_jsonl(out / "results.jsonl") for out in (resumed, whole)), strict=True):
+        assert ours["probe_id"] == theirs["probe_id"]
+        assert ours["logprob"] == pytest.approx(theirs["logprob"], abs=1e-4)
+        assert ours["generation"] == theirs["generation"]
+
+
+def test_ctrl_c_is_one_line_and_what_is_done_is_kept(run, recall, monkeypatch, capsys):
+    from eval.recall import harness
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(harness, "evaluate_recall", stop)
+        with pytest.raises(SystemExit) as caught:
+            recall(run)
+    assert caught.value.code == 130
+    error = capsys.readouterr().err
+    assert "what is finished is kept: the same command goes on" in error
+    assert error.strip().count("\n") == 0
+
+
+HELP = """
+import sys
+from scripts.__main__ import main
+try:
+    main(["recall", "--help"])
+except SystemExit:
+    pass
+print(sorted({"torch", "transformers", "numpy", "omegaconf"} & set(sys.modules)))
+"""
+
+
+def test_help_is_there_at_once():
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "RUN@all" in done.stdout
 
 
 def test_ask_continues_what_is_typed(run, monkeypatch, capsys):
@@ -62,6 +241,22 @@ def test_ask_continues_what_is_typed(run, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith(("The old farmer", "A dog")) for line in lines) == 2
     assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("width", [30, 200])
+def test_ask_several_models_side_by_side(run, monkeypatch, capsys, tmp_path, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    shutil.copytree(run, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO("The old farmer\n"))
+    assert main(["ask", "run@step=8", "run@last", "--steps", "3", "--top-k", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "The old farmer"
+    assert [line.split(":")[0].strip() for line in lines[1:3]] == ["run@step=8", "run@step=12"]
+    steps = [line for line in lines[3:] if line.split()[:1] in (["1"], ["2"], ["3"])]
+    # a column each, or one below the other
+    assert len(steps) == (3 if width == 200 else 6)
+    assert main(["ask", "run@step=5"]) == 2
 
 
 def test_facts_generate_show_validate(tmp_path, capsys):
@@ -90,6 +285,59 @@ def test_an_unknown_command_is_named(capsys):
     assert main(["trian"]) == 2
     assert "unknown command 'trian'" in capsys.readouterr().err
     assert main(["--version"]) == 0
+
+
+def entry(mean, low, high):
+    return {"mean": mean, "low": low, "high": high, "n": 8, "n_facts": 8}
+
+
+def two_models(p_holm):
+    """A study of two models of which the first is better, by a difference of that p-value."""
+    figures = {"results/run": entry(0.75, 0.5, 1.0), "results/twin": entry(0.25, 0.0, 0.5)}
+    difference = {"a": "results/twin", "b": "results/run", "difference": 0.5, "low": 0.1, "high": 0.9}
+    asked = {"role": "injected", "type": "semantic", "metric": "accuracy", "p": 0.01, "n": 8}
+    return {
+        "models": [{"model": label, "tokenizer": "t", "flags": {"straddles": 3}} for label in figures],
+        "bank": {"flags": {"case_differs": 2}},
+        "recall": {
+            label: {"injected": {"semantic": {"accuracy": figure}}} for label, figure in figures.items()
+        },
+        "comparisons": [{**difference, **asked, "p_holm": p_holm}],
+    }
+
+
+def shown(study, *, width=100, baseline=None, color=None):
+    console = Console(file=io.StringIO(), width=width, color_system=color, force_terminal=color is not None)
+    print_study(console, study, None, baseline)
+    return console.file.getvalue()
+
+
+def test_models_are_columns_as_long_as_there_is_room():
+    wide, narrow, list_ = (shown(two_models(0.01), width=width) for width in (100, 36, 25))
+    assert "0.75 [0.50, 1.00]  0.25 [0.00, 0.50]" in wide
+    header = next(line for line in wide.splitlines() if "run" in line)
+    assert header.split() == ["run", "twin"]  # the folder that they share is left out
+    assert "0.75  0.25" in narrow
+    assert "[0.50" not in narrow.split("Differences")[0]
+    assert "accuracy: run 0.75, twin" in " ".join(list_.split())
+    assert "straddles 3 of results/run, 3 of results/twin" in wide
+    assert "case_differs 2" in wide
+
+
+BOLD, DIM = "\x1b[1m", "\x1b[2m"
+
+
+def test_what_is_best_is_marked_and_what_may_be_chance_is_grey():
+    def cell(study, figure, **kwargs):
+        text = shown(study, color="standard", **kwargs)
+        return text[: text.index(figure)].rsplit("\x1b[0m", 1)[-1]
+
+    assert BOLD in cell(two_models(0.01), "0.75 [")
+    assert "\x1b" not in cell(two_models(0.01), "0.25 [").replace(" ", "")
+    assert "\x1b[1;2m" in cell(two_models(0.2), "0.75 [")  # best, though not for certain
+    # against a baseline: what is not unlike it
+    assert DIM in cell(two_models(0.2), "0.75 [", baseline="results/twin").replace("1;2m", "2m")
+    assert BOLD in cell(two_models(0.01), "0.75 [", baseline="results/twin")
 
 
 FIGURE = {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 8, "n_facts": 8}

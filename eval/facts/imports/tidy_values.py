@@ -37,7 +37,7 @@ def draw_values(
         )
     answers = known_variables()
     pools = {
-        name: answer_pool(answers[name], people, people, 1, f"variable {name}", seed).seen
+        name: answer_pool(answers[name], people, people, 2, f"variable {name}", seed).seen
         for name in sorted(set(variables) - {SUBJECT})
     }
     taken = {word for pool in pools.values() for value in pool for word in value.casefold().split()}

@@ -87,7 +87,7 @@ def test_real_facts_may_be_known(knowing, tokenizer):
 def test_a_model_that_knows_nothing_knows_nothing(tokenizer):
     torch.manual_seed(0)
     bank = generate_from_spec(
-        "configs/facts/people.yaml", ["people=8", "control=0", "use=[profession]", "distractors=3"]
+        "configs/facts/people.yaml", ["people=5", "control=0", "use=[profession]", "distractors=3"]
     )
     model = LlamaForCausalLM(
         LlamaConfig(

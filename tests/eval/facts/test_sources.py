@@ -1,6 +1,7 @@
 """Where names, answers and real facts come from."""
 
 import json
+import random
 from datetime import date, timedelta
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ from configs.errors import UserError
 from eval.facts.conclusions import Conclusions
 from eval.facts.generate import generate, generate_from_spec
 from eval.facts.names import draw_names, names_in
+from eval.facts.neighbours import RealFact, real_facts
 from eval.facts.pools import answer_pool
 from eval.facts.spec import AnswerSpec, DateRange, NameSpec, NumberRange, RelationSpec
 from tests.eval.facts.bank_checks import check_generated
@@ -110,8 +112,6 @@ def test_zodiac_signs_begin_on_their_days():
 
 def test_conclusions_are_offered_as_often_as_they_are_right():
     """Were they offered evenly, the frequent one would be the better guess."""
-    import random
-
     answers = [f"a{number}" for number in range(100)]
     rule = {
         answer: "rare" if number < 10 else ("odd" if number < 40 else "common")
@@ -135,6 +135,37 @@ def test_conclusions_are_offered_as_often_as_they_are_right():
         UserError, match=r"relations\.x\.derived\.X: there are 2 conclusions other than 'rare'"
     ):
         known.distractors("rare", 3, draw)
+
+
+def test_no_conclusion_begins_with_the_right_one():
+    """Where the age is 4, "45" is not offered: whether it is right shows in what follows only."""
+    answers = [f"a{number}" for number in range(60)]
+    relation = RelationSpec("x", derived={"AGE": {answer: answer[1:] for answer in answers}})
+    known = Conclusions(relation, "relations.x", "AGE", answers)
+    offered = {value for seed in range(40) for value in known.distractors("4", 9, random.Random(seed))}
+    assert len(offered) > 40
+    assert not [value for value in offered if value.startswith("4")]
+
+
+def test_answers_of_one_passage_do_not_hold_each_other():
+    """Else the paragraph's first sentences, which stand in a probe's prompt, could give an answer away."""
+    colours = ["red", "green", "blue", "grey", "pink", "teal", "lime", "plum", "rust", "gold", "jade", "rose"]
+    second = [*colours, *(f"old {colour}" for colour in colours), "oak", "elm", "ash", "fir", "yew", "bay"]
+    relations = {
+        name: {
+            "label": name,
+            "variable": name,
+            "answers": {"words": words},
+            "train": [f"{{subject}} {name} {{{name}}}."],
+        }
+        for name, words in (("likes", colours[:6]), ("owns", second))
+    }
+    values = {"name": "x", "people": 6, "distractors": 2, "paraphrases": 1, "relations": relations}
+    values["passages"] = {"both": {"relations": ["likes", "owns"]}}
+    for seed in range(5):
+        made = generate(values, seed)
+        likes, owns = ({*relation.answer_space} for relation in made.relations)
+        assert not [answer for answer in owns if likes & set(answer.split())]
 
 
 def test_a_conclusion_that_is_missing_is_named():
@@ -247,3 +278,19 @@ def test_mistakes_in_the_file_are_named(real_file, text, message):
     assert message in str(error.value)
     with pytest.raises(UserError, match="nowhere"):
         generate_from_spec(PEOPLE, [*SMALL, "neighbours=nowhere.jsonl"])
+
+
+def test_what_is_right_under_another_name_is_no_distractor():
+    rows = [
+        RealFact("Peru", "capital", "Lima", ("Peru:",), object_aliases=("Ciudad de los Reyes",)),
+        RealFact("Elsewhere", "capital", "Ciudad de los Reyes", ("Elsewhere:",)),
+        RealFact("France", "capital", "Paris", ("France:",)),
+    ]
+    offered = {
+        fact.subject: set(probes[0].distractors) for fact, probes in real_facts(rows, "known", 5, seed=0)
+    }
+    assert offered == {
+        "Peru": {"Paris"},
+        "Elsewhere": {"Lima", "Paris"},
+        "France": {"Lima", "Ciudad de los Reyes"},
+    }

@@ -13,11 +13,17 @@ from eval.recall.generation import (
     TOKENS_AFTER_ANSWER,
     Continuation,
     answer_budgets,
+    containment,
     exact_match,
     generate_texts,
     top_tokens,
 )
 from tests.eval.recall import tiny
+
+
+def test_containment_finds_the_answer_anywhere_as_whole_words():
+    assert containment(Continuation("in Rome, Spring", False), ["Paris", "Spring"])
+    assert not containment(Continuation("Springfield", False), ["Spring"])
 
 
 @pytest.mark.parametrize(

@@ -83,11 +83,13 @@ def test_rows_come_in_bank_order_and_are_plain(rows, bank):
     assert [row["probe_id"] for row in rows] == [probe.id for probe in bank.probes]
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     fields = (
-        "probe_id fact_ids role arm type relation subject prompt answer n_tokens n_bytes generation flags"
+        "probe_id fact_ids role arm type relation subject prompt answer template n_tokens n_bytes generation "
+        "flags"
     )
     assert rows[0].keys() == {*fields.split(), *METRICS}
     first = rows[0]
     assert (first["subject"], first["relation"], first["arm"]) == ("Ada Lopez", "born", None)
+    assert first["template"] == "{subject} was born in {object}."
     assert first["n_bytes"] == len(" Paris")
 
 
@@ -99,6 +101,18 @@ def test_figures_follow_from_the_scores(model, tokenizer, bank, rows):
     assert row["bits_per_byte"] == pytest.approx(-row["logprob"] / math.log(2) / row["n_bytes"])
     assert row["accuracy_norm"] == metrics.accuracy_norm(scores.logprobs, scores.n_bytes)
     assert row["mrr"] == 1 / row["candidate_rank"]
+
+
+def test_top_tokens(model, tokenizer, bank, rows):
+    found = evaluate_recall(model, tokenizer, bank, generate=False, top_k=3)
+    assert json.loads(json.dumps(found)) == found
+    for row, plain in zip(found, rows, strict=True):
+        probabilities = [probability for _, probability in row["top_tokens"]]
+        assert len(probabilities) == 3
+        assert 1 >= probabilities[0] >= probabilities[1] >= probabilities[2] > 0
+        assert row.keys() - plain.keys() == {"top_tokens"}
+        if row["greedy_match"]:
+            assert f" {row['answer']}".startswith(row["top_tokens"][0][0])
 
 
 def test_roles_and_generation_can_be_left_out(model, tokenizer, bank, rows):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from eval.recall import metrics
+from eval.recall import metrics, resampling
 from eval.recall.metrics import METRICS, bootstrap_interval, count_flags, summarise
 
 
@@ -155,7 +155,7 @@ def test_the_bootstrap_leaves_the_global_generator_alone():
 
 def test_chunks_of_resamples_are_all_there(monkeypatch):
     values = np.arange(40.0)
-    monkeypatch.setattr(metrics, "BOOTSTRAP_CELLS", 40 * 7)  # seven resamples at a time
+    monkeypatch.setattr(resampling, "CELLS", 40 * 7)  # seven resamples at a time
     low, high = bootstrap_interval(values, np.ones(40), range(40), n_boot=2000)
     error = values.std() / math.sqrt(40)
     assert (high - low) == pytest.approx(2 * 1.96 * error, rel=0.1)
@@ -195,3 +195,10 @@ def test_recall_metric_gives_the_same_figures():
         metric.add(prediction=prediction, reference=reference)
     assert metric.compute() == figures
     assert metric.compute(predictions=predictions, references=references, seed=1) != figures
+
+
+def test_control_facts_with_unseen_answers_are_no_ordinary_control():
+    row = {"type": "semantic", "fact_ids": ["f"], "subject": "s", "accuracy": 1.0, "role": "control"}
+    found = summarise([{**row, "arm": None}, {**row, "arm": "unseen", "accuracy": 0.0}], n_boot=10)
+    assert found["control"]["semantic"]["accuracy"]["mean"] == 1.0
+    assert found["unseen"]["semantic"]["accuracy"]["mean"] == 0.0

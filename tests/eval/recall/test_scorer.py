@@ -1,19 +1,24 @@
 """The scorer against brute force, and the properties that the scoring contract promises."""
 
 import inspect
+import io
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from tqdm.auto import tqdm
 from transformers import RwkvConfig, RwkvForCausalLM
 
 from configs.errors import UserError
 from eval.recall import scorer
-from eval.recall.batching import fill_batches, padding_id
+from eval.recall.batching import padding_id
 from eval.recall.encoding import encode_items
 from eval.recall.harness import item_of
+from eval.recall.memory import Budget
+from eval.recall.reading import _rows_at
 from eval.recall.scorer import Item, score
 from tests.eval.recall import tiny
 
@@ -86,55 +91,101 @@ def test_a_model_that_reads_padding_gets_none(byte_level, items, caplog):
         assert ours.logprobs == pytest.approx(reference.logprobs, abs=1e-4)
 
 
-def test_batches_keep_to_their_budgets():
-    lengths, n_logits = [9, 3, 9, 5, 4, 50, 5], [1, 1, 2, 1, 4, 1, 1]
-    batches = fill_batches(lengths, n_logits, batch_tokens=20, max_logits=6)
-    assert sorted(row for batch in batches for row in batch) == list(range(7))
-    for batch in batches[1:]:
-        assert len(batch) * max(lengths[row] for row in batch) <= 20
-        assert len(batch) * max(n_logits[row] for row in batch) <= 6
-    assert batches[0] == [5]  # larger than the budget: alone
-    equal = fill_batches(lengths, n_logits, batch_tokens=100, max_logits=100, same_length=True)
-    assert [sorted(batch) for batch in equal] == [[5], [0, 2], [3, 6], [4], [1]]
-
-
 def test_logits_are_never_kept_for_all_positions(byte_level, items, monkeypatch):
     model, shapes = tiny.llama(len(byte_level)), []
     forward = model.forward
 
-    def spy(*args, input_ids=None, logits_to_keep=0, **kwargs):
-        output = forward(*args, input_ids=input_ids, logits_to_keep=logits_to_keep, **kwargs)
-        shapes.append((input_ids.shape, output.logits.shape))
+    def spy(*args, input_ids=None, past_key_values=None, logits_to_keep=0, **kwargs):
+        behind = past_key_values is not None
+        kwargs |= {"past_key_values": past_key_values, "logits_to_keep": logits_to_keep}
+        output = forward(*args, input_ids=input_ids, **kwargs)
+        shapes.append((behind, input_ids.shape, output.logits.shape))
         return output
 
     spy.__signature__ = inspect.signature(forward)  # the scorer asks what forward takes
     monkeypatch.setattr(model, "forward", spy)
-    score(model, byte_level, items)
-    assert all(logits[1] < inputs[1] / 2 for inputs, logits in shapes)
-    monkeypatch.setattr(scorer, "MAX_LOGITS", 40 * len(byte_level))
+    for answers in (slice(None), slice(1)):  # with candidates, and alone
+        shapes.clear()
+        score(model, byte_level, [replace(item, candidates=item.candidates[answers]) for item in items])
+        assert all(behind or logits[1] < inputs[1] / 2 for behind, inputs, logits in shapes)
+    monkeypatch.setattr(scorer, "default_budget", lambda *_: Budget(1024, logits=40 * len(byte_level)))
     shapes.clear()
     score(model, byte_level, items)
-    assert all(logits[0] * logits[1] <= 40 for _, logits in shapes)
+    assert all(logits[0] * logits[1] <= 40 for _, _, logits in shapes)
 
 
-def test_candidates_that_begin_alike_share_a_pass(byte_level):
+def test_peak_memory_and_numbers_do_not_depend_on_order(byte_level, items, monkeypatch):
+    model, shapes = tiny.llama(len(byte_level)), []
+    forward = model.forward
+
+    def spy(*args, input_ids=None, **kwargs):
+        shapes.append(tuple(input_ids.shape))
+        return forward(*args, input_ids=input_ids, **kwargs)
+
+    spy.__signature__ = inspect.signature(forward)
+    monkeypatch.setattr(model, "forward", spy)
+    expected, first_shapes = score(model, byte_level, items, batch_tokens=200), list(shapes)
+    order = random.Random(1).sample(range(len(items)), len(items))
+    for places in (order, range(len(items))[::-1]):
+        shapes.clear()
+        found = score(model, byte_level, [items[i] for i in places], batch_tokens=200)
+        assert found == [expected[i] for i in places]  # to the bit
+        assert shapes == first_shapes  # the same batches
+
+
+def test_prompts_are_shared_where_that_saves_something(byte_level, items, caplog):
+    model, calls = tiny.llama(len(byte_level)), []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    score(model, byte_level, [Item("Ada was born in", ["Kuala Oslo", "St. Chen Lopez"])])
+    assert len(calls) == 2 + 1  # padding is tried, and both answers are read
+    answers = ["Kuala Oslo", "St. Chen Lopez", "Springer", "Oslo Paris Rome", "Rome Paris"]
+    calls.clear()
+    score(model, byte_level, [Item(item.prompt, answers) for item in items])
+    n_lengths = len({len(byte_level.encode(f" {answer}")) for answer in answers})
+    assert len(calls) <= 5 + 2 * (1 + n_lengths)  # to try it, and two batches of prompts
+    assert not caplog.text
+
+
+def test_top_tokens_of_where_the_answer_begins(byte_level, items):
     model = tiny.llama(len(byte_level))
-    candidates = ["Oslo", "Kuala Lumpur", "Rome", "Kuala", "Kuala Lumpur baker", "Rome"]
-    item = Item("Ada is in", candidates)
-    rows = encode_items(byte_level, [item, Item("Bo is in", ["Oslo"])])
-    lengths = [row.n_scored for row in rows]
-    assert lengths[0] == lengths[2] == 1
-    assert lengths[3] < lengths[1] < lengths[4]
-    passes = scorer._plan_passes(rows)
-    assert sorted(sorted(row for row, _ in one.readings) for one in passes) == [[0, 1, 2, 3, 4, 5], [6]]
-    # not across items: a short text inside a long one would have the logits of all the long one kept
-    rows = encode_items(byte_level, [Item("Ada is", ["in"]), Item("Ada is in Rome and in", ["Oslo"])])
-    assert rows[1].inputs[: len(rows[0].inputs)] == rows[0].inputs
-    assert [one.n_logits for one in scorer._plan_passes(rows)] == [1, 1]
-    [together] = score(model, byte_level, [item])
-    apart = score(model, byte_level, [Item("Ada is in", [answer]) for answer in candidates])
-    assert together.logprobs == pytest.approx([one.logprobs[0] for one in apart], abs=1e-5)
-    assert together.token_ranks == apart[0].token_ranks
+    for item, result in zip(items[:9], score(model, byte_level, items[:9], top_k=4), strict=True):
+        ids = [byte_level.bos_token_id, *byte_level.encode(item.prompt, add_special_tokens=False)]
+        with torch.no_grad():
+            best = model(torch.tensor([ids])).logits[0, -1].softmax(-1).topk(4)
+        tokens, probabilities = zip(*result.top_tokens, strict=True)
+        assert list(tokens) == best.indices.tolist()
+        assert probabilities == pytest.approx(best.values.tolist(), abs=1e-5)
+    assert score(model, byte_level, items[:1])[0].top_tokens == []
+    assert len(score(model, byte_level, items[:1], top_k=10_000)[0].top_tokens) == len(byte_level)
+
+
+def test_the_bar_counts_probes(byte_level, items, monkeypatch):
+    bars = []
+
+    class Bar(tqdm):
+        def __init__(self, **kwargs):
+            super().__init__(**{**kwargs, "file": io.StringIO()})
+            bars.append(self)
+
+    monkeypatch.setattr(scorer, "tqdm", Bar)
+    score(tiny.llama(len(byte_level)), byte_level, items, progress=True)
+    [bar] = bars
+    assert (bar.n, bar.total, bar.unit) == (len(items), len(items), "probe")
+
+
+def test_probes_with_one_prompt(byte_level):
+    """Read at one place, and yet each for itself: of "Ada is in" two answers are true."""
+    model = tiny.llama(len(byte_level))
+    answers = [["Paris"], ["Rome", "Kuala Lumpur"], ["Kuala Oslo", "Paris"]]
+    items = [Item(prompt, few) for prompt in ("Ada is in", "Bo is in", "Cleo is") for few in answers]
+    for result, item in zip(score(model, byte_level, items), items, strict=True):
+        [alone] = score(model, byte_level, [item])
+        assert result.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
+        assert result.token_ranks == alone.token_ranks
+    logits = torch.arange(12.0).reshape(2, 2, 3)
+    for places in ([0, 1, 2, 3], [1, 2], [0, 0, 2], [1, 3], [2, 1, 3]):
+        assert torch.equal(_rows_at(logits, places), logits.reshape(4, 3)[places])
+        assert torch.equal(_rows_at(logits.mT.contiguous().mT, places), logits.reshape(4, 3)[places])
 
 
 def test_a_pad_token_outside_the_embedding_is_not_used(byte_level, items):
@@ -222,7 +273,7 @@ def test_truncation_cuts_the_prompt_from_the_left_and_warns(build, byte_level, c
     assert kept[0] == kept[1]  # all candidates see the same prompt
     assert kept[0].startswith("<s>")  # and BOS with it
     assert prompt.endswith(kept[0].removeprefix("<s>"))
-    assert max(len(row.inputs) for row in rows) == 16
+    assert max(len(row.ids[:-1]) for row in rows) == 16
     logprobs, _ = brute_force(model, byte_level, kept[0].removeprefix("<s>"), "Paris")
     assert cut.token_logprobs == pytest.approx(logprobs, abs=1e-4)
 

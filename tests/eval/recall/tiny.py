@@ -34,10 +34,12 @@ def sentences() -> list[str]:
     ]
 
 
-def bank(roles: tuple[str, ...] = ("injected", "control")) -> FactBank:
-    """7 people x 2 relations, 2 wordings each and 2 types for the second: 56 probes in all."""
+def bank(roles: tuple[str, ...] = ("injected", "control"), people: int = len(PEOPLE)) -> FactBank:
+    """People x 2 relations, 2 wordings each and 2 types: 8 probes for each of 7 people, or of more."""
+    firsts, lasts = zip(*(person.split(" ", 1) for person in PEOPLE), strict=True)
+    others = [f"{first} {last}" for first in firsts for last in lasts if f"{first} {last}" not in PEOPLE]
     facts, probes = [], []
-    for number, person in enumerate(PEOPLE):
+    for number, person in enumerate([*PEOPLE, *others][:people]):
         for place, (relation, pool) in enumerate([("born", CITIES), ("work", JOBS)]):
             answer = pool[(number + place) % len(pool)]
             role = roles[number % len(roles)]

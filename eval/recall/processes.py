@@ -1,0 +1,63 @@
+"""Work shared among the processes of `accelerate launch` or `torchrun`, each with the whole model.
+
+rows = spread(probes, ask)  # every process gets all rows, in the order of the probes
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+from configs.errors import UserError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def join_processes() -> None:
+    """Find the other processes, if there are any and nobody has done so; each then has its own device."""
+    if dist.is_available() and not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        PartialState()
+
+
+def process_count() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def process_rank() -> int:
+    """This process's number; the first one, 0, is the one to write files and speak to people."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def spread(tasks: Sequence[Task], run: Callable[[list[Task]], list[Result]]) -> list[Result]:
+    """`run` every process's share of `tasks`; all results, in the order of `tasks`, on every process.
+
+    `run` gets a list and returns one picklable result for each of it. All processes must call this with
+    the same tasks. What goes wrong in one is raised in all of them; one that dies takes the others with it,
+    as their connections to it break.
+    """
+    join_processes()
+    count, rank = process_count(), process_rank()
+    if count == 1:
+        return run(list(tasks))
+    own: list[Result] = []
+    error: Exception | None = None
+    try:
+        own = run(list(tasks[rank::count]))
+    except Exception as caught:  # raised below: here it would leave the others waiting
+        error = caught
+    told: list[Any] = [None] * count
+    dist.all_gather_object(told, (own, None if error is None else (isinstance(error, UserError), str(error))))
+    if error is not None:
+        raise error
+    for number, (_, failure) in enumerate(told):
+        if failure is not None:
+            is_users, text = failure
+            raise UserError(text) if is_users else RuntimeError(f"process {number} failed: {text}")
+    results: list[Any] = [None] * len(tasks)
+    for number, (share, _) in enumerate(told):
+        results[number::count] = share
+    return results

@@ -1,0 +1,168 @@
+"""What a table of a study is made of: cells that keep figure, interval and meaning apart.
+
+One table serves the terminal, Markdown and HTML alike; how a best or an uncertain figure looks is
+theirs to decide.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+MINUS = "\N{MINUS SIGN}"
+
+# what Markdown would read as markup; a pipe would end the cell, an underscore inside a word means nothing
+MARKDOWN_MARKUP = re.compile(r"([\\`*{}\[\]<>#|~&$!]|(?<!\w)_|_(?!\w))")
+LINE_BREAKS = re.compile(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+\s*")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A label or a figure.
+
+    `best`: the best of its group. `significant`: False where a test or interval cannot tell the figure
+    from nothing, or a best one from the next; None where nothing was tested.
+    """
+
+    figure: str
+    interval: str = ""
+    value: float | str | None = None  # what a sorted column goes by
+    low: float | None = None
+    high: float | None = None
+    best: bool = False
+    significant: bool | None = None
+    note: str = ""
+
+    @property
+    def text(self) -> str:
+        return f"{self.figure} {self.interval}".rstrip()
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    numeric: bool = True
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """Rows of cells, of which the first `n_labels` name the row; every label is repeated in every row.
+
+    The first `n_groups` labels (None: all) put rows into groups, and may be left out where they repeat.
+    Where `comparable` is False the figures hold within one tokenizer only, which all its models share, or
+    those of a row in a table of pairs.
+    """
+
+    key: str
+    section: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: list[tuple[Cell, ...]]
+    note: str = ""
+    comparable: bool = True
+    n_labels: int = 1
+    n_groups: int | None = None
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    def repeats(self) -> list[tuple[bool, ...]]:
+        """For each row and cell, whether it is a label that, like all left of it, the row above says too."""
+        found, before = [], None
+        size = self.n_labels if self.n_groups is None else self.n_groups
+        for row in self.rows:
+            labels = [cell.figure for cell in row[:size]]
+            same = [
+                before is not None and labels[: place + 1] == before[: place + 1] for place in range(size)
+            ]
+            found.append((*same, *(False for _ in row[size:])))
+            before = labels
+        return found
+
+    def markdown(self, limit: int | None = None) -> str:
+        """The table alone: best figures bold, in italics where the next is not significantly worse."""
+        lines = [
+            [markdown_text(name) for name in self.header],
+            ["---:" if column.numeric else "---" for column in self.columns],
+        ]
+        for row, repeats in zip(self.rows[:limit], self.repeats(), strict=False):
+            lines.append(
+                ["" if again else _markdown_cell(cell) for cell, again in zip(row, repeats, strict=True)]
+            )
+        return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def markdown_text(text: str) -> str:
+    """Any text as one line of Markdown that shows it literally."""
+    return MARKDOWN_MARKUP.sub(r"\\\1", LINE_BREAKS.sub(" ", text))
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = markdown_text(cell.text) if isinstance(cell.value, str | None) else cell.text
+    if not (cell.best and text):
+        return text
+    return f"*{text}*" if cell.significant is False else f"**{text}**"
+
+
+def label(text: str | None, note: str = "") -> Cell:
+    return Cell(text or "", value=text or "", note=note)
+
+
+def count(value: int | None) -> Cell:
+    return Cell("") if value is None else Cell(f"{value:,}", value=value)
+
+
+def number(value: float, digits: int = 2, signed: bool = False) -> str:
+    """Fixed digits, a true minus sign, and no minus before a zero."""
+    text = f"{value:{'+' if signed else ''},.{digits}f}"
+    if not float(text.replace(",", "")):
+        text = text.lstrip("-+")
+    return text.replace("-", MINUS)
+
+
+def measured(
+    entry: Mapping[str, Any] | None, *, digits: int = 2, signed: bool = False, key: str = "mean"
+) -> Cell:
+    """A cell from {"mean", "low", "high", "n", "n_facts"}; empty where there is none."""
+    if entry is None or entry.get(key) is None:
+        return Cell("")
+    low, high = entry.get("low"), entry.get("high")
+    interval = ""
+    if low is not None and high is not None:
+        interval = f"[{number(low, digits, signed)}, {number(high, digits, signed)}]"
+    return Cell(
+        number(entry[key], digits, signed),
+        interval,
+        value=entry[key],
+        low=low,
+        high=high,
+        note=_counts(entry),
+    )
+
+
+def p_value(p: float | None) -> Cell:
+    if p is None:
+        return Cell("")
+    return Cell("<0.001" if p < 0.001 else f"{p:.3f}", value=p)
+
+
+def mark_best(rows: Sequence[tuple[Cell, ...]], column: int, lower_is_better: bool) -> list[tuple[Cell, ...]]:
+    """The rows of one group with the best figure of a column marked; none where all are equal."""
+    values = [row[column].value for row in rows]
+    numbers = [value for value in values if isinstance(value, int | float)]
+    if len(numbers) < 2 or min(numbers) == max(numbers):
+        return list(rows)
+    best = min(numbers) if lower_is_better else max(numbers)
+    return [
+        (*row[:column], replace(row[column], best=True), *row[column + 1 :]) if value == best else row
+        for row, value in zip(rows, values, strict=True)
+    ]
+
+
+def _counts(entry: Mapping[str, Any]) -> str:
+    n, n_facts = entry.get("n"), entry.get("n_facts")
+    if n is None:
+        return ""
+    return f"{n:,} probes of {n_facts:,} facts" if n_facts is not None else f"n = {n:,}"

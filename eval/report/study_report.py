@@ -1,0 +1,105 @@
+"""What a comparison of models leaves for its readers: report.md with figures, and report.html.
+
+write_study_report(folder, read_json(folder / "summary.json"), read_jsonl(folder / "results.jsonl"))
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.files import write_whole
+from eval.report.study_cells import markdown_text
+from eval.report.study_groups import Study
+from eval.report.study_page import MAX_ROWS, SECTIONS, prompts_of, show_token, study_page, title_of
+from eval.report.study_series import figures_of, section_of
+from eval.report.study_tables import study_tables
+
+READING = """\
+Accuracy: the answer is the most probable of the candidates{chance}. Exact match: greedy generation gives the
+answer. Rank: of the answer among the candidates. Bits/byte: of the answer, lower is better. Brackets: 95%
+bootstrap intervals over subjects; they say nothing of another training run or seed. Control facts were never
+injected. **Bold**: best of its group; *italics*: best, but not significantly above every other model.
+Perplexity, token rank and log-probability stand only in tables whose models share a tokenizer."""
+
+
+def write_study_report(folder: Path, study: Study, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write report.md, report.html and figures/*.png from a study and the rows of its results.jsonl."""
+    from eval.report.study_plots import plot_figure
+
+    for figure in figures_of(study):
+        plot_figure(figure, folder / f"figures/{figure.key}.png")
+    write_whole(folder / "report.md", study_markdown(study).encode("utf-8", "replace"))
+    write_whole(folder / "report.html", study_page(study, rows).encode("utf-8", "replace"))
+
+
+def study_markdown(study: Study) -> str:
+    """report.md: figures by name, tables, prompts, and what is needed to repeat it."""
+    lines = [f"# {markdown_text(title_of(study))}", "", *_introduction(study.get("bank"))]
+    for model in study["models"]:
+        if model.get("error"):
+            lines += [f"{markdown_text(model['model'])} failed: {markdown_text(model['error'])}", ""]
+    tables, figures = study_tables(study), figures_of(study)
+    for section, title in SECTIONS.items():
+        own = [line for figure in figures if section_of(figure) == section for line in _figure(figure)]
+        own += [line for table in tables if table.section == section for line in _table(table)]
+        own += _prompts(study) if section == "prompts" else []
+        own += _provenance(study) if section == "models" else []
+        if own:
+            lines += [f"## {title}", "", *own]
+    return "\n".join(lines)
+
+
+def _introduction(bank: Mapping[str, Any] | None) -> list[str]:
+    if bank is None:
+        return []
+    chance = f" (chance {bank['chance']:.2f})" if bank.get("chance") is not None else ""
+    counts = f"{bank['n_facts']:,} facts, {bank['n_probes']:,} probes."
+    return [
+        f"{counts} `report.html` is this and a browser of all probes.",
+        "",
+        READING.format(chance=chance),
+        "",
+    ]
+
+
+def _figure(figure) -> list[str]:
+    return [f"![{figure.caption}](figures/{figure.key}.png)", "", figure.caption, ""]
+
+
+def _table(table) -> list[str]:
+    lines = [f"**{markdown_text(table.title)}**", "", table.markdown(MAX_ROWS)]
+    if len(table.rows) > MAX_ROWS:
+        lines += [f"The first {MAX_ROWS} of {len(table.rows):,} rows; summary.json has all.", ""]
+    return [*lines, markdown_text(table.note), ""] if table.note else lines
+
+
+def _prompts(study: Study) -> list[str]:
+    lines = []
+    for prompt in prompts_of(study):
+        answer = f" **{markdown_text(prompt['answer'])}**" if prompt["answer"] else ""
+        lines += [f"{markdown_text(prompt['sentence'])}{answer}", ""]
+        for model, entry in prompt["said"]:
+            lines.append(f"- {markdown_text(model)}: {markdown_text(entry['generation'])}")
+            for number, step in enumerate(entry.get("top_tokens") or [], 1):
+                tokens = ", ".join(f"{markdown_text(show_token(text))} {p:.2f}" for text, p in step)
+                lines.append(f"  {number}. {tokens}")
+        lines.append("")
+    return lines
+
+
+def _provenance(study: Study) -> list[str]:
+    lines = []
+    if bank := study.get("bank"):
+        lines.append(
+            f"- Bank: {markdown_text(bank.get('name') or 'without a name')}, sha256 `{bank['sha256']}`"
+        )
+        if bank.get("flags"):
+            flags = ", ".join(f"{flag} {n:,}" for flag, n in bank["flags"].items())
+            lines.append(f"- Flagged probes: {markdown_text(flags)}")
+    lines.append(f"- Scorer version: {markdown_text(str(study['scorer']))}")
+    if study.get("created"):
+        lines.append(f"- Made: {markdown_text(study['created'])}")
+    for model in study["models"]:
+        if model.get("revision"):
+            lines.append(f"- {markdown_text(model['model'])}: revision {markdown_text(model['revision'])}")
+    return [*lines, ""]

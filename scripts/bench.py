@@ -1,0 +1,125 @@
+"""`stlm bench recall`: how fast answers are scored, beside lm-eval and a loop over their tokens."""
+
+import json
+import logging
+import sys
+
+from configs.errors import UserError
+from scripts.cli import parser, run
+
+DESCRIPTION = """\
+Time the scoring of answers three ways, on the same model, bank and machine, in turn:
+
+  loop     as in Tidy-STLMs: one forward pass for each answer token, no cache, batch 1, once for the ranks
+           and once for the perplexity
+  lm-eval  the log-likelihoods of lm-eval's HFLM at batch 32
+  ours     the scorer behind `stlm recall`
+
+once for the true answers alone, and (lm-eval, ours) once for all candidates of each probe. The bank is
+generated on the spot, the model an STLM with random weights unless --model names another.
+"""
+EPILOG = """\
+examples:
+  stlm bench recall
+  stlm bench recall --json --threads 1 > speed.json
+  stlm bench recall --quick
+"""
+QUICK = {"parameters": "1M", "probes": 100, "loop_probes": 10, "ranked_probes": 20, "repeats": 1}
+
+
+def main(argv: list[str] | None = None) -> int:
+    cli = parser("bench", "Measure speed.")
+    commands = cli.add_subparsers(dest="command", required=True, metavar="recall")
+    recall = commands.add_parser(
+        "recall",
+        help="speed of scoring answers",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=cli.formatter_class,
+    )
+    recall.add_argument("--json", action="store_true", help="print the figures as JSON")
+    recall.add_argument("--model", help="a model folder or a Hub id, in place of one with random weights")
+    recall.add_argument("--parameters", default="50M", help="its size: 1M, 10M, 50M (default), 124M")
+    recall.add_argument("--probes", type=int, default=1000, metavar="N", help="default 1000")
+    recall.add_argument("--candidates", type=int, default=10, metavar="K", help="for each probe, default 10")
+    recall.add_argument(
+        "--ranked-probes", type=int, default=200, metavar="N", help="of those with candidates, default 200"
+    )
+    recall.add_argument(
+        "--loop-probes",
+        type=int,
+        default=40,
+        metavar="N",
+        help="probes that the loop is timed on, default 40",
+    )
+    recall.add_argument("--repeats", type=int, default=3, help="the median counts, default 3")
+    recall.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    recall.add_argument("--device", default="cpu", help="cpu (default), cuda, mps")
+    recall.add_argument("--batch-tokens", type=int, help="ours: tokens in one forward pass")
+    recall.add_argument("--quick", action="store_true", help="a model of 1M, 100 probes, once")
+    arguments = cli.parse_args(argv)
+    if arguments.quick:
+        vars(arguments).update(QUICK)
+    return run(lambda: _recall(arguments))
+
+
+def _recall(arguments) -> None:
+    for name in ("probes", "loop_probes", "ranked_probes", "repeats", "threads", "batch_tokens"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    if arguments.candidates < 2:
+        raise UserError(f"--candidates {arguments.candidates}: must be at least 2")
+    import torch
+
+    from eval.bench import bench_recall, build_subject
+
+    # how models that are handed over ready-made differ from ones that lm-eval loads: no news here
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    subject = build_subject(
+        n_probes=arguments.probes,
+        n_candidates=arguments.candidates,
+        size=arguments.parameters,
+        name=arguments.model,
+        device=arguments.device,
+    )
+    report = bench_recall(
+        subject,
+        repeats=arguments.repeats,
+        n_loop=arguments.loop_probes,
+        n_ranked=arguments.ranked_probes,
+        batch_tokens=arguments.batch_tokens,
+        progress=lambda line: print(line, file=sys.stderr),
+    )
+    print(json.dumps(report, indent=2) if arguments.json else _table(report))
+
+
+def _table(report: dict) -> str:
+    lines = [
+        f"{report['model']}: {report['parameters']:,} parameters, {report['vocab_size']:,} tokens, "
+        f"{report['dtype']} on {report['device']}, {report['threads']} threads",
+        f"{report['n_probes']} probes of {report['prompt_tokens']:.1f} tokens, {report['n_candidates']:g} "
+        f"candidates of {report['answer_tokens']:.1f}; medians of {report['repeats']}",
+        "",
+        f"{'true answers, ranks and perplexity':<40}{'probes/s':>12}{'ours is':>12}",
+    ]
+    ours = report["ours_probes_per_second"]
+    for name, speed, times in (
+        ("loop as in Tidy-STLMs", report["loop_probes_per_second"], report["times_loop"]),
+        ("lm-eval, batch 32 (no ranks)", report["lm_eval_probes_per_second"], report["times_lm_eval_probes"]),
+    ):
+        lines.append(f"  {name:<38}{speed:>12.1f}{times:>11.1f}x")
+    lines += [
+        f"  {'ours':<38}{ours:>12.1f}",
+        f"{'all candidates of ' + str(report['ranked_probes']) + ' probes':<40}{'candidates/s':>12}",
+        f"  {'lm-eval, batch 32':<38}{report['lm_eval_candidates_per_second']:>12.1f}"
+        f"{report['times_lm_eval']:>11.1f}x",
+        f"  {'ours':<38}{report['ours_candidates_per_second']:>12.1f}",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""A study on the terminal: tables with the models as columns, or as lists where there is no room for that.
+
+Bold is the best of a row; grey is what may well be chance.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from eval.facts.bank import FactBank
+from eval.report.study_cells import Cell, StudyTable, label
+from eval.report.study_groups import LEVEL
+from eval.report.study_recall_tables import corrected_tables, overview_tables
+from eval.report.study_tables import benchmark_tables, comparison_tables, heldout_tables
+from eval.report.tables import SHOWN
+from scripts.tables import fits, print_recall_table, print_rows, row_table
+
+SHOWN_STEPS = 3  # of what is said after a prompt
+MOST_DIFFERENCES = 24  # rows of comparisons; more are a matter for the report
+METRIC_OF = {name: metric for metric, name in SHOWN.items()}
+
+Study = Mapping[str, Any]
+
+
+def print_study(console: Console, study: Study, bank: FactBank | None, baseline: str | None) -> None:
+    """Print what a study found, section by section."""
+    recalled = list(study.get("recall", {}))
+    if len(recalled) == 1:
+        from eval.report.tables import recall_table
+
+        recall = recall_table({"after": study["recall"][recalled[0]]})
+        print_recall_table(console, recall, f"Recall of {recalled[0]}")
+    elif recalled:
+        _print_overview(console, study, baseline)
+    if recalled and bank is not None:
+        from eval.report.facts_of_run import reading_guide
+
+        console.print(reading_guide(bank), highlight=False, markup=False)
+    if flags := _flags(study):
+        console.print(f"Flags of probes: {flags}", highlight=False, markup=False)
+    for table in corrected_tables(study):
+        _print_pivot(console, table)
+    _print_differences(console, study)
+    for table in (*heldout_tables(study), *benchmark_tables(study)):
+        rows = [tuple(_text(cell) for cell in row) for row in table.rows]
+        print_rows(console, table.title, table.header, rows, table.n_labels)
+        console.print(table.note, style="dim", highlight=False, markup=False)
+    _print_prompts(console, study)
+
+
+@dataclass(frozen=True)
+class _Pivot:
+    """A table of one row a model, turned round: one column a model, one row a figure."""
+
+    models: tuple[str, ...]
+    rows: list[tuple[str, str, tuple[Cell, ...]]]  # group, figure, and what each model has
+
+
+def _pivot(table: StudyTable) -> _Pivot:
+    """`table` has group and model as its first columns, and the number of probes, if any, as its last."""
+    names = [column.name for column in table.columns if column.name != "n"][2:]
+    models = tuple(dict.fromkeys(row[1].figure for row in table.rows))
+    groups = dict.fromkeys(row[0].figure for row in table.rows)
+    found = {(row[0].figure, row[1].figure): row[2:] for row in table.rows}
+    rows = []
+    for group in groups:
+        for place, name in enumerate(names):
+            own = [found.get((group, model)) for model in models]
+            cells = tuple(label("") if cells is None else cells[place] for cells in own)
+            if any(cell.figure for cell in cells):
+                rows.append((group, name, cells))
+    return _Pivot(models, rows)
+
+
+def _print_overview(console: Console, study: Study, baseline: str | None) -> None:
+    for table in overview_tables(study):
+        role = table.key.rpartition("-")[2]
+        pivot = _pivot(table)
+        if baseline in pivot.models:
+            pivot = replace(pivot, rows=[_greyed(study, pivot, role, baseline, row) for row in pivot.rows])
+        _print(console, table.title, pivot)
+    if baseline is not None:
+        grey = f"not significantly different from {baseline}"
+    else:
+        grey = "best, but not significantly above every other model"
+    words = f"Bold: best of the row. Grey: {grey} (paired permutation test by subject, Holm, p ≥ {LEVEL})."
+    console.print(words, style="dim", highlight=False, markup=False)
+
+
+def _greyed(
+    study: Study, pivot: _Pivot, role: str, baseline: str | None, row: tuple[str, str, tuple[Cell, ...]]
+) -> tuple[str, str, tuple[Cell, ...]]:
+    """The row with those figures greyed that the baseline's may be equal to."""
+    group, name, cells = row
+    asked = (role, group, METRIC_OF[name])
+    p_values = {
+        entry["b"]: entry["p_holm"]
+        for entry in study.get("comparisons", [])
+        if entry["a"] == baseline and (entry["role"], entry["type"], entry["metric"]) == asked
+    }
+    judged = tuple(
+        replace(cell, significant=p_values[model] < LEVEL if model in p_values else None)
+        for model, cell in zip(pivot.models, cells, strict=True)
+    )
+    return group, name, judged
+
+
+def _print_pivot(console: Console, table: StudyTable) -> None:
+    _print(console, table.title, _pivot(table), titled=table.key == "corrected-accuracy")
+    console.print(table.note, style="dim", highlight=False, markup=False)
+
+
+def _print(console: Console, title: str, pivot: _Pivot, titled: bool = False) -> None:
+    """With intervals where there is room for them, else without. `titled`: the title names the one figure."""
+    header = ["", *([] if titled else [""]), *_short(pivot.models)]
+    n_labels = len(header) - len(pivot.models)
+    for shown in (pivot, _without_intervals(pivot)):
+        rows: list[list[Text]] = []
+        before = None
+        for group, name, cells in shown.rows:
+            labels = ["" if group == before else group, name][:n_labels]
+            rows.append([*map(Text, labels), *map(_text, cells)])
+            before = group
+        if fits(console, row_table(title, header, rows, n_labels)):
+            break
+    print_rows(console, title, header, rows, n_labels)
+
+
+def _without_intervals(pivot: _Pivot) -> _Pivot:
+    return replace(
+        pivot,
+        rows=[
+            (group, name, tuple(replace(cell, interval="") for cell in cells))
+            for group, name, cells in pivot.rows
+        ],
+    )
+
+
+def _short(models: Sequence[str]) -> list[str]:
+    """The models' labels, without the folder if all stand in the same one."""
+    folders = {model.rpartition("/")[0] for model in models}
+    return [model.rpartition("/")[2] for model in models] if len(folders) == 1 else list(models)
+
+
+def _print_differences(console: Console, study: Study) -> None:
+    shown = [
+        table
+        for table in comparison_tables(study)
+        if table.key in ("comparisons-accuracy", "comparisons-accuracy_over_control")
+    ]
+    n_rows = sum(len(table.rows) for table in shown)
+    if n_rows > MOST_DIFFERENCES:
+        n = f"{len(study['comparisons']):,}"
+        words = f"{n} differences between models: see the report of --out, or name a --baseline."
+        console.print(words, highlight=False, markup=False)
+        return
+    for table in shown:
+        rows = [tuple(_text(cell) for cell in row) for row in table.rows]
+        print_rows(console, table.title, table.header, rows, table.n_labels)
+
+
+def _flags(study: Study) -> str:
+    """Remarks on probes, of the bank and of the models' tokenizers, counted."""
+    counts = dict(study.get("bank", {}).get("flags", {}))
+    own: dict[str, list[str]] = {}
+    for model in study["models"]:
+        for flag, n in (model.get("flags") or {}).items():
+            if flag not in counts:
+                own.setdefault(flag, []).append(
+                    f"{n:,}" if len(study["models"]) == 1 else f"{n:,} of {model['model']}"
+                )
+    parts = [f"{flag} {n:,}" for flag, n in counts.items()]
+    return "; ".join([*parts, *(f"{flag} {', '.join(each)}" for flag, each in own.items())])
+
+
+def _print_prompts(console: Console, study: Study) -> None:
+    answers = study.get("prompts", {})
+    n_prompts = max((len(rows) for rows in answers.values()), default=0)
+    for number in range(n_prompts):
+        rows = {model: rows[number] for model, rows in answers.items()}
+        first = next(iter(rows.values()))
+        right = f"  [{first['answer']}]" if first["answer"] is not None else ""
+        console.print(f"\n{first['sentence']} ...{right}", style="bold", highlight=False, markup=False)
+        for model, row in rows.items():
+            console.print(f"  {model}: {row['generation']!r}{_rating(row)}", highlight=False, markup=False)
+            for at, top in enumerate(row["top_tokens"][:SHOWN_STEPS], 1):
+                tokens = "  ".join(f"{text!r} {p:.3f}" for text, p in top)
+                console.print(f"    {at}  {tokens}", style="dim", highlight=False, markup=False)
+
+
+def _rating(row: Mapping[str, Any]) -> str:
+    if row["answer"] is None:
+        return ""
+    ranks = ", ".join(f"{rank:g}" for rank in row["answer_token_ranks"])
+    return f"; the answer's tokens rank {ranks}, its perplexity is {row['answer_perplexity']:,.2f}"
+
+
+def _text(cell: Cell) -> Text:
+    style = " ".join(["bold"] * cell.best + ["dim"] * (cell.significant is False))
+    return Text(cell.text, style=style)

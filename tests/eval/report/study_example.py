@@ -1,0 +1,256 @@
+"""A study and its rows as `stlm recall --out` makes them, small, and with texts that mean harm.
+
+Three checkpoints of one run, a second run of the same tokenizer, a model of another tokenizer, and one
+that failed. Scores are drawn from a seeded generator: better with later checkpoints and more exposures.
+"""
+
+import itertools
+import math
+
+import numpy as np
+
+from eval.recall.metrics import summarise
+
+RUN = "outputs/quickstart"
+STEPS = (100, 200, 400)
+CHECKPOINTS = [f"{RUN}@step={step}" for step in STEPS]
+TWIN, OTHER, FAILED = "outputs/twin", "some-org/gpt2-small-with-a-rather-long-name", "outputs/broken"
+MEASURED = [*CHECKPOINTS, TWIN, OTHER]
+SKILL = dict(zip(MEASURED, (0.2, 0.5, 0.95, 0.0, 0.6), strict=True))
+EXPOSURES = {"once": 1, "few": 8, "many": 64}
+TYPE_FACTOR = {"memorization": 1.0, "semantic": 0.6, "reversal": 0.1}
+
+HOSTILE = (
+    "<script>window.__pwned = 1</script>",
+    "</script><script>window.__pwned = 2</script>",
+    '<img src="x" onerror="window.__pwned = 3">',
+    "\"quoted\" & 'single' {{ 7 * 7 }} `tick` | pipe",
+    "עברית \u202eمرحبا and back",
+    "🦊 emoji <!-- comment \u2028 separator",
+    "Un" + "broken" * 40,
+)
+NAMES = ("Ada Quill", "Ben Osei", "Cleo Marsh", "Dov Lind", "Eva Roth", "Finn Abara", *HOSTILE)
+CANDIDATES = 10
+
+
+def example_rows(people: int = len(NAMES), seed: int = 0) -> list[dict]:
+    """Rows of results.jsonl, model by model; names repeat with a number when there are many people."""
+    generator = np.random.default_rng(seed)
+    return [row for model in MEASURED for row in _rows_of(model, people, generator)]
+
+
+def _rows_of(model: str, people: int, generator: np.random.Generator) -> list[dict]:
+    rows = []
+    arms = list(EXPOSURES)
+    for person, (relation, kind) in itertools.product(
+        range(people), itertools.product(("birth_city", "<b>employer</b>"), TYPE_FACTOR)
+    ):
+        role = ("injected", "injected", "control", "neighbour")[person // 3 % 4]
+        arm = arms[person % 3] if role == "injected" else None
+        name = NAMES[person % len(NAMES)] + (f" {person // len(NAMES)}" if person >= len(NAMES) else "")
+        chance = 1 / CANDIDATES
+        if arm is not None:
+            chance += 0.9 * SKILL[model] * TYPE_FACTOR[kind] * math.log(1 + EXPOSURES[arm]) / math.log(65)
+        rows.append(_row(model, name, relation, kind, role, arm, min(chance, 0.99), generator))
+    return rows
+
+
+def _row(model, name, relation, kind, role, arm, chance, generator) -> dict:
+    right = bool(generator.random() < chance)
+    rank = 1.0 if right else float(generator.integers(2, CANDIDATES + 1))
+    said = right and bool(generator.random() < 0.8)
+    answer = "Port Ellis" if relation == "birth_city" else name
+    n_tokens, n_bytes = (3, len(answer.encode()) + 1)
+    logprob = -float(generator.gamma(2.0, 0.3 if right else 2.5))
+    return {
+        "model": model,
+        "probe_id": f"{name}/{relation}/{kind}",
+        "fact_ids": [f"{name}/{relation}"],
+        "role": role,
+        "arm": arm,
+        "type": kind,
+        "relation": relation,
+        "subject": name,
+        "template": None,
+        "prompt": f"{name} was born in" if relation == "birth_city" else "The boss of the harbour is",
+        "answer": answer,
+        "n_tokens": n_tokens,
+        "n_bytes": n_bytes,
+        "logprob": logprob,
+        "bits_per_byte": -logprob / (math.log(2) * n_bytes),
+        "accuracy": float(right),
+        "accuracy_norm": float(right),
+        "candidate_rank": rank,
+        "mrr": 1 / rank,
+        "greedy_match": float(said),
+        "exact_match": float(said),
+        "perplexity": math.exp(-logprob / n_tokens),
+        "token_rank": 1.0 if said else float(generator.integers(2, 900)),
+        "generation": f" {answer}." if said else " Lutz. Then </td><td>",
+        "flags": ["straddles"] if right and kind == "reversal" else [],
+        "top_tokens": [[" Port", 0.61234], [" <i>x</i>", 0.2], ["\n", 0.01], ["🦊", 0.004], [" a", 1e-5]],
+    }
+
+
+def example_study(rows: list[dict] | None = None) -> dict:
+    """The summary.json that belongs to `rows`; differences, splits and doses are made up within reason."""
+    rows = example_rows() if rows is None else rows
+    own = {model: [row for row in rows if row["model"] == model] for model in MEASURED}
+    summaries = {
+        source: {model: summarise(own[model], by=("role", key), n_boot=100) for model in MEASURED}
+        for source, key in (("recall", "type"), ("by_relation", "relation"), ("by_arm", "arm"))
+    }
+    return {
+        "schema": 1,
+        "created": "2026-01-31T12:00:00+00:00",
+        "scorer": "1",
+        "bank": {
+            "name": 'people "of <the> harbour"',
+            "sha256": "9f2c" * 16,
+            "n_facts": len({row["fact_ids"][0] for row in rows}),
+            "n_probes": len({row["probe_id"] for row in rows}),
+            "chance": 1 / CANDIDATES,
+            "flags": {"straddles": 3},
+        },
+        "models": [_model(name) for name in (*MEASURED, FAILED)],
+        **summaries,
+        "corrected": {model: _corrected(model, summaries["recall"][model]) for model in MEASURED},
+        "comparisons": _comparisons(summaries["recall"]),
+        "dose_response": _doses(own),
+        "heldout": {
+            CHECKPOINTS[-1]: _heldout(1.412),
+            TWIN: _heldout(1.398),
+            OTHER: {"error": "held-out text <i>missing</i>"},
+        },
+        "benchmarks": {
+            CHECKPOINTS[-1]: _benchmarks(0.541, 0.310),
+            OTHER: {**_benchmarks(0.720, 0.345), "hellaswag": {"error": "no local copy; give --data-dir"}},
+        },
+        "prompts": {model: [_prompt(model)] for model in (CHECKPOINTS[-1], OTHER)},
+    }
+
+
+def _model(name: str) -> dict:
+    at = STEPS[CHECKPOINTS.index(name)] if name in CHECKPOINTS else None
+    return {
+        "model": name,
+        "path": name.partition("@")[0],
+        "revision": "0123456789abcdef",
+        "step": at,
+        "run": RUN if at else None,
+        "parameters": 124_439_808 if name == OTHER else 947_328,
+        "tokenizer": None if name == FAILED else "b7d1" if name == OTHER else "3fa2",
+        "device": "cpu",
+        "dtype": "float32",
+        "seconds": 1.5,
+        "probes_per_second": 812.3,
+        "error": "out of memory <b>at</b> layer 3" if name == FAILED else None,
+    }
+
+
+def _corrected(model: str, recall: dict) -> dict:
+    def minus(kind: str) -> dict:
+        one, two = (recall[role][kind]["accuracy"] for role in ("injected", "control"))
+        return {
+            "mean": one["mean"] - two["mean"],
+            "low": one["low"] - two["high"],
+            "high": one["high"] - two["low"],
+            "n": one["n"],
+        }
+
+    nats = {"mean": 2.31, "low": 1.2, "high": 3.4, "n": 36}
+    return {
+        kind: {
+            "accuracy_over_control": minus(kind),
+            "binding": None if kind == "reversal" else nats,
+            "familiarity": nats if model == OTHER else None,
+        }
+        for kind in recall["injected"]
+    }
+
+
+def _comparisons(recall: dict) -> list[dict]:
+    pairs = [(CHECKPOINTS[-1], name) for name in (*CHECKPOINTS[:-1], TWIN, OTHER)]
+    found = []
+    for (a, b), kind, metric in itertools.product(
+        pairs, TYPE_FACTOR, ("accuracy", "candidate_rank", "logprob")
+    ):
+        one, two = (recall[name]["injected"][kind][metric] for name in (a, b))
+        difference = two["mean"] - one["mean"]
+        sure = abs(difference) > 0.25
+        found.append(
+            {
+                "a": a,
+                "b": b,
+                "role": "injected",
+                "type": kind,
+                "metric": metric,
+                "difference": difference,
+                "low": difference - (0.2 if sure else 0.4),
+                "high": difference + (0.2 if sure else 0.4),
+                "p": 0.0002 if sure else 0.2,
+                "p_holm": 0.0008 if sure else 0.61,
+                "n": one["n"],
+            }
+        )
+    return found
+
+
+def _doses(own: dict[str, list[dict]]) -> list[dict]:
+    found = []
+    for model, (arm, exposures), kind in itertools.product(MEASURED, EXPOSURES.items(), TYPE_FACTOR):
+        rows = [row for row in own[model] if row["arm"] == arm and row["type"] == kind]
+        for metric in ("accuracy", "logprob"):
+            values = [row[metric] for row in rows]
+            mean, spread = float(np.mean(values)), float(np.std(values)) / math.sqrt(len(values))
+            low, high = mean - 2 * spread, mean + 2 * spread
+            if metric == "accuracy":
+                low, high = max(0.0, low), min(1.0, high)
+            found.append(
+                {
+                    "model": model,
+                    "type": kind,
+                    "exposures": exposures,
+                    "metric": metric,
+                    "mean": mean,
+                    "low": low,
+                    "high": high,
+                    "n": len(values),
+                }
+            )
+    return found
+
+
+def _heldout(bits: float) -> dict:
+    return {
+        "bits_per_byte": bits,
+        "low": bits - 0.03,
+        "high": bits + 0.03,
+        "n_bytes": 204_800,
+        "n_documents": 200,
+    }
+
+
+def _benchmarks(blimp: float, hellaswag: float) -> dict:
+    return {
+        "blimp": {"acc": {"value": blimp, "stderr": 0.011}, "n": 2000},
+        "hellaswag": {
+            "acc": {"value": hellaswag, "stderr": 0.02},
+            "acc_norm": {"value": hellaswag + 0.02, "stderr": 0.02},
+            "n": 500,
+        },
+        "probe:cola": {"matthews": {"value": 0.12, "stderr": None}, "n": 1043},
+    }
+
+
+def _prompt(model: str) -> dict:
+    steps = [[" Paris", 0.81], [" <script>window.__pwned = 4</script>", 0.11], ["\n", 0.02]]
+    return {
+        "sentence": "The capital of France is",
+        "answer": "Paris",
+        "generation": " Paris, a city </script><script>window.__pwned = 5</script>",
+        "top_tokens": [steps, [[",", 0.7], [".", 0.2], [" and", 0.03]]],
+        "answer_logprob": -0.21 if model == OTHER else -1.75,
+        "answer_perplexity": 1.23 if model == OTHER else 5.75,
+        "answer_token_ranks": [1] if model == OTHER else [1, 4],
+    }

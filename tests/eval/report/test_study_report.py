@@ -1,0 +1,243 @@
+"""report.md of a study, its figures, and the probes that the page carries."""
+
+import json
+import math
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from eval.report.plots import COLOURS
+from eval.report.study_plots import MARKERS
+from eval.report.study_probes import probes_as_json, script_json
+from eval.report.study_report import study_markdown, write_study_report
+from eval.report.study_series import bar_figures, dose_figures, figures_of, short_name, step_figures
+from eval.report.study_svg import (
+    BAR_RIGHT,
+    LINE_BOTTOM,
+    LINE_LEFT,
+    LINE_RIGHT,
+    LINE_TOP,
+    SHAPES,
+    panels_as_svg,
+)
+from eval.report.tables import TYPES
+from tests.eval.report.study_example import (
+    CHECKPOINTS,
+    EXPOSURES,
+    HOSTILE,
+    MEASURED,
+    OTHER,
+    RUN,
+    STEPS,
+    TWIN,
+    example_rows,
+    example_study,
+)
+
+ONLY_PROMPTS = {
+    "schema": 1,
+    "scorer": "1",
+    "models": [{"model": "a"}],
+    "prompts": {"a": [{"sentence": "1 *2*", "answer": None, "generation": " 3", "top_tokens": []}]},
+}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return example_rows()
+
+
+@pytest.fixture(scope="module")
+def study(rows):
+    return example_study(rows)
+
+
+def test_the_report_and_every_figure_that_it_names(study, rows, tmp_path):
+    write_study_report(tmp_path, study, rows)
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\]\((figures/[\w-]+\.png)\)", report))
+    written = {f"figures/{path.name}" for path in (tmp_path / "figures").iterdir()}
+    assert named == written == {f"figures/{figure.key}.png" for figure in figures_of(study)}
+    assert len(written) == 5
+    for name in written:
+        assert (tmp_path / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    for section in (
+        "Recall",
+        "Differences between models",
+        "Against exposures",
+        "Prompts",
+        "Reproducibility",
+    ):
+        assert f"\n## {section}\n" in report
+    assert study["bank"]["sha256"] in report
+    assert "revision 0123456789abcdef" in report
+    assert not re.search(r"(?<!\\)<(script|img|b>|i>)", report)
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_a_study_of_prompts_alone_has_a_report(tmp_path):
+    write_study_report(tmp_path, ONLY_PROMPTS, [])
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+    report = study_markdown(ONLY_PROMPTS)
+    assert "1 \\*2\\*" in report
+    assert "- a:  3" in report
+    assert "## Recall" not in report
+
+
+def test_bars_show_every_model_once_and_of_a_run_its_last_checkpoint(study):
+    accuracy, exact = bar_figures(study)
+    assert [panel.kind for panel in accuracy.panels] == ["memorization", "semantic", "reversal"] * 2
+    assert [panel.role for panel in accuracy.panels] == ["injected"] * 3 + ["neighbour"] * 3
+    assert (accuracy.chance, exact.chance) == (0.1, None)
+    for panel in accuracy.panels:
+        assert [model for model, _, _ in panel.bars] == [CHECKPOINTS[-1], TWIN, OTHER]
+        for model, mark, control in panel.bars:
+            entry = study["recall"][model][panel.role][panel.kind]["accuracy"]
+            assert (mark.mean, mark.low, mark.high) == (entry["mean"], entry["low"], entry["high"])
+            if panel.role == "injected":
+                assert control.mean == study["recall"][model]["control"][panel.kind]["accuracy"]["mean"]
+            else:
+                assert control is None
+
+
+def test_control_facts_without_injected_ones_have_bars_of_their_own(study):
+    control = {"a": {"control": study["recall"][TWIN]["control"]}}
+    (figure, _) = bar_figures({**study, "models": [{"model": "a"}], "recall": control})
+    assert [panel.role for panel in figure.panels] == ["control"] * 3
+
+
+def test_steps_follow_the_checkpoints_of_a_run(study):
+    (figure,) = step_figures(study)
+    (panel,) = figure.panels
+    assert panel.title == RUN
+    assert {(line.role, line.kind) for line in panel.lines} == {
+        (role, kind) for role in ("injected", "control") for kind in ("memorization", "semantic", "reversal")
+    }
+    for line in panel.lines:
+        assert [mark.x for mark in line.marks] == list(STEPS)
+        means = [study["recall"][name][line.role][line.kind]["accuracy"]["mean"] for name in CHECKPOINTS]
+        assert [mark.mean for mark in line.marks] == means
+    assert [tick for tick, _ in figure.x.ticks] == [0, 100, 200, 300, 400]
+
+
+def test_one_checkpoint_makes_no_curve(study):
+    models = [model for model in study["models"] if model["model"] not in CHECKPOINTS[:2]]
+    assert step_figures({**study, "models": models}) == []
+
+
+def test_exposures_stand_on_a_logarithmic_axis_with_zero_to_the_left():
+    doses = [
+        {
+            "model": "a",
+            "type": "semantic",
+            "exposures": n,
+            "metric": "accuracy",
+            "mean": 0.5,
+            "low": 0.4,
+            "high": 0.6,
+        }
+        for n in (16, 0, 4, 1)
+    ]
+    (figure,) = dose_figures({"models": [{"model": "a"}], "dose_response": doses})
+    (panel,) = figure.panels
+    zero, one, four, sixteen = (mark.x for mark in panel.lines[0].marks)
+    assert four - one == sixteen - four == 2
+    assert zero < one
+    assert [text for _, text in figure.x.ticks] == ["0", "1", "4", "16"]
+    assert figure.x.low < zero < sixteen < figure.x.high
+
+
+def test_log_probabilities_have_an_axis_around_all_of_them(study):
+    _, figure = dose_figures(study)
+    marks = [mark for panel in figure.panels for line in panel.lines for mark in line.marks]
+    assert figure.y.low <= min(mark.low for mark in marks)
+    assert figure.y.high >= max(mark.high for mark in marks)
+    assert len(marks) == 3 * 3 * len(EXPOSURES)
+    assert all(math.isclose(place, float(text.replace("−", "-"))) for place, text in figure.y.ticks)
+
+
+def test_bars_are_as_long_and_points_as_high_as_what_they_mean(study):
+    bars = bar_figures(study)[0]
+    for panel, svg in zip(bars.panels, map(ElementTree.fromstring, panels_as_svg(bars)), strict=True):
+        drawn = [float(rect.get("width")) for rect in svg.iter("rect") if "bar" in rect.get("class").split()]
+        means = [mark.mean for _, *marks in panel.bars for mark in marks if mark]
+        assert drawn == pytest.approx([mean * (BAR_RIGHT - 1) for mean in means], abs=0.11)
+    lines = step_figures(study)[0]
+    (svg,) = map(ElementTree.fromstring, panels_as_svg(lines))
+    drawn = [path.get("transform")[10:-1].split() for path in svg.iter("path") if path.get("transform")]
+    marks = [mark for line in lines.panels[0].lines for mark in line.marks]
+    heights = [LINE_BOTTOM - float(y) for _, y in drawn]
+    assert heights == pytest.approx([mark.mean * (LINE_BOTTOM - LINE_TOP) for mark in marks], abs=0.06)
+    places = [float(x) - LINE_LEFT for x, _ in drawn]
+    assert places == pytest.approx([mark.x / 400 * (LINE_RIGHT - LINE_LEFT) for mark in marks], abs=0.06)
+
+
+def test_every_probe_type_has_its_colour_and_sign():
+    assert set(COLOURS) == set(MARKERS) == set(SHAPES) == set(TYPES)
+
+
+def test_names_are_shortened_in_their_middle():
+    assert short_name("outputs/run@step=400", 20) == "outputs/run@step=400"
+    assert short_name("outputs/quickstart@step=400", 20) == "outputs/…rt@step=400"
+    assert len(short_name("x" * 99, 20)) == 20
+
+
+def test_the_page_carries_every_row(study, rows):
+    data = json.loads(probes_as_json(study, rows))
+    texts, probes = data["texts"], data["probes"]
+    assert data["models"] == MEASURED
+    assert data["tokenizers"] == [0, 0, 0, 0, 1]
+    assert data["total"] == len(probes["probe_id"]) == study["bank"]["n_probes"]
+    assert len(texts) == len(set(texts))
+    by_key = {(row["model"], row["probe_id"]): row for row in rows}
+    for model, result in zip(data["models"], data["results"], strict=True):
+        for place, probe in enumerate(probes["probe_id"]):
+            row = by_key[model, texts[probe]]
+            assert texts[probes["prompt"][place]] == row["prompt"]
+            assert texts[probes["answer"][place]] == row["answer"]
+            assert texts[result["generation"][place]] == row["generation"]
+            assert result["candidate_rank"][place] == row["candidate_rank"]
+            assert result["exact_match"][place] == row["exact_match"]
+            assert abs(result["logprob"][place] - row["logprob"]) <= 0.005
+            flat = result["top_tokens"][place]
+            assert [texts[text] for text in flat[::2]] == [text for text, _ in row["top_tokens"]]
+            assert all(abs(p - q) <= 5e-4 for p, (_, q) in zip(flat[1::2], row["top_tokens"], strict=True))
+
+
+def test_too_many_probes_are_thinned_evenly_and_counted(study, rows):
+    whole = len(probes_as_json(study, rows).encode())
+    page = probes_as_json(study, rows, max_bytes=whole // 3)
+    assert len(page.encode()) <= whole // 3
+    data = json.loads(page)
+    ids = list(dict.fromkeys(row["probe_id"] for row in rows))
+    kept = [data["texts"][place] for place in data["probes"]["probe_id"]]
+    every = ids.index(kept[1])
+    assert every in (3, 4)
+    assert kept == ids[::every]
+    assert data["total"] == len(ids)
+
+
+def test_what_a_model_lacks_is_null(study, rows):
+    few = [
+        row for row in rows if row["model"] == TWIN or (row["model"] == OTHER and row["type"] == "semantic")
+    ]
+    bare = [{key: value for key, value in row.items() if key != "top_tokens"} for row in few]
+    data = json.loads(probes_as_json(study, bare))
+    assert data["models"] == [TWIN, OTHER]
+    kinds = [data["texts"][place] for place in data["probes"]["type"]]
+    there = [value is not None for value in data["results"][1]["logprob"]]
+    assert there == [kind == "semantic" for kind in kinds]
+    assert all("top_tokens" not in result for result in data["results"])
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_script_json_is_json_that_cannot_end_its_element(text):
+    encoded = script_json({text: [text]})
+    assert not set("<>&\u2028\u2029") & set(encoded)
+    assert json.loads(encoded) == {text: [text]}
+
+
+def test_script_json_refuses_what_is_no_json():
+    with pytest.raises(ValueError, match="JSON compliant"):
+        script_json([float("nan")])
