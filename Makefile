@@ -13,8 +13,8 @@ BIN := .venv/bin
 demo: .venv/installed  ## train the quickstart (under two minutes on two cores)
 	$(BIN)/stlm train configs/quickstart.yaml --overwrite
 
-test: .venv/installed
-	$(BIN)/pytest
+test: .venv/installed  ## a process for each core; a file's tests stay together
+	$(BIN)/pytest -n auto --dist loadfile
 
 check: .venv/installed  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -10,6 +10,7 @@ In float32 the numbers are the same within 1e-4 whatever the batch size and orde
 
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,15 +32,15 @@ from eval.recall.batching import (
 from eval.recall.encoding import Item, Row, encode_items
 from eval.recall.isolation import eval_mode
 from eval.recall.memory import Budget, default_budget, one_line_where_memory_ends, run_batches
-from eval.recall.planning import Pass, plan_passes
+from eval.recall.planning import Pass, join_beginnings, plan_prompts, plan_whole
 from eval.recall.reading import Reader, RowScores
-from eval.recall.shared_prefix import Prompts, read_answers, read_prompts, shares_prompts
+from eval.recall.shared_prefix import Prompts, longest_path, read, shares_prompts
 
 logger = logging.getLogger(__name__)
 
 __all__ = ["Item", "Scores", "score"]
 
-_Answer = tuple[int, Pass]  # the place of its prompt in the batch, and what is read behind it
+_Placed = tuple[int, Pass]  # a pass, and the place in its batch of what it stands behind
 
 
 @dataclass
@@ -112,92 +113,83 @@ class _Scoring:
         self.pads = True
 
     def run(self, rows: list[Row]) -> None:
-        whole, shared = (plan_passes(rows, share=share) for share in (False, True))
-        if self._can_share(whole, shared):
-            run_batches(self._fill(shared), self._run_prompts, self.budget)
-        else:
-            run_batches(self._fill(whole), self._run_whole, self.budget)
+        whole = plan_whole(rows)
+        shared = self._best_sharing(rows)
+        passes = shared if self._gains(whole, shared) else whole
+        if not self._possible(passes):
+            passes = whole
+        batches = self._fill([(0, one) for one in passes])
+        run_batches(batches, partial(self._run, None), self.budget)
 
-    def _can_share(self, whole: list[Pass], shared: list[Pass]) -> bool:
-        """Whether reading prompts apart from answers gains something, and the model lets us."""
-        gains = self._gains(whole, shared)
-        ends = [max(shared, key=lambda one: bool(one.branches)), shared[-1]]  # the first is the longest
-        # prompts of two lengths show that padding is safe, too
-        if gains and shares_prompts(self.model, ends, self.pad_id):
-            return True
-        self.pads = pads_safely(self.model, [whole[0].inputs, whole[-1].inputs], self.pad_id)
-        if gains and not self.pads and shares_prompts(self.model, ends[:1], self.pad_id):
-            return True
-        if gains:
-            logger.warning(
-                "this model's cache cannot be shared among answers: prompts are read anew for each of them"
-            )
-        return False
+    def _best_sharing(self, rows: list[Row]) -> list[Pass]:
+        prompts = plan_prompts(rows)
+        return min(prompts, join_beginnings(prompts), key=self._work)
 
     def _gains(self, whole: list[Pass], shared: list[Pass]) -> bool:
         tried = 4 * (len(whole[0].inputs) + len(whole[-1].inputs))  # about what trying it out costs
         return self._work(whole) - self._work(shared) > tried
 
+    def _possible(self, passes: list[Pass]) -> bool:
+        """Whether the model can do `passes`; finds out on the way whether it bears padding."""
+        shares = any(one.branches for one in passes)
+        longest = max(passes, key=lambda one: (bool(one.branches), len(longest_path(one))))
+        # beginnings of two lengths show that padding is safe, too
+        if shares and shares_prompts(self.model, [longest, passes[-1]], self.pad_id):
+            return True
+        self.pads = pads_safely(self.model, [longest_path(one) for one in passes], self.pad_id)
+        if not shares or (not self.pads and shares_prompts(self.model, [longest], self.pad_id)):
+            return True
+        logger.warning(
+            "this model's cache cannot be shared among answers: prompts are read anew for each of them"
+        )
+        return False
+
+    def _run(self, before: Prompts | None, batch: list[_Placed]) -> None:
+        which, passes = [place for place, _ in batch], [one for _, one in batch]
+        inputs = [one.inputs for one in passes]
+        keep = max(one.n_logits for one in passes)
+        branches = [(place, branch) for place, one in enumerate(passes) for branch in one.branches]
+        if before is None and not branches:
+            self.reader.read(last_logits(self.model, inputs, self.pad_id, keep), passes)
+            return
+        logits, prompts = read(self.model, inputs, self.pad_id, keep, behind=before, which=which)
+        self.reader.read(logits, passes)
+        del logits
+        if branches:
+            run_batches(self._fill(branches, prompts), partial(self._run, prompts), self.budget)
+
+    def _fill(self, placed: list[_Placed], before: Prompts | None = None) -> list[list[_Placed]]:
+        lengths = [len(one.inputs) for _, one in placed]
+        batch_tokens = self.budget.tokens
+        if before is not None:  # a row, of a token at least, repeats all that stands before it
+            batch_tokens = min(batch_tokens, max(1, self.budget.cache_bytes // max(1, before.nbytes())))
+        # a batch is followed by one for each length of what stands behind
+        n_passes = 1 + len({len(branch.inputs) for _, one in placed for branch in one.branches})
+        batches = fill_batches(
+            lengths,
+            [one.n_logits for _, one in placed] if self.keeps_few else lengths,
+            batch_tokens=batch_tokens,
+            max_logits=self.budget.logits // text_config(self.model).vocab_size,
+            same_length=before is not None or not self.pads,
+            pass_tokens=n_passes * self.budget.pass_tokens,
+        )
+        return [[placed[i] for i in batch] for batch in batches]
+
     def _work(self, passes: list[Pass]) -> float:
         """Tokens read and logits kept, with padding. One counts as much as the other: the vocabularies of
         small models weigh what their layers do."""
-        total = 0.0
-        for batch in self._fill(passes):
-            n_logits = max(one.n_logits for one in batch) if self.keeps_few else len(batch[0].inputs)
-            total += len(batch) * (len(batch[0].inputs) + n_logits)
-            behind = [len(branch.inputs) for one in batch for branch in one.branches]
-            n_passes = 1 + len(set(behind))
-            total += 2 * sum(behind) + n_passes * self.budget.pass_tokens
-        return total
+        batches = self._fill([(0, one) for one in passes])
+        return sum(self._work_of_batch([one for _, one in batch]) for batch in batches)
 
-    def _fill(self, passes: list[Pass]) -> list[list[Pass]]:
-        lengths = [len(one.inputs) for one in passes]
-        # a batch of prompts is followed by one of answers for each length that they have
-        n_passes = 1 + len({len(branch.inputs) for one in passes for branch in one.branches})
-        batches = fill_batches(
-            lengths,
-            [one.n_logits for one in passes] if self.keeps_few else lengths,
-            batch_tokens=self.budget.tokens,
-            max_logits=self._most_positions(),
-            same_length=not self.pads,
-            pass_tokens=n_passes * self.budget.pass_tokens,
-        )
-        return [[passes[i] for i in batch] for batch in batches]
-
-    def _run_whole(self, batch: list[Pass]) -> None:
-        keep = max(one.n_logits for one in batch)
-        inputs = [one.inputs for one in batch]
-        self.reader.read(last_logits(self.model, inputs, self.pad_id, keep), batch)
-
-    def _run_prompts(self, batch: list[Pass]) -> None:
-        answers = [(place, branch) for place, one in enumerate(batch) for branch in one.branches]
-        if not answers:
-            self._run_whole(batch)
-            return
-        logits, prompts = read_prompts(self.model, [one.inputs for one in batch], self.pad_id)
-        self.reader.read(logits, batch)
-        del logits
-        run_batches(self._fill_answers(prompts, answers), partial(self._run_answers, prompts), self.budget)
-
-    def _fill_answers(self, prompts: Prompts, answers: list[_Answer]) -> list[list[_Answer]]:
-        lengths = [len(branch.inputs) for _, branch in answers]
-        n_repeats = max(1, self.budget.cache_bytes // max(1, prompts.nbytes()))
-        batches = fill_batches(
-            lengths,
-            lengths,
-            batch_tokens=min(self.budget.tokens, n_repeats),
-            max_logits=self._most_positions(),
-            same_length=True,
-        )
-        return [[answers[i] for i in batch] for batch in batches]
-
-    def _run_answers(self, prompts: Prompts, batch: list[_Answer]) -> None:
-        which, branches = [place for place, _ in batch], [branch for _, branch in batch]
-        inputs = [branch.inputs for branch in branches]
-        self.reader.read(read_answers(self.model, prompts, which, inputs), branches)
-
-    def _most_positions(self) -> int:
-        return self.budget.logits // text_config(self.model).vocab_size
+    def _work_of_batch(self, batch: list[Pass]) -> float:
+        n_inputs = max(len(one.inputs) for one in batch)
+        n_logits = max(one.n_logits for one in batch) if self.keeps_few else n_inputs
+        behind: dict[int, list[Pass]] = defaultdict(list)
+        for one in batch:
+            for branch in one.branches:
+                behind[len(branch.inputs)].append(branch)
+        own = self.budget.pass_tokens + len(batch) * (n_inputs + n_logits)
+        return own + sum(self._work_of_batch(branches) for branches in behind.values())
 
 
 def _collect(items: Sequence[Item], rows: list[Row], scored: list[RowScores]) -> list[Scores]:

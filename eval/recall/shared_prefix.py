@@ -1,7 +1,7 @@
-"""Prompts read once, and their keys and values repeated for the answers that follow.
+"""Prompts read once, and their keys and values repeated for what follows them.
 
-Prompts of unequal length share a batch left-padded. The answers behind them are of one length: padding
-between prompt and answer would push the prompt out of a sliding window that it is in.
+Prompts of unequal length share a batch left-padded. What is read behind them is of one length: padding in
+between would push the prompt out of a sliding window that it is in.
 """
 
 import copy
@@ -52,59 +52,73 @@ class Prompts:
         return Prompts(cache, self.attention_mask[index])
 
 
-def read_prompts(model: Any, rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, Prompts]:
-    """Logits at the ends of the prompts, (prompts, 1, vocabulary), and what is needed to go on there."""
-    inputs = left_pad(rows, pad_id, model.device)
-    outputs = _call(model, inputs, keep=1)
-    return outputs.logits[:, -1:], Prompts(outputs.past_key_values, inputs["attention_mask"])
+def read(
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    pad_id: int,
+    keep: int,
+    *,
+    behind: Prompts | None = None,
+    which: Sequence[int] = (),
+) -> tuple[torch.Tensor, Prompts]:
+    """Logits at the ends of rows, (rows, keep, vocabulary), and what is needed to go on there.
 
-
-def read_answers(
-    model: Any, prompts: Prompts, which: Sequence[int], answers: Sequence[Sequence[int]]
-) -> torch.Tensor:
-    """Logits of answers of one length, each behind the prompt at its place in `which`: (answers, length,
-    vocabulary)."""
-    chosen = prompts.repeat(which)
-    input_ids = torch.tensor(answers, device=model.device)
-    before = chosen.attention_mask
-    attention_mask = torch.cat([before, torch.ones_like(input_ids)], dim=-1)  # (answers, longest + length)
-    steps = torch.arange(input_ids.shape[1], device=model.device)
-    position_ids = before.sum(-1, keepdim=True) + steps  # (answers, length)
-    inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
-    return _call(model, inputs, keep=input_ids.shape[1], cache=chosen.cache).logits
+    Behind prompts that were read before, rows must have one length, and `which` tells the prompt of each.
+    """
+    if behind is None:
+        inputs = left_pad(rows, pad_id, model.device)
+        cache = None
+    else:
+        chosen = behind.repeat(which)
+        cache, before = chosen.cache, chosen.attention_mask
+        input_ids = torch.tensor(rows, device=model.device)
+        steps = torch.arange(input_ids.shape[1], device=model.device)
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": torch.cat([before, torch.ones_like(input_ids)], dim=-1),
+            "position_ids": before.sum(-1, keepdim=True) + steps,
+        }
+    # an integer, for a tensor of indices is a later addition that not every model knows
+    arguments = {**inputs, "past_key_values": cache, "use_cache": True, "logits_to_keep": keep}
+    taken = forward_parameters(model)
+    outputs = model(**{name: value for name, value in arguments.items() if name in taken})
+    return outputs.logits[:, -keep:], Prompts(outputs.past_key_values, inputs["attention_mask"])
 
 
 def shares_prompts(model: Any, passes: Sequence[Pass], pad_id: int) -> bool:
     """Whether going on behind the keys and values of prompts, read together, gives the logits of each prompt
-    and answer read alone; tried on `passes`, which have the answers as branches."""
+    and answer read alone; tried on `passes`, and on the longest that stand behind them."""
     if not {"past_key_values", "use_cache", "attention_mask"} <= forward_parameters(model):
         return False
     try:
-        return _agrees(model, passes, pad_id)
+        return _agrees(model, [_longest_parts(one) for one in passes], pad_id)
     except CACHE_ERRORS:
         logger.debug("sharing prompts failed", exc_info=True)
         return False
 
 
-def _agrees(model: Any, passes: Sequence[Pass], pad_id: int) -> bool:
-    at_end, prompts = read_prompts(model, [one.inputs for one in passes], pad_id)
-    for place, one in enumerate(passes):
-        answer = max((branch.inputs for branch in one.branches), key=len, default=[])
-        whole = last_logits(model, [one.inputs + answer], pad_id, len(answer) + 1)  # (1, length + 1, vocab)
-        parts = at_end[place][None].expand(2, -1, -1)
-        if answer:
-            # twice, to see it repeated; and a prompt after the other, to see that none takes anything away
-            behind = read_answers(model, prompts, [place] * 2, [answer] * 2)
-            parts = torch.cat([parts, behind], dim=1)
-        if not same_logits(whole.expand(2, -1, -1), parts):
+def longest_path(one: Pass) -> list[int]:
+    """The inputs of a pass, of a branch of it, of a branch of that: the most tokens that there are."""
+    return [token for inputs in _longest_parts(one) for token in inputs]
+
+
+def _longest_parts(one: Pass) -> list[list[int]]:
+    paths = [_longest_parts(branch) for branch in one.branches]
+    return [one.inputs, *max(paths, key=lambda path: sum(map(len, path)), default=[])]
+
+
+def _agrees(model: Any, paths: Sequence[list[list[int]]], pad_id: int) -> bool:
+    at_end, prompts = read(model, [path[0] for path in paths], pad_id, 1)
+    for place, path in enumerate(paths):
+        # twice, to see it repeated; and a prompt after the other, to see that none takes anything away
+        parts, before, which = [at_end[[place] * 2]], prompts, [place] * 2
+        for inputs in path[1:]:
+            logits, before = read(model, [inputs] * 2, pad_id, len(inputs), behind=before, which=which)
+            parts.append(logits)
+            which = [1, 0]
+        found = torch.cat(parts, dim=1)  # (2, positions, vocabulary)
+        whole = [token for inputs in path for token in inputs]
+        expected = last_logits(model, [whole], pad_id, found.shape[1])
+        if not same_logits(expected.expand(2, -1, -1), found):
             return False
     return True
-
-
-def _call(model: Any, inputs: dict[str, torch.Tensor], *, keep: int, cache: Any = None) -> Any:
-    taken = forward_parameters(model)
-    # an integer, for a tensor of indices is a later addition that not every model knows
-    arguments = {**inputs, "use_cache": True, "logits_to_keep": keep}
-    if cache is not None:
-        arguments["past_key_values"] = cache
-    return model(**{name: value for name, value in arguments.items() if name in taken})

@@ -1,9 +1,11 @@
 """Which passes are needed: the fewest that hold every answer token once."""
 
+import random
+
 import pytest
 
 from eval.recall.encoding import Item, Row, encode_items
-from eval.recall.planning import plan_passes
+from eval.recall.planning import join_beginnings, plan_prompts, plan_whole
 from tests.eval.recall import tiny
 
 
@@ -36,9 +38,13 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize("share", [True, False])
-def test_every_answer_token_is_read_once_behind_what_stands_before_it(share):
-    found = read_tokens(plan_passes(ROWS, share=share))
+def plan_joined(rows):
+    return join_beginnings(plan_prompts(rows))
+
+
+@pytest.mark.parametrize("plan", [plan_whole, plan_prompts, plan_joined])
+def test_every_answer_token_is_read_once_behind_what_stands_before_it(plan):
+    found = read_tokens(plan(ROWS))
     for number, one in enumerate(ROWS):
         given = len(one.stem)
         assert found[number] == {
@@ -47,13 +53,13 @@ def test_every_answer_token_is_read_once_behind_what_stands_before_it(share):
 
 
 def test_answers_that_begin_alike_share_a_pass():
-    assert [one.inputs for one in plan_passes(ROWS, share=False)] == [
+    assert [one.inputs for one in plan_whole(ROWS)] == [
         [1, 2, 6, 7, 8],
         [1, 2, 3, 4, 5],
         [1, 2, 3, 4],
         [1, 2],
     ]
-    shared = plan_passes(ROWS, share=True)
+    shared = plan_prompts(ROWS)
     assert [one.inputs for one in shared] == [[1, 2, 3, 4, 5], [1, 2], [1]]
     assert [sorted(branch.inputs for branch in one.branches) for one in shared] == [
         [],
@@ -62,22 +68,59 @@ def test_answers_that_begin_alike_share_a_pass():
     ]
     assert all(one.n_logits == 1 for one in shared)
     # a short text inside a long one would have the logits of all the long one kept
-    assert all(one.n_logits <= 4 for one in plan_passes(ROWS, share=False))
+    assert all(one.n_logits <= 4 for one in plan_whole(ROWS))
 
 
 def test_answers_of_one_token_need_the_prompt_alone():
     rows = [row([1, 2], [token], candidate=token) for token in range(3, 9)]
-    for share in (True, False):
-        [one] = plan_passes(rows, share=share)
+    for plan in (plan_whole, plan_prompts, plan_joined):
+        [one] = plan(rows)
         assert (one.inputs, one.n_logits, one.branches) == ([1, 2], 1, [])
         assert [reading.token for reading in one.readings] == list(range(3, 9))
 
 
-def test_the_plan_does_not_depend_on_the_order():
-    def texts(rows):
-        return [(one.inputs, [b.inputs for b in one.branches]) for one in plan_passes(rows, share=True)]
+@pytest.mark.parametrize("plan", [plan_whole, plan_prompts, plan_joined])
+def test_the_plan_does_not_depend_on_the_order(plan):
+    def inputs(passes):
+        return [(one.inputs, inputs(one.branches)) for one in passes]
 
-    assert texts(ROWS) == texts(ROWS[::-1])
+    assert inputs(plan(ROWS)) == inputs(plan(ROWS[::-1]))
+
+
+def test_prompts_that_begin_alike_are_joined():
+    prompts = [[1, 2, 3, 4], [1, 2, 3, 5, 6], [1, 2, 3], [1, 7], [8, 9], [8, 9, 9]]
+    passes = plan_joined([row(prompt, [0, 0]) for prompt in prompts])
+    # something is left to read of [1, 2, 3]; one token less for [8, 9] is the beginning's own
+    assert [(one.inputs, [branch.inputs for branch in one.branches]) for one in passes] == [
+        ([8, 9, 9], [[0]]),
+        ([8, 9], [[0]]),
+        ([1, 7], [[0]]),
+        ([1, 2], [[3], [3, 4], [3, 5, 6]]),
+    ]
+    assert [[leaf.inputs for leaf in branch.branches] for branch in passes[-1].branches] == [[[0]]] * 3
+
+
+def most_saved(texts, depth=0):
+    """Tokens, where texts with a common beginning are joined, or else split by their next token."""
+    longer = [text for text in texts if len(text) > depth]
+    split = {}
+    for text in longer:
+        split.setdefault(text[depth], []).append(text)
+    return max((len(longer) - 1) * depth - 1, sum(most_saved(part, depth + 1) for part in split.values()), 0)
+
+
+def test_joining_saves_the_most_tokens():
+    generator = random.Random(0)
+    for _ in range(300):
+        sizes = [generator.randint(1, 6) for _ in range(generator.randint(1, 12))]
+        texts = sorted({tuple(generator.choices(range(3), k=size)) for size in sizes})
+        prompts = plan_prompts([row(list(text), [0]) for text in texts])
+        joined = join_beginnings(prompts)
+        saved = sum((len(one.branches) - 1) * len(one.inputs) - 1 for one in joined if not one.readings)
+        assert saved == most_saved(texts)
+        assert sorted(
+            (*one.inputs, *branch.inputs) for one in joined if not one.readings for branch in one.branches
+        ) == sorted(set(texts) - {tuple(one.inputs) for one in joined if one.readings})
 
 
 def test_answers_that_straddle_the_boundary():
@@ -85,4 +128,4 @@ def test_answers_that_straddle_the_boundary():
     tokenizer = tiny.whole_words(["▁in▁a", "▁in", "▁a", "▁b", "▁c"], split=False)
     rows = encode_items(tokenizer, [Item("c in", ["a", "b"])])
     assert [one.stem for one in rows] == [rows[0].stem] * 2
-    assert [len(found) for _, found in sorted(read_tokens(plan_passes(rows, share=True)).items())] == [1, 2]
+    assert [len(found) for _, found in sorted(read_tokens(plan_prompts(rows)).items())] == [1, 2]

@@ -1,5 +1,7 @@
 """Prompts read once for many answers: the same numbers on every kind of attention and cache."""
 
+import inspect
+
 import pytest
 import torch
 import transformers
@@ -7,7 +9,7 @@ import transformers
 from eval.recall import scorer, shared_prefix
 from eval.recall.encoding import encode_items
 from eval.recall.memory import Budget
-from eval.recall.planning import plan_passes
+from eval.recall.planning import join_beginnings, plan_prompts
 from eval.recall.scorer import Item, score
 from tests.eval.recall import tiny
 
@@ -78,20 +80,24 @@ def assert_equal(found, expected):
 
 @pytest.fixture
 def n_shared(monkeypatch):
-    """How many answers were read behind a cached prompt, as a list of counts."""
+    """How many rows were read behind cached ones, as a list of counts."""
     counts = []
 
-    def counting(model, prompts, which, answers):
-        counts.append(len(which))
-        return shared_prefix.read_answers(model, prompts, which, answers)
+    def counting(model, rows, pad_id, keep, *, behind=None, which=()):
+        if behind is not None:
+            counts.append(len(rows))
+        return shared_prefix.read(model, rows, pad_id, keep, behind=behind, which=which)
 
-    monkeypatch.setattr(scorer, "read_answers", counting)
+    monkeypatch.setattr(scorer, "read", counting)
     return counts
 
 
+@pytest.mark.parametrize("joins", [True, False], ids=["beginnings", "prompts"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_equals_the_plain_way(name, tokenizer, items, monkeypatch, n_shared, caplog):
+def test_equals_the_plain_way(name, joins, tokenizer, items, monkeypatch, n_shared, caplog):
     model = build(name, len(tokenizer))
+    plan = (lambda rows: join_beginnings(plan_prompts(rows))) if joins else plan_prompts
+    monkeypatch.setattr(scorer._Scoring, "_best_sharing", lambda _, rows: plan(rows))
     expected = plainly(model, tokenizer, items, monkeypatch)
     assert not n_shared
     for batch_tokens in (None, 60):
@@ -153,10 +159,13 @@ def test_a_cache_that_is_silently_wrong_is_found_out(broken, tokenizer, items, m
     model = tiny.llama(len(tokenizer))
     expected = plainly(model, tokenizer, items, monkeypatch)
     if broken == "forgets":
-        forward = shared_prefix._call
-        monkeypatch.setattr(
-            shared_prefix, "_call", lambda model, inputs, keep, cache=None: forward(model, inputs, keep=keep)
-        )
+        forward = model.forward
+
+        def forgetful(*args, past_key_values=None, **kwargs):
+            return forward(*args, past_key_values=None, **kwargs)
+
+        forgetful.__signature__ = inspect.signature(forward)
+        monkeypatch.setattr(model, "forward", forgetful)
     elif broken.startswith("repeats"):
         select = transformers.DynamicCache.batch_select_indices
         wrong = {"repeats the first": lambda at: at * 0, "repeats nothing": torch.unique}[broken]
@@ -225,8 +234,9 @@ def test_one_call_for_answers_of_one_token_and_none_for_trying(tokenizer, monkey
 def test_keys_and_values_stay_within_their_bytes(tokenizer, items, monkeypatch, n_shared):
     model = tiny.llama(len(tokenizer))
     expected = score(model, tokenizer, items)
-    passes = [one for one in plan_passes(encode_items(tokenizer, items), share=True) if one.branches]
-    _, prompts = shared_prefix.read_prompts(model, [one.inputs for one in passes], 0)
+    monkeypatch.setattr(scorer._Scoring, "_best_sharing", lambda _, rows: plan_prompts(rows))
+    passes = plan_prompts(encode_items(tokenizer, items))
+    _, prompts = shared_prefix.read(model, [one.inputs for one in passes], 0, 1)
     # layers, keys and values, heads, tokens, head_dim, float32
     assert prompts.nbytes() == 2 * 2 * 2 * max(len(one.inputs) for one in passes) * 8 * 4
     n_shared.clear()
