@@ -5,7 +5,8 @@ import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything of Hugging Face is imported: fail at once, never hang
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models gain nothing from more, and processes share the cores
+# tiny models gain nothing from more, and processes share the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["STLM_CACHE"] = tempfile.mkdtemp(prefix="stlm-cache-")  # what `stlm recall` keeps
 
 from pathlib import Path

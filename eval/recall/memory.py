@@ -18,7 +18,7 @@ T = TypeVar("T")
 # On a CPU twice as many were no faster, half as many up to a tenth slower. (50M parameters, one thread)
 CPU_BATCH_TOKENS = 2048
 # One more forward pass took as long there as so many tokens more: it reads all weights once more.
-CPU_PASS_TOKENS = 64
+CPU_PASS_TOKENS = 48
 # An accelerator needs more to be busy, and is at some point busy enough.
 LEAST_BATCH_TOKENS, MOST_BATCH_TOKENS = 2048, 32768
 MEMORY_SHARE = 0.25  # of what is free, for one batch

@@ -1,8 +1,8 @@
 """Which forward passes a set of answers needs, and what is read off each of them.
 
 A causal model says the same at a position whatever follows. So an answer needs no pass of its own where
-its tokens begin another's, all answers to a prompt read their first token at the prompt's end, and prompts
-that begin alike ("The birth city of ...") can have their beginning read once.
+its tokens begin another's, and all answers to a prompt read their first token at the prompt's end. Nothing
+else is shared: joining prompts that begin alike, or answers, saved tokens and lost as much by small batches.
 """
 
 from collections import defaultdict
@@ -36,7 +36,7 @@ class Pass:
     @property
     def n_logits(self) -> int:
         """Positions at the end whose logits are kept."""
-        return len(self.inputs) - min((one.position for one in self.readings), default=len(self.inputs) - 1)
+        return len(self.inputs) - min(reading.position for reading in self.readings)
 
 
 def plan_whole(rows: Sequence[Row]) -> list[Pass]:
@@ -61,58 +61,6 @@ def plan_prompts(rows: Sequence[Row]) -> list[Pass]:
         ]
         passes.append(Pass(list(stem), first_tokens, answers))
     return _longest_first(passes)
-
-
-def join_beginnings(prompts: Sequence[Pass]) -> list[Pass]:
-    """The passes of `plan_prompts` with prompts that begin alike as branches of their common beginning,
-    where that leaves fewer tokens to read."""
-    ordered = sorted(prompts, key=lambda one: one.inputs)
-    passes: list[Pass] = []
-    done = 0
-    for start, stop, n_common in _common_beginnings([one.inputs for one in ordered]):
-        passes += ordered[done:start]
-        beginning = ordered[start].inputs[:n_common]
-        passes.append(Pass(beginning, [], [_behind(one, n_common) for one in ordered[start:stop]]))
-        done = stop
-    return _longest_first(passes + ordered[done:])
-
-
-@dataclass
-class _Span:
-    """Neighbours in alphabetical order, from `start` on, that begin with the same `n_common` tokens."""
-
-    n_common: int
-    start: int
-    saved: int = 0
-    """Tokens, by the best way to join what lies within."""
-    joined: list[tuple[int, int, int]] = field(default_factory=list)
-
-
-def _common_beginnings(texts: list[list[int]]) -> list[tuple[int, int, int]]:
-    """Which neighbours of `texts`, sorted and all different, to join: (start, stop, common tokens).
-
-    Spans lie within each other like the nodes of a tree of prefixes, and close one after the other as the
-    texts go by: each is then either joined as a whole or left as what lies within it is.
-    """
-    open_spans = [_Span(0, 0)]
-    for stop in range(1, len(texts) + 1):
-        # of a text with which the next one begins, a token must be left to read behind the beginning
-        last = texts[stop - 1]
-        n_common = min(_n_common(last, texts[stop]), len(last) - 1) if stop < len(texts) else 0
-        closed = _Span(n_common, stop - 1)
-        while open_spans[-1].n_common > n_common:
-            span = open_spans.pop()
-            saved = (stop - span.start - 1) * span.n_common - 1  # the beginning itself is one more row
-            if saved > span.saved:
-                span.saved, span.joined = saved, [(span.start, stop, span.n_common)]
-            if open_spans[-1].n_common >= n_common:
-                open_spans[-1].saved += span.saved
-                open_spans[-1].joined += span.joined
-            else:
-                closed = _Span(n_common, span.start, span.saved, span.joined)
-        if n_common > open_spans[-1].n_common:
-            open_spans.append(closed)
-    return open_spans[0].joined
 
 
 def _by_stem(rows: Sequence[Row]) -> dict[tuple[int, ...], list[int]]:
@@ -144,17 +92,6 @@ def _readings(rows: Sequence[Row], readers: list[int], before: int) -> list[Read
         for index in readers
         for place, token in enumerate(rows[index].answer[first:], first)
     ]
-
-
-def _behind(one: Pass, n_common: int) -> Pass:
-    """The pass without its first tokens, which stand before it now."""
-    readings = [reading._replace(position=reading.position - n_common) for reading in one.readings]
-    return Pass(one.inputs[n_common:], readings, one.branches)
-
-
-def _n_common(left: list[int], right: list[int]) -> int:
-    shorter = min(len(left), len(right))
-    return next((i for i in range(shorter) if left[i] != right[i]), shorter)
 
 
 def _longest_first(passes: list[Pass]) -> list[Pass]:

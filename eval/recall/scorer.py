@@ -10,7 +10,6 @@ In float32 the numbers are the same within 1e-4 whatever the batch size and orde
 
 import logging
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,7 +31,7 @@ from eval.recall.batching import (
 from eval.recall.encoding import Item, Row, encode_items
 from eval.recall.isolation import eval_mode
 from eval.recall.memory import Budget, default_budget, one_line_where_memory_ends, run_batches
-from eval.recall.planning import Pass, join_beginnings, plan_prompts, plan_whole
+from eval.recall.planning import Pass, plan_prompts, plan_whole
 from eval.recall.reading import Reader, RowScores
 from eval.recall.shared_prefix import Prompts, longest_path, read, shares_prompts
 
@@ -113,21 +112,17 @@ class _Scoring:
         self.pads = True
 
     def run(self, rows: list[Row]) -> None:
-        whole = plan_whole(rows)
-        shared = self._best_sharing(rows)
-        passes = shared if self._gains(whole, shared) else whole
+        whole, prompts = plan_whole(rows), plan_prompts(rows)
+        passes = prompts if self._gains(whole, prompts) else whole
         if not self._possible(passes):
             passes = whole
         batches = self._fill([(0, one) for one in passes])
         run_batches(batches, partial(self._run, None), self.budget)
 
-    def _best_sharing(self, rows: list[Row]) -> list[Pass]:
-        prompts = plan_prompts(rows)
-        return min(prompts, join_beginnings(prompts), key=self._work)
-
-    def _gains(self, whole: list[Pass], shared: list[Pass]) -> bool:
-        tried = 4 * (len(whole[0].inputs) + len(whole[-1].inputs))  # about what trying it out costs
-        return self._work(whole) - self._work(shared) > tried
+    def _gains(self, whole: list[Pass], prompts: list[Pass]) -> bool:
+        """Whether reading prompts apart from their answers takes less work, the trial included."""
+        tried = 4 * (len(whole[0].inputs) + len(whole[-1].inputs)) + 5 * self.budget.pass_tokens
+        return self._work(whole) - self._work(prompts) > tried
 
     def _possible(self, passes: list[Pass]) -> bool:
         """Whether the model can do `passes`; finds out on the way whether it bears padding."""
@@ -163,15 +158,13 @@ class _Scoring:
         batch_tokens = self.budget.tokens
         if before is not None:  # a row, of a token at least, repeats all that stands before it
             batch_tokens = min(batch_tokens, max(1, self.budget.cache_bytes // max(1, before.nbytes())))
-        # a batch is followed by one for each length of what stands behind
-        n_passes = 1 + len({len(branch.inputs) for _, one in placed for branch in one.branches})
         batches = fill_batches(
             lengths,
             [one.n_logits for _, one in placed] if self.keeps_few else lengths,
             batch_tokens=batch_tokens,
             max_logits=self.budget.logits // text_config(self.model).vocab_size,
             same_length=before is not None or not self.pads,
-            pass_tokens=n_passes * self.budget.pass_tokens,
+            pass_tokens=_n_passes([one for _, one in placed]) * self.budget.pass_tokens,
         )
         return [[placed[i] for i in batch] for batch in batches]
 
@@ -184,12 +177,13 @@ class _Scoring:
     def _work_of_batch(self, batch: list[Pass]) -> float:
         n_inputs = max(len(one.inputs) for one in batch)
         n_logits = max(one.n_logits for one in batch) if self.keeps_few else n_inputs
-        behind: dict[int, list[Pass]] = defaultdict(list)
-        for one in batch:
-            for branch in one.branches:
-                behind[len(branch.inputs)].append(branch)
-        own = self.budget.pass_tokens + len(batch) * (n_inputs + n_logits)
-        return own + sum(self._work_of_batch(branches) for branches in behind.values())
+        answers = sum(len(branch.inputs) + branch.n_logits for one in batch for branch in one.branches)
+        return _n_passes(batch) * self.budget.pass_tokens + len(batch) * (n_inputs + n_logits) + answers
+
+
+def _n_passes(batch: list[Pass]) -> int:
+    """Forward passes for a batch, and for each length of what stands behind it."""
+    return 1 + len({len(branch.inputs) for one in batch for branch in one.branches})
 
 
 def _collect(items: Sequence[Item], rows: list[Row], scored: list[RowScores]) -> list[Scores]:

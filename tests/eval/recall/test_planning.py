@@ -1,11 +1,9 @@
 """Which passes are needed: the fewest that hold every answer token once."""
 
-import random
-
 import pytest
 
 from eval.recall.encoding import Item, Row, encode_items
-from eval.recall.planning import join_beginnings, plan_prompts, plan_whole
+from eval.recall.planning import plan_prompts, plan_whole
 from tests.eval.recall import tiny
 
 
@@ -38,11 +36,7 @@ ROWS = [
 ]
 
 
-def plan_joined(rows):
-    return join_beginnings(plan_prompts(rows))
-
-
-@pytest.mark.parametrize("plan", [plan_whole, plan_prompts, plan_joined])
+@pytest.mark.parametrize("plan", [plan_whole, plan_prompts])
 def test_every_answer_token_is_read_once_behind_what_stands_before_it(plan):
     found = read_tokens(plan(ROWS))
     for number, one in enumerate(ROWS):
@@ -73,54 +67,18 @@ def test_answers_that_begin_alike_share_a_pass():
 
 def test_answers_of_one_token_need_the_prompt_alone():
     rows = [row([1, 2], [token], candidate=token) for token in range(3, 9)]
-    for plan in (plan_whole, plan_prompts, plan_joined):
+    for plan in (plan_whole, plan_prompts):
         [one] = plan(rows)
         assert (one.inputs, one.n_logits, one.branches) == ([1, 2], 1, [])
         assert [reading.token for reading in one.readings] == list(range(3, 9))
 
 
-@pytest.mark.parametrize("plan", [plan_whole, plan_prompts, plan_joined])
+@pytest.mark.parametrize("plan", [plan_whole, plan_prompts])
 def test_the_plan_does_not_depend_on_the_order(plan):
     def inputs(passes):
         return [(one.inputs, inputs(one.branches)) for one in passes]
 
     assert inputs(plan(ROWS)) == inputs(plan(ROWS[::-1]))
-
-
-def test_prompts_that_begin_alike_are_joined():
-    prompts = [[1, 2, 3, 4], [1, 2, 3, 5, 6], [1, 2, 3], [1, 7], [8, 9], [8, 9, 9]]
-    passes = plan_joined([row(prompt, [0, 0]) for prompt in prompts])
-    # something is left to read of [1, 2, 3]; one token less for [8, 9] is the beginning's own
-    assert [(one.inputs, [branch.inputs for branch in one.branches]) for one in passes] == [
-        ([8, 9, 9], [[0]]),
-        ([8, 9], [[0]]),
-        ([1, 7], [[0]]),
-        ([1, 2], [[3], [3, 4], [3, 5, 6]]),
-    ]
-    assert [[leaf.inputs for leaf in branch.branches] for branch in passes[-1].branches] == [[[0]]] * 3
-
-
-def most_saved(texts, depth=0):
-    """Tokens, where texts with a common beginning are joined, or else split by their next token."""
-    longer = [text for text in texts if len(text) > depth]
-    split = {}
-    for text in longer:
-        split.setdefault(text[depth], []).append(text)
-    return max((len(longer) - 1) * depth - 1, sum(most_saved(part, depth + 1) for part in split.values()), 0)
-
-
-def test_joining_saves_the_most_tokens():
-    generator = random.Random(0)
-    for _ in range(300):
-        sizes = [generator.randint(1, 6) for _ in range(generator.randint(1, 12))]
-        texts = sorted({tuple(generator.choices(range(3), k=size)) for size in sizes})
-        prompts = plan_prompts([row(list(text), [0]) for text in texts])
-        joined = join_beginnings(prompts)
-        saved = sum((len(one.branches) - 1) * len(one.inputs) - 1 for one in joined if not one.readings)
-        assert saved == most_saved(texts)
-        assert sorted(
-            (*one.inputs, *branch.inputs) for one in joined if not one.readings for branch in one.branches
-        ) == sorted(set(texts) - {tuple(one.inputs) for one in joined if one.readings})
 
 
 def test_answers_that_straddle_the_boundary():

@@ -18,6 +18,7 @@ from eval.recall.batching import padding_id
 from eval.recall.encoding import encode_items
 from eval.recall.harness import item_of
 from eval.recall.memory import Budget
+from eval.recall.planning import plan_whole
 from eval.recall.reading import _rows_at
 from eval.recall.scorer import Item, score
 from tests.eval.recall import tiny
@@ -134,15 +135,18 @@ def test_peak_memory_and_numbers_do_not_depend_on_order(byte_level, items, monke
 
 
 def test_prompts_are_shared_where_that_saves_something(byte_level, items, caplog):
-    model, calls = tiny.llama(len(byte_level)), []
-    model.register_forward_hook(lambda *_: calls.append(1))
+    model, n_tokens = tiny.llama(len(byte_level)), []
+    model.register_forward_pre_hook(
+        lambda _model, _args, kwargs: n_tokens.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
     score(model, byte_level, [Item("Ada was born in", ["Kuala Oslo", "St. Chen Lopez"])])
-    assert len(calls) == 2 + 1  # padding is tried, and both answers are read
+    assert len(n_tokens) == 2 + 1  # padding is tried, and both answers are read
     answers = ["Kuala Oslo", "St. Chen Lopez", "Springer", "Oslo Paris Rome", "Rome Paris"]
-    calls.clear()
-    score(model, byte_level, [Item(item.prompt, answers) for item in items])
-    n_lengths = len({len(byte_level.encode(f" {answer}")) for answer in answers})
-    assert len(calls) <= 5 + 2 * (1 + n_lengths)  # to try it, and two batches of prompts
+    ranked = [Item(item.prompt, answers) for item in items]
+    n_tokens.clear()
+    score(model, byte_level, ranked)
+    # every prompt is longer than its answers, and would be read five times
+    assert sum(n_tokens) < sum(len(one.inputs) for one in plan_whole(encode_items(byte_level, ranked))) / 2
     assert not caplog.text
 
 

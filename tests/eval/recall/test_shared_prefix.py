@@ -9,7 +9,7 @@ import transformers
 from eval.recall import scorer, shared_prefix
 from eval.recall.encoding import encode_items
 from eval.recall.memory import Budget
-from eval.recall.planning import join_beginnings, plan_prompts
+from eval.recall.planning import plan_prompts
 from eval.recall.scorer import Item, score
 from tests.eval.recall import tiny
 
@@ -92,12 +92,9 @@ def n_shared(monkeypatch):
     return counts
 
 
-@pytest.mark.parametrize("joins", [True, False], ids=["beginnings", "prompts"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_equals_the_plain_way(name, joins, tokenizer, items, monkeypatch, n_shared, caplog):
+def test_equals_the_plain_way(name, tokenizer, items, monkeypatch, n_shared, caplog):
     model = build(name, len(tokenizer))
-    plan = (lambda rows: join_beginnings(plan_prompts(rows))) if joins else plan_prompts
-    monkeypatch.setattr(scorer._Scoring, "_best_sharing", lambda _, rows: plan(rows))
     expected = plainly(model, tokenizer, items, monkeypatch)
     assert not n_shared
     for batch_tokens in (None, 60):
@@ -234,7 +231,6 @@ def test_one_call_for_answers_of_one_token_and_none_for_trying(tokenizer, monkey
 def test_keys_and_values_stay_within_their_bytes(tokenizer, items, monkeypatch, n_shared):
     model = tiny.llama(len(tokenizer))
     expected = score(model, tokenizer, items)
-    monkeypatch.setattr(scorer._Scoring, "_best_sharing", lambda _, rows: plan_prompts(rows))
     passes = plan_prompts(encode_items(tokenizer, items))
     _, prompts = shared_prefix.read(model, [one.inputs for one in passes], 0, 1)
     # layers, keys and values, heads, tokens, head_dim, float32
