@@ -21,7 +21,6 @@ from configs.files import find_shipped, read_text, write_whole
 from configs.schema import RunConfig
 
 CHOICES = {
-    "model.type": ("stlm", "stlm_byte"),
     "dropout.schedule": (None, "constant", "linear", "triangle"),
     "data.documents": ("block", "line", "file"),
     "injection.strategy": ("uniform", "random", "start", "end"),
@@ -81,11 +80,24 @@ def check_keys(values: dict[str, Any], dataclass: type, section: str) -> None:
     import difflib
 
     names = [f.name for f in dataclasses.fields(dataclass) if not f.name.startswith("_")]
+    names += getattr(dataclass, "attribute_map", {})  # a model's config has other names for some fields
     for key in values:
         if key not in names:
             near = difflib.get_close_matches(key, names, 1)
             hint = f"did you mean {section}.{near[0]}?" if near else f"known: {', '.join(sorted(names))}"
             raise UserError(f"{section}.{key}: no such key; {hint}")
+
+
+def _check_model_type(name: str) -> None:
+    import difflib
+
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    known = ["stlm", "stlm_byte", *MODEL_FOR_CAUSAL_LM_MAPPING_NAMES]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}?" if near else "take stlm, stlm_byte, gpt2, llama, ..."
+        raise UserError(f"model.type={name!r}: no causal language model of transformers; {hint}")
 
 
 def _read_yaml(path: Path) -> DictConfig:
@@ -156,6 +168,7 @@ def _check(merged: DictConfig) -> None:
     except OmegaConfBaseException as error:
         raise UserError(_first_line(error)) from None
     model, facts, injection = merged.model, merged.facts, merged.injection
+    _check_model_type(model.type)
     if model.name_or_path and model.config:
         raise UserError("model: give name_or_path (go on training) or config (from scratch), not both")
     if model.name_or_path and model.type != "stlm":

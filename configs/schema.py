@@ -22,7 +22,8 @@ class ModelSection:
     """What is trained: an STLM from scratch (`config`) or any causal LM (`name_or_path`)."""
 
     type: str = "stlm"
-    """From scratch: `stlm` (a decoder over tokens) or `stlm_byte` (bytes pooled into words)."""
+    """From scratch: `stlm` (a decoder over tokens), `stlm_byte` (bytes pooled into words), or any causal
+    language model of transformers (`gpt2`, `gpt_neox`, `mamba`, ...) to compare with."""
     name_or_path: str | None = None
     """A Hub id or folder of a causal language model to go on training; leaves `config` unused."""
     revision: str | None = None
@@ -32,8 +33,8 @@ class ModelSection:
     license: str | None = None
     """Licence named on the model card, as the Hub spells it: `mit`, `apache-2.0`, ..."""
     config: dict[str, Any] | None = field(default_factory=dict)
-    """Fields of STLMConfig or STLMByteConfig for a model from scratch (`hidden_size`, ...); `null` drops
-    those of a file before, to go on training `name_or_path` instead."""
+    """Fields of STLMConfig, or of the config of another `type`, for a model from scratch (`hidden_size`, ...);
+    `null` drops those of a file before, to go on training `name_or_path` or to give others."""
 
 
 @dataclass

@@ -54,7 +54,8 @@ def load_model(
         revision: Branch, tag or commit of a Hub id.
 
     Raises:
-        UserError: Where there is no model, no tokenizer, no such device, or foreign code is needed.
+        UserError: Where there is no model, no tokenizer, no such device, foreign code is needed, or the
+            model looks ahead.
     """
     name = str(name_or_path)
     place = choose_device(device)
@@ -68,7 +69,27 @@ def load_model(
         # what transformers makes of a folder without tokenizer files
         raise UserError(f"{name}: the tokenizer is empty; save the model's tokenizer beside it")
     logger.info("%s: on %s in %s", name, place, number_type)
-    return model.to(place).eval(), tokenizer
+    model = model.to(place).eval()
+    check_causal(model, name)
+    return model, tokenizer
+
+
+def check_causal(model: Any, name: str) -> None:
+    """UserError for a model, in eval mode, that sees tokens before it has to say them, as BERT does where
+    its config does not say `is_decoder`. Tried on two texts of eight tokens that differ in the last."""
+    import torch
+
+    from eval.recall.batching import last_logits
+
+    texts = [[*range(8)], [*range(7), 0]]
+    with torch.no_grad():
+        first, second = last_logits(model, texts, pad_id=0, keep=8)[:, :-1].float()
+    # far above what rounding does to a causal model, and below what even random weights do to others
+    tolerance = (1e-5 if model.dtype == torch.float32 else 2e-2) * max(1.0, first.abs().max().item())
+    if (first - second).abs().max() > tolerance:
+        raise UserError(
+            f"{name}: not a causal language model: it looks ahead (is_decoder=true may be missing)"
+        )
 
 
 def free_memory() -> None:

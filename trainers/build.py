@@ -25,8 +25,8 @@ from configs.schema import InjectionSection, ModelSection, RunConfig, TokenizerT
 from eval.facts.bank import FactBank
 from eval.facts.generate import generate_from_spec
 from eval.facts.hub import open_bank
+from eval.models import check_causal, load_weights
 from eval.models import load_tokenizer as read_tokenizer
-from eval.models import load_weights
 from modeling_stlm.tokenization_stlm import byte_tokenizer, train_bpe_tokenizer
 from trainers.collator import InjectionCollator
 from trainers.documents import Documents
@@ -34,6 +34,8 @@ from trainers.plan import InjectionPlan, Unit, exposures_for_fraction, make_plan
 
 # What a model from scratch reads where nothing else is said: STLMConfig's vocabulary is this one's.
 DEFAULT_TOKENIZER = "gpt2"
+# The tokenizer knows them, not the defaults of some model's config.
+SPECIAL_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 
 
 def load_facts(config: RunConfig) -> FactBank | None:
@@ -103,9 +105,13 @@ def build_model(section: ModelSection, tokenizer: PreTrainedTokenizerBase, seed:
             revision=section.revision,
         )
     else:
-        special = {f"{k}_token_id": getattr(tokenizer, f"{k}_token_id") for k in ("pad", "bos", "eos")}
+        special = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}
         config = scratch_config(section, vocab_size=len(tokenizer), **special)
-        model = AutoModelForCausalLM.from_config(config)
+        try:
+            model = AutoModelForCausalLM.from_config(config)
+        except (ValueError, RuntimeError) as error:  # what the config itself does not check
+            raise UserError(f"model.config: {' '.join(str(error).split())}") from None
+    check_causal(model.eval(), f"model {section.name_or_path or section.type}")
     embedded = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > embedded:
         raise UserError(
@@ -123,7 +129,7 @@ def scratch_config(section: ModelSection, **defaults: Any) -> PreTrainedConfig:
     config_class, given = CONFIG_MAPPING[section.type], section.config or {}
     check_keys(given, config_class, "model.config")
     try:
-        return config_class(**{**defaults, **given})
+        return config_class(**{**dict.fromkeys(SPECIAL_TOKENS), **defaults, **given})
     except (StrictDataclassError, ValueError, TypeError) as error:
         reason = error.__cause__ or error  # strict dataclasses put a validator's own words there
         raise UserError(f"model.config: {' '.join(str(reason).split())}") from None

@@ -81,7 +81,10 @@ MISTAKES = [
     (["model.name_or_path=a", "model.config.x=1"], "model: give name_or_path"),
     (["tokenizer.train.vocab_size=300"], "tokenizer: give one of name_or_path, train and bytes"),
     (["model.type=stlm_byte"], "tokenizer: a byte model (model.type=stlm_byte) reads bytes"),
-    (["model.type=gpt"], "model.type='gpt': must be one of stlm, stlm_byte"),
+    (
+        ["model.type=gpt_2"],
+        "model.type='gpt_2': no causal language model of transformers; did you mean gpt2?",
+    ),
     (["dropout.schedule=square"], "dropout.schedule='square': must be one of constant, linear, triangle"),
     (["dropout.end=1.0"], "dropout.end=1.0: must be at least 0.0 and at most 0.99"),
     (["injection.arms.once=-1"], "injection.arms.once=-1: must be at least 0"),

@@ -9,6 +9,7 @@ import huggingface_hub
 import pytest
 import torch
 from tokenizers import pre_tokenizers
+from transformers import BertConfig, BertLMHeadModel
 
 from configs.errors import UserError
 from eval.models import check_model_path, choose_device, choose_dtype, load_model, load_tokenizer
@@ -211,6 +212,19 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path, folder, tokenizer):
     (bare / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="--trust-remote-code"):
         load_model(bare, device="cpu")
+
+
+def test_a_model_that_looks_ahead_is_refused(tmp_path, tokenizer):
+    tokenizer.save_pretrained(tmp_path)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    for is_decoder in (False, True):
+        config = BertConfig(vocab_size=len(tokenizer), is_decoder=is_decoder, **sizes)
+        BertLMHeadModel(config).save_pretrained(tmp_path)
+        if is_decoder:
+            load_model(tmp_path, device="cpu")
+        else:
+            with pytest.raises(UserError, match="not a causal language model: it looks ahead"):
+                load_model(tmp_path, device="cpu")
 
 
 def test_device_and_dtype():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from configs.errors import UserError
 from configs.load import load_config
 from trainers.run import train
 
@@ -46,11 +47,42 @@ def test_a_size_trains(size, tiny, tmp_path):
         *load_config([MODELS / f"{size}.yaml", tmp_path / "short.yaml"], [output_dir, cache_dir, *overrides])
     )
 
-    saved = json.loads((tmp_path / "run/config.json").read_text())
-    assert saved["model_type"] == section.get("type", "stlm")
-    wanted = {**section["config"], **small}
-    assert {name: saved[name] for name in wanted} == wanted
-    lines = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
+    check_run(tmp_path / "run", section.get("type", "stlm"), {**section["config"], **small})
+
+
+def test_a_model_of_another_family_trains(tiny, tmp_path):
+    (tmp_path / "short.yaml").write_text(SHORT + TOKENIZER, encoding="utf-8")
+    _, output_dir, cache_dir = tiny("run")
+    # hidden_size is what others call GPT-2's n_embd
+    given = ["model.type=gpt2", "model.config={hidden_size: 32, n_layer: 1, n_head: 2, n_positions: 64}"]
+    train(*load_config([tmp_path / "short.yaml"], [output_dir, cache_dir, *given]))
+    check_run(tmp_path / "run", "gpt2", {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64})
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields", "message"),
+    [
+        ("gpt2", "n_embed: 32", "model.config.n_embed: no such key; did you mean model.config.n_embd?"),
+        ("bert", "hidden_size: 10", "model.config: The hidden size (10) is not a multiple"),
+        ("bert", "hidden_size: 24, num_hidden_layers: 1", "model bert: not a causal language model"),
+    ],
+)
+def test_what_cannot_be_built_is_one_line(model_type, fields, message, tiny, tmp_path):
+    (tmp_path / "short.yaml").write_text(SHORT + TOKENIZER, encoding="utf-8")
+    _, output_dir, cache_dir = tiny("run")
+    given = [f"model.type={model_type}", f"model.config={{{fields}}}"]
+    with pytest.raises(UserError) as caught:
+        train(*load_config([tmp_path / "short.yaml"], [output_dir, cache_dir, *given]))
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def check_run(folder, model_type, fields):
+    """The model that was saved, and the two losses that were logged."""
+    saved = json.loads((folder / "config.json").read_text())
+    assert saved["model_type"] == model_type
+    assert {name: saved[name] for name in fields} == fields
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
     assert list(losses) == [1, 2]
     assert all(math.isfinite(loss) for loss in losses.values())
