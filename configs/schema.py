@@ -33,7 +33,7 @@ class ModelSection:
     license: str | None = None
     """Licence named on the model card, as the Hub spells it: `mit`, `apache-2.0`, ..."""
     config: dict[str, Any] | None = field(default_factory=dict)
-    """Fields of STLMConfig, or of the config of another `type`, for a model from scratch (`hidden_size`, ...);
+    """Fields of STLMConfig (`hidden_size`, ...), or of the config of another `type`, for a model from scratch;
     `null` drops those of a file before, to go on training `name_or_path` or to give others."""
 
 

@@ -18,6 +18,7 @@ from configs.files import find_shipped, write_whole
 from eval.facts.bank import TABLES, FactBank
 from eval.facts.summary import bank_summary
 from eval.facts.validate import load_bank
+from eval.hub import hub_errors
 
 PREFIX = "hub:"
 REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -99,7 +100,7 @@ def download(repo_id: str, revision: str | None = None, allow_patterns: list[str
             snapshot_download(repo_id, repo_type="dataset", revision=revision, allow_patterns=allow_patterns)
         )
     except (OSError, HTTPError, ValueError) as error:
-        raise UserError(f"{PREFIX}{repo_id}: {_reason(error, repo_id, revision)}") from None
+        raise UserError(f"{PREFIX}{repo_id}: {_reason(error, revision)}") from None
 
 
 def push_bank(bank: FactBank, repo_id: str, *, private: bool = False) -> str:
@@ -108,14 +109,13 @@ def push_bank(bank: FactBank, repo_id: str, *, private: bool = False) -> str:
     Raises UserError where the Hub refuses, or cannot be reached.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError
     from huggingface_hub.utils import disable_progress_bars
 
     if not REPO_ID.fullmatch(repo_id):
         raise UserError(f"{repo_id}: must look like owner/name")
     disable_progress_bars()
     api = HfApi()
-    try:
+    with hub_errors(f"{repo_id}: cannot be pushed"):
         api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
         if private and not api.dataset_info(repo_id).private:
             raise UserError(
@@ -131,8 +131,6 @@ def push_bank(bank: FactBank, repo_id: str, *, private: bool = False) -> str:
                 folder_path=folder,
                 commit_message=f"Fact bank {bank.sha256[:12]}",
             )
-    except (OSError, HTTPError, ValueError) as error:
-        raise UserError(f"{repo_id}: {_reason(error, repo_id, None)}") from None
     return str(commit.commit_url)
 
 
@@ -238,8 +236,8 @@ def _feature(name: str, kind: Any) -> dict[str, Any]:
     return {"name": name, "dtype": kind}
 
 
-def _reason(error: BaseException, repo_id: str, revision: str | None) -> str:
-    """Why the Hub does not do it, in one line."""
+def _reason(error: BaseException, revision: str | None) -> str:
+    """Why a dataset cannot be had, in one line."""
     from huggingface_hub.errors import (
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
@@ -253,8 +251,6 @@ def _reason(error: BaseException, repo_id: str, revision: str | None) -> str:
         return f"the dataset on the Hub has no revision {revision!r}"
     if status == 401 and "Invalid" in told:
         return "the Hub does not accept the token, or there is none: `hf auth login`, or set HF_TOKEN"
-    if status == 403:
-        return "the token may not write there: take a name of your own, or a token with the right to write"
     if isinstance(error, RepositoryNotFoundError):
         return "no such dataset on the Hub, or a private one that needs `hf auth login`"
     if isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled)) or (

@@ -159,9 +159,9 @@ def test_a_public_dataset_is_not_taken_for_private(hub):
 @pytest.mark.parametrize(
     ("token", "message"),
     [
-        ("hf_other", "owner/small: the token may not write there"),
-        ("hf_wrong", "owner/small: the Hub does not accept the token, or there is none"),
-        (None, "owner/small: the Hub does not accept the token, or there is none"),
+        ("hf_other", "owner/small: cannot be pushed: the Hub refused it (403)"),
+        ("hf_wrong", "owner/small: cannot be pushed: the Hub refused it (401)"),
+        (None, "owner/small: cannot be pushed: the Hub refused it (401)"),
     ],
 )
 def test_who_may_not_write_is_told_in_one_line_without_the_token(hub, monkeypatch, tmp_path, token, message):
@@ -179,7 +179,7 @@ def test_no_network(hub, monkeypatch):
     message = "the Hub cannot be reached"
     with pytest.raises(UserError, match=rf"^hub:owner/small: {message}, and there is no copy in the cache"):
         open_bank("hub:owner/small")
-    with pytest.raises(UserError, match=rf"^owner/small: {message}"):
+    with pytest.raises(UserError, match=rf"^owner/small: cannot be pushed: {message}"):
         push_bank(small_bank(), "owner/small")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=message):
