@@ -19,7 +19,7 @@ from configs.errors import UserError
 
 @dataclass
 class ModelSection:
-    """What is trained: an STLM from scratch (`config`) or any causal LM (`name_or_path`)."""
+    """What is trained: a model from scratch (`type`, `config`), or one that there is (`name_or_path`)."""
 
     type: str = "stlm"
     """From scratch: `stlm` (a decoder over tokens), `stlm_byte` (bytes pooled into words), or any causal
@@ -33,8 +33,8 @@ class ModelSection:
     license: str | None = None
     """Licence named on the model card, as the Hub spells it: `mit`, `apache-2.0`, ..."""
     config: dict[str, Any] | None = field(default_factory=dict)
-    """Fields of STLMConfig (`hidden_size`, ...), or of the config of another `type`, for a model from scratch;
-    `null` drops those of a file before, to go on training `name_or_path` or to give others."""
+    """For a model from scratch: fields of STLMConfig (`hidden_size`, ...), or of the config of another
+    `type`. `null` drops those of a file before, to go on training `name_or_path` or to give others."""
 
 
 @dataclass

@@ -1,7 +1,9 @@
 """`stlm train`, also for `accelerate launch -m scripts.train FILE.yaml ...`."""
 
 import ast
+import inspect
 import sys
+import textwrap
 from pathlib import Path
 
 from configs.errors import UserError
@@ -120,7 +122,7 @@ def _print_fields(node: ast.ClassDef, prefix: str, classes: dict[str, ast.ClassD
         )
         print(f"{prefix}{field.target.id}: {ast.unparse(field.annotation)} = {default}")
         if text:
-            print(f"      {text}")
+            print(textwrap.indent(inspect.cleandoc(text), " " * 6))
         nested = ast.unparse(field.annotation).removesuffix(" | None").removeprefix("list[").removesuffix("]")
         if nested in classes:
             _print_fields(classes[nested], f"{prefix}{field.target.id}.", classes)
