@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -142,11 +143,9 @@ def load_weights(
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         if find_adapter_config_file(name, revision=revision) is not None:
-            from peft import AutoPeftModelForCausalLM
-
-            return AutoPeftModelForCausalLM.from_pretrained(name, dtype=dtype, **options)
+            return _load_adapted(name, dtype, options)
         return _load_whole(name, dtype, options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UserWarning) as error:
         raise UserError(f"{name}: cannot be loaded: {_reason(error)}") from error
 
 
@@ -234,6 +233,25 @@ def _load_whole(name: str, dtype: Any, options: dict[str, Any]) -> Any:
             f"the weights lack {len(missing)} of a causal language model's tensors, {missing[0]} among them"
         )
     return model
+
+
+def _load_adapted(name: str, dtype: Any, options: dict[str, Any]) -> Any:
+    """A peft adapter on its base model. Not by AutoPeftModel, which bears a base that lacks weights, and finds
+    that of an adapter without `task_type` among some packages only."""
+    from peft import PeftConfig, PeftModel
+
+    config = PeftConfig.from_pretrained(name, revision=options["revision"])
+    base = _load_whole(config.base_model_name_or_path, dtype, {**options, "revision": config.revision})
+    try:
+        n_tokens = len(load_tokenizer(name, **options))
+    except (OSError, ValueError):
+        n_tokens = 0  # the base model's serves
+    if n_tokens > base.get_input_embeddings().num_embeddings:
+        base.resize_token_embeddings(n_tokens)
+    with warnings.catch_warnings():
+        # what the file lacks would stay as it was made at random
+        warnings.filterwarnings("error", message=".*missing adapter keys")
+        return PeftModel.from_pretrained(base, name, revision=options["revision"])
 
 
 def _tokenizer_of(name: str, model: Any, trust_remote_code: bool, revision: str | None) -> Any:

@@ -41,7 +41,8 @@ def test_a_local_folder(folder, tokenizer):
     assert load_model(str(folder), device="cpu", dtype="bfloat16")[0].dtype == torch.bfloat16
 
 
-def test_an_stlm_needs_no_remote_code(tmp_path, tokenizer):
+@pytest.fixture(scope="module")
+def stlm_folder(tmp_path_factory, tokenizer):
     from modeling_stlm import STLMConfig, STLMForCausalLM
 
     config = STLMConfig(
@@ -53,11 +54,18 @@ def test_an_stlm_needs_no_remote_code(tmp_path, tokenizer):
         num_key_value_heads=2,
         max_position_embeddings=64,
     )
-    model = STLMForCausalLM(config).eval()
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    loaded, loaded_tokenizer = load_model(tmp_path, device="cpu")
+    folder = tmp_path_factory.mktemp("stlm")
+    STLMForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_an_stlm_needs_no_remote_code(stlm_folder, tokenizer):
+    from modeling_stlm import STLMForCausalLM
+
+    loaded, loaded_tokenizer = load_model(stlm_folder, device="cpu")
     assert type(loaded) is STLMForCausalLM
+    model = STLMForCausalLM.from_pretrained(stlm_folder).eval()
     assert score(loaded, loaded_tokenizer, ITEMS) == score(model, tokenizer, ITEMS)
 
 
@@ -94,6 +102,32 @@ def test_a_peft_adapter(tmp_path, folder, tokenizer):
     (tmp_path / "adapter_config.json").write_text(json.dumps(broken))
     with pytest.raises(UserError, match="gone/away/x: not a model"):
         check_model_path(tmp_path)
+
+
+def test_an_adapter_without_task_type_on_an_stlm(tmp_path, stlm_folder, tokenizer):
+    """Its base class is not one of those that peft imports by itself."""
+    from peft import LoraConfig, get_peft_model
+
+    base, _ = load_model(stlm_folder, device="cpu")
+    adapted = get_peft_model(base, LoraConfig(target_modules=["q_proj"], init_lora_weights=False)).eval()
+    adapted.save_pretrained(tmp_path)
+    assert score(*load_model(tmp_path, device="cpu"), ITEMS) == score(adapted, tokenizer, ITEMS)
+
+
+@pytest.mark.parametrize("part", ["base", "adapter"])
+def test_nothing_random_stands_in_for_missing_weights(tmp_path, folder, part):
+    from peft import LoraConfig, get_peft_model
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, tmp_path / "base")
+    base, _ = load_model(tmp_path / "base", device="cpu")
+    get_peft_model(base, LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
+    [file] = (tmp_path / part).glob("*.safetensors")
+    weights = load_file(file)
+    del weights[next(key for key in weights if "q_proj" in key)]
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"adapter: cannot be loaded: .*(lack|missing).*q_proj"):
+        load_model(tmp_path / "adapter", device="cpu")
 
 
 def assert_refused(path, message):
