@@ -12,15 +12,15 @@ left out in silence. What is taken is also validated; warnings become flags on t
 """
 
 import contextlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from configs.errors import UserError
 from eval.facts.bank import Fact, FactBank, Probe, Relation, Statement
+from eval.facts.imports.wrong_answers import draw_wrong_answers, right_for
 from eval.facts.integrity import integrity_errors
-from eval.facts.pools import rng
 from eval.facts.rows import Spans, to_row
 from eval.facts.validate import flag_probes
 
@@ -116,34 +116,44 @@ class Draft:
         template: str | None = None,
         flags: Sequence[str] = (),
     ) -> Probe:
-        """A question about these facts. Outer spaces go, as one stands between prompt and answer anyway."""
+        """A question about these facts; asked before in the very same way, it is not asked once more.
+
+        Outer spaces go, as one stands between prompt and answer anyway.
+        """
         answers = tuple(answer.strip() for answer in answers)
-        right, kept = {answer.casefold() for answer in answers}, []
+        right, kept = right_for(answers, facts), dict[str, str]()
         for distractor in (text.strip() for text in distractors):
-            if not distractor or distractor in kept or distractor.casefold() in right:
-                why = "empty" if not distractor else "given twice" if distractor in kept else "an answer"
+            key = distractor.casefold()
+            if not distractor or key in kept or key in right:
+                why = "empty" if not distractor else "given twice" if key in kept else "an answer"
                 self.leave_out(where, f"distractor {distractor!r} is {why}: the probe is kept without it")
             else:
-                kept.append(distractor)
+                kept[key] = distractor
         probe = Probe(
-            id=_free(f"{facts[0].id}/{type}:0", self.probes),
+            id="",
             fact_ids=tuple(fact.id for fact in facts),
             type=type,
             prompt=prompt.strip(" "),  # a line break at its end may be meant
             answers=answers,
-            distractors=tuple(kept),
+            distractors=tuple(kept.values()),
             suffix=suffix,
             template=template,
             flags=tuple(flags),
         )
+        stem, number = f"{facts[0].id}/{type}", 0
+        while (known := self.probes.get(f"{stem}:{number}")) is not None:
+            if known.prompt == probe.prompt and known == replace(probe, id=known.id):
+                self.leave_out(where, f"asks the same as probe {known.id!r}, and would count twice")
+                return known
+            number += 1
+        probe = replace(probe, id=f"{stem}:{number}")
         self.probes[probe.id] = probe
         return probe
 
     def bank(self, meta: dict[str, Any], distractors: int = 0) -> FactBank:
         """The bank, validated and flagged; UserError if nothing was fit to be taken.
 
-        Probes without wrong answers get up to `distractors`, from the other answers to the same kind of
-        question (relation, type and template).
+        Probes without wrong answers get up to `distractors`, see `wrong_answers.py`.
         """
         if not self.probes and not self.statements:
             first = f": {': '.join(self.left_out[0])}" if self.left_out else ""
@@ -152,40 +162,16 @@ class Draft:
         tables = {table: tuple(getattr(self, table).values()) for table in TABLES}
         bank = _mark_seen(FactBank(meta, **tables))
         if distractors:
-            bank = self._draw_distractors(bank, distractors)
+            bank, drawn = draw_wrong_answers(bank, distractors)
+            if drawn:
+                self.mapped.append(
+                    f"{drawn:,} probes came without wrong answers: up to {distractors} were drawn for each "
+                    "from the answers to the same kind of question"
+                )
         errors = integrity_errors(bank)
         if errors:  # a fault of the importer, or of an id that it took over
             raise UserError(f"{self.source}: {errors[0].message}")
         return flag_probes(bank)
-
-    def _draw_distractors(self, bank: FactBank, most: int) -> FactBank:
-        relations = {fact.id: fact.relation for fact in bank.facts}
-        pools: dict[tuple, dict[str, None]] = defaultdict(dict)  # ordered sets
-
-        def key(probe: Probe) -> tuple:
-            return relations[probe.fact_ids[0]], probe.type, probe.template
-
-        for probe in bank.probes:
-            if relations[probe.fact_ids[0]] is not None:
-                pools[key(probe)][probe.answers[0]] = None
-        lists = {kind: list(pool) for kind, pool in pools.items()}
-        drawn, probes = 0, []
-        for probe in bank.probes:
-            pool = lists.get(key(probe), [])
-            right = {answer.casefold() for answer in probe.answers}
-            # as many more as may turn out to be right
-            few = rng(0, probe.id, "distractors").sample(pool, min(most + len(right), len(pool)))
-            wrong = [answer for answer in few if answer.casefold() not in right][:most]
-            if wrong and not probe.distractors:
-                probe = replace(probe, distractors=tuple(wrong))
-                drawn += 1
-            probes.append(probe)
-        if drawn:
-            self.mapped.append(
-                f"{drawn:,} probes came without wrong answers: up to {most} were drawn for each from the "
-                "answers to the same kind of question"
-            )
-        return replace(bank, probes=tuple(probes))
 
 
 def _spans(wording: str, facts: Sequence[Fact]) -> Spans:

@@ -202,7 +202,7 @@ def test_tofu(take):
             "memorization",
             ask.format("Who is Ada Poe?"),
             ("Ada Poe is a poet.",),
-            ("A baker.", "a poet called Ada Poe.", "A judge."),
+            ("A baker.", "A judge."),
         ),
         (
             "semantic",
@@ -214,8 +214,8 @@ def test_tofu(take):
     ]
     # a wrong answer that is right, or stands twice, is not offered, and that is said
     where = "forget10_perturbed.json, line 1"
-    assert draft.left_out == [
-        (where, "distractor 'A baker.' is given twice: the probe is kept without it"),
+    # the fact's other name is right too, whichever of them is asked for
+    assert draft.left_out == 2 * [
         (where, "distractor 'a poet called Ada Poe.' is an answer: the probe is kept without it"),
         (where, "distractor 'A baker.' is given twice: the probe is kept without it"),
     ]
