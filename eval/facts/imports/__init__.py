@@ -15,13 +15,22 @@ from typing import Any
 from configs.errors import UserError
 from eval.facts.bank import FactBank
 from eval.facts.imports.draft import Draft
-from eval.facts.imports.read import Record, data_file, read_records
+from eval.facts.imports.read import Record, data_file, once, read_records
 from eval.facts.integrity import ROLES
 from eval.facts.rows import did_you_mean
 
 FOLDERS = ("tidy", "bear")  # formats of several files that belong together
 RECORDS = ("fictional-knowledge", "counterfact", "tofu", "csv", "jsonl")
 FORMATS = FOLDERS + RECORDS
+# options that mean something to some formats only
+MEANT_FOR = {
+    "columns": ("csv", "jsonl"),
+    "people": ("tidy",),
+    "control": ("tidy",),
+    "seed": ("tidy",),
+    "config": RECORDS,
+    "split": RECORDS,
+}
 
 
 @dataclass
@@ -60,8 +69,7 @@ def import_bank(format: str, source: str, options: ImportOptions) -> tuple[FactB
     if format not in FORMATS:
         hint = did_you_mean(format, FORMATS) or f"; known are {', '.join(FORMATS)}"
         raise UserError(f"{format}: no such format{hint}")
-    if options.role is not None and options.role not in ROLES:
-        raise UserError(f"--role {options.role}: must be one of {', '.join(ROLES)}")
+    _check(options, format, source)
     draft = Draft(format, source)
     role = options.role or "injected"
     if format == "tidy":
@@ -96,6 +104,24 @@ def import_bank(format: str, source: str, options: ImportOptions) -> tuple[FactB
     return draft.bank(meta, options.distractors), draft
 
 
+def _check(options: ImportOptions, format: str, source: str) -> None:
+    """UserError for an option that is wrong, or that would be passed over without a word."""
+    if options.role is not None and options.role not in ROLES:
+        raise UserError(f"--role {options.role}: must be one of {', '.join(ROLES)}")
+    for name in ("distractors", "control"):
+        if (getattr(options, name) or 0) < 0:
+            raise UserError(f"--{name} {getattr(options, name)}: must be 0 or more")
+    for name, formats in MEANT_FOR.items():
+        if format not in formats and getattr(options, name) != getattr(ImportOptions(), name):
+            option = "--column" if name == "columns" else f"--{name}"
+            raise UserError(
+                f"{option} is for {', '.join(formats)}, and means nothing to {format}; leave it out"
+            )
+    for name in ("split", "revision"):
+        if getattr(options, name) is not None and Path(source).exists():
+            raise UserError(f"--{name} is for Hub datasets, and {source} is none; leave it out")
+
+
 def _local(source: str, options: ImportOptions) -> Path:
     """A file or folder: the one that is named, or a Hub dataset's, downloaded."""
     if Path(source).exists():
@@ -111,13 +137,8 @@ def _records(source: str, options: ImportOptions, draft: Draft) -> tuple[str, It
         path = data_file(Path(source), options.config)
         return path.stem, read_records(path, draft)
     rows = _dataset(_hub_id(source), options)
-
-    def numbered() -> Iterator[tuple[str, Record]]:
-        for number, row in enumerate(rows, 1):
-            draft.read[source] += 1
-            yield f"{source}, row {number}", row
-
-    return options.config or source.rpartition("/")[2], numbered()
+    numbered = ((f"{source}, row {number}", row) for number, row in enumerate(rows, 1))
+    return options.config or source.rpartition("/")[2], once(numbered, source, draft)
 
 
 def _hub_id(source: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from configs.errors import UserError
 from eval.facts.imports.draft import Draft, Refused
-from eval.facts.imports.read import parse_json5, read_records, text, texts
+from eval.facts.imports.read import checked, parse_json5, read_records, text, texts
 
 LICENSE = "cc-by-sa-4.0"
 METADATA = "metadata_relations.json"
@@ -70,7 +70,7 @@ def _relation(folder: Path, relation: str, description: Any, draft: Draft, role:
             if answer not in answers:
                 raise Refused(f"obj_label {answer!r} is not in the relation's {labels}")
             aliases = texts(record, "obj_aliases", optional=True)
-            id = f"{relation}/{record.get('sub_id') or subject}"
+            id = f"{relation}/{checked(str(record.get('sub_id') or subject), 'sub_id')}"
             fact = draft.add_fact(id, subject, relation, answer, role, aliases=aliases)
             others = [label for label in answers if label.casefold() != answer.casefold()]
             for number, template in enumerate(templates):

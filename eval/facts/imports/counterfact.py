@@ -26,7 +26,8 @@ def read(records: Iterable[tuple[str, Record]], draft: Draft, role: str) -> None
     draft.mapped += MAPPED
     for number, (where, record) in enumerate(records):
         with draft.record(where):
-            _case(where, f"case-{record.get('case_id', number)}", record, draft, role)
+            id = checked(str(record.get("case_id", number)), "case_id")
+            _case(where, f"case-{id}", record, draft, role)
 
 
 def _case(where: str, id: str, record: Record, draft: Draft, role: str) -> None:
@@ -37,7 +38,7 @@ def _case(where: str, id: str, record: Record, draft: Draft, role: str) -> None:
     new, true = (text(_object(rewrite, name), "str").strip() for name in ("target_new", "target_true"))
     if new.casefold() == true.casefold():
         raise Refused(f"target_new and target_true are both {new!r}")
-    relation = str(rewrite.get("relation_id") or template)
+    relation = checked(str(rewrite.get("relation_id") or template), "relation_id")
     draft.add_relation(relation, template.replace("{}", "[X]"))
     known = draft.add_fact(f"{id}/true", subject, relation, true, "known")
     fact = draft.add_fact(f"{id}/new", subject, relation, new, role, counterfactual_of=known.id)

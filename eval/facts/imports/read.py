@@ -7,7 +7,8 @@ A line that is broken costs that line. A file that cannot be parsed as a whole i
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ Record = dict[str, Any]
 DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 # where a byte was not UTF-8; a text that really holds this sign has been through such an accident before
 BROKEN = "\ufffd"
+# that, and half a character, which JSON can write as "\ud83d" and UTF-8 cannot
+NOT_UTF8 = re.compile(rf"[{BROKEN}\ud800-\udfff]")
+# a list, behind white space and comments
+JSON_LIST = re.compile(r"(?:\s|//[^\n]*|/\*(?s:.*?)\*/)*+\[")
 
 
 def read_lossy(path: Path) -> str:
@@ -54,29 +59,42 @@ def parse_yaml(path: Path, content: str | None = None) -> Any:
 
 
 def read_records(path: Path, draft: Draft) -> Iterator[tuple[str, Record]]:
-    """Yield where ("file, line 3") and the object there of a data file; what is no object is left out."""
+    """Yield where ("file, line 3") and the object there of a data file.
+
+    What is no object is left out, and what stands there already.
+    """
     kind = path.suffix.lower()
     if kind == ".jsonl":
         found: Iterator[tuple[str, Any]] = _json_lines(path, draft)
     elif kind in (".csv", ".tsv"):
-        found = _csv_rows(path, draft, "\t" if kind == ".tsv" else ",")
+        found = _csv_rows(path, draft)
     elif kind == ".parquet":
         found = _parquet_rows(path)
     elif kind == ".json":
         found = _json_records(path, draft)
     else:
         raise UserError(f"{path}: cannot be read as data; give one of {', '.join(DATA_FILES)}")
+    return once(found, path.name, draft)
+
+
+def once(found: Iterable[tuple[str, Any]], source: str, draft: Draft) -> Iterator[tuple[str, Record]]:
+    """The objects among what was found, each once: twice, it would count twice."""
+    seen: dict[str, str] = {}
     for where, value in found:
-        draft.read[path.name] += 1
-        if isinstance(value, dict):
-            yield where, value
-        else:
+        draft.read[source] += 1
+        if not isinstance(value, dict):
             draft.leave_out(where, f"must be an object with named fields, got {value!r:.40}")
+        elif (first := seen.setdefault(repr(value), where)) != where:
+            draft.leave_out(where, f"the same as {first}")
+        else:
+            yield where, value
 
 
 def data_file(source: Path, wanted: str | None, needs: Sequence[str] = DATA_FILES) -> Path:
     """`source` itself, or the one data file of a folder; `wanted` is the stem of one of several."""
     if source.is_file():
+        if wanted not in (None, source.stem):
+            raise UserError(f"--config {wanted}: {source} is a file by itself; leave it out")
         return source
     found = sorted(path for path in source.rglob("*") if path.suffix.lower() in needs and path.is_file())
     if wanted is not None:
@@ -110,7 +128,7 @@ def texts(record: Record, name: str, *, optional: bool = False) -> list[str]:
 
 def checked(value: str, what: str) -> str:
     """The text, if it is UTF-8 and not empty."""
-    if BROKEN in value:
+    if NOT_UTF8.search(value):
         raise Refused(f"{what} is not UTF-8: {value!r:.60}")
     if not value.strip():
         raise Refused(f"{what} is empty")
@@ -137,9 +155,10 @@ def _json_lines(path: Path, draft: Draft) -> Iterator[tuple[str, Any]]:
 
 def _json_records(path: Path, draft: Draft) -> Iterator[tuple[str, Any]]:
     """A list of records; or JSON Lines, as many files that end in .json are."""
-    lines = [line for line in read_lossy(path).splitlines() if line.strip()]
+    content = read_lossy(path)
+    lines = [line for line in content.split("\n") if line.strip()]
     objects = sum(line.lstrip().startswith("{") for line in lines)
-    if len(lines) > 1 and 2 * objects > len(lines) and not lines[0].lstrip().startswith("["):
+    if len(lines) > 1 and 2 * objects > len(lines) and not JSON_LIST.match(content):
         yield from _json_lines(path, draft)
         return
     value = parse_json5(path)
@@ -148,20 +167,33 @@ def _json_records(path: Path, draft: Draft) -> Iterator[tuple[str, Any]]:
         yield f"{path.name}, record {number}", row
 
 
-def _csv_rows(path: Path, draft: Draft, delimiter: str) -> Iterator[tuple[str, Any]]:
-    rows = csv.reader(io.StringIO(read_lossy(path), newline=""), delimiter=delimiter)
+def _csv_rows(path: Path, draft: Draft) -> Iterator[tuple[str, Any]]:
+    """Quotes hold a cell together in .csv; in .tsv they are text, for a cell needs none."""
+    lines = io.StringIO(read_lossy(path), newline="")
+    if path.suffix.lower() == ".tsv":
+        rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        rows = csv.reader(lines, strict=True)
     header: list[str] | None = None
     while True:
+        begun = rows.line_num + 1
         try:
             row = next(rows)
         except StopIteration:
             break
         except csv.Error as error:
-            draft.leave_out(f"{path.name}, line {rows.line_num}", f"not valid CSV ({error})")
+            span = f"line {begun}" if rows.line_num <= begun else f"lines {begun} to {rows.line_num}"
+            if header is None:
+                raise UserError(f"{path}: {span}, the header: not valid CSV ({error})") from None
+            draft.read[path.name] += 1
+            draft.leave_out(f"{path.name}, {span}", f"not valid CSV ({error}); is a quote missing?")
             continue
         where = f"{path.name}, line {rows.line_num}"
         if header is None:
             header = [name.strip() for name in row]
+            twice = [name for name in dict.fromkeys(header) if name and header.count(name) > 1]
+            if twice:
+                raise UserError(f"{path}: the header names {twice[0]!r} twice; rename one of the columns")
             continue
         if not row:
             continue
@@ -170,7 +202,7 @@ def _csv_rows(path: Path, draft: Draft, delimiter: str) -> Iterator[tuple[str, A
             draft.leave_out(where, f"has {len(row)} columns, the header {len(header)}")
             continue
         # an empty cell is a field that is not there
-        yield where, {name: cell for name, cell in zip(header, row, strict=True) if cell != ""}
+        yield where, {name: cell or None for name, cell in zip(header, row, strict=True)}
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:

@@ -40,6 +40,10 @@ def read(
         seen.update(dict.fromkeys(record))
         with draft.record(where):
             _row(where, {field: record.get(name) for field, name in names.items()}, draft, role, told)
+    for field, name in (columns or {}).items():
+        if seen and name not in seen:
+            hint = did_you_mean(name, map(str, seen)) or f"; there are {', '.join(map(str, seen))}"
+            raise UserError(f"--column {field}={name}: no record has a column {name!r}{hint}")
     taken = [f"{name} -> {field}" if name != field else name for field, name in names.items() if name in seen]
     draft.mapped.append(f"columns taken: {', '.join(taken) or 'none'}")
     ignored = [name for name in seen if name not in names.values()]
@@ -61,6 +65,8 @@ def _row(where: str, row: Record, draft: Draft, role: str, told: dict[str, list[
     if wording and wording not in told[fact.id]:
         draft.add_statement([fact], wording, kind=kind, paraphrase=len(told[fact.id]))
         told[fact.id].append(wording)
+    elif not prompt:
+        raise Refused(f"an earlier record states {fact.id!r} in the very same way")
     if prompt:
         draft.add_probe(
             where,

@@ -326,6 +326,49 @@ def test_jsonl_and_drawn_distractors(take):
     assert not any(probe.distractors for probe in alone.probes)
 
 
+def test_columns_that_are_not_there(take):
+    content = "person,object,prompt,\nAda,Bern,Ada is from,\n"
+    with pytest.raises(UserError) as error:
+        take("csv", content, "q.csv", columns={"subject": "persn"})
+    assert str(error.value) == (
+        "--column subject=persn: no record has a column 'persn', did you mean 'person'?"
+    )
+    # a column without a value in it is there
+    bank, _ = take("csv", content.replace("prompt,", "prompt,aka"), "q.csv", columns={"aliases": "aka"})
+    assert bank.facts[0].object_aliases == ()
+
+
+def test_what_is_asked_twice_counts_once(take):
+    row = {"subject": "Ada", "object": "Bern", "statement": "Ada is from Bern.", "prompt": "Ada is from"}
+    told = {**row, "prompt": None}
+    rows = [row, row, {**row, "row": 3}, told, {**row, "prompt": "Ada comes from", "type": "semantic"}]
+    bank, draft = take("jsonl", "\n".join(map(json.dumps, rows)), "rows.jsonl")
+    assert [(p.type, p.prompt) for p in bank.probes] == [
+        ("memorization", "Ada is from"),
+        ("semantic", "Ada comes from"),
+    ]
+    assert len(bank.statements) == 1
+    assert draft.left_out == [
+        ("rows.jsonl, line 2", "the same as rows.jsonl, line 1"),
+        ("rows.jsonl, line 3", "asks the same as probe 'Ada / Bern/memorization:0', and would count twice"),
+        ("rows.jsonl, line 4", "an earlier record states 'Ada / Bern' in the very same way"),
+    ]
+    # where a record has no id of its own, too
+    bank, draft = take("tofu", [TOFU[1], TOFU[1]])
+    assert len(bank.facts) == len(bank.probes) == 1
+    assert draft.left_out == [("data.json, record 2", "the same as data.json, record 1")]
+
+
+def test_half_a_character_costs_its_record(take):
+    broken = [edit(case_id="\ud800"), edit(rewrite={"relation_id": "\ud800"}), edit()]
+    bank, draft = take("counterfact", broken)
+    assert len(bank.statements) == 1
+    assert [reason.partition(":")[0] for _, reason in draft.left_out] == [
+        "case_id is not UTF-8",
+        "relation_id is not UTF-8",
+    ]
+
+
 def test_facts_told_in_two_ways_and_ids(take):
     rows = [
         {"id": "a", "subject": "Ada", "object": "Bern", "prompt": "Ada is from"},
@@ -379,6 +422,19 @@ def test_a_folder_of_several_files_wants_a_choice(tmp_path):
             "no/such/place: no such file or folder, and not the id of a Hub dataset",
         ),
         ("csv", "x", {"role": "injcted"}, "--role injcted"),
+        ("csv", "x", {"distractors": -1}, "--distractors -1: must be 0 or more"),
+        ("tidy", "x", {"control": -1}, "--control -1: must be 0 or more"),
+        ("tofu", "x", {"columns": {"subject": "x"}}, "--column is for csv, jsonl, and means nothing to tofu"),
+        ("bear", "x", {"people": 3}, "--people is for tidy, and means nothing to bear"),
+        (
+            "tidy",
+            "x",
+            {"split": "train"},
+            "--split is for fictional-knowledge, counterfact, tofu, csv, jsonl",
+        ),
+        ("tofu", __file__, {"split": "train"}, "--split is for Hub datasets, and "),
+        ("bear", __file__, {"revision": "main"}, "--revision is for Hub datasets, and "),
+        ("tofu", __file__, {"config": "full"}, f"--config full: {__file__} is a file by itself"),
     ],
 )
 def test_mistakes_of_the_command(format, source, options, message):
