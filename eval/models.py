@@ -236,8 +236,8 @@ def _load_whole(name: str, dtype: Any, options: dict[str, Any]) -> Any:
 
 
 def _load_adapted(name: str, dtype: Any, options: dict[str, Any]) -> Any:
-    """A peft adapter on its base model. Not by AutoPeftModel, which bears a base that lacks weights, and finds
-    that of an adapter without `task_type` among some packages only."""
+    """A peft adapter on its base model. Not by AutoPeftModel, which bears a base that lacks weights, and
+    knows that of an adapter without `task_type` in some packages only."""
     from peft import PeftConfig, PeftModel
 
     config = PeftConfig.from_pretrained(name, revision=options["revision"])

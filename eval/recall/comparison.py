@@ -4,7 +4,7 @@
 
 A difference is b - a, paired: both are asked the same probes of the same subjects. Figures that count tokens
 are compared between models of equal tokenizers only. p-values are those of the paired permutation test of
-`resampling.swap_p_values` (of the bootstrap for control-corrected figures), corrected by Holm's method over
+`resampling.swap_p_values` (of Welch's t-test for control-corrected figures), corrected by Holm's method over
 all comparisons of one figure.
 """
 
@@ -17,11 +17,9 @@ from typing import Any
 import numpy as np
 
 from eval.recall.corrected import CORRECTED_COMPARABLE, contrasts_of, figures
-from eval.recall.metrics import COMPARABLE, METRICS, Row, cluster_of, has_figure, parts
+from eval.recall.metrics import COMPARABLE, METRICS, Row, bounded_exp, cluster_of, has_figure, parts, role_of
 from eval.recall.resampling import (
     N_BOOT,
-    N_SWAPS,
-    bootstrap_p_values,
     bootstrap_ratios,
     holm,
     interval,
@@ -77,7 +75,7 @@ def compare_models(
                 chosen = pairs if metric in COMPARABLE else alike
                 for result in _compare_metric(rows, indices, metric, chosen, n_boot, seed):
                     found.append({**result, "role": role, "type": kind, "metric": metric})
-        found += _compare_corrected(rows, pairs, alike, seed)
+        found += _compare_corrected(rows, pairs, alike, n_boot, seed)
     if len(heldout) > 1:
         pairs = pairs_of(list(heldout), baseline if baseline in heldout else None)
         for result in _compare_heldout(heldout, pairs, n_boot, seed):
@@ -89,7 +87,7 @@ def compare_models(
 def _groups(rows: Sequence[Row]) -> dict[tuple[str, str], list[int]]:
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
-        groups[row["role"], row["type"]].append(index)
+        groups[role_of(row), row["type"]].append(index)
     return groups
 
 
@@ -136,7 +134,7 @@ def _compare_sums(
 ) -> list[dict[str, Any]]:
     """Compare ratios of sums by cluster. `exponential`: what is shown is exp of the ratio, as of
     perplexity; the test is that of the ratio itself, which is in the same order."""
-    scale: Callable[[np.ndarray], np.ndarray] = np.exp if exponential else np.asarray
+    scale: Callable[[np.ndarray], np.ndarray] = bounded_exp if exponential else np.asarray
     observed = {label: float(scale(tops[label].sum() / bottoms[label].sum())) for label in tops}
     resampled = {
         label: scale(bootstrap_ratios(tops[label], bottoms[label], n_boot=n_boot, seed=seed))
@@ -156,12 +154,13 @@ def _compare_corrected(
     rows: Mapping[str, Sequence[Row]],
     pairs: Sequence[Pair],
     alike: Sequence[Pair],
+    n_boot: int,
     seed: int,
 ) -> list[dict[str, Any]]:
     """Differences of control-corrected figures: the contrast of the rows' differences.
 
-    The question is whether one group gained more than the other, not whether anything changed at all, so
-    their p-values come from the bootstrap, with as many draws as the other tests have swaps.
+    The question is whether one group gained more than the other, not whether anything changed at all: nothing
+    could be swapped between the models, so the test is one between the groups (`Contrast.judge`).
     """
     first = next(iter(rows.values()))
     clusters: list[Hashable] = [cluster_of(row) for row in first]
@@ -173,12 +172,9 @@ def _compare_corrected(
                 continue
             values = {label: figures(of_model, contrast.figure) for label, of_model in rows.items()}
             differences = np.stack([values[b] - values[a] for a, b in chosen], 1)  # (rows, pairs)
-            resampled = contrast.resample(differences, clusters, n_boot=N_SWAPS, seed=seed)
-            p_values = bootstrap_p_values(resampled).tolist()
+            judged = contrast.judge(differences, clusters, n_boot=n_boot, seed=seed)
             for k, (a, b) in enumerate(chosen):
-                low, high = interval(resampled[:, k])
-                mean = contrast.mean(differences[:, k])
-                figure = {"difference": mean, "low": low, "high": high, "p": p_values[k]}
+                figure = {"difference": contrast.mean(differences[:, k]), **judged[k]}
                 named = {"a": a, "b": b, "role": CORRECTED_ROLE, "type": kind, "metric": name}
                 found.append({**named, **figure, "n": len(contrast.first)})
     return found

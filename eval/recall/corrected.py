@@ -20,8 +20,15 @@ from typing import Any
 import numpy as np
 
 from eval.facts.integrity import UNSEEN
-from eval.recall.metrics import Row, cluster_of
-from eval.recall.resampling import N_BOOT, bootstrap_ratios, interval, number_clusters, sums_by_cluster
+from eval.recall.metrics import Row, cluster_of, role_of
+from eval.recall.resampling import (
+    N_BOOT,
+    bootstrap_ratios,
+    interval,
+    number_clusters,
+    sums_by_cluster,
+    welch_p_values,
+)
 
 CORRECTED = ("accuracy_over_control", "binding", "familiarity")
 # of these, what can be compared across tokenizers
@@ -48,46 +55,65 @@ class Contrast:
         )
         return float(first - second)
 
-    def resample(
-        self, values: np.ndarray, clusters: Sequence[Hashable], *, n_boot: int = N_BOOT, seed: int = 0
-    ) -> np.ndarray:
-        """Its bootstrap resamples, (n_boot,) or (n_boot, figures), for values by row (rows[, figures]).
+    def sides(
+        self, values: np.ndarray, clusters: Sequence[Hashable]
+    ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """Sums by cluster of both sides, (tops, bottoms) each, for values by row (rows, figures).
 
-        The two sides have other subjects, and are resampled apart. What is resampled are differences from
-        the second side's mean of the group: that some answers are more probable than others is the same on
-        both sides, and no uncertainty of the contrast.
+        The contrast is the difference of the two ratios. They are of differences from the second side's mean
+        of the group: that some answers are more probable than others is the same on both sides, and no
+        uncertainty of the contrast.
         """
         n_groups = max(self.group.values()) + 1
         members, groups = list(self.second), [self.group[row] for row in self.second]
         counts = np.bincount(groups, minlength=n_groups)
-        means = (sums_by_cluster(values[members], groups, n_groups).T / counts).T  # (groups, [figures])
-        resampled = []
-        for number, side in enumerate((self.first, self.second)):
+        means = sums_by_cluster(values[members], groups, n_groups) / counts[:, None]  # (groups, figures)
+
+        def sums(side: Mapping[int, float]) -> tuple[np.ndarray, np.ndarray]:
             chosen, weights = list(side), np.array(list(side.values()))
             numbers, size = number_clusters([clusters[row] for row in chosen])
             apart = values[chosen] - means[[self.group[row] for row in chosen]]
-            tops = sums_by_cluster((apart.T * weights).T, numbers, size)
-            bottoms = sums_by_cluster(weights, numbers, size)
-            resampled.append(bootstrap_ratios(tops, bottoms, n_boot=n_boot, seed=seed + number))
-        return resampled[0] - resampled[1]
+            return (
+                sums_by_cluster(apart * weights[:, None], numbers, size),
+                sums_by_cluster(weights, numbers, size),
+            )
+
+        return sums(self.first), sums(self.second)
+
+    def judge(
+        self, values: np.ndarray, clusters: Sequence[Hashable], *, n_boot: int = N_BOOT, seed: int = 0
+    ) -> list[dict[str, float]]:
+        """`{"low", "high", "p"}` of each figure, for values by row (rows, figures).
+
+        The two sides have other subjects, so they are resampled apart, and p is that of Welch's t-test.
+        """
+        first, second = self.sides(values, clusters)
+        resampled = [
+            bootstrap_ratios(tops, bottoms[:, None], n_boot=n_boot, seed=seed + number)
+            for number, (tops, bottoms) in enumerate((first, second))
+        ]
+        intervals = [interval(column) for column in (resampled[0] - resampled[1]).T]
+        p_values = welch_p_values(first, second).tolist()
+        return [
+            {"low": low, "high": high, "p": p} for (low, high), p in zip(intervals, p_values, strict=True)
+        ]
 
 
 def corrected_summary(rows: Sequence[Row], *, n_boot: int = N_BOOT, seed: int = 0) -> dict[str, Any]:
-    """`{type: {name: {"mean", "low", "high", "n"}}}`, `n` being the injected probes (for familiarity the
-    control probes) that found their counterpart; types without control probes are left out."""
+    """`{type: {name: {"mean", "low", "high", "p", "n"}}}`.
+
+    p is that of the figure being zero, not corrected for the number of figures; `n` are the injected probes
+    (for familiarity the control probes) that found their counterpart. Types without control probes are left
+    out, and so is what has a single subject on a side: nobody can tell from it how others are.
+    """
     clusters = [cluster_of(row) for row in rows]
     result: dict[str, Any] = {}
     for kind, contrasts in contrasts_of(rows).items():
         result[kind] = dict.fromkeys(CORRECTED)
         for name, contrast in contrasts.items():
             values = figures(rows, contrast.figure)
-            low, high = interval(contrast.resample(values, clusters, n_boot=n_boot, seed=seed))
-            result[kind][name] = {
-                "mean": contrast.mean(values),
-                "low": low,
-                "high": high,
-                "n": len(contrast.first),
-            }
+            [judged] = contrast.judge(values[:, None], clusters, n_boot=n_boot, seed=seed)
+            result[kind][name] = {"mean": contrast.mean(values), **judged, "n": len(contrast.first)}
     return result
 
 
@@ -95,8 +121,7 @@ def contrasts_of(rows: Sequence[Row]) -> dict[str, dict[str, Contrast]]:
     """`{type: {name: Contrast}}` for the contrasts that these rows allow."""
     kinds: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, row in enumerate(rows):
-        group = UNSEEN if row["role"] == "control" and row["arm"] == UNSEEN else row["role"]
-        kinds[row["type"]][group].append(index)
+        kinds[row["type"]][role_of(row)].append(index)
 
     found: dict[str, dict[str, Contrast]] = {}
     for kind, groups in kinds.items():
@@ -136,7 +161,7 @@ def _match(
                 groups[key(rows[index])].append(index)
         sides.append(groups)
     shared = [one for one in sides[0] if one in sides[1]]
-    if not shared:
+    if any(len({cluster_of(rows[i]) for one in shared for i in own[one]}) < 2 for own in sides):
         return None
     return Contrast(
         figure,

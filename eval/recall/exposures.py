@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.errors import UserError
 from configs.files import read_jsonl
 from eval.facts.bank import FactBank
 from eval.recall.metrics import Row, bootstrap_interval, cluster_of
@@ -26,21 +27,25 @@ MAX_DOSES = 12  # as many numbers of exposures are shown apart; more are put tog
 def exposures_until(run: str | Path, step: int | None, bank: FactBank) -> dict[str, int] | None:
     """How often a run had shown each of the bank's facts after `step` optimizer steps (None: all).
 
-    None where the run injected nothing, or other facts than the bank's.
+    None where the run injected nothing, or other facts than the bank's, or what it wrote is lost.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = Path(run) / PLAN
     if not path.is_file():
         return None
-    plan = pq.read_table(path, columns=["step", "fact_ids"])
+    try:
+        plan = pq.read_table(path, columns=["step", "fact_ids"])
+        facts = read_jsonl(Path(run) / "facts/facts.jsonl")
+    except (pa.ArrowException, OSError, UserError) as error:
+        logger.warning("no dose-response of %s, whose plan or facts cannot be read: %s", path, error)
+        return None
     seen: Counter[str] = Counter()
     for at, fact_ids in zip(plan["step"].to_pylist(), plan["fact_ids"].to_pylist(), strict=True):
         # a checkpoint of step n has seen the steps 0 .. n - 1
         seen.update(dict.fromkeys(fact_ids, int(step is None or at < step)))
-    told = {
-        row["id"]: (row.get("subject"), row["object"]) for row in read_jsonl(Path(run) / "facts/facts.jsonl")
-    }
+    told = {row["id"]: (row.get("subject"), row["object"]) for row in facts}
     same = {fact.id for fact in bank.facts if told.get(fact.id) == (fact.subject, fact.object)}
     if not same & seen.keys():
         logger.info("%s: injected none of this bank's facts, so there is no dose-response", run)

@@ -10,6 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from eval.facts.integrity import UNSEEN
 from eval.recall.resampling import (
     N_BOOT,
@@ -78,7 +80,7 @@ def bits_per_byte(logprobs: Sequence[float], n_bytes: Sequence[int]) -> float:
 
 def perplexity(logprobs: Sequence[float], n_tokens: Sequence[int]) -> float:
     """Of a set of answers: exp(sum of -logprob / sum of tokens); within one tokenizer only."""
-    return _exp(-math.fsum(logprobs) / sum(n_tokens))
+    return float(bounded_exp(-math.fsum(logprobs) / sum(n_tokens)))
 
 
 def candidate_metrics(
@@ -139,10 +141,14 @@ def summarise(
     return result
 
 
+def role_of(row: Row) -> str:
+    """The role under which a probe is shown; see `summarise`."""
+    return UNSEEN if row["role"] == "control" and row.get("arm") == UNSEEN else row["role"]
+
+
 def _group(row: Row, key: str) -> str:
-    if key == "role" and row["role"] == "control" and row.get("arm") == UNSEEN:
-        return UNSEEN
-    return "none" if row[key] is None else str(row[key])
+    value = role_of(row) if key == "role" else row[key]
+    return "none" if value is None else str(value)
 
 
 def count_flags(rows: Iterable[Row]) -> dict[str, int]:
@@ -159,7 +165,7 @@ def _summarise_metric(rows: list[Row], metric: str, n_boot: int, seed: int) -> d
     mean = math.fsum(numerators) / math.fsum(denominators)
     low, high = bootstrap_interval(numerators, denominators, clusters, n_boot=n_boot, seed=seed)
     if metric == "perplexity":  # its interval is that of the nats per token
-        mean, low, high = _exp(mean), _exp(low), _exp(high)
+        mean, low, high = (float(bounded_exp(nats)) for nats in (mean, low, high))
     return {
         "mean": mean,
         "low": low,
@@ -202,5 +208,6 @@ def _compare(values: Sequence[float], gold: int) -> tuple[int, int]:
     return above, equal
 
 
-def _exp(nats: float) -> float:
-    return math.exp(min(nats, 700.0))  # a broken model's perplexity stays a number that JSON can hold
+def bounded_exp(nats: Any) -> Any:
+    """exp of a number or an array; a broken model's perplexity stays a number that JSON can hold."""
+    return np.exp(np.minimum(nats, 700.0))

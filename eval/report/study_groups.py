@@ -20,13 +20,8 @@ WITHIN_TOKENIZER = {*TOKEN_METRICS, "binding", "familiarity"}
 NAMES = {**SHOWN, **TOKEN_METRICS, **CORRECTED}
 DIGITS = {"perplexity": 1, "token_rank": 1}  # all others: 2
 LOWER_IS_BETTER = {"candidate_rank", "bits_per_byte", "perplexity", "token_rank"}
-JUDGED = {
-    "injected",
-    "neighbour",
-    "known",
-    "corrected",
-    "heldout",
-}  # more recall of control facts is no merit
+# more recall of control facts is no merit
+JUDGED = {"injected", "neighbour", "known", "corrected", "heldout"}
 LEVEL = 0.05
 
 Study = Mapping[str, Any]

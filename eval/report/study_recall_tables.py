@@ -67,7 +67,7 @@ def token_tables(study: Study) -> list[StudyTable]:
 def corrected_tables(study: Study) -> list[StudyTable]:
     """What injected facts have beyond control facts; the split of the gain in nats by tokenizer."""
     corrected = study.get("corrected", {})
-    note = "Grey: the interval covers zero, so there is no telling it from what control facts do."
+    note = f"Grey: not significantly different from zero (Welch's t-test over subjects, p ≥ {LEVEL})."
     accuracy = _differences(study, corrected, ("accuracy_over_control",))
     tables = []
     if accuracy:
@@ -202,7 +202,4 @@ def _differences(study: Study, corrected: Mapping[str, Any], names: Sequence[str
 
 
 def _unlike_zero(entry: Mapping[str, Any] | None) -> Cell:
-    cell = measured(entry, signed=True)
-    if cell.low is None or cell.high is None:
-        return cell
-    return replace(cell, significant=not cell.low <= 0 <= cell.high)
+    return replace(measured(entry, signed=True), significant=entry["p"] < LEVEL if entry else None)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from eval.facts.integrity import UNSEEN
+
 SHOWN = {
     "accuracy": "accuracy",
     "exact_match": "exact match",
@@ -9,7 +11,7 @@ SHOWN = {
     "candidate_rank": "rank",
     "bits_per_byte": "bits/byte",
 }
-ROLES = ("injected", "control", "neighbour", "known")
+ROLES = ("injected", "control", UNSEEN, "neighbour", "known")
 TYPES = ("memorization", "syntactic", "semantic", "inferential", "compositional", "reversal", "locality")
 
 

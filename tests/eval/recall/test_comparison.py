@@ -135,6 +135,25 @@ def test_the_gain_over_the_twin_is_split_from_what_control_people_gain():
     assert {e["metric"] for e in other if e["role"] == "corrected"} == {"accuracy_over_control"}
 
 
+def test_control_people_whose_answers_were_never_seen_are_a_group_of_their_own():
+    rows = rows_of([0, 1, 1], role="control") + [
+        r | {"arm": "unseen"} for r in rows_of([1, 0], role="control")
+    ]
+    found = compare_models({"a": rows, "b": rows}, SAME)
+    n = {e["role"]: e["n"] for e in found if e["metric"] == "accuracy"}
+    assert n == {"control": 3, "unseen": 2}
+
+
+def test_a_broken_models_perplexity_stays_a_number():
+    rows = {
+        "a": rows_of([0, 1]),
+        "b": rows_of([0, 1], [-5000.0, -9000.0]),
+        "c": rows_of([0, 0], [-9e3, -9e3]),
+    }
+    for one in compare_models(rows, SAME):
+        assert all(math.isfinite(one[key]) for key in ("difference", "low", "high", "p"))
+
+
 def test_heldout_text_is_compared_by_document():
     def texts(*nats):
         return [{"nats": value, "n_bytes": 10} for value in nats]

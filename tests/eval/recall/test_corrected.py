@@ -34,6 +34,7 @@ ROWS = [
     row("control", "Finn", "Oslo", -3.0, accuracy=0.0),
     row("control", "Gus", "Oslo", -1.0, accuracy=0.0, template="another wording"),
     row("control", "Hal", "Bonn", -9.0, arm="unseen", accuracy=1.0),
+    row("control", "Ivy", "Bonn", -9.0, arm="unseen", accuracy=1.0),
 ]
 
 
@@ -53,7 +54,7 @@ def test_the_three_figures_by_hand():
 
 
 def test_a_bank_without_unseen_answers_has_no_familiarity():
-    summary = corrected_summary(ROWS[:-1])["semantic"]
+    summary = corrected_summary([one for one in ROWS if one["arm"] != "unseen"])["semantic"]
     assert summary["familiarity"] is None
     assert summary["binding"] is not None
 
@@ -71,13 +72,32 @@ def test_what_a_probe_does_not_have_is_left_out():
     assert summary["accuracy_over_control"]["n"] == 3
 
 
-def test_several_figures_are_resampled_alike():
+def test_several_figures_are_judged_alike():
     clusters = [row["subject"] for row in ROWS]
     for contrast in contrasts_of(ROWS)["semantic"].values():
         values = figures(ROWS, contrast.figure)
-        both = contrast.resample(np.stack([values, 2 * values], 1), clusters, n_boot=20)
-        one = contrast.resample(values, clusters, n_boot=20)
-        assert both == pytest.approx(np.stack([one, 2 * one], 1), nan_ok=True)
+        both = contrast.judge(np.stack([values, 2 * values], 1), clusters, n_boot=20)
+        [one] = contrast.judge(values[:, None], clusters, n_boot=20)
+        assert both[0] == pytest.approx(one, nan_ok=True)
+        assert both[1] == pytest.approx(one | {"low": 2 * one["low"], "high": 2 * one["high"]}, nan_ok=True)
+
+
+@pytest.mark.parametrize("alone", ["injected", "control"])
+def test_of_a_single_subject_nothing_is_said(alone):
+    rows = [
+        row(role, f"{role} {n}", "Rome", -1.0, accuracy=n) for role in ("injected", "control") for n in (0, 1)
+    ]
+    assert corrected_summary(rows)["semantic"].keys() == {"accuracy_over_control", "binding", "familiarity"}
+    assert corrected_summary([one for one in rows if one["subject"] != f"{alone} 1"]) == {}
+
+
+def test_tests_keep_their_level_with_few_subjects():
+    generator = np.random.default_rng(0)
+    rows = [row(role, f"{role} {n}", "Rome", -1.0) for role in ("injected", "control") for n in range(4)]
+    contrast = contrasts_of(rows)["semantic"]["binding"]
+    noise = generator.normal(size=(len(rows), 2000))  # without any effect
+    judged = contrast.judge(noise, [one["subject"] for one in rows], n_boot=20)
+    assert 0.02 < np.mean([one["p"] <= 0.05 for one in judged]) < 0.065
 
 
 @pytest.mark.parametrize("alike", [False, True])

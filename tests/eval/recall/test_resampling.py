@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from eval.recall import resampling
 from eval.recall.resampling import bootstrap_ratios, holm, swap_p_values
@@ -93,9 +94,18 @@ def test_a_figure_whose_clusters_were_all_missed_is_left_out_of_its_interval():
     assert math.isclose(np.isnan(ratios).mean(), 0.25, abs_tol=0.1)
 
 
-def test_a_bootstrap_p_value_is_where_the_interval_meets_zero():
+def test_welch_equals_scipys():
     generator = np.random.default_rng(4)
-    resampled = generator.normal(size=(9_999, 3)) + np.array([0.0, 1.96, 50.0])
-    p_values = resampling.bootstrap_p_values(resampled)
-    assert p_values == pytest.approx([1.0, 0.05, 2 / 10_000], abs=0.03)
-    assert resampling.bootstrap_p_values(np.zeros((9, 1))) == 1.0
+    first, second = generator.normal(size=(7, 3)), 0.4 + 3 * generator.normal(size=(12, 3))
+    expected = stats.ttest_ind(first, second, equal_var=False).pvalue
+    assert resampling.welch_p_values((first, np.ones(7)), (second, np.ones(12))) == pytest.approx(expected)
+
+
+def test_welch_without_variance_and_with_few_clusters():
+    def p_value(first, second):
+        sides = [(np.array(side)[:, None], np.ones(len(side))) for side in (first, second)]
+        return resampling.welch_p_values(*sides).item()
+
+    assert p_value([0.1 * 3, 0.3], [0.3, 0.3, 0.1 + 0.2]) == 1.0
+    assert p_value([1.0, 1.0], [0.0, 0.0]) == pytest.approx(1 / 6)  # of six ways to choose two of four
+    assert p_value([1.0, 1.0 + 1e-6], [0.0, 1e-6]) == pytest.approx(1 / 6)

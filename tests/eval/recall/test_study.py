@@ -19,7 +19,9 @@ from eval.recall.study import build_study, check_out, rows_of, write_study
 from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank
 
 CLEO = Fact("cleo/city", "Cleo Fox", "city", "Oslo", "injected")
-FACTS = (ADA, BOB, CLEO)
+DAN = Fact("dan/city", "Dan Lee", "city", "Oslo", "control")
+FACTS = (ADA, BOB, CLEO, DAN)
+UNSEEN = {BOB.id: 0, DAN.id: 0}
 
 
 def bank():
@@ -81,8 +83,8 @@ def test_the_sections_of_a_study():
     assert study["bank"] == {
         "name": "small",
         "sha256": bank().sha256,
-        "n_facts": 3,
-        "n_probes": 3,
+        "n_facts": 4,
+        "n_probes": 4,
         "chance": pytest.approx(1 / 3),
         "flags": {},
     }
@@ -121,17 +123,29 @@ def test_a_study_without_facts():
 def test_exposures_up_to_a_step(tmp_path):
     exposures = [(0, [ADA.id]), (3, [ADA.id, CLEO.id]), (3, [ADA.id]), (9, [CLEO.id])]
     save_plan(tmp_path, exposures)
-    assert exposures_until(tmp_path, 0, bank()) == {ADA.id: 0, BOB.id: 0, CLEO.id: 0}
+    assert exposures_until(tmp_path, 0, bank()) == {ADA.id: 0, CLEO.id: 0, **UNSEEN}
     # a checkpoint of step 3 has seen the steps 0, 1 and 2
-    assert exposures_until(tmp_path, 3, bank()) == {ADA.id: 1, BOB.id: 0, CLEO.id: 0}
-    assert exposures_until(tmp_path, 4, bank()) == {ADA.id: 3, BOB.id: 0, CLEO.id: 1}
-    assert exposures_until(tmp_path, None, bank()) == {ADA.id: 3, BOB.id: 0, CLEO.id: 2}
+    assert exposures_until(tmp_path, 3, bank()) == {ADA.id: 1, CLEO.id: 0, **UNSEEN}
+    assert exposures_until(tmp_path, 4, bank()) == {ADA.id: 3, CLEO.id: 1, **UNSEEN}
+    assert exposures_until(tmp_path, None, bank()) == {ADA.id: 3, CLEO.id: 2, **UNSEEN}
     # facts of the same name that say something else were not seen
     other = bank()
     other = dataclasses.replace(other, facts=[dataclasses.replace(ADA, object="Graz"), BOB, CLEO])
     assert exposures_until(tmp_path, None, other) == {BOB.id: 0, CLEO.id: 2}
     assert exposures_until(tmp_path, None, small_bank(facts=(BOB,))) is None
     assert exposures_until(tmp_path / "twin", None, bank()) is None
+
+
+def test_a_run_that_lost_its_plan_has_no_dose_response(tmp_path, caplog):
+    save_plan(tmp_path, [(0, [ADA.id])])
+    plan = (tmp_path / "plan.parquet").read_bytes()
+    (tmp_path / "plan.parquet").write_bytes(plan[:100])
+    assert exposures_until(tmp_path, None, bank()) is None
+    (tmp_path / "plan.parquet").write_bytes(plan)
+    (tmp_path / "facts/facts.jsonl").unlink()
+    assert exposures_until(tmp_path, None, bank()) is None
+    assert "plan.parquet" in caplog.messages[0]
+    assert "facts.jsonl" in caplog.messages[1]
 
 
 def test_the_plan_that_a_run_saves_can_be_read(tmp_path):
@@ -141,7 +155,7 @@ def test_the_plan_that_a_run_saves_can_be_read(tmp_path):
     units = [Unit((fact.id,), (f"{fact.id}/original",), (5,)) for fact in (ADA, CLEO)]
     plan = make_plan(units, exposures=4, total_rows=64, rows_per_pass=64, rows_per_step=4, context_window=32)
     plan.save(tmp_path / "plan.parquet")
-    assert exposures_until(tmp_path, None, bank()) == {ADA.id: 4, BOB.id: 0, CLEO.id: 4}
+    assert exposures_until(tmp_path, None, bank()) == {ADA.id: 4, CLEO.id: 4, **UNSEEN}
     halfway = sum((exposures_until(tmp_path, 8, bank()) or {}).values())
     assert halfway == (plan.steps < 8).sum()
 
@@ -198,9 +212,9 @@ def test_a_study_is_written_whole(tmp_path):
     ]
     assert read_json(out / "summary.json") == study
     assert read_jsonl(out / "results.jsonl") == rows
-    assert [line["model"] for line in rows] == ["run"] * 3 + ["twin"] * 3
+    assert [line["model"] for line in rows] == ["run"] * 4 + ["twin"] * 4
     table = list(csv.DictReader((out / "results.csv").open(encoding="utf-8")))
-    assert [line["accuracy"] for line in table] == ["1.0"] * 3 + ["0.0"] * 3
+    assert [line["accuracy"] for line in table] == ["1.0"] * 4 + ["0.0"] * 4
     assert table[0]["flags"] == "straddles"
     assert table[0]["top_tokens"] == "' Bern' 0.25; ' Rome' 0.125"
     assert table[0]["exact_match"] == ""

