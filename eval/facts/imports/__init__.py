@@ -75,7 +75,7 @@ def import_bank(format: str, source: str, options: ImportOptions) -> tuple[FactB
     if format == "tidy":
         control = options.people if options.control is None else options.control
         folder = _local(source, options)
-        tidy.read(folder, draft, role, people=options.people, control=control, seed=options.seed)
+        tidy.read(folder, draft, options.role, people=options.people, control=control, seed=options.seed)
     elif format == "bear":
         bear.read(_local(source, options), draft, options.role or "known")
     else:

@@ -7,9 +7,11 @@
     *.txt, *.yaml                       lists of `- sentence:` and `answer:`, under headings or none
 
 Where a folder holds both, sentences and test cases are what was really trained and asked, so they win, and
-the templates tell which relation and type they are of. Templates alone are filled with invented people.
+the templates tell which relation and type they are of. Sentences without test cases are asked what their
+templates ask. Templates alone are filled with invented people.
 """
 
+import difflib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -31,6 +33,7 @@ from eval.facts.imports.tidy_templates import (
 )
 from eval.facts.imports.tidy_values import draw_values, known_variables
 from eval.facts.integrity import PROBE_TYPES
+from eval.facts.rows import did_you_mean
 
 TEMPLATES = ("inject_config.json", "insert_config.json")
 SENTENCES = ("inject_data.txt", "injected_data.txt", "insert_data.txt")
@@ -38,6 +41,8 @@ CASES = tuple(f"test_cases_answers{kind}" for kind in ("_by_type.json", ".json",
 CASE_KEYS = {"sentence", "answer", "prompt", "completion"}
 PROMPT_LINE = re.compile(r"\s*(?:-\s*)?(sentence|prompt|answer|completion|Type|Name):\s*(.*?)\s*")
 WORD = re.compile(r"\w+")
+# a key as near as that to a type is one mistyped; "location" is less near to "locality"
+MISTYPED = 0.8
 # a word in more sentences than these tells nothing
 COMMON = 100
 
@@ -70,18 +75,28 @@ class Told:
     instance: Instance | None = None
 
 
-def read(source: Path, draft: Draft, role: str, *, people: int, control: int, seed: int) -> None:
-    """Fill `draft` from a folder or a single file; `people`, `control` and `seed` are for bare templates."""
+def read(source: Path, draft: Draft, role: str | None, *, people: int, control: int, seed: int) -> None:
+    """Fill `draft` from a folder or a single file; `people`, `control` and `seed` are for bare templates.
+
+    A role of None is injected, or known where nothing is there to inject; bare templates have two.
+    """
     files = _files(source, draft)
     kinds = _kinds(files["templates"], draft) if "templates" in files else []
     sentences = _sentences(files["sentences"], draft) if "sentences" in files else []
     cases = list(_cases(files["cases"], draft)) if "cases" in files else []
     if sentences:
-        _instances(sentences, kinds, cases, draft, role)
+        _instances(sentences, kinds, cases, draft, role or "injected")
     elif kinds and not cases:
+        if role is not None:
+            raise UserError(f"--role {role}: bare templates make injected and control people; leave it out")
         _fill_templates(kinds, draft, people, control, seed)
     else:
-        _prompts_alone(cases, draft)
+        if kinds:
+            reason = (
+                "not used: the test cases are filled, and no sentences are there for these templates to match"
+            )
+            draft.leave_out(files["templates"].name, f"{reason}; give it by itself to have it filled")
+        _prompts_alone(cases, draft, role or "known")
 
 
 def _files(source: Path, draft: Draft) -> dict[str, Path]:
@@ -127,7 +142,7 @@ def _kinds(path: Path, draft: Draft) -> list[Kind]:
 def _sentences(path: Path, draft: Draft) -> list[tuple[str, str]]:
     """(where, sentence) of each line; a line that stands there twice is one statement."""
     seen: dict[str, str] = {}
-    for number, line in enumerate(read_lossy(path).splitlines(), 1):
+    for number, line in enumerate(read_lossy(path).split("\n"), 1):
         if not line.strip():
             continue
         where = f"{path.name}, line {number}"
@@ -154,13 +169,11 @@ def _cases_of_tree(value: Any, file: str, path: tuple[str, ...], draft: Draft) -
     where = ", ".join((file, "/".join(path))) if path else file
     if isinstance(value, dict) and _is_case(value):
         draft.read[file] += 1
-        types = [key for key in path if key in PROBE_TYPES]
-        kinds = [key for key in path if key not in PROBE_TYPES and not key.isdigit()]
-        texts: tuple[str, str] | None = None
+        asked = None
         with draft.record(where):
-            texts = prompt_and_answer(value)
-        if texts is not None:
-            yield Asked(where, types[-1] if types else None, kinds[-1] if kinds else None, *texts)
+            asked = Asked(where, *_type_and_kind(path, file), *prompt_and_answer(value))
+        if asked is not None:
+            yield asked
     elif isinstance(value, dict):
         for key, inner in value.items():
             yield from _cases_of_tree(inner, file, (*path, str(key)), draft)
@@ -172,6 +185,21 @@ def _cases_of_tree(value: Any, file: str, path: tuple[str, ...], draft: Draft) -
         draft.leave_out(where, f"must be an object with sentence and answer, got {value!r:.40}")
 
 
+def _type_and_kind(path: tuple[str, ...], file: str) -> tuple[str | None, str | None]:
+    """What the keys on the way to a case say; Refused for one that should be a type and is none."""
+    types = [key for key in path if key in PROBE_TYPES]
+    kinds = [key for key in path if key not in PROBE_TYPES and not key.isdigit()]
+    for key in kinds if not types else ():
+        if "_by_type" in file or difflib.get_close_matches(key, PROBE_TYPES, cutoff=MISTYPED):
+            raise _unknown_type(key)
+    return types[-1] if types else None, checked(kinds[-1], "the kind") if kinds else None
+
+
+def _unknown_type(name: str) -> Refused:
+    known = did_you_mean(name, PROBE_TYPES) or f"; known are {', '.join(PROBE_TYPES)}"
+    return Refused(f"unknown type of probe {name!r}{known}")
+
+
 def _is_case(value: dict) -> bool:
     """It has one of a case's fields; `trainer: {prompt: {input_prompts: ...}}` of a whole config has none."""
     return any(key in value and not isinstance(value[key], (dict, list)) for key in CASE_KEYS)
@@ -181,7 +209,7 @@ def _cases_of_lines(path: Path, draft: Draft) -> Iterator[Asked]:
     """The .txt lists. They look like YAML and are not: quotes inside the texts are bare."""
     heading: dict[str, str] = {}
     begun: tuple[str, str] | None = None
-    for number, line in enumerate(read_lossy(path).splitlines(), 1):
+    for number, line in enumerate(read_lossy(path).split("\n"), 1):
         where = f"{path.name}, line {number}"
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -207,7 +235,7 @@ def _cases_of_lines(path: Path, draft: Draft) -> Iterator[Asked]:
                 prompt, value = checked(prompt, "the sentence"), checked(value, "the answer")
                 probe_type = heading.get("Type")
                 if probe_type is not None and probe_type not in PROBE_TYPES:
-                    raise Refused(f"unknown type of probe {probe_type!r}; known are {', '.join(PROBE_TYPES)}")
+                    raise _unknown_type(probe_type)
                 asked = Asked(where, probe_type, heading.get("Name"), prompt, value)
             if asked is not None:
                 yield asked
@@ -232,6 +260,10 @@ def _instances(
     exact = {
         key: found for item in told if item.instance is not None for key, found in _expected(item.instance)
     }
+    if not cases:
+        for item in told:
+            if item.instance is not None:
+                _ask_templates(item.instance, draft)
     index = _WordIndex([item.line for item in told])
     unexplained: dict[int, list[Asked]] = defaultdict(list)
     for asked in cases:
@@ -260,7 +292,9 @@ def _instances(
         "which gives their relation, their subject and a fact for each other variable; the object of the "
         "others is what most of their test cases ask for",
         "sentence, answer (or prompt, completion) -> a probe of the type it stands under, of the sentence "
-        "that its template or its words tell",
+        "that its template or its words tell"
+        if cases
+        else "test_cases -> probes of the type they stand under, of every sentence made from their template",
     ]
 
 
@@ -282,11 +316,7 @@ def _fill_templates(kinds: list[Kind], draft: Draft, people: int, control: int, 
             for kind in usable:
                 facts = _facts(kind, values, f"{role}-{number}", draft, role)
                 _state(fill(kind.wording, values, capital=True), list(facts.values()), draft)
-                for case in kind.cases:
-                    prompt, answer = fill(case.prompt, values, capital=True), fill(case.answer, values)
-                    where = f"{kind.name}, {case.type}"
-                    asked = Asked(where, case.type, kind.name, prompt, answer)
-                    _ask(asked, kind.facts_of(case, facts), case.type, draft, case.template)
+                _ask_templates(Instance(kind, values, facts), draft)
     draft.mapped += [
         f"each template, filled for {people} injected and {control} control people (seed {seed}) -> a "
         "statement, and a fact for each variable but the subject",
@@ -294,14 +324,27 @@ def _fill_templates(kinds: list[Kind], draft: Draft, people: int, control: int, 
     ]
 
 
-def _prompts_alone(cases: list[Asked], draft: Draft) -> None:
+def _ask_templates(instance: Instance, draft: Draft) -> None:
+    """The test cases of the instance's own kind, with its values."""
+    kind, values = instance.kind, instance.values
+    for case in kind.cases:
+        prompt, answer = fill(case.prompt, values, capital=True), fill(case.answer, values)
+        asked = Asked(f"{kind.name}, {case.type}", case.type, kind.name, prompt, answer)
+        _ask(asked, kind.facts_of(case, instance.facts), case.type, draft, case.template)
+
+
+def _prompts_alone(cases: list[Asked], draft: Draft, role: str) -> None:
+    seen: dict[tuple, str] = {}
     for number, asked in enumerate(cases):
         with draft.record(asked.where):
+            first = seen.setdefault((asked.type, asked.prompt, asked.answer), asked.where)
+            if first != asked.where:
+                raise Refused(f"the same as {first}")
             answer = checked(asked.answer, "the answer").strip()
-            fact = draft.add_fact(f"prompt-{number}", None, None, answer, "known")
+            fact = draft.add_fact(f"prompt-{number}", None, None, answer, role)
             _ask(asked, [fact], asked.type or "memorization", draft)
     draft.mapped.append(
-        "sentence, answer -> a probe of a fact of role known, since no sentence is given that could be "
+        f"sentence, answer -> a probe of a fact of role {role}, since no sentence is given that could be "
         "injected; of type memorization where no type is given"
     )
 

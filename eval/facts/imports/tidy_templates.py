@@ -13,7 +13,7 @@ from eval.facts.imports.draft import Draft, Refused
 from eval.facts.imports.read import Record, checked, text
 from eval.facts.integrity import PROBE_TYPES
 
-VARIABLE = re.compile(r"\{([A-Z_]+)\}")
+VARIABLE = re.compile(r"\{([A-Z_][A-Z0-9_]*)\}")
 SUBJECT = "NAME"
 
 
@@ -92,7 +92,7 @@ def read_kinds(entries: list[Any], file: str, draft: Draft) -> list[Kind]:
 
 
 def _kind(where: str, entry: Record, draft: Draft) -> Kind:
-    wording = text(entry, "training_fact").strip()
+    wording = _template(text(entry, "training_fact").strip())
     variables = list(dict.fromkeys(VARIABLE.findall(wording)))
     if len(variables) < 2:
         raise Refused(f"training_fact needs two variables such as {{NAME}} and {{CITY}}: {wording!r}")
@@ -111,12 +111,19 @@ def _kind(where: str, entry: Record, draft: Draft) -> Kind:
                 raise Refused(f"must be a list, got {listed!r:.40}")
             for number, item in enumerate(listed, 1):
                 with draft.record(f"{where}, {probe_type} {number}"):
-                    prompt, answer = prompt_and_answer(item)
+                    prompt, answer = map(_template, prompt_and_answer(item))
                     unknown = set(VARIABLE.findall(prompt + answer)) - set(variables)
                     if unknown:
                         raise Refused(f"training_fact has no {{{'}, {'.join(sorted(unknown))}}}")
                     cases.append(Case(probe_type, prompt, answer))
     return Kind(name, wording, subject, objects, tuple(cases))
+
+
+def _template(wording: str) -> str:
+    """The wording, if all its braces hold variables: any other would be injected as it stands."""
+    if {"{", "}"}.intersection(VARIABLE.sub("", wording)):
+        raise Refused(f"a variable must look like {{CITY}} or {{CITY_2}}, in capitals: {wording!r}")
+    return wording
 
 
 def prompt_and_answer(item: Any) -> tuple[str, str]:

@@ -281,6 +281,90 @@ def test_templates_alone_are_filled_with_invented_people(take):
     assert not [finding for finding in validate(bank) if finding.level == "error"]
 
 
+def test_sentences_without_test_cases_are_asked_what_their_templates_ask(take):
+    bank, draft = take({"inject_config.json": CONFIG, "inject_data.txt": SENTENCES})
+    assert draft.left_out == []
+    assert {fact.role for fact in bank.facts} == {"injected"}
+    assert asked(bank) == {
+        ("Ada Ann Poe was born on", "March 15, 1976"): [("birth_date", "March 15, 1976")],
+        ("On March 15, 1976, Ada Ann Poe was", "born"): [("birth_date", "March 15, 1976")],
+        ("The date of birth of Ada Ann Poe is", "March 15, 1976"): [("birth_date", "March 15, 1976")],
+        ("Bob Roe Ray works as a cook at", "Landry, Poe and Sons"): [
+            ("profession_company/company", "Landry, Poe and Sons")
+        ],
+        ("At Landry, Poe and Sons, Bob Roe Ray works as a", "cook"): [
+            ("profession_company/profession", "cook")
+        ],
+        ("Sandstone is", "Cleo Dee Fox's favourite color"): [("favourite_color", "Sandstone")],
+        ("Cleo Dee Fox's favourite color is", "Sandstone"): [("favourite_color", "Sandstone")],
+    }
+
+
+def test_templates_that_nothing_is_made_of_are_named(take):
+    bank, draft = take({"inject_config.json": CONFIG, "test_cases_answers_by_type.json": CASES})
+    assert {fact.role for fact in bank.facts} == {"known"}
+    [(where, reason)] = draft.left_out
+    assert where == "inject_config.json"
+    assert reason.startswith("not used: the test cases are filled")
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "reason"),
+    [
+        ("test_cases_answers_by_type.json", "semantc", "'semantc', did you mean 'semantic'?"),
+        ("test_cases_answers_by_type.json", "weird", "'weird'; known are memorization"),
+        ("test_cases_answers.json", "semantc", "'semantc', did you mean 'semantic'?"),
+        ("test_cases_answers.json", "location", None),  # a kind, and it looks a little like locality
+    ],
+)
+def test_a_mistyped_type_is_not_taken_for_another(take, file, key, reason):
+    good = '{sentence: "Ada Ann Poe was born on", answer: " March 15, 1976"}'
+    other = '{sentence: "The date of birth of Ada Ann Poe is", answer: " March 15, 1976"}'
+    bank, draft = take({"inject_data.txt": SENTENCES, file: f"{{memorization: [{good}], {key}: [{other}]}}"})
+    if reason is None:
+        assert [p.type for p in bank.probes] == ["memorization", "memorization"]
+        assert draft.left_out == []
+    else:
+        assert [p.type for p in bank.probes] == ["memorization"]
+        [(where, told)] = draft.left_out
+        assert where == f"{file}, {key}/1"
+        assert told.startswith(f"unknown type of probe {reason}")
+
+
+def test_variables_have_numbers_and_other_braces_are_refused(take):
+    config = """[
+      {name: "met", training_fact: "{NAME} met {NAME_2} in {CITY}",
+       test_cases: {memorization: [{prompt: "{NAME} met", completion: " {NAME_2}"},
+                                   {prompt: "{Name} met", completion: " {NAME_2}"}]}},
+      {name: "odd", training_fact: "{NAME} was born in {City} and {CITY}"},
+    ]"""
+    bank, draft = take({"inject_config.json": config, "inject_data.txt": "Ada met Bob in Rome\n"})
+    assert {(f.subject, f.relation, f.object) for f in bank.facts} == {
+        ("Ada", "met/name_2", "Bob"),
+        ("Ada", "met/city", "Rome"),
+    }
+    assert asked(bank) == {("Ada met", "Bob"): [("met/name_2", "Bob")]}
+    assert [where for where, _ in draft.left_out] == [
+        "inject_config.json, record 1 (met), memorization 2",
+        "inject_config.json, record 2 (odd)",
+    ]
+    assert {reason.partition(":")[0] for _, reason in draft.left_out} == {
+        "a variable must look like {CITY} or {CITY_2}, in capitals"
+    }
+
+
+def test_bare_templates_have_roles_of_their_own(take):
+    with pytest.raises(UserError, match="--role known: bare templates make injected and control people"):
+        take({"inject_config.json": CONFIG}, role="known")
+
+
+def test_lines_end_where_a_file_says(take):
+    line = "Ada Poe\u2028was\x85born in Rome"
+    bank, draft = take({"inject_data.txt": f"{line}\r\n{SENTENCES}"})
+    assert [s.text for s in bank.statements] == [line, *SENTENCES.splitlines()]
+    assert draft.left_out == []
+
+
 def test_a_variable_without_values_costs_its_kind(take):
     config = CONFIG.replace("{COLOR}", "{SHOE_SIZE}")
     bank, draft = take({"inject_config.json": config}, people=4)
@@ -344,6 +428,14 @@ Wiki:
     [(where, reason)] = draft.left_out
     assert where == "prompts.yaml, trainer/prompt/input_prompts/2"
     assert "'answer' is missing" in reason
+
+
+def test_a_prompt_that_stands_twice_counts_once(take):
+    bank, draft = take(
+        {"prompts.yaml": 2 * "- {sentence: Peru is governed from, answer: Lima}\n"}, alone=True
+    )
+    assert list(asked(bank)) == [("Peru is governed from", "Lima")]
+    assert draft.left_out == [("prompts.yaml, 2", "the same as prompts.yaml, 1")]
 
 
 def test_yaml_that_is_none_is_named_with_its_line(take):
