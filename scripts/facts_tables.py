@@ -39,20 +39,26 @@ def print_bank(bank: Any, title: str, n_examples: int) -> None:
 
 def print_token_lengths(bank: Any, tokenizer_name: str) -> None:
     """Print how many tokens statements, prompts and answers take."""
-    from configs.errors import UserError
     from eval.facts.summary import token_lengths
+
+    lengths_of = token_lengths(bank, tokenizer_of(tokenizer_name))
+    console = Console(highlight=False)
+    console.print(f"\ntokens under {tokenizer_name}:", markup=False)
+    for name, lengths in lengths_of.items():
+        spread = ", ".join(f"{what} {value:g}" for what, value in lengths.items())
+        console.print(f"  {name}: {spread}", markup=False)
+
+
+def tokenizer_of(name: str) -> Any:
+    """What `--tokenizer` names."""
+    from configs.errors import UserError
     from eval.models import load_tokenizer
 
     try:
-        tokenizer = load_tokenizer(tokenizer_name)
+        return load_tokenizer(name)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"--tokenizer {tokenizer_name}: no tokenizer there ({reason})") from None
-    console = Console(highlight=False)
-    console.print(f"\ntokens under {tokenizer_name}:", markup=False)
-    for name, lengths in token_lengths(bank, tokenizer).items():
-        spread = ", ".join(f"{what} {value:g}" for what, value in lengths.items())
-        console.print(f"  {name}: {spread}", markup=False)
+        raise UserError(f"--tokenizer {name}: no tokenizer there ({reason})") from None
 
 
 def _print_example(console: Console, example: dict[str, Any]) -> None:

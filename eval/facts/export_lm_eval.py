@@ -11,13 +11,15 @@ For every role and probe type there are three tasks, all of them in one group:
 
 so that injected and control facts are told apart. The space before an answer belongs to the choice
 (`target_delimiter` is empty), as in our scorer. Probes without wrong answers have no place in `_mc`, those
-with a suffix none in `_gen`; how many is reported. Each document carries `probe_id`, `fact_ids`, `role`,
+with a suffix none in `_gen`, those whose prompt ends in a newline or a tab only there, for lm-eval scores
+such an end with the answer; how many is reported. Each document carries `probe_id`, `fact_ids`, `role`,
 `arm`, `relation` and `type`, so that logged samples can be joined with a run's plan. The folder finds its own
 data and can be moved.
 """
 
 import json
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ from configs.files import whole_folder, write_jsonl, write_whole
 from eval.facts.bank import FactBank, Probe
 from eval.facts.integrity import PROBE_TYPES, ROLES
 from eval.facts.pools import rng
+from eval.recall.encoding import join
 
 # end-of-text apart, what follows the answer in our own generation, and the space before it
 TOKENS_AROUND_ANSWER = 4
@@ -54,8 +57,8 @@ DATA = Path(__file__).parent / "data"
 
 def load(file, **others):
     """The documents of one task; `others` is whatever else lm-eval passes on."""
-    lines = (DATA / file).read_text(encoding="utf-8").splitlines()
-    return {"test": Dataset.from_list([json.loads(line) for line in lines])}
+    lines = (DATA / file).read_text(encoding="utf-8").split("\\n")  # a text may hold U+2028
+    return {"test": Dataset.from_list([json.loads(line) for line in lines if line])}
 
 
 def loglikelihood(doc, results):
@@ -96,10 +99,17 @@ class Export:
     """Probes that stand in no multiple_choice task."""
     with_suffix: int
     """Probes that stand in no generate_until task."""
+    behind_white_space: int
+    """Probes whose prompt ends in a newline or a tab: they stand in a generate_until task at most."""
 
 
-def export_lm_eval(bank: FactBank, folder: str | Path, name: str | None = None) -> Export:
+def export_lm_eval(
+    bank: FactBank, folder: str | Path, name: str | None = None, tokenizer: Any = None
+) -> Export:
     """Write the tasks of `bank` as a new folder; `name` of the group, the bank's when left out.
+
+    With a `tokenizer`, `_gen` generates as many of its tokens as the longest answer needs; without, as many
+    as it has bytes, which no tokenizer exceeds and a small model may have no room for.
 
     Raises UserError if something is there already, or the bank asks nothing.
     """
@@ -122,18 +132,21 @@ def export_lm_eval(bank: FactBank, folder: str | Path, name: str | None = None) 
         ):
             probes = parts[role, probe_type]
             documents = [document(bank, probe) for probe in probes]
+            scored = [doc for doc in documents if not _moves(doc["context"])]
             chosen = {
-                "mc": [doc for doc in documents if len(doc["choices"]) > 1],
-                "ll": documents,
+                "mc": [doc for doc in scored if len(doc["choices"]) > 1],
+                "ll": scored,
                 "gen": [doc for doc in documents if not doc["suffix"]],
             }
             for kind, docs in chosen.items():
                 if docs:
                     task = f"{group}_{role}_{probe_type}_{kind}"
                     write_jsonl(temporary / "data" / f"{role}_{probe_type}_{kind}.jsonl", docs)
-                    config = _config(task, f"{role}_{probe_type}_{kind}.jsonl", kind, docs, bank.sha256)
+                    config = _config(task, f"{role}_{probe_type}_{kind}.jsonl", kind, docs, bank, tokenizer)
                     write_whole(temporary / f"{task}.yaml", _yaml(config))
                     tasks.append(task)
+        if not tasks:
+            raise UserError("all probes have prompts that end in white space, and a suffix: nothing to ask")
         whole = {"group": group, "task": tasks, "metadata": {"version": VERSION, "bank_sha256": bank.sha256}}
         write_whole(temporary / f"{group}.yaml", _yaml(whole))
         write_whole(temporary / "utils.py", UTILS)
@@ -144,6 +157,7 @@ def export_lm_eval(bank: FactBank, folder: str | Path, name: str | None = None) 
         n_probes=len(bank.probes),
         without_distractors=sum(not probe.distractors for probe in bank.probes),
         with_suffix=sum(bool(probe.suffix) for probe in bank.probes),
+        behind_white_space=sum(_moves(join(probe.prompt)[0]) for probe in bank.probes),
     )
 
 
@@ -151,13 +165,17 @@ def command(export: Export, folder: str | Path, model: str = "MODEL") -> str:
     """The command that runs the exported tasks."""
     return (
         f"lm_eval run --model hf --model_args pretrained={model},dtype=float32 --tasks {export.group} "
-        f"--include_path {folder} --batch_size 16"
+        f"--include_path {shlex.quote(str(folder))} --batch_size 16"
     )
+
+
+def _moves(context: str) -> bool:
+    """Whether lm-eval moves the end of a context to the answer, and scores it too."""
+    return context != context.rstrip()
 
 
 def document(bank: FactBank, probe: Probe) -> dict[str, Any]:
     """One line of the data: what is asked, as text that is put together as it stands, and whose it is."""
-    from eval.recall.encoding import join
     from eval.recall.harness import right_answers, terminators_of
 
     context, space = join(probe.prompt)
@@ -184,7 +202,9 @@ def document(bank: FactBank, probe: Probe) -> dict[str, Any]:
     }
 
 
-def _config(task: str, file: str, kind: str, docs: Sequence[dict[str, Any]], sha256: str) -> dict[str, Any]:
+def _config(
+    task: str, file: str, kind: str, docs: Sequence[dict[str, Any]], bank: FactBank, tokenizer: Any
+) -> dict[str, Any]:
     config: dict[str, Any] = {
         "task": task,
         "custom_dataset": "!function utils.load",
@@ -203,23 +223,30 @@ def _config(task: str, file: str, kind: str, docs: Sequence[dict[str, Any]], sha
             "process_results": "!function utils.loglikelihood",
         }
     else:
-        longest = max(len(answer.encode()) for doc in docs for answer in doc["answers"])
         config |= {
             "output_type": "generate_until",
             "doc_to_target": "target",
             "process_results": "!function utils.exact_match",
-            # no tokenizer needs more tokens than bytes
             "generation_kwargs": {
                 "until": ["\n"],
                 "do_sample": False,
-                "max_gen_toks": longest + TOKENS_AROUND_ANSWER,
+                "max_gen_toks": _tokens_enough([doc["answers"] for doc in docs], tokenizer),
             },
         }
     higher = [
         {"metric": metric, "aggregation": how, "higher_is_better": metric != "bits_per_byte"}
         for metric, how in METRICS[kind]
     ]
-    return config | {"metric_list": higher, "metadata": {"version": VERSION, "bank_sha256": sha256}}
+    return config | {"metric_list": higher, "metadata": {"version": VERSION, "bank_sha256": bank.sha256}}
+
+
+def _tokens_enough(answers: Sequence[Sequence[str]], tokenizer: Any) -> int:
+    from eval.recall.generation import answer_budgets
+
+    if tokenizer is not None:
+        return max(answer_budgets(tokenizer, answers))
+    # no tokenizer needs more tokens than bytes
+    return max(len(answer.encode()) for group in answers for answer in group) + TOKENS_AROUND_ANSWER
 
 
 def _yaml(config: dict[str, Any]) -> str:

@@ -39,7 +39,7 @@ def right_for(answers: Iterable[str], facts: Iterable[Fact]) -> set[str]:
 
 
 def _names(fact: Fact) -> set[str]:
-    return {name.casefold() for name in (fact.object, *fact.object_aliases)}
+    return {name.strip().casefold() for name in (fact.object, *fact.object_aliases)}
 
 
 def _kind(bank: FactBank, probe: Probe) -> Kind:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import shutil
 import sys
 
@@ -24,6 +25,7 @@ SUFFIXED = [  # the answer first, without a prompt; the answer inside
     Probe("ada/inside", (ADA.id,), "semantic", "The city of", ("Bern",), ("Rome",), " saw Ada Poe's birth."),
     Probe("ada/open", (ADA.id,), "semantic", "Ada Poe was born in", ("Bern", "Berne")),
 ]
+LINE_END = Probe("ada/line", (ADA.id,), "semantic", "Where was Ada Poe born?\n", ("Bern",), ("Rome",))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def bank() -> FactBank:
         (*made.relations, *extra.relations),
         (*made.facts, ADA, BOB),
         made.statements,
-        (*few, *SUFFIXED),
+        (*few, *SUFFIXED, LINE_END),
     )
 
 
@@ -122,8 +124,9 @@ def test_lm_eval_measures_what_we_measure(bank, trained, tmp_path):
             bits = -sum(row["logprob"] for row in ours) / math.log(2) / sum(row["n_bytes"] for row in ours)
             assert results["results"][task]["bits_per_byte,none"] == pytest.approx(bits)
     n = len(bank.probes)
-    assert compared == {"mc": n - 1, "ll": n, "gen": n - 2}
-    assert (export.without_distractors, export.with_suffix) == (1, 2)
+    # lm-eval would score the line's end with the answer
+    assert compared == {"mc": n - 2, "ll": n - 1, "gen": n - 2}
+    assert (export.without_distractors, export.with_suffix, export.behind_white_space) == (1, 2, 1)
     # the comparison says nothing where all models would agree
     for metric in ("accuracy", "accuracy_norm", "exact_match", "greedy_match"):
         figures = [row[metric] for row in rows.values() if row[metric] is not None]
@@ -141,8 +144,8 @@ def test_the_command_that_is_printed_runs(bank, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(lm_eval.tasks, "TaskManager", only_these)
     folder, *_ = trained
     few = FactBank(bank.meta, bank.relations, bank.facts, (), bank.probes[:4])
-    export = export_lm_eval(few, tmp_path / "tasks", name="few")
-    words = command(export, tmp_path / "tasks", str(folder)).split()
+    export = export_lm_eval(few, tmp_path / "my tasks", name="few")
+    words = shlex.split(command(export, tmp_path / "my tasks", str(folder)))
     assert words[0] == "lm_eval"
     # the model's folder brings its own code
     words += ["--device", "cpu", "--trust_remote_code", "--output_path", str(tmp_path / "out")]
@@ -192,6 +195,42 @@ def test_the_exported_exact_match_is_ours(text, terminators):
     theirs = space["exact_match"]({"answers": answers, "terminators": terminators}, [text.split("\n")[0]])
     ours = exact_match(Continuation(text, ended=True), answers, terminators)
     assert theirs == {"exact_match": float(ours)}
+
+
+def test_long_answers_are_generated_where_there_is_little_room(trained, tmp_path):
+    _, model, tokenizer = trained
+    room = model.config.max_position_embeddings
+    long = "She was born in Bern. " * (room // 20)  # more bytes than the model has places, and fewer tokens
+    bank = small_bank(probes=(probe(ADA, answers=(long.strip(),), distractors=("Oslo",)),))
+    bounds = {}
+    for name, given in {"bytes": None, "tokens": tokenizer}.items():
+        export = export_lm_eval(bank, tmp_path / name, name="long", tokenizer=given)
+        config = (
+            (tmp_path / name / "long_injected_memorization_gen.yaml").read_text().replace("!function ", "")
+        )
+        bounds[name] = yaml.safe_load(config)["generation_kwargs"]["max_gen_toks"]
+    assert bounds["bytes"] > room > bounds["tokens"]
+    results = lm_eval_samples(tmp_path / "tokens", export.group, model, tokenizer)
+    [row] = evaluate_recall(model, tokenizer, bank)
+    [sample] = results["samples"]["long_injected_memorization_gen"]
+    assert sample["exact_match"] == row["exact_match"]
+
+
+def test_the_exported_folder_reads_any_text(tmp_path):
+    space: dict = {"__file__": str(tmp_path / "utils.py")}
+    exec(UTILS, space)
+    asked = probe(ADA, prompt="Ada\u2028Poe\x85is from")
+    export_lm_eval(small_bank(probes=(asked,)), tmp_path / "out", name="odd")
+    space["DATA"] = tmp_path / "out" / "data"
+    [read] = space["load"]("injected_memorization_ll.jsonl")["test"]
+    assert read["context"] == asked.prompt
+
+
+def test_probes_that_no_task_can_ask(tmp_path):
+    asked = probe(ADA, prompt="Where?\n", suffix=" of course")
+    with pytest.raises(UserError, match="nothing to ask"):
+        export_lm_eval(small_bank(probes=(asked,)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_there_already_is_left_alone(bank, tmp_path):

@@ -359,6 +359,15 @@ def test_what_is_asked_twice_counts_once(take):
     assert draft.left_out == [("data.json, record 2", "the same as data.json, record 1")]
 
 
+def test_an_alias_is_no_wrong_answer(take):
+    row = {"subject": "Ada", "object": "Bern", "aliases": [" Berne"], "prompt": "Ada is from"}
+    bank, draft = take("jsonl", json.dumps({**row, "distractors": ["berne", "Rome"]}), "rows.jsonl")
+    assert bank.probes[0].distractors == ("Rome",)
+    assert draft.left_out == [
+        ("rows.jsonl, line 1", "distractor 'berne' is an answer: the probe is kept without it")
+    ]
+
+
 def test_half_a_character_costs_its_record(take):
     broken = [edit(case_id="\ud800"), edit(rewrite={"relation_id": "\ud800"}), edit()]
     bank, draft = take("counterfact", broken)
