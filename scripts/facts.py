@@ -94,7 +94,7 @@ def _add_import(commands) -> None:
     )
     cli.add_argument("format", metavar="FORMAT", help=FORMATS)
     cli.add_argument("source", metavar="SOURCE", help="a file, a folder, or the id of a Hub dataset")
-    cli.add_argument("--out", required=True, metavar="DIR", help="folder to write; must not hold a bank yet")
+    cli.add_argument("--out", required=True, metavar="DIR", help="folder to write; must be empty or missing")
     cli.add_argument("--name", help="the bank's name (default: the source's)")
     cli.add_argument("--license", help="the bank's licence (default: what the dataset's authors state)")
     cli.add_argument(
@@ -128,8 +128,13 @@ def _add_export(commands) -> None:
     targets = cli.add_subparsers(dest="target", required=True, metavar="lm-eval | hub")
     tasks = targets.add_parser("lm-eval", help="write lm-eval tasks that anyone can run")
     tasks.add_argument("bank", help=BANK)
-    tasks.add_argument("out", metavar="OUT", help="folder to write; must not hold anything yet")
+    tasks.add_argument("out", metavar="OUT", help="folder to write; must be empty or missing")
     tasks.add_argument("--name", help="name of the group of tasks (default: the bank's)")
+    tasks.add_argument(
+        "--tokenizer",
+        metavar="NAME",
+        help="folder or Hub id: generate as many of its tokens as an answer needs, not one for each byte",
+    )
     tasks.set_defaults(run=_export_lm_eval)
     hub = targets.add_parser("hub", help="upload the bank as a Hub dataset")
     hub.add_argument("bank", help=BANK)
@@ -243,8 +248,8 @@ def _import(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
     )
     bank, draft = import_bank(arguments.format, arguments.source, options)
-    for file, count in draft.read.items():
-        print(f"read: {file}: {count:,} records")
+    for file, records in draft.read.items():
+        print(f"read: {file}: {records:,} records")
     for line in draft.mapped:
         print(f"taken: {line}")
     for where, reason in draft.left_out[:REPORTED]:
@@ -262,8 +267,10 @@ def _import(arguments: argparse.Namespace) -> None:
 def _export_lm_eval(arguments: argparse.Namespace) -> None:
     from eval.facts.export_lm_eval import command, export_lm_eval
     from eval.facts.hub import open_bank
+    from scripts.facts_tables import tokenizer_of
 
-    export = export_lm_eval(open_bank(arguments.bank), arguments.out, name=arguments.name)
+    tokenizer = tokenizer_of(arguments.tokenizer) if arguments.tokenizer else None
+    export = export_lm_eval(open_bank(arguments.bank), arguments.out, arguments.name, tokenizer)
     print(
         f"{arguments.out}: {len(export.tasks)} tasks in the group {export.group}, {export.n_probes:,} probes"
     )
@@ -271,6 +278,11 @@ def _export_lm_eval(arguments: argparse.Namespace) -> None:
         print(f"{export.without_distractors:,} probes have no wrong answers, and no place in multiple choice")
     if export.with_suffix:
         print(f"{export.with_suffix:,} probes have words behind the answer, and no place in free generation")
+    if export.behind_white_space:
+        print(
+            f"{export.behind_white_space:,} probes have prompts that end in a newline or a tab, and a place "
+            "in free generation only: lm-eval would score that end with the answer"
+        )
     print(f"run them with\n  {command(export, arguments.out)}")
 
 

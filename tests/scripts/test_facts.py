@@ -224,6 +224,12 @@ def test_export_lm_eval_says_how_to_run_it(tmp_path, capsys):
     assert f"--include_path {out}" in shown
     assert (tmp_path / "tasks" / "towns_injected_memorization_mc.yaml").is_file()
     refused(capsys, ["export", "lm-eval", str(tmp_path / "bank"), out], "exists already")
+    ends = (probe(ADA, prompt="Where is Ada from?\n"),)
+    small_bank(probes=ends).save(tmp_path / "ends")
+    export = ["export", "lm-eval", str(tmp_path / "ends"), f"{out}2"]
+    refused(capsys, [*export, "--tokenizer", str(tmp_path)], "no tokenizer there")
+    assert main(["facts", *export]) == 0
+    assert "1 probes have prompts that end in a newline or a tab" in capsys.readouterr().out
 
 
 def test_export_hub_and_use_from_there(bank, tmp_path):
