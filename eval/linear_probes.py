@@ -8,6 +8,7 @@ number, whose penalty is chosen by cross-validation within the training split. S
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,18 @@ import numpy as np
 
 from configs.errors import UserError
 from eval.public_data import local_copies, quiet, why_missing
-from eval.recall.batching import context_length, fill_batches, left_pad, padding_id
+from eval.recall.batching import (
+    context_length,
+    fill_batches,
+    forward_parameters,
+    left_pad,
+    padding_id,
+    pads_safely,
+    text_config,
+)
 from eval.recall.encoding import encode_prompts
 from eval.recall.isolation import eval_mode, rng_untouched
+from eval.recall.memory import default_budget, one_line_where_memory_ends, run_batches
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +37,6 @@ DATASET = "nyu-mll/glue"
 PENALTIES = np.logspace(-4, 2, 7)
 FOLDS = 5
 BOOTSTRAP = 1000
-BATCH_TOKENS = 4096  # in one forward pass, padding included
 POOLS = ("mean", "last")
 
 
@@ -91,6 +100,11 @@ def run_linear_probes(
             results[f"probe:{name}"] = {"error": why_missing(error, data_dir)}
             logger.warning("probe %s: %s", name, results[f"probe:{name}"]["error"])
             continue
+        if (smallest := _smallest_class(TASKS[name], splits)) < 2:
+            reason = f"one of its classes has {smallest} training examples; 2 are the least (--limit)"
+            results[f"probe:{name}"] = {"error": reason}
+            logger.warning("probe %s: %s", name, reason)
+            continue
         results[f"probe:{name}"] = _probe(model, tokenizer, TASKS[name], splits, seed, batch_tokens, progress)
     return results
 
@@ -107,21 +121,43 @@ def text_features(
     import torch
     from tqdm.auto import tqdm
 
-    rows = encode_prompts(tokenizer, texts, context_length(model))
-    lengths = [len(row) for row in rows]
-    budget = batch_tokens or BATCH_TOKENS
-    batches = fill_batches(lengths, lengths, batch_tokens=budget, max_logits=budget)
+    context = context_length(model)
+    rows = encode_prompts(tokenizer, texts, None if context is None else [context] * len(texts))
+    pad_id, taken = padding_id(model, tokenizer), forward_parameters(model)
+    budget = default_budget(model, batch_tokens)
     pooled: dict[str, list[Any]] = {pool: [None] * len(rows) for pool in POOLS}
-    with torch.no_grad(), rng_untouched(model), eval_mode(model):
-        for indices in tqdm(batches, desc="features", disable=not progress):
-            batch = left_pad([rows[i] for i in indices], padding_id(model, tokenizer), model.device)
-            outputs = model(**batch, output_hidden_states=True, use_cache=False, logits_to_keep=1)
-            hidden = outputs.hidden_states[-1].float()  # (batch, seq, hidden)
-            mask = batch["attention_mask"][..., None]  # (batch, seq, 1)
-            means = (hidden * mask).sum(1) / mask.sum(1)
-            for pool, values in (("mean", means), ("last", hidden[:, -1])):
-                for place, value in zip(indices, values.cpu().numpy(), strict=True):
-                    pooled[pool][place] = value
+
+    def run(indices: list[int]) -> None:
+        batch = left_pad([rows[i] for i in indices], pad_id, model.device)
+        arguments = {**batch, "use_cache": False, "logits_to_keep": 1}
+        # many models take output_hidden_states without naming it in their signature
+        outputs = model(
+            **{name: value for name, value in arguments.items() if name in taken}, output_hidden_states=True
+        )
+        hidden = outputs.hidden_states[-1].float()  # (batch, seq, hidden)
+        mask = batch["attention_mask"][..., None]  # (batch, seq, 1)
+        means = (hidden * mask).sum(1) / mask.sum(1)
+        for pool, values in (("mean", means), ("last", hidden[:, -1])):
+            for place, value in zip(indices, values.cpu().numpy(), strict=True):
+                pooled[pool][place] = value
+        bar.update(len(indices))
+
+    with (
+        torch.no_grad(),
+        rng_untouched(model),
+        eval_mode(model),
+        one_line_where_memory_ends(model),
+        tqdm(total=len(rows), desc="features", unit="text", disable=not progress) as bar,
+    ):
+        lengths = [len(row) for row in rows]
+        batches = fill_batches(
+            lengths,
+            [1] * len(rows) if "logits_to_keep" in taken else lengths,
+            batch_tokens=budget.tokens,
+            max_logits=budget.logits // text_config(model).vocab_size,
+            same_length=not pads_safely(model, rows, pad_id),
+        )
+        run_batches(batches, run, budget)
     return {pool: np.stack(values) for pool, values in pooled.items()}
 
 
@@ -157,13 +193,21 @@ def _probe(
         ]
         features[split] = {pool: _combine([side[pool] for side in sides]) for pool in POOLS}
     truth = np.asarray(splits["validation"]["label"])
+    folds = min(FOLDS, _smallest_class(task, splits))
     result: dict[str, Any] = {}
     for pool in POOLS:
-        classifier = _classifier(task, seed).fit(features["train"][pool], splits["train"]["label"])
+        classifier = _classifier(task, seed, folds).fit(features["train"][pool], splits["train"]["label"])
         predicted = classifier.predict(features["validation"][pool])
         for metric in task.metrics:
             result[f"{metric} ({pool})"] = _scored(METRICS[metric], truth, predicted, seed)
     return {**result, "n": len(truth)}
+
+
+def _smallest_class(task: ProbeTask, splits: dict[str, dict[str, list]]) -> int:
+    """How many training examples the rarest class has; of a regression, all."""
+    labels = splits["train"]["label"]
+    counts = Counter(labels)
+    return len(labels) if task.regression else min(counts[label] for label in range(max(2, len(counts))))
 
 
 def _combine(sides: list[np.ndarray]) -> np.ndarray:
@@ -173,7 +217,7 @@ def _combine(sides: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([left, right, np.abs(left - right), left * right], axis=1)
 
 
-def _classifier(task: ProbeTask, seed: int) -> Any:
+def _classifier(task: ProbeTask, seed: int, n_folds: int) -> Any:
     from sklearn.linear_model import LogisticRegression, RidgeCV
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
     from sklearn.pipeline import make_pipeline
@@ -181,7 +225,7 @@ def _classifier(task: ProbeTask, seed: int) -> Any:
 
     if task.regression:
         return make_pipeline(StandardScaler(), RidgeCV(alphas=1 / PENALTIES[::-1]))
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
     return GridSearchCV(model, {"logisticregression__C": PENALTIES}, cv=folds)
 

@@ -99,15 +99,17 @@ def encode_items(tokenizer: Any, items: Sequence[Item], context_length: int | No
     return rows
 
 
-def encode_prompts(tokenizer: Any, prompts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
-    """Token ids to generate from: BOS as the tokenizer has it, cut from the left to `max_length`."""
+def encode_prompts(
+    tokenizer: Any, prompts: Sequence[str], max_lengths: Sequence[int] | None = None
+) -> list[list[int]]:
+    """Token ids to generate from: BOS as the tokenizer has it, each cut from the left to its own length."""
     contexts = [join(prompt)[0] for prompt in prompts]
     prefix = own_prefix(tokenizer, next((context for context in contexts if context), "a"))
     encoded = []
     n_cut = 0
-    for core in _encode(tokenizer, contexts)["input_ids"]:
+    for place, core in enumerate(_encode(tokenizer, contexts)["input_ids"]):
         ids, head = _with_prefix(tokenizer, prefix, core, needs_start=not core)
-        excess = len(ids) - max_length if max_length is not None else 0
+        excess = len(ids) - max_lengths[place] if max_lengths is not None else 0
         if excess > 0:
             # BOS stays: models that were trained with it lean on it
             head = min(head, max(len(ids) - excess - 1, 0))
@@ -115,9 +117,7 @@ def encode_prompts(tokenizer: Any, prompts: Sequence[str], max_length: int | Non
             n_cut += 1
         encoded.append(ids)
     if n_cut:
-        logger.warning(
-            "%d of %d prompts were cut from the left to %d tokens", n_cut, len(prompts), max_length
-        )
+        logger.warning("%d of %d prompts were cut from the left to fit the context", n_cut, len(prompts))
     return encoded
 
 

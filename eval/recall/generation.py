@@ -1,7 +1,9 @@
 """Greedy generation: what a model says by itself after a prompt, and whether that is the answer."""
 
 import contextlib
+import math
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from configs.errors import UserError
 from eval.recall.batching import (
     base_model,
     context_length,
@@ -29,10 +32,13 @@ TOKENS_AFTER_ANSWER = 3
 
 @dataclass(frozen=True)
 class Continuation:
-    """What a model wrote after a prompt; `ended` if it closed the text itself with end-of-text."""
+    """What a model wrote after a prompt."""
 
     text: str
     ended: bool
+    """It closed the text itself, with end-of-text."""
+    truncated: bool = False
+    """The prompt's beginning was left out, for want of room in the context."""
 
 
 @dataclass(frozen=True)
@@ -54,23 +60,27 @@ def generate_texts(
 ) -> list[Continuation]:
     """Continue every prompt greedily, each by at most its own number of tokens.
 
-    A prompt that leaves no room in the model's context is cut from the left.
+    A prompt that leaves no room for them in the model's context is cut from the left.
     """
     if not prompts:
         return []
-    rows, room = _fit(model, tokenizer, prompts, max(max_new_tokens))
     pad_id, ends = padding_id(model, tokenizer), end_ids(model, tokenizer)
     budget = default_budget(model, batch_tokens)
+    context = context_length(model) or math.inf
+    limits = [int(max(1, min(wanted, context - 1))) for wanted in max_new_tokens]
+    whole = encode_prompts(tokenizer, prompts)
+    rows = whole
+    if any(len(row) + limit > context for row, limit in zip(whole, limits, strict=True)):
+        rows = encode_prompts(tokenizer, prompts, [int(context - limit) for limit in limits])
     results: dict[int, Continuation] = {}
 
     def run(batch: list[int]) -> None:
-        limits = [min(max_new_tokens[i], room) for i in batch]
-        new_ids, _ = _generate(model, [rows[i] for i in batch], pad_id, ends, max(limits))
-        for i, limit, ids in zip(batch, limits, new_ids, strict=True):
+        new_ids, _ = _generate(model, [rows[i] for i in batch], pad_id, ends, max(limits[i] for i in batch))
+        for i, ids in zip(batch, new_ids, strict=True):
             # its own limit, for a text must not depend on what else was in the batch
-            length = next((k for k, token in enumerate(ids[:limit]) if token in ends), limit)
+            length = next((k for k, token in enumerate(ids[: limits[i]]) if token in ends), limits[i])
             text = tokenizer.decode(ids[:length], clean_up_tokenization_spaces=False)
-            results[i] = Continuation(text, ended=length < limit)
+            results[i] = Continuation(text, ended=length < limits[i], truncated=rows[i] != whole[i])
         bar.update(len(batch))
 
     with (
@@ -79,29 +89,52 @@ def generate_texts(
         one_line_where_memory_ends(model),
         tqdm(total=len(rows), desc="generating", unit="probe", disable=not progress) as bar,
     ):
-        batches = fill_batches(
-            [len(row) + room for row in rows],
-            [1] * len(rows),
-            batch_tokens=budget.tokens,
-            max_logits=budget.logits // text_config(model).vocab_size,
-            same_length=not pads_safely(model, rows, pad_id),
-        )
-        run_batches(batches, run, budget)
+        same_length = not pads_safely(model, rows, pad_id)
+        for steps, group in _alike(rows, limits, context).items():
+            batches = fill_batches(
+                [len(rows[i]) + steps for i in group],
+                [1] * len(group),
+                batch_tokens=budget.tokens,
+                max_logits=budget.logits // text_config(model).vocab_size,
+                same_length=same_length,
+            )
+            run_batches([[group[k] for k in batch] for batch in batches], run, budget)
     return [results[i] for i in range(len(rows))]
+
+
+def _alike(rows: Sequence[list[int]], limits: Sequence[int], context: float) -> dict[int, list[int]]:
+    """Rows that may share a batch, by the most steps that it may take: those that have room for as many new
+    tokens as any row takes, and of the others those that take equally many."""
+    most = max(limits)
+    groups: dict[int, list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        groups[most if len(row) + most <= context else limits[i]].append(i)
+    return groups
 
 
 def top_tokens(model: Any, tokenizer: Any, prompt: str, steps: int, k: int = 10) -> list[Step]:
     """The greedy continuation token by token, with the `k` most probable tokens at each step.
 
-    Stops behind end-of-text.
+    Stops behind end-of-text and where the context is full; a prompt that fills it alone loses its beginning.
+
+    Raises UserError where a probability is not a number.
     """
-    [row], room = _fit(model, tokenizer, [prompt], steps)
+    context = context_length(model) or math.inf
+    [row] = encode_prompts(tokenizer, [prompt])
+    if len(row) >= context:
+        [row] = encode_prompts(tokenizer, [prompt], [int(max(1, context - 1))])
+    room = int(max(1, min(steps, context - len(row))))
     pad_id, ends = padding_id(model, tokenizer), end_ids(model, tokenizer)
     with torch.no_grad(), eval_mode(model):
         [ids], logits = _generate(model, [row], pad_id, ends, room)
     found = []
     for token, step_logits in zip(ids, logits, strict=True):
         probabilities = step_logits[0].float().softmax(-1)  # (vocabulary,)
+        if probabilities.isnan().any():
+            raise UserError(
+                f"{prompt!r:.60}: the model's probabilities are not numbers: its weights are broken, or the "
+                "dtype too narrow (try float32)"
+            )
         best = probabilities.topk(min(k, len(probabilities)))
         top = [
             (tokenizer.decode([i]), p)
@@ -157,15 +190,6 @@ def end_ids(model: Any, tokenizer: Any) -> set[int]:
     for end in (tokenizer.eos_token_id, getattr(base_model(model).generation_config, "eos_token_id", None)):
         ids.update(end if isinstance(end, list) else [end] if end is not None else [])
     return ids
-
-
-def _fit(model: Any, tokenizer: Any, prompts: Sequence[str], wanted: int) -> tuple[list[list[int]], int]:
-    """The prompts' ids, cut where need be, and how many new tokens then fit behind any of them."""
-    limit = context_length(model)
-    if limit is None:
-        return encode_prompts(tokenizer, prompts), wanted
-    room = max(1, min(wanted, limit - 1))
-    return encode_prompts(tokenizer, prompts, max_length=max(1, limit - room)), room
 
 
 def _generate(

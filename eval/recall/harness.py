@@ -84,9 +84,10 @@ def item_of(probe: Probe) -> Item:
 
 def right_answers(bank: FactBank, probe: Probe) -> list[str]:
     """Whatever counts as the answer in free generation: the probe's answers and, where it asks for a
-    fact's object, the object's aliases."""
+    fact's object, in whatever case, the object's aliases."""
     facts = [bank.fact_by_id[fact_id] for fact_id in probe.fact_ids]
-    aliases = [alias for fact in facts if fact.object in probe.answers for alias in fact.object_aliases]
+    asked = {answer.casefold() for answer in probe.answers}
+    aliases = [alias for fact in facts if fact.object.casefold() in asked for alias in fact.object_aliases]
     return list(dict.fromkeys([*probe.answers, *aliases]))
 
 
@@ -163,5 +164,7 @@ def _row(
         row |= {"exact_match": float(is_right), "containment": float(is_there)}
         row["generation"] = continuation.text
     flags = set(probe.flags)
+    if said is not None and said[0].truncated:
+        flags.add("truncated")
     flags |= {name for name in ("straddles", "truncated") if getattr(scores, name)}
     return row | {"flags": sorted(flags)}

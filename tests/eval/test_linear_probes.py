@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics as reference
+from transformers import RwkvConfig, RwkvForCausalLM
 
 from configs.errors import UserError
 from eval.linear_probes import METRICS, TASKS, run_linear_probes, text_features
 from modeling_stlm import STLMConfig, STLMForCausalLM
 from modeling_stlm.tokenization_stlm import byte_tokenizer, train_bpe_tokenizer
 from tests.eval.public_copies import write_glue
+from tests.eval.recall import tiny
 from tests.modeling_stlm.byte_examples import ids_of, make_byte_model
 
 
@@ -44,6 +46,23 @@ def test_features_of_the_byte_model_are_those_of_bytes():
             hidden = model.model(torch.tensor([ids_of(text)])).last_hidden_state[0]
         np.testing.assert_allclose(found["mean"][index], hidden.mean(0), atol=1e-5)
         np.testing.assert_allclose(found["last"][index], hidden[-1], atol=1e-5)
+
+
+def test_a_model_that_reads_padding_gets_none():
+    tokenizer = tiny.byte_level(bos=True)
+    torch.manual_seed(0)
+    model = RwkvForCausalLM(RwkvConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2)).eval()
+    texts = ["sail mast", "wave anchor harbour mast sail loaf"]
+    together, alone = text_features(model, tokenizer, texts), text_features(model, tokenizer, texts[:1])
+    np.testing.assert_allclose(together["mean"][0], alone["mean"][0], atol=1e-5)
+
+
+def test_few_examples(pair, tmp_path, caplog):
+    write_glue(tmp_path, {"cola": ("sentence",)}, count=40)
+    assert "matthews (mean)" in run_linear_probes(*pair, ["cola"], data_dir=tmp_path, limit=8)["probe:cola"]
+    found = run_linear_probes(*pair, ["cola"], data_dir=tmp_path, limit=2, seed=1)["probe:cola"]
+    assert "2 are the least (--limit)" in found["error"]
+    assert found["error"] in caplog.text
 
 
 def test_probes_find_what_is_there(pair, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
+from configs.errors import UserError
 from eval.recall.generation import (
     TOKENS_AFTER_ANSWER,
     Continuation,
@@ -133,11 +134,36 @@ def test_the_models_own_generation_settings_neither_matter_nor_change(capfd):
 def test_a_short_context_cuts_the_prompt(build, caplog):
     tokenizer = tiny.byte_level(bos=True)
     model = build(len(tokenizer), context=12)
-    found = generate_texts(model, tokenizer, ["Ada Lopez was born in " * 5, "Bo"], [6, 6])
-    assert "1 of 2 prompts were cut" in caplog.text
-    assert found[1] == generate_texts(model, tokenizer, ["Bo"], [6])[0]
+    prompts, limits = ["Ada Lopez was born in " * 5, "Bo", "Ada Lopez", "By day Eve"], [6, 6, 2, 9]
+    found = generate_texts(model, tokenizer, prompts, limits)
+    assert "of 4 prompts were cut" in caplog.text
+    # each by itself: how much of a prompt stays does not depend on the others
+    for one, prompt, limit in zip(found, prompts, limits, strict=True):
+        assert [one] == generate_texts(model, tokenizer, [prompt], [limit])
+    ids = [tokenizer.encode(prompt) for prompt in prompts]
+    cut = [len(one) + limit > 12 for one, limit in zip(ids, limits, strict=True)]
+    assert [one.truncated for one in found] == cut
+    assert sorted(set(cut)) == [False, True]
     assert len(generate_texts(model, tokenizer, ["Ada Lopez"], [40])) == 1
-    assert len(top_tokens(model, tokenizer, "Ada Lopez was born in " * 5, steps=40)) <= 11
+
+
+def test_top_tokens_keep_the_prompt_and_stop_where_the_context_is_full():
+    tokenizer = tiny.byte_level(bos=True)
+    model = tiny.llama(len(tokenizer), context=12)
+    prompt = "Ada was"
+    steps = top_tokens(model, tokenizer, prompt, steps=40)
+    room = 12 - len(tokenizer.encode(prompt))
+    assert 0 < len(steps) <= room
+    assert steps[:2] == top_tokens(model, tokenizer, prompt, steps=2)
+    assert len(top_tokens(model, tokenizer, "Ada Lopez was born in " * 5, steps=40)) == 1
+
+
+def test_probabilities_that_are_no_numbers_are_an_error():
+    tokenizer = tiny.byte_level(bos=True)
+    model = tiny.llama(len(tokenizer))
+    model.lm_head.weight.data.fill_(float("nan"))
+    with pytest.raises(UserError, match="'Ada': the model's probabilities are not numbers"):
+        top_tokens(model, tokenizer, "Ada", steps=3)
 
 
 def test_top_tokens():

@@ -159,6 +159,10 @@ def test_right_answers_and_terminators():
     bank = FactBank({}, (), (fact,), (), ())
     forward = Probe("p", ("f",), "semantic", "Ada is from", ("New York", "New York City"))
     assert right_answers(bank, forward) == ["New York", "New York City", "NYC"]
+    assert right_answers(bank, Probe("l", ("f",), "semantic", "Ada is from", ("new york",))) == [
+        "new york",
+        "NYC",
+    ]
     assert right_answers(bank, Probe("q", ("f",), "reversal", "From New York is", ("Ada",))) == ["Ada"]
     for template, terminators in [
         (None, "."),

@@ -226,7 +226,7 @@ def test_a_study_is_written_whole(tmp_path):
     (out / "old.png").write_text("old")
     with pytest.raises(RuntimeError):
         write_study(out, study, rows[:1], report=broken)
-    assert len(read_jsonl(out / "results.jsonl")) == 6
+    assert len(read_jsonl(out / "results.jsonl")) == 8
     write_study(out, study, rows[:1])
     assert sorted(path.name for path in out.iterdir()) == ["results.csv", "results.jsonl", "summary.json"]
     assert [path.name for path in out.parent.iterdir()] == ["comparison"]
