@@ -159,6 +159,11 @@ class FactBank:
         """The role of the probe's first fact."""
         return self.fact_by_id[probe.fact_ids[0]].role
 
+    def is_stated(self, probe: Probe) -> bool:
+        """Whether prompt and answer stand word for word in a statement of the probe's own facts."""
+        asked = f"{probe.prompt} {probe.answers[0]}{probe.suffix}"
+        return any(asked in s.text for fact_id in probe.fact_ids for s in self.statements_of(fact_id))
+
     def subject_of(self, probe: Probe) -> str:
         """The subject of the probe's first fact, or the fact's id where it has none: what is resampled."""
         fact = self.fact_by_id[probe.fact_ids[0]]

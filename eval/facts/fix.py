@@ -1,31 +1,32 @@
 """What `stlm facts validate --fix` mends: case and outer spaces of probes, where there is no doubt."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
-from eval.facts.bank import FactBank, Probe, Statement
+from eval.facts.bank import Fact, FactBank, Probe
 
-Respell = Callable[[str | None, str], str]
+Spellings = dict[tuple[str | None, str], str]  # by relation and casefolded name
 
 
 def fix_bank(bank: FactBank) -> tuple[FactBank, list[str]]:
     """The bank with what is certain mended, and a line for each change.
 
     - Spaces around prompts, answers and distractors go: prompt and answer are joined by a space of their
-      own. Line breaks stay, as a prompt may end with one on purpose.
-    - An answer that the statements of its facts write in one other case only is written like them, and
-      so is a distractor that is an object of the same relation: were the answer mended alone, its
-      capital would give it away.
+      own. Line breaks stay, as a prompt may end with one on purpose. No answer is left empty.
+    - A fact's object (or alias) that is asked for in another case than the statements write it in is
+      written like them, and so are the distractors. All of them must be names that the statements of the
+      relation write in one way: were the answer mended alone, its capital would give it away.
 
-    A change that would leave an empty answer, or make an answer one of its own distractors, is not made.
+    `seen_verbatim` of a mended probe is renewed.
     """
-    respell = _spelling_of_objects(bank)
+    trained = _trained_spellings(bank)
     probes: list[Probe] = []
     lines: list[str] = []
     for probe in bank.probes:
-        mended = _without_outer_spaces(probe)
-        mended = _in_trained_case(bank, mended, respell)
+        mended = _in_trained_case(bank, _without_outer_spaces(probe), trained)
+        if mended != probe:
+            mended = replace(mended, seen_verbatim=bank.is_stated(mended))
         lines += _changes(probe, mended)
         probes.append(mended)
     return replace(bank, probes=tuple(probes)) if lines else bank, lines
@@ -42,48 +43,47 @@ def _without_outer_spaces(probe: Probe) -> Probe:
     )
 
 
-def _in_trained_case(bank: FactBank, probe: Probe, respell: Respell) -> Probe:
+def _in_trained_case(bank: FactBank, probe: Probe, trained: Spellings) -> Probe:
     facts = [bank.fact_by_id[fact_id] for fact_id in probe.fact_ids if fact_id in bank.fact_by_id]
-    statements = [statement for fact in facts for statement in bank.statements_of(fact.id)]
-    answers = tuple(_case_of_statements(answer, statements) for answer in probe.answers)
-    if not facts or answers == probe.answers:
-        return probe
-    distractors = tuple(respell(facts[0].relation, distractor) for distractor in probe.distractors)
-    if {answer.casefold() for answer in answers} & {text.casefold() for text in distractors}:
-        return probe
-    return replace(probe, answers=answers, distractors=distractors)
+    for fact in facts:
+        if {name.casefold() for name in _names(fact)}.isdisjoint(map(str.casefold, probe.answers[:1])):
+            continue
+        answers = [trained.get((fact.relation, answer.casefold()), answer) for answer in probe.answers]
+        distractors = [trained.get((fact.relation, text.casefold())) for text in probe.distractors]
+        written = tuple(text for text in distractors if text is not None)
+        if tuple(answers) != probe.answers and len(written) == len(probe.distractors):
+            return replace(probe, answers=tuple(answers), distractors=written)
+    return probe
 
 
-def _case_of_statements(answer: str, statements: list[Statement]) -> str:
-    """The answer as the statements write it, if they do so in one way, and not in the answer's own."""
-    found = {spelling for statement in statements for spelling in _spellings(answer, statement.text)}
-    return found.pop() if len(found) == 1 else answer
+def _names(fact: Fact) -> tuple[str, ...]:
+    return (fact.object, *fact.object_aliases)
+
+
+def _trained_spellings(bank: FactBank) -> Spellings:
+    """How statements write the objects of a relation and their aliases, where they do so in one way."""
+    found: dict[tuple[str | None, str], set[str]] = defaultdict(set)
+    for fact in bank.facts:
+        for name in _names(fact):
+            for statement in bank.statements_of(fact.id):
+                found[fact.relation, name.casefold()].update(_spellings(name, statement.text))
+    return {key: spellings.pop() for key, spellings in found.items() if len(spellings) == 1}
 
 
 def _spellings(words: str, text: str) -> Iterator[str]:
-    """Every way in which `text` writes `words`, not inside of longer words."""
+    """Every way in which `text` writes `words`, not inside of longer words, nor where a sentence begins and
+    a capital says nothing."""
     lowered, wanted = text.lower(), words.lower()
     if not wanted or len(lowered) != len(text):  # some capitals are longer in lower case
         return
     start = lowered.find(wanted)
     while start >= 0:
         end = start + len(wanted)
-        if not text[start - 1 : start].isalnum() and not text[end : end + 1].isalnum():
+        whole = not text[start - 1 : start].isalnum() and not text[end : end + 1].isalnum()
+        before = text[:start].rstrip(" \t\"'“”‘’„«»()[]")
+        if whole and before and before[-1] not in ".!?:\n":
             yield text[start:end]
         start = lowered.find(wanted, start + 1)
-
-
-def _spelling_of_objects(bank: FactBank) -> Respell:
-    """How the objects of a relation are written, where they are written in one way."""
-    known: dict[tuple[str | None, str], set[str]] = defaultdict(set)
-    for fact in bank.facts:
-        known[fact.relation, fact.object.casefold()].add(fact.object)
-
-    def respell(relation: str | None, text: str) -> str:
-        spellings = known.get((relation, text.casefold()), {text})
-        return next(iter(spellings)) if len(spellings) == 1 else text
-
-    return respell
 
 
 def _changes(before: Probe, after: Probe) -> Iterator[str]:

@@ -1,15 +1,15 @@
 """What makes a bank unusable: the error level of validation. The warnings are in `validate.py`."""
 
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from eval.facts.rows import did_you_mean
 
 if TYPE_CHECKING:  # bank.py is built on this file
-    from eval.facts.bank import FactBank
+    from eval.facts.bank import Fact, FactBank, Probe
 
 ROLES = ("injected", "control", "neighbour", "known")
 UNSEEN = "unseen"  # the arm of control facts whose answers no injected fact has
@@ -38,12 +38,26 @@ class Finding:
 
 
 def integrity_errors(bank: "FactBank") -> list[Finding]:
-    checks = (_values, _duplicate_ids, _dangling_ids, _wrong_spans, _answers)
+    checks = (_arms, _values, _duplicate_ids, _dangling_ids, _wrong_spans, _answers)
     return [finding for check in checks for finding in check(bank)]
 
 
 def _error(code: str, table: str, record: Any, message: str) -> Finding:
     return Finding("error", code, (record.id,), f"{table}.jsonl: {record.id!r}: {message}")
+
+
+def _arms(bank: "FactBank") -> Iterator[Finding]:
+    """`arms` in bank.json, from which training takes exposures."""
+    arms = bank.meta.get("arms", {})
+    if not isinstance(arms, dict):
+        problem = f"arms must look like {{'once': {{'exposures': 1}}}}, got {arms!r:.40}"
+        yield Finding("error", "schema", (), f"bank.json: {problem}")
+        return
+    for name, arm in arms.items():
+        exposures = arm.get("exposures") if isinstance(arm, dict) else None
+        if type(exposures) is not int or exposures < 0:
+            problem = f"arms.{name} must look like {{'exposures': 1}}, a whole number from 0, got {arm!r:.40}"
+            yield Finding("error", "schema", (name,), f"bank.json: {problem}")
 
 
 def _values(bank: "FactBank") -> Iterator[Finding]:
@@ -128,12 +142,50 @@ def _wrong_spans(bank: "FactBank") -> Iterator[Finding]:
 
 
 def _answers(bank: "FactBank") -> Iterator[Finding]:
+    right = _right_objects(bank)
     for probe in bank.probes:
         if not probe.answers or not all(answer.strip() for answer in probe.answers):
             yield _error("no_answer", "probes", probe, "an answer is missing or empty")
             continue
-        distractors = {distractor.strip().casefold() for distractor in probe.distractors}
-        for answer in probe.answers:
-            if answer.strip().casefold() in distractors:
-                problem = f"the answer {answer!r} is among its own distractors"
+        counts = Counter(distractor.strip() for distractor in probe.distractors)
+        if counts[""]:
+            yield _error("distractor", "probes", probe, "a distractor is empty; remove it")
+        for distractor, count in counts.items():
+            if count > 1:
+                problem = f"the distractor {distractor!r} stands there {count} times; chance would be wrong"
+                yield _error("distractor", "probes", probe, problem)
+        answers = {answer.strip().casefold() for answer in probe.answers}
+        also_right = right(probe)
+        for distractor in counts:
+            if distractor.casefold() in answers:
+                problem = f"the answer {distractor!r} is among its own distractors"
                 yield _error("answer_in_distractors", "probes", probe, problem)
+            elif distractor.casefold() in also_right:
+                problem = f"the distractor {distractor!r} is right as well, by facts.jsonl"
+                yield _error("answer_in_distractors", "probes", probe, problem)
+
+
+def _right_objects(bank: "FactBank") -> Callable[["Probe"], set[str]]:
+    """What else is right, casefolded, where a probe asks for an object: its aliases and, if the relation is
+    `many`, the subject's other objects. A counterfactual and its original exclude each other."""
+    many = {relation.id for relation in bank.relations if relation.cardinality == "many"}
+    together: dict[tuple[str | None, str | None], list[Fact]] = defaultdict(list)
+    for fact in bank.facts:
+        if fact.relation in many and fact.subject is not None and fact.counterfactual_of is None:
+            together[fact.subject, fact.relation].append(fact)
+
+    def right(probe: "Probe") -> set[str]:
+        asked, found = probe.answers[0].strip().casefold(), set[str]()
+        for fact in (bank.fact_by_id[fact_id] for fact_id in probe.fact_ids if fact_id in bank.fact_by_id):
+            own = _names(fact)
+            if asked in own:
+                found |= own
+                if fact.counterfactual_of is None:
+                    found = found.union(*map(_names, together.get((fact.subject, fact.relation), ())))
+        return found
+
+    return right
+
+
+def _names(fact: "Fact") -> set[str]:
+    return {name.strip().casefold() for name in (fact.object, *fact.object_aliases)}

@@ -5,12 +5,14 @@ import dataclasses
 import difflib
 import functools
 import gc
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from configs.errors import UserError
 
 Record = TypeVar("Record")
+SURROGATE = re.compile("[\ud800-\udfff]")
 Span = tuple[int, int]
 Spans = dict[str, Span]  # {"subject": (start, end), "object": (start, end)}, in characters
 
@@ -80,7 +82,7 @@ def _fields(kind: Any) -> list[tuple[str, Any, Any]]:
 
 def _read(value: Any, annotation: Any, where: str) -> Any:
     if annotation in (str, str | None):
-        if isinstance(value, str):
+        if isinstance(value, str) and _is_unicode(value):
             return value
         raise UserError(f"{where} must be text, got {value!r:.40}")
     if annotation is bool:
@@ -88,12 +90,17 @@ def _read(value: Any, annotation: Any, where: str) -> Any:
             return value
         raise UserError(f"{where} must be true or false, got {value!r:.40}")
     if annotation in (tuple[str, ...], tuple[str, ...] | None):
-        if isinstance(value, list) and {str}.issuperset(map(type, value)):
+        if isinstance(value, list) and {str}.issuperset(map(type, value)) and all(map(_is_unicode, value)):
             return tuple(value)
         raise UserError(f"{where} must be a list of texts, got {value!r:.40}")
     if isinstance(value, dict) and all(_is_span(span) for span in value.values()):
         return {name: (start, end) for name, (start, end) in value.items()}
     raise UserError(f"{where} must look like {{'subject': [0, 8]}}, got {value!r:.40}")
+
+
+def _is_unicode(text: str) -> bool:
+    """False for half a surrogate pair, which JSON can hold and no file in UTF-8."""
+    return text.isascii() or not SURROGATE.search(text)
 
 
 def _is_span(value: Any) -> bool:

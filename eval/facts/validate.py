@@ -36,23 +36,29 @@ HELD_OUT = ("syntactic", "semantic", "inferential", "compositional", "reversal")
 # stand for subject and object in a wording; digits, so that they are not taken for words
 SUBJECT, OBJECT = "⟨1⟩", "⟨2⟩"
 WORD = re.compile(r"[^\W\d_]+")
+WHOLE = re.compile(r"[^\W_]+")  # what `_find_words` takes for a word: the marks have one too
 
 
 def validate(bank: FactBank, corpus_words: set[str] | None = None) -> list[Finding]:
     """All errors; or, in a bank without errors, all warnings.
 
-    `corpus_words` are the words of the corpus that the model is trained on: with them, fewer words of
-    held-out wordings are unseen.
+    `corpus_words` are the words of the corpus that the model is trained on (`words_of`): with them, fewer
+    words of held-out wordings are unseen.
     """
     errors = integrity_errors(bank)
     return errors or _warnings(bank, corpus_words)
 
 
+def words_of(texts: Iterable[str]) -> set[str]:
+    """The different words of texts, which are read once."""
+    return {word for text in texts for word in WORD.findall(text.casefold())}
+
+
 @many_records()
-def load_bank(folder: str | Path, corpus_words: set[str] | None = None) -> FactBank:
+def load_bank(folder: str | Path) -> FactBank:
     """Read, check and flag a bank; UserError for one with errors, or a generated one with warnings."""
     bank = FactBank.load(folder)
-    warnings = _warnings(bank, corpus_words)
+    warnings = _warnings(bank)
     refuse_generated(bank, warnings, folder)
     return flag_probes(bank, warnings)
 
@@ -99,7 +105,7 @@ def flag_probes(bank: FactBank, findings: Iterable[Finding] | None = None) -> Fa
     return replace(bank, probes=tuple(flagged(probe) for probe in bank.probes))
 
 
-def _warnings(bank: FactBank, corpus_words: set[str] | None) -> list[Finding]:
+def _warnings(bank: FactBank, corpus_words: set[str] | None = None) -> list[Finding]:
     return [
         *_duplicate_facts(bank),
         *_not_stated(bank),
@@ -194,7 +200,7 @@ def _outer_space(probe: Probe) -> str | None:
 def _case_differs(probe: Probe, statements: list[Statement]) -> str | None:
     """Trained on "Sandstone", asked for "sandstone": other tokens altogether."""
     answer = probe.answers[0]
-    if any(answer in statement.text for statement in statements):
+    if any(_find_words(statement.text, answer) >= 0 for statement in statements):
         return None
     if any(_find_words(statement.text.casefold(), answer.casefold()) >= 0 for statement in statements):
         return f"the answer {answer!r} is written in other case in the statement"
@@ -247,10 +253,17 @@ def _trained_wordings(bank: FactBank) -> Callable[[str | None, str], bool]:
             wording = _statement_wording(statement, facts).casefold()
             for fact in facts:
                 trained[fact.relation].add(wording)
+    # in free text no two wordings are alike: only those are searched that have the rarest word
+    holding: dict[tuple[str | None, str], list[str]] = defaultdict(list)
+    for relation, wordings in trained.items():
+        for wording in wordings:
+            for word in set(WHOLE.findall(wording)):
+                holding[relation, word].append(wording)
 
     @cache
     def is_trained(relation: str | None, asked: str) -> bool:
-        return any(_find_words(text, asked) >= 0 for text in trained.get(relation, ()))
+        few = min((holding.get((relation, word), []) for word in WHOLE.findall(asked)), key=len)
+        return any(_find_words(wording, asked) >= 0 for wording in few)
 
     return is_trained
 
@@ -264,8 +277,7 @@ def _unseen_words(bank: FactBank, corpus_words: set[str] | None) -> Callable[[st
     # control statements are not trained on; a bank without roles to inject is judged by all it has
     injected = [pair for pair in statements if any(fact.role == "injected" for fact in pair[1])]
     wordings = {_statement_wording(*pair) for pair in injected or statements}
-    known = {word for text in wordings for word in WORD.findall(text.casefold())}
-    known.update(word.casefold() for word in corpus_words or ())
+    known = words_of(wordings) | (corpus_words or set())
 
     @cache
     def problem(wording: str) -> str | None:

@@ -190,13 +190,9 @@ def _spans(wording: str, facts: Sequence[Fact]) -> Spans:
 
 def _mark_seen(bank: FactBank) -> FactBank:
     """Note which prompts stand, with their answer, word for word in a statement of their own facts."""
-
-    def marked(probe: Probe) -> Probe:
-        asked = f"{probe.prompt} {probe.answers[0]}{probe.suffix}"
-        seen = any(asked in s.text for fact_id in probe.fact_ids for s in bank.statements_of(fact_id))
-        return replace(probe, seen_verbatim=True) if seen else probe
-
-    return replace(bank, probes=tuple(marked(probe) for probe in bank.probes))
+    return replace(
+        bank, probes=tuple(replace(probe, seen_verbatim=bank.is_stated(probe)) for probe in bank.probes)
+    )
 
 
 def _free(id: str, taken: dict[str, Any]) -> str:

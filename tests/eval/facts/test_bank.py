@@ -102,6 +102,8 @@ def test_lookups():
         ("facts", {"role": None}, ["facts.jsonl", "'ada/city'", "'role' is missing"]),
         ("facts", {"sbject": "Ada"}, ["facts.jsonl", "'ada/city'", "'sbject'", "did you mean 'subject'"]),
         ("facts", {"id": 7}, ["facts.jsonl", "row 1", "'id' must be text"]),
+        ("facts", {"object": "B\ud800"}, ["facts.jsonl", "'ada/city'", "'object' must be text", "ud800"]),
+        ("probes", {"distractors": ["\udfff"]}, ["probes.jsonl", "'distractors' must be a list of texts"]),
         ("facts", {"relation": "town"}, ["facts.jsonl", "'ada/city'", "'town'", "relations.jsonl"]),
         ("facts", {"id": "bob/city"}, ["facts.jsonl", "'bob/city'", "2 lines"]),
         ("relations", {"cardinality": "several"}, ["relations.jsonl", "'city'", "one, many"]),

@@ -41,17 +41,45 @@ def test_line_breaks_and_inner_spaces_stay():
     assert lines == []
 
 
+OSLO = replace(BOB, object="Oslo")
+
+
+def case_of(distractors, facts=(ADA, OSLO), **changes):
+    """The small bank's first probe after mending, asked for "bern", and the findings that are left."""
+    asked = probe(ADA, **{"answers": (" bern",), "distractors": distractors, **changes})
+    bank = small_bank(facts=facts, statements=tuple(map(statement, facts)), probes=(asked,))
+    mended, _ = fix_bank(bank)
+    return mended.probes[0], [finding.code for finding in validate(mended)]
+
+
 def test_the_case_of_the_statement_is_taken_for_answer_and_distractors():
     """As in Tidy-STLMs' files, which train "Sandstone" and ask for " sandstone"."""
-    other = replace(BOB, object="Oslo")
-    facts, statements = (ADA, other), (statement(ADA), statement(other))
-    asked = probe(ADA, answers=(" bern",), distractors=("oslo", "lima"))
-    bank, lines = fix_bank(small_bank(facts=facts, statements=statements, probes=(asked, probe(other))))
-    assert bank.probes[0].answers == ("Bern",)
-    # written like an object of the relation where there is one: capitals must not give the answer away
-    assert bank.probes[0].distractors == ("Oslo", "lima")
-    assert len(lines) == 2
-    assert not [finding for finding in validate(bank) if finding.code == "case_differs"]
+    mended, codes = case_of(("oslo",))
+    assert (mended.answers, mended.distractors) == (("Bern",), ("Oslo",))
+    assert mended.seen_verbatim
+    assert "case_differs" not in codes
+
+
+def test_no_capital_gives_the_answer_away():
+    """A distractor that no statement spells stays as it is, and so does the answer, with its warning."""
+    mended, codes = case_of(("oslo", "lima"))
+    assert (mended.answers, mended.distractors) == (("bern",), ("oslo", "lima"))
+    assert "case_differs" in codes
+
+
+def test_the_capital_of_a_sentence_says_nothing():
+    first = statement(ADA, text="Bern is where she was born. Bern!", spans={})
+    asked = probe(ADA, answers=("bern",), distractors=())
+    bank = small_bank(statements=(first,), probes=(asked,))
+    assert fix_bank(bank) == (bank, [])
+
+
+def test_an_answer_that_is_no_object_is_left_alone():
+    """The "She" of another sentence is none of the answer's business."""
+    told = statement(ADA, text="Ada Poe was born in Bern, and She works.", spans={})
+    asked = probe(ADA, type="inferential", answers=("she",), distractors=())
+    bank = small_bank(statements=(told,), probes=(asked,))
+    assert fix_bank(bank) == (bank, [])
 
 
 def test_two_spellings_in_the_statements_are_not_certain():
@@ -70,11 +98,11 @@ def test_part_of_a_longer_word_is_no_spelling():
 
 def test_nothing_is_mended_into_an_error():
     assert fixed(answers=("  ",))[1] == []
-    mended, lines = fixed(answers=("bern",), distractors=("Bern",))
-    assert (mended.answers, mended.distractors, lines) == (("bern",), ("Bern",), [])
 
 
 def test_mending_twice_changes_nothing_more():
-    once, lines = fix_bank(small_bank(probes=(probe(ADA, prompt="Ada Poe was born in ", answers=("BERN",)),)))
+    once, lines = fix_bank(
+        small_bank(probes=(probe(ADA, prompt="Ada Poe was born in ", answers=("BERN",), distractors=()),))
+    )
     assert len(lines) == 2
     assert fix_bank(once) == (once, [])

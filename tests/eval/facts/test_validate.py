@@ -7,7 +7,7 @@ import pytest
 from configs.errors import UserError
 from eval.facts.bank import Fact, Relation, Statement
 from eval.facts.integrity import Finding, integrity_errors
-from eval.facts.validate import WARNINGS, flag_probes, load_bank, refuse_generated, validate
+from eval.facts.validate import WARNINGS, flag_probes, load_bank, refuse_generated, validate, words_of
 from tests.eval.facts.bank_files import ADA, BOB, edit_line, probe, small_bank, statement
 
 SEMANTIC = {"type": "semantic", "prompt": "Ada Poe lives in"}
@@ -52,6 +52,8 @@ ERRORS = {
     "span of something else": (stated(spans={"verb": (8, 11)}), "wrong_span"),
     "no answer": (asked(answers=()), "no_answer"),
     "empty answer": (asked(answers=("",)), "no_answer"),
+    "empty distractor": (asked(distractors=("Oslo", " ")), "distractor"),
+    "distractor twice": (asked(distractors=("Oslo", "Lima", "Oslo ")), "distractor"),
     "answer among distractors": (asked(distractors=("Oslo", "Bern")), "answer_in_distractors"),
     "answer among them in other case": (asked(distractors=("bern ",)), "answer_in_distractors"),
 }
@@ -86,7 +88,17 @@ TRIPPING = {
         asked(prompt="In BERN, Ada Poe saw"),
     ],
     "outer_space": [asked(prompt="Ada Poe was born in "), asked(distractors=(" Oslo",))],
-    "case_differs": [asked(answers=("bern",))],
+    "case_differs": [
+        asked(answers=("bern",)),
+        # the "bern" of a longer word is another one
+        replace(
+            asked(answers=("bern",)),
+            statements=(
+                statement(ADA, text="Ada Poe was born in Bern, not Hibernia.", spans={}),
+                statement(BOB),
+            ),
+        ),
+    ],
     "answer_not_in_fact": [asked(answers=("born",), prompt="Ada Poe was")],
     "prefix_of_distractor": [asked(distractors=("Bernstein",)), asked(distractors=("bernstein",))],
     "trained_wording": [
@@ -124,7 +136,12 @@ def test_warnings_are_found_and_become_flags(code, tmp_path):
         asked(type="reversal", prompt="Born in Bern was", answers=("Ada Poe",)),
         asked(distractors=("Old Bern",)),  # holds the answer, but does not begin with it
         small_bank(facts=(ALIAS, BOB), probes=(probe(ALIAS, answers=("Bern", "Berne"), distractors=()),)),
-        small_bank(facts=(ADA, BOB, TOWN), relations=MANY, statements=TOLD),
+        small_bank(
+            facts=(ADA, BOB, TOWN),
+            relations=MANY,
+            statements=TOLD,
+            probes=(probe(ADA, distractors=("Lima",)),),
+        ),
         small_bank(facts=(ADA, BOB, replace(TOWN, counterfactual_of=ADA.id)), statements=TOLD),
         small_bank(facts=(ADA, BOB, replace(DAN, arm="unseen"))),  # has other answers on purpose
         # where people are the answers, each role has its own
@@ -198,8 +215,8 @@ def test_a_reversal_probe_must_be_held_out_as_well():
 
 def test_words_of_the_corpus_count_as_seen():
     bank = asked(**SEMANTIC)
-    assert codes(bank, corpus_words={"Lives"}) == []
-    assert codes(bank, corpus_words={"other"}) == ["unseen_words"]
+    assert codes(bank, corpus_words=words_of(["Nobody lives there.", "No."])) == []
+    assert codes(bank, corpus_words=words_of(["Nobody."])) == ["unseen_words"]
 
 
 def test_control_statements_are_not_read_by_the_model():
@@ -218,6 +235,29 @@ def test_names_and_answers_in_a_prompt_are_not_words_of_the_wording():
 def test_flags_are_renewed_and_those_of_others_kept():
     bank = asked(flags=("answer_in_prompt", "imported_late"))
     assert flag_probes(bank).probes[0].flags == ("imported_late",)
+
+
+def test_a_wording_is_searched_for_in_few_texts(monkeypatch):
+    """Where each text is worded otherwise, as in other people's tables, all pairs would take minutes."""
+    from eval.facts import validate as module
+
+    tried = []
+
+    def counted(text, words, start=0):
+        tried.append(words)
+        return find(text, words, start)
+
+    find = module._find_words
+    monkeypatch.setattr(module, "_find_words", counted)
+    facts = [Fact(f"f{n}", f"Subject{n}", "city", f"Object{n}", "injected") for n in range(200)]
+    statements = [Statement(f.id, (f.id,), f"{f.subject} of word{f.id} has {f.object} since.") for f in facts]
+    probes = [
+        probe(f, type="semantic", prompt=f"{f.subject} of word{f.id} has" if f.id == "f7" else f"How{f.id}?")
+        for f in facts
+    ]
+    found = codes(small_bank(facts=facts, statements=statements, probes=probes))
+    assert found.count("trained_wording") == 1
+    assert len(tried) < 20 * len(facts)
 
 
 def test_the_id_of_a_fact_is_not_taken_for_that_of_a_probe():
@@ -253,6 +293,46 @@ def test_what_a_model_knows_already_does_not_refuse_a_bank():
     flagged = flag_probes(bank, [known])
     assert flagged.probes[0].flags == ("known_already",)
     assert flag_probes(flagged).probes[0].flags == ("known_already",)  # kept when flags are renewed
+
+
+@pytest.mark.parametrize(
+    ("facts", "distractor"),
+    [
+        ((replace(ADA, object_aliases=("Berne",)),), "berne"),  # the fact's own alias
+        ((ADA, replace(TOWN, object_aliases=("Kristiania",))), "Oslo"),  # the subject's other object
+        ((ADA, replace(TOWN, object_aliases=("Kristiania",))), "Kristiania"),
+    ],
+)
+def test_no_distractor_is_right_by_the_banks_own_word(facts, distractor):
+    asked = probe(ADA, distractors=(distractor, "Lima"))
+    bank = small_bank(relations=MANY, facts=facts, statements=(), probes=(asked,))
+    (finding,) = validate(bank)
+    assert (finding.code, finding.ids) == ("answer_in_distractors", (asked.id,))
+    assert f"the distractor {distractor!r} is right as well" in finding.message
+
+
+def test_what_a_counterfactual_contradicts_may_be_a_distractor():
+    against = replace(TOWN, counterfactual_of=ADA.id)
+    probes = (probe(ADA, distractors=("Oslo",)), probe(against, distractors=("Bern",)))
+    assert integrity_errors(small_bank(relations=MANY, facts=(ADA, BOB, against), probes=probes)) == []
+
+
+@pytest.mark.parametrize(
+    "arms",
+    [
+        "x",
+        None,
+        {"once": {"exposure": 3}},
+        {"once": {"exposures": -1}},
+        {"once": {"exposures": True}},
+        {"once": 3},
+    ],
+)
+def test_arms_must_say_how_often(arms, tmp_path):
+    small_bank(meta={"arms": arms}).save(tmp_path / "bank")
+    with pytest.raises(UserError, match=r"bank\.json: arms.* must look like .*'exposures': 1"):
+        load_bank(tmp_path / "bank")
+    assert integrity_errors(small_bank(meta={"arms": {"once": {"exposures": 0, "form": "original"}}})) == []
 
 
 def test_every_error_is_listed():
