@@ -30,6 +30,8 @@ from eval.facts.spec import Spec
 
 NUMBERED = re.compile(r"(multi|permute)([1-9]\d*)")
 WORDS = ("original", "single", "paraphrase", "multi5", "permute", "permute5", "fullname", "reverse", "both")
+# the key of a spec that says how large a group is
+SIZE_KEYS = {"injected": "people", "control": "control", UNSEEN: "unseen_control"}
 # draws after which a subject's several answers are taken not to fit
 FRUITLESS_SWAPS = 1000
 

@@ -26,7 +26,8 @@ class Conclusions:
         self.key = f"{key}.derived.{name}"
         rule = relation.derived[name]
         if isinstance(rule, dict):
-            self.of = {answer: self._listed(rule, answer) for answer in pool}
+            listed = {str(key): value for key, value in rule.items()}  # YAML reads 1: as a number
+            self.of = {answer: self._listed(listed, answer) for answer in pool}
         else:
             assert relation.answers.dates is not None  # spec_checks.py has seen to it
             days = dates_of(relation.answers.dates, f"{key}.answers.dates")
@@ -55,8 +56,10 @@ class Conclusions:
 
     def _listed(self, rule: dict, answer: str) -> str:
         if answer not in rule:
-            raise UserError(f"{self.key}: has no conclusion for {answer!r}; add it")
-        return str(rule[answer])
+            raise UserError(f"{self.key}: has no conclusion for {answer!r}; add it, in quotes")
+        if not isinstance(rule[answer], str):
+            raise UserError(f"{self.key}.{answer}: is read as {rule[answer]!r}; quote it")
+        return rule[answer]
 
     def _follows(self, rule: str, day: date) -> str:
         if rule == "zodiac":

@@ -12,25 +12,29 @@ the spec's keys nor the machine matters. Faker's word lists change between relea
 stands in `bank.json`.
 """
 
+import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from eval.facts.arms import Person, blocks, deal_answers, deal_people, deal_subjects, group_sizes
+from eval.facts.arms import SIZE_KEYS, Person, blocks, deal_answers, deal_people, deal_subjects, group_sizes
 from eval.facts.asking import Asker
 from eval.facts.bank import Fact, FactBank, Probe, Relation, Statement
 from eval.facts.integrity import UNSEEN
-from eval.facts.kinds import Kind, chain_wordings, kinds_of
+from eval.facts.kinds import SUBJECT, Kind, chain_wordings, kinds_of
 from eval.facts.names import draw_names
-from eval.facts.neighbours import RealFact, read_real_facts, real_facts
-from eval.facts.pools import Pool, answer_pool, rng
+from eval.facts.neighbours import read_real_facts
+from eval.facts.pools import Pool, answer_pool, rng, runs
 from eval.facts.rows import many_records
 from eval.facts.spec import Spec, read_config, to_dict
 from eval.facts.spec_checks import check_config, check_spec
 from eval.facts.telling import statements_of
 from eval.facts.validate import flag_probes, refuse_generated, validate
+
+logger = logging.getLogger(__name__)
 
 Told = dict[tuple[str, str], list[Fact]]  # by person and relation
 Groups = dict[str, list[Person]]
@@ -68,7 +72,7 @@ def _generate(values: dict[str, Any], checked: Spec, corpus: Iterable[str] | Non
 
     kinds, chains = kinds_of(checked), chain_wordings(checked)
     real = {
-        role: read_real_facts(path)
+        role: read_real_facts(path, role, checked.distractors, checked.seed)
         for role, path in (("neighbour", checked.neighbours), ("known", checked.known))
         if path is not None
     }
@@ -76,22 +80,23 @@ def _generate(values: dict[str, Any], checked: Spec, corpus: Iterable[str] | Non
     people = deal_people(checked, _names(checked, pools, real, corpus))
     facts = _facts(checked, pools, people)
     statements, probes = _texts(checked, kinds, chains, pools, people, facts)
-    relations = [
-        Relation(
+    relations = {
+        name: Relation(
             name,
             checked.relations[name].label,
             cardinality="many" if checked.relations[name].objects > 1 else "one",
             answer_space=tuple(pools[name].seen) if name in pools else None,
         )
         for name in sorted(checked.relations)
-    ]
+    }
     every_fact = [fact for own in facts.values() for fact in own]
-    for role, rows in real.items():
-        known = {relation.id for relation in relations}
-        relations += [Relation(name, name) for name in sorted({row.relation for row in rows} - known)]
-        for fact, asked in real_facts(rows, role, checked.distractors, checked.seed):
-            every_fact.append(fact)
-            probes += asked
+    for known in real.values():
+        for relation in known.relations:
+            here = relations.setdefault(relation.id, relation)
+            if relation.cardinality == "many":
+                relations[relation.id] = replace(here, cardinality="many")
+        every_fact += known.facts
+        probes += known.probes
     meta = {
         "name": checked.name,
         "license": checked.license,
@@ -104,7 +109,7 @@ def _generate(values: dict[str, Any], checked: Spec, corpus: Iterable[str] | Non
         meta["arms"] = {
             name: {"exposures": arm.exposures, "form": arm.form} for name, arm in sorted(checked.arms.items())
         }
-    bank = FactBank(meta, tuple(relations), tuple(every_fact), tuple(statements), tuple(probes))
+    bank = FactBank(meta, tuple(relations.values()), tuple(every_fact), tuple(statements), tuple(probes))
     findings = validate(bank)
     refuse_generated(bank, findings)
     return flag_probes(bank, findings)
@@ -133,11 +138,15 @@ def _pools(spec: Spec) -> dict[str, Pool]:
             unseen=spec.unseen_control,
             clashes=_stands_in(neighbours) if neighbours else None,
         )
-        if relation.unique and len(pools[name].seen) < spec.people:
-            raise UserError(
-                f"relations.{name}.unique: there are {len(pools[name].seen)} different answers for "
-                f"{spec.people} people; widen answers, raise pool_size or lower people"
-            )
+        if relation.unique:
+            for group, size in group_sizes(spec).items():
+                have = len(pools[name].unseen if group == UNSEEN else pools[name].seen)
+                if size > have:
+                    also = "widen answers, raise pool_size or " if group == "injected" else ""
+                    raise UserError(
+                        f"relations.{name}.unique: there are {have} different answers for {size} {group} "
+                        f"people; {also}lower {SIZE_KEYS[group]}"
+                    )
     return pools
 
 
@@ -145,26 +154,22 @@ def _stands_in(answers: list[str]) -> Callable[[str], bool]:
     """Whether an answer stands in one of these as whole words, or one of these in it: then a question that
     gives the one would give the other away."""
     whole = {tuple(answer.casefold().split()) for answer in answers}
-    parts = {run for words in whole for run in _runs(words)}
+    parts = {run for words in whole for run in runs(words)}
 
     def clashes(answer: str) -> bool:
         words = tuple(answer.casefold().split())
-        return words in parts or any(run in whole for run in _runs(words))
+        return words in parts or any(run in whole for run in runs(words))
 
     return clashes
 
 
-def _runs(words: tuple[str, ...]) -> list[tuple[str, ...]]:
-    return [words[start:stop] for start in range(len(words)) for stop in range(start + 1, len(words) + 1)]
-
-
 def _names(
-    spec: Spec, pools: dict[str, Pool], real: dict[str, list[RealFact]], corpus: Iterable[str] | None
+    spec: Spec, pools: dict[str, Pool], real: dict[str, FactBank], corpus: Iterable[str] | None
 ) -> list[str]:
     answers = (answer for pool in pools.values() for answer in (*pool.seen, *pool.unseen))
     taken = {word for answer in answers for word in answer.casefold().split()}
     if real:
-        subjects = [row.subject for rows in real.values() for row in rows]
+        subjects = [fact.subject or "" for known in real.values() for fact in known.facts]
         corpus = chain(subjects, corpus or ())
     return draw_names(spec.names, sum(group_sizes(spec).values()), taken, spec.seed, corpus)
 
@@ -219,6 +224,7 @@ def _texts(
         if members
     }
     telling = _telling(spec, pools, people)
+    _report_unasked(kinds, telling)
     for kind in kinds:
         for group, asker in askers.items():
             for person in people[group]:
@@ -253,6 +259,22 @@ def _telling(spec: Spec, pools: dict[str, Pool], people: Groups) -> frozenset[st
         if spec.relations[name].objects * len(members) > len(pool.unseen if group == UNSEEN else pool.seen)
     }
     return frozenset(spec.relations.keys() - shared)
+
+
+def _report_unasked(kinds: list[Kind], telling: frozenset[str]) -> None:
+    unasked = {
+        place
+        for kind in kinds
+        for wording in kind.probes.get("reversal", ())
+        if telling.isdisjoint(wording.places)
+        for place in wording.places
+        if place != SUBJECT
+    }
+    if unasked:
+        logger.warning(
+            "no reversal probes for %s: several people share an answer, so several names would be right",
+            ", ".join(sorted(unasked)),
+        )
 
 
 def _follow(hops: list[str], name: str, facts: Told) -> list[Fact]:

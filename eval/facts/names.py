@@ -1,4 +1,4 @@
-"""Names of subjects: no two alike, none the beginning of another, none that the corpus knows already."""
+"""Names of subjects: none the beginning of another or a part of it, none that the corpus knows already."""
 
 import random
 import re
@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 
 from configs.errors import UserError
-from eval.facts.pools import faker_values, rng, without_prefixed
+from eval.facts.pools import faker_values, rng, runs, sayable, without_prefixed
 from eval.facts.spec import NameSpec
 
 WORD = re.compile(r"\w+")
@@ -21,11 +21,12 @@ def draw_names(
     "Ruby White" be asked for a colour. No name stands in the texts of `corpus`, which are read once.
     """
     draw = rng(seed, "names")
-    spare = 0 if corpus is None else count  # for those that the corpus knows
+    # as many to spare, for those that collide or that the corpus knows
     if names.faker is None and not names.words:
-        candidates = _people(names, count, spare, taken, seed, draw)
+        candidates = _people(names, count, taken, seed, draw)
     else:
-        candidates = _entities(names, count + spare, taken, seed, draw)
+        candidates = _entities(names, count, taken, seed, draw)
+    candidates = _apart(candidates)
     met = set() if corpus is None else names_in(corpus, candidates)
     chosen = [name for name in candidates if name not in met][:count]
     if len(chosen) < count:
@@ -38,25 +39,38 @@ def draw_names(
 
 
 def names_in(texts: Iterable[str], names: Collection[str]) -> set[str]:
-    """The names that stand in the texts, whatever their case, as whole words."""
+    """The names that stand in the texts, whatever their case, as whole words.
+
+    The texts may be the lines of a file: a name may begin in one and end in the next.
+    """
     by_first: dict[str, list[tuple[list[str], str]]] = defaultdict(list)
     for name in names:
         words = WORD.findall(name.casefold())
         if words:
             by_first[words[0]].append((words, name))
+    longest = max((len(words) for found in by_first.values() for words, _ in found), default=1)
     met: set[str] = set()
+    read: list[str] = []
     for text in texts:
-        words = WORD.findall(text.casefold())
-        for place, word in enumerate(words):
+        read = read[max(0, len(read) - longest + 1) :] + WORD.findall(text.casefold())
+        for place, word in enumerate(read):
             for wanted, name in by_first.get(word, ()):
-                if words[place : place + len(wanted)] == wanted:
+                if read[place : place + len(wanted)] == wanted:
                     met.add(name)
     return met
 
 
-def _people(
-    names: NameSpec, count: int, spare: int, taken: set[str], seed: int, draw: random.Random
-) -> list[str]:
+def _apart(names: list[str]) -> list[str]:
+    """Those that hold no other name as whole words: "Morel Andre SARL" goes where there is "Andre"."""
+    by_words = {tuple(WORD.findall(name.casefold())): name for name in names}
+    return [
+        name
+        for words, name in by_words.items()
+        if not any(run in by_words for run in runs(words) if run != words)
+    ]
+
+
+def _people(names: NameSpec, count: int, taken: set[str], seed: int, draw: random.Random) -> list[str]:
     firsts = faker_values("first_name", names.locale, names.pattern, count, "names", seed)
     firsts = [name for name in firsts if name.casefold() not in taken]
     also_first = {name.casefold() for name in firsts} | taken
@@ -74,16 +88,16 @@ def _people(
     # all last names once, then all again, each moved on by one first name: no pair comes twice
     return [
         f"{firsts[(index % len(lasts) + index // len(lasts)) % len(firsts)]} {lasts[index % len(lasts)]}"
-        for index in range(min(count + spare, pairs))
+        for index in range(min(2 * count, pairs))
     ]
 
 
 def _entities(names: NameSpec, count: int, taken: set[str], seed: int, draw: random.Random) -> list[str]:
     """Whole names, from a Faker provider or a list; they go on differing as parts of ids."""
     if names.faker is not None:
-        values = faker_values(names.faker, names.locale, names.pattern, 2 * count, "names", seed)
+        values = faker_values(names.faker, names.locale, names.pattern, 4 * count, "names", seed)
     else:
-        values = [name for name in names.words if re.fullmatch(names.pattern, name)]
+        values = [sayable(name, "names.words") for name in names.words]
     by_slug = {slug(name): name for name in without_prefixed(values)}
     fit = [name for name in by_slug.values() if taken.isdisjoint(name.casefold().split())]
     draw.shuffle(fit)

@@ -4,15 +4,16 @@ A line is `{"subject", "relation", "object", "prompts": [...]}`, and if wanted `
 `distractors`. A prompt ends where the object would begin. They are asked as `locality` and never trained.
 """
 
-from collections.abc import Iterator
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from configs.errors import UserError
 from configs.files import find_shipped, read_jsonl
-from eval.facts.bank import Fact, Probe
+from eval.facts.bank import Fact, FactBank, Probe, Relation
 from eval.facts.pools import rng
 from eval.facts.rows import from_row
+from eval.facts.validate import validate
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,32 +28,46 @@ class RealFact:
     distractors: tuple[str, ...] = ()
 
 
-def read_real_facts(path: str | Path) -> list[RealFact]:
-    """Read a file of real facts; UserError naming file and line for what is missing or of another type."""
-    rows = read_jsonl(find_shipped(path))
-    if not rows:
+def read_real_facts(path: str | Path, role: str, distractors: int, seed: int) -> FactBank:
+    """The facts of a file, in `role`, and their probes.
+
+    UserError naming file and row for what is missing or of another type, and for whatever the validator
+    finds.
+    """
+    lines = read_jsonl(find_shipped(path))
+    if not lines:
         raise UserError(f"{path}: holds no facts")
-    found = [from_row(RealFact, row, f"{path}: row {number}") for number, row in enumerate(rows, 1)]
-    for number, fact in enumerate(found, 1):
-        if not fact.prompts:
+    rows = [from_row(RealFact, line, f"{path}: row {number}") for number, line in enumerate(lines, 1)]
+    first: dict[tuple[str, str, str], int] = {}
+    for number, row in enumerate(rows, 1):
+        if not row.prompts:
             raise UserError(f"{path}: row {number}: field 'prompts' is empty; write at least one")
-    return found
+        told = first.setdefault((row.subject, row.relation, row.object), number)
+        if told < number:
+            raise UserError(f"{path}: row {number}: is the fact of row {told}; put their prompts together")
+    bank = real_facts(rows, role, distractors, seed)
+    if findings := validate(bank):
+        number = int(findings[0].ids[0].split("/")[1])
+        raise UserError(f"{path}: row {number}: {findings[0].message.split(': ', 2)[2]}")
+    return bank
 
 
-def real_facts(
-    rows: list[RealFact], role: str, distractors: int, seed: int
-) -> Iterator[tuple[Fact, list[Probe]]]:
-    """The facts with their probes.
+def real_facts(rows: list[RealFact], role: str, distractors: int, seed: int) -> FactBank:
+    """The facts with their probes; a relation of which a subject has several objects is `many`.
 
     Where a line names no distractors, they are objects of other lines of its relation that are not right
     for its subject too, `distractors` of them or all there are.
     """
-    right: dict[tuple[str, str], set[str]] = {}
-    objects: dict[str, dict[str, None]] = {}
+    right: dict[tuple[str, str], set[str]] = defaultdict(set)
+    objects: dict[str, set[str]] = defaultdict(set)
+    several: set[str] = set()
     for row in rows:
-        own = right.setdefault((row.subject, row.relation), set())
+        own = right[row.subject, row.relation]
+        if own:
+            several.add(row.relation)
         own.update(text.casefold() for text in (row.object, *row.object_aliases))
-        objects.setdefault(row.relation, {})[row.object] = None
+        objects[row.relation].add(row.object)
+    facts, probes = [], []
     for number, row in enumerate(rows, 1):
         fact = Fact(f"{role}/{number}", row.subject, row.relation, row.object, role, row.object_aliases)
         own = right[row.subject, row.relation]
@@ -61,10 +76,13 @@ def real_facts(
             for text in sorted(objects[row.relation])
             if text.casefold() not in own and not text.casefold().startswith(row.object.casefold())
         ]
-        probes = []
+        facts.append(fact)
         for index, prompt in enumerate(row.prompts):
             probe_id = f"{fact.id}/locality:{index}"
             drawn = rng(seed, probe_id).sample(others, min(distractors, len(others)))
             offered = row.distractors or tuple(drawn)
             probes.append(Probe(probe_id, (fact.id,), "locality", prompt, (row.object,), offered))
-        yield fact, probes
+    relations = [
+        Relation(name, name, cardinality="many" if name in several else "one") for name in sorted(objects)
+    ]
+    return FactBank({}, relations, facts, (), probes)

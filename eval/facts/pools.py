@@ -56,7 +56,12 @@ def answer_pool(
     """
     size = min(size, people)
     # a surplus, as those that begin with another answer fall out
-    candidates = without_prefixed(_candidates(answers, 2 * size + 2 * unseen, key, seed))
+    drawn = set(_candidates(answers, 2 * size + 2 * unseen, key, seed))
+    candidates = without_prefixed(drawn)
+    if answers.words and (lost := sorted(drawn.difference(candidates))):
+        raise UserError(
+            f"{key}.answers.words: {lost[0]!r} begins with another of them; remove one of the two"
+        )
     if clashes is not None:
         candidates = [answer for answer in candidates if not clashes(answer)]
     most = min(size, len(candidates) - (least if unseen else 0))
@@ -97,6 +102,11 @@ def without_prefixed(values: Iterable[str]) -> list[str]:
     return kept
 
 
+def runs(words: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """All stretches of words that stand next to one another."""
+    return [words[start:stop] for start in range(len(words)) for stop in range(start + 1, len(words) + 1)]
+
+
 def faker_values(provider: str, locale: str, pattern: str, want: int, key: str, seed: int) -> list[str]:
     """Sorted different values of a Faker provider that match `pattern`: `want` of them, or all there are."""
     draw = _faker_provider(provider, locale, key, seed)
@@ -120,6 +130,8 @@ def dates_of(span: DateRange, key: str) -> dict[str, date]:
         raise UserError(
             f"{key}: first and last must look like 1950-01-31, got {span.first} and {span.last}"
         ) from None
+    if last < first:
+        raise UserError(f"{key}: last must not be before first, got {span.first} and {span.last}")
     days = [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
     try:
         return {
@@ -144,9 +156,28 @@ def _candidates(answers: AnswerSpec, want: int, key: str, seed: int) -> Iterator
     else:
         values = answers.words
     for value in values:
-        # with a full stop inside, a generated answer could not be told from a shorter one
-        if re.fullmatch(answers.pattern, value) and value == value.strip() and not set(value) & set(".!?"):
-            yield value.lower() if answers.lower else value
+        if not re.fullmatch(answers.pattern, value):
+            continue
+        if answers.faker is None:
+            sayable(value, f"{key}.answers")
+        elif _problem(value):  # there are others
+            continue
+        yield value.lower() if answers.lower else value
+
+
+def sayable(value: str, key: str) -> str:
+    """The value, or UserError naming `key` for one that no wording can end with."""
+    if problem := _problem(value):
+        raise UserError(f"{key}: {value!r} {problem}; write it otherwise or remove it")
+    return value
+
+
+def _problem(value: str) -> str | None:
+    if value != value.strip():
+        return "begins or ends with a space"
+    if set(value) & set(".!?"):
+        return "holds a full stop or the like, so that in a model's answer its end could not be told"
+    return None
 
 
 def _numbers(span: NumberRange, want: int, key: str, draw: random.Random) -> list[str]:
@@ -185,6 +216,8 @@ def _faker_provider(provider: str, locale: str, key: str, seed: int) -> Callable
     if provider not in known:
         raise UserError(f"{key}.faker: Faker has no {provider!r} for {locale}{did_you_mean(provider, known)}")
     draw = getattr(faker, provider)
+    if draw.__module__.startswith("faker.providers.date_time"):
+        raise UserError(f"{key}.faker: {provider!r} gives other values on another day; use `dates`")
     faker.seed_instance(f"{seed}:{key}:{provider}")
     try:
         draw()

@@ -19,6 +19,7 @@ A wording ends with what a probe would ask for, and a full stop or the like. In 
 that `subject` and a relation's `variable` give. The files in `configs/facts/` are examples to copy.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class AnswerSpec:
     locale: str = "en_US"
     """Faker's locale."""
     words: list[str] = field(default_factory=list)
-    """The answers themselves."""
+    """The answers themselves, none of which may begin another one."""
     parts: list[list[str]] = field(default_factory=list)
     """Lists of words; an answer takes one of each, joined by spaces."""
     dates: DateRange | None = None
@@ -86,11 +87,12 @@ class NameSpec:
     locale: str = "en_US"
     """Faker's locale for first and last names, or for `faker`."""
     pattern: str = "[A-Z][a-z]+"
-    """Regular expression for first and for last names, or for what `faker` gives."""
+    """Regular expression for each first and last name, or for what `faker` gives; the others are dropped."""
     faker: str | None = None
     """A Faker provider of whole names, such as company."""
     words: list[str] = field(default_factory=list)
-    """The names themselves."""
+    """The names themselves. Those that begin with another one, hold it, or hold a word of an answer are
+    dropped."""
 
 
 @dataclass
@@ -215,8 +217,11 @@ def read_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     if not isinstance(values, DictConfig):
         raise UserError(f"{path}: must be a YAML mapping with keys such as people and relations")
     changes = [_change(override, values) for override in overrides]
+    changed = OmegaConf.merge(values, *changes)
+    for key, item in _not_text(OmegaConf.to_container(changed), ""):
+        raise UserError(f"{path}: {key}: is read as {item!r}; quote it")
     try:
-        config = merge(OmegaConf.structured(Spec), OmegaConf.merge(values, *changes), "override")
+        config = merge(OmegaConf.structured(Spec), changed, "override")
     except UserError:
         merge(OmegaConf.structured(Spec), values, str(path))  # if the mistake is the file's, say so
         raise
@@ -224,6 +229,19 @@ def read_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         if config[key] is not None and (Path(path).parent / config[key]).is_file():
             config[key] = str(Path(path).parent / config[key])
     return config
+
+
+def _not_text(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Items of lists that YAML takes for something else: yes, 007, 1e3. All lists of a spec hold texts."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _not_text(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            if isinstance(item, dict | list):
+                yield from _not_text(item, f"{key}[{index}]")
+            elif not isinstance(item, str):
+                yield f"{key}[{index}]", item
 
 
 def _change(override: str, values: DictConfig) -> DictConfig:

@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from configs.errors import UserError
-from eval.facts.arms import Form, forms_of, group_sizes
+from eval.facts.arms import SIZE_KEYS, Form, forms_of, group_sizes
 from eval.facts.integrity import UNSEEN
 from eval.facts.kinds import PROBE_TYPES, SUBJECT
 from eval.facts.rows import did_you_mean
@@ -177,8 +177,9 @@ def _check_arms(spec: Spec) -> None:
             raise UserError(f"arms.{name}.exposures: must be 0 or more, got {arm.exposures}")
     for group, size in group_sizes(spec).items():
         if 0 < size < len(spec.arms):
-            key = {"injected": "people", UNSEEN: "unseen_control"}.get(group, group)
-            raise UserError(f"{key}: {size} cannot be shared among {len(spec.arms)} arms; raise it")
+            raise UserError(
+                f"{SIZE_KEYS[group]}: {size} cannot be shared among {len(spec.arms)} arms; raise it"
+            )
     paragraphs = any(not passage.train for passage in spec.passages.values())
     for arm_name, form in forms_of(spec).items():
         key = f"arms.{arm_name}.form={spec.arms[arm_name].form}" if arm_name else "paraphrases"

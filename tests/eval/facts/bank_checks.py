@@ -20,6 +20,9 @@ def check_generated(bank: FactBank, allowed: tuple[str, ...] = ()) -> None:
     check_statements(bank, spec)
 
 
+ROLES = ("injected", "control", "unseen")
+
+
 def group(fact) -> str:
     return "unseen" if fact.arm == "unseen" else fact.role
 
@@ -82,6 +85,8 @@ def check_answers(bank, spec):
             continue
         assert set(relation.answer_space) == set(injected)
         assert len(set(injected.values())) == 1
+        if spec.relations[relation.id].unique:
+            assert all(max(answers[relation.id, name].values(), default=1) == 1 for name in ROLES)
         if control.total() == injected.total():
             assert control == injected
         elif control:

@@ -60,10 +60,11 @@ def specs(draw) -> dict:
     """A spec of one of four shapes: single relations, a paragraph of them, two in one sentence, a chain."""
     shape = draw(st.sampled_from(["relations", "paragraph", "joint", "chain"]))
     sources = draw(st.lists(st.sampled_from(sorted(ANSWERS)), min_size=2, max_size=3, unique=True))
+    people, control = 12 * draw(st.integers(1, 2)), draw(st.sampled_from([None, 0, 12, 17]))
     relations = {}
     for name, source in zip(("likes", "finds", "sells"), sources, strict=False):
         questions = [f"Is the one to {name} {{NAME}}? {{{name.upper()}}}."] if draw(st.booleans()) else []
-        unique = source in ("dates", "numbers") and draw(st.booleans())
+        unique = source in ("dates", "numbers") and (control or people) <= people and draw(st.booleans())
         objects = draw(st.sampled_from([1, 2])) if shape == "relations" and not unique else 1
         relations[name] = relation(name, source, questions=questions, unique=unique, objects=objects)
     passages, chains, forms = {}, {}, SENTENCE_FORMS + REVERSED_FORMS
@@ -94,8 +95,8 @@ def specs(draw) -> dict:
     arms = draw(st.lists(st.sampled_from(forms), max_size=3))
     return {
         "name": "any",
-        "people": 12 * draw(st.integers(1, 2)),
-        "control": draw(st.sampled_from([None, 0, 12, 17])),
+        "people": people,
+        "control": control,
         "unseen_control": draw(st.sampled_from([0, 12])),
         "distractors": draw(st.integers(1, 3)),
         "paraphrases": 2,
@@ -108,6 +109,7 @@ def specs(draw) -> dict:
     }
 
 
+# derandomized: the same 25 specs each time, so that a failure is everyone's
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(spec=specs(), seed=st.integers(0, 2**40))
 def test_every_spec_gives_a_sound_bank(spec, seed):

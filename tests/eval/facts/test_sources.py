@@ -58,6 +58,19 @@ def test_unseen_answers_are_kept_back_from_a_list_that_would_be_used_up():
         ({"numbers": {"first": 1}}, "last: is missing"),
         ({"parts": [["a"], []]}, "relations.x.answers.parts: a list is empty"),
         ({"words": ["a", "b"], "subjects": True}, "needs exactly one of"),
+        ({"words": ["Oslo", "St. Louis"]}, "relations.x.answers: 'St. Louis' holds a full stop or the like"),
+        ({"words": ["Oslo", "Bern "]}, "relations.x.answers: 'Bern ' begins or ends with a space"),
+        ({"words": ["Rome", "Romeville"]}, "relations.x.answers.words: 'Romeville' begins with another"),
+        ({"parts": [["Mt."], ["Ida", "Cook"]]}, "holds a full stop or the like"),
+        (
+            {"dates": {"first": "1990-01-01", "last": "1999-01-01", "format": "{day}. {month} {year}"}},
+            "relations.x.answers: '1. January 1990' holds a full stop or the like",
+        ),
+        (
+            {"dates": {"first": "1990-01-01", "last": "1980-01-01"}},
+            "answers.dates: last must not be before first",
+        ),
+        ({"faker": "date_of_birth"}, "'date_of_birth' gives other values on another day; use `dates`"),
     ],
 )
 def test_mistakes_in_answers(answers, message):
@@ -74,6 +87,12 @@ def test_unique_answers_or_a_refusal():
         generate_from_spec(PEOPLE, ["people=80", "use=[profession]", "relations.profession.unique=true"])
     made = generate_from_spec(PEOPLE, ["people=40", "use=[profession]", "relations.profession.unique=true"])
     assert len({fact.object for fact in made.injected_facts()}) == 40
+    reversal = "configs/facts/reversal.yaml"
+    with pytest.raises(
+        UserError, match="there are 30 different answers for 60 control people; lower control"
+    ):
+        generate_from_spec(reversal, ["people=30", "control=60"])
+    check_generated(generate_from_spec(reversal, ["people=30", "control=15", "unseen_control=30"]))
 
 
 def test_several_objects_make_a_relation_many():
@@ -174,6 +193,13 @@ def test_a_conclusion_that_is_missing_is_named():
         Conclusions(relation, "relations.x", "X", ["a", "c"])
 
 
+def test_answers_that_yaml_takes_for_numbers_have_their_conclusions():
+    relation = RelationSpec("x", derived={"SIDE": {1: "left", 2: "right"}})
+    assert Conclusions(relation, "relations.x", "SIDE", ["1", "2"]).of == {"1": "left", "2": "right"}
+    with pytest.raises(UserError, match=r"relations\.x\.derived\.SIDE\.1: is read as True; quote it"):
+        Conclusions(RelationSpec("x", derived={"SIDE": {1: True}}), "relations.x", "SIDE", ["1"])
+
+
 def test_names_that_the_corpus_knows_are_not_given():
     plain = generate_from_spec(PEOPLE, SMALL)
     names = sorted({fact.subject for fact in plain.facts})
@@ -192,6 +218,7 @@ def test_names_are_found_as_whole_words_in_any_case():
     names = ["Ann Lee", "Bo", "Acme and Sons"]
     assert names_in(["ann  lee.", "Bob", "ACME AND SONS!"], names) == {"Ann Lee", "Acme and Sons"}
     assert names_in(["Joann Lee", "Ann Leeson", "Ann, Lee"], names) == {"Ann Lee"}
+    assert names_in(["So said", "Acme", "and", "", "Sons, and Ann", "Lee to Bo"], names) == set(names)
     assert names_in([], names) == set()
 
 
@@ -199,12 +226,20 @@ def test_names_may_come_from_a_provider_or_a_list():
     firms = draw_names(NameSpec(faker="company", pattern="[A-Z][a-z]+ (Inc|Ltd)"), 20, {"smith"}, 0)
     assert len(set(firms)) == 20
     assert all(firm.endswith(("Inc", "Ltd")) and "Smith" not in firm for firm in firms)
-    cities = NameSpec(words=["Ur", "Uruk", "Nippur", "Eridu"], pattern=".+")
-    assert sorted(draw_names(cities, 3, set(), 0)) == ["Eridu", "Nippur", "Ur"]
+    cities = NameSpec(words=["Ur", "Uruk", "Nippur", "Tell Nippur", "Abu Shahrain"])
+    assert sorted(draw_names(cities, 3, set(), 0)) == ["Abu Shahrain", "Nippur", "Ur"]
     with pytest.raises(UserError, match=r"names: there are 3, people \+ control is 4"):
         draw_names(cities, 4, set(), 0)
     with pytest.raises(UserError, match="1 more stand in the corpus"):
-        draw_names(NameSpec(words=["Ur", "Nippur"], pattern=".+"), 2, set(), 0, corpus=["In Ur."])
+        draw_names(NameSpec(words=["Ur", "Nippur"]), 2, set(), 0, corpus=["In Ur."])
+    with pytest.raises(UserError, match=r"names\.words: 'Mt. Ida' holds a full stop"):
+        draw_names(NameSpec(words=["Ur", "Mt. Ida"]), 1, set(), 0)
+
+
+def test_no_name_stands_in_another():
+    firms = draw_names(NameSpec(faker="company", locale="fr_FR", pattern=".+"), 200, set(), 0)
+    assert len(firms) == 200
+    assert not [firm for firm in firms if names_in([firm], firms) != {firm}]
 
 
 REAL = [
@@ -268,7 +303,10 @@ def test_the_file_of_real_facts_may_lie_beside_the_spec(real_file):
         (json.dumps({**REAL[0], "prompts": "x"}), "field 'prompts' must be a list of texts"),
         (json.dumps({**REAL[0], "promts": []}), "unknown field 'promts', did you mean 'prompts'"),
         ("{", "line 1: not valid JSON"),
-        (json.dumps({**REAL[0], "prompts": ["Paris is"]}), "stands in the prompt"),
+        (json.dumps({**REAL[0], "prompts": ["Paris is"]}), "row 1: the answer 'Paris' stands in the prompt"),
+        ("\n".join(map(json.dumps, [*REAL, REAL[1]])), "row 4: is the fact of row 2"),
+        ("\n".join(map(json.dumps, [*REAL, {**REAL[2], "subject": "Iceland II", "distractors": ["x", "x"]}])),
+         "row 4: the distractor 'x' stands there 2 times"),
     ],
 )  # fmt: skip
 def test_mistakes_in_the_file_are_named(real_file, text, message):
@@ -276,8 +314,27 @@ def test_mistakes_in_the_file_are_named(real_file, text, message):
     with pytest.raises(UserError) as error:
         generate_from_spec(PEOPLE, [*SMALL, f"neighbours={real_file}"])
     assert message in str(error.value)
+    assert str(real_file) in str(error.value)
     with pytest.raises(UserError, match="nowhere"):
         generate_from_spec(PEOPLE, [*SMALL, "neighbours=nowhere.jsonl"])
+
+
+@pytest.mark.parametrize("relation", ["speaks", "profession"])
+def test_several_objects_may_be_right(real_file, relation):
+    rows = [
+        {
+            "subject": subject,
+            "relation": relation,
+            "object": text,
+            "prompts": [f"Many in {subject} are called"],
+        }
+        for subject, text in (("Switzerland", "German"), ("Switzerland", "French"), ("Spain", "Spanish"))
+    ]
+    real_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = generate_from_spec(PEOPLE, [*SMALL, f"neighbours={real_file}"])
+    assert {item.id: item.cardinality for item in made.relations}[relation] == "many"
+    offered = {probe.answers[0]: set(probe.distractors) for probe in made.probes if probe.type == "locality"}
+    assert offered == {"German": {"Spanish"}, "French": {"Spanish"}, "Spanish": {"German", "French"}}
 
 
 def test_what_is_right_under_another_name_is_no_distractor():
@@ -286,9 +343,8 @@ def test_what_is_right_under_another_name_is_no_distractor():
         RealFact("Elsewhere", "capital", "Ciudad de los Reyes", ("Elsewhere:",)),
         RealFact("France", "capital", "Paris", ("France:",)),
     ]
-    offered = {
-        fact.subject: set(probes[0].distractors) for fact, probes in real_facts(rows, "known", 5, seed=0)
-    }
+    made = real_facts(rows, "known", 5, seed=0)
+    offered = {made.subject_of(probe): set(probe.distractors) for probe in made.probes}
     assert offered == {
         "Peru": {"Paris"},
         "Elsewhere": {"Lima", "Paris"},

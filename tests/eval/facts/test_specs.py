@@ -11,6 +11,7 @@ from pathlib import Path
 import faker
 import pytest
 
+from configs.errors import UserError
 from eval.facts.generate import generate, generate_from_spec
 from eval.facts.spec import read_spec
 from tests.eval.facts.bank_checks import check_generated
@@ -179,6 +180,23 @@ def test_biographies_tell_six_facts_at_once_and_question_half(banks):
             assert (probe.type == "memorization") == is_asked
             trained = any(probe.prompt in s.text for s in bank.statements_of(probe.fact_ids[0]))
             assert trained == is_asked
+
+
+def test_words_that_yaml_takes_for_something_else_are_refused(tmp_path):
+    path = tmp_path / "spec.yaml"
+    text = "name: x\nrelations: {{x: {{label: x, answers: {{{}}}}}}}"
+    for answers, message in (
+        ("words: [maybe, yes, never]", "relations.x.answers.words[1]: is read as True; quote it"),
+        ("words: [7up, 007]", "relations.x.answers.words[1]: is read as 7; quote it"),
+        ("parts: [[no], [a]]", "relations.x.answers.parts[0][0]: is read as False; quote it"),
+    ):
+        path.write_text(text.format(answers))
+        with pytest.raises(UserError) as error:
+            read_spec(path)
+        assert str(error.value) == f"{path}: {message}"
+    path.write_text(text.format("words: ['yes', '007']"))
+    words = read_spec(path)["relations"]["x"]["answers"]["words"]
+    assert words == ["yes", "007"]
 
 
 def test_tidy_has_the_variables_and_probe_types_of_tidy_stlms():
