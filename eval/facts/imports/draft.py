@@ -129,8 +129,9 @@ class Draft:
                 self.leave_out(where, f"distractor {distractor!r} is {why}: the probe is kept without it")
             else:
                 kept[key] = distractor
+        stem, number = f"{facts[0].id}/{type}", 0
         probe = Probe(
-            id="",
+            id=f"{stem}:0",
             fact_ids=tuple(fact.id for fact in facts),
             type=type,
             prompt=prompt.strip(" "),  # a line break at its end may be meant
@@ -140,7 +141,6 @@ class Draft:
             template=template,
             flags=tuple(flags),
         )
-        stem, number = f"{facts[0].id}/{type}", 0
         while (known := self.probes.get(f"{stem}:{number}")) is not None:
             if known.prompt == probe.prompt and known == replace(probe, id=known.id):
                 self.leave_out(where, f"asks the same as probe {known.id!r}, and would count twice")

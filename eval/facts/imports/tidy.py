@@ -287,15 +287,20 @@ def _instances(
         if item.instance is None:
             _without_template(item.line, f"sentence-{place}", unexplained[place], draft, role)
     by_template = sum(item.instance is not None for item in told)
-    draft.mapped += [
+    draft.mapped.append(
         f"{len(told):,} sentences -> statements of role {role}; {by_template:,} were made from a template, "
         "which gives their relation, their subject and a fact for each other variable; the object of the "
-        "others is what most of their test cases ask for",
-        "sentence, answer (or prompt, completion) -> a probe of the type it stands under, of the sentence "
-        "that its template or its words tell"
-        if cases
-        else "test_cases -> probes of the type they stand under, of every sentence made from their template",
-    ]
+        "others is what most of their test cases ask for"
+    )
+    if cases:
+        draft.mapped.append(
+            "sentence, answer (or prompt, completion) -> a probe of the type it stands under, of the sentence "
+            "that its template or its words tell"
+        )
+    elif by_template:
+        draft.mapped.append(
+            "test_cases -> probes of the type they stand under, of every sentence made from their template"
+        )
 
 
 def _fill_templates(kinds: list[Kind], draft: Draft, people: int, control: int, seed: int) -> None:
