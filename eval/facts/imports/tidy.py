@@ -294,8 +294,8 @@ def _instances(
     )
     if cases:
         draft.mapped.append(
-            "sentence, answer (or prompt, completion) -> a probe of the type it stands under, of the sentence "
-            "that its template or its words tell"
+            "sentence, answer (or prompt, completion) -> a probe of the type it stands under, of the "
+            "sentence that its template or its words tell"
         )
     elif by_template:
         draft.mapped.append(
