@@ -10,19 +10,26 @@ from configs.errors import UserError
 
 
 def run(main: Callable[[], int | None]) -> int:
-    """Call `main`; 2 for a user's mistake, 130 for Ctrl-C, else what it returns (None: 0)."""
+    """Call `main`; 2 for a user's mistake or a file that cannot be read or written, 130 for Ctrl-C, else
+    what it returns (None: 0)."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         return main() or 0
     except UserError as error:
         print(f"stlm: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nstlm: stopped", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # `stlm ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        file = error.filename2 or error.filename
+        if file is None:  # nothing of the user's files: a defect
+            raise
+        print(f"stlm: error: {file}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstlm: stopped", file=sys.stderr)
+        return 130
 
 
 def add_model_options(cli: argparse.ArgumentParser) -> None:

@@ -49,19 +49,27 @@ def _add_generate(commands) -> None:
     cli = commands.add_parser(
         "generate",
         help="make a bank from a specification",
-        usage="stlm facts generate SPEC.yaml --out DIR [--seed SEED] [--corpus FILE] [key=value ...]",
+        usage="stlm facts generate SPEC.yaml --out DIR [--seed SEED] [--corpus FILE [--text-column NAME]] "
+        "[key=value ...]",
     )
     cli.add_argument("spec", help="a YAML file such as configs/facts/people.yaml")
-    cli.add_argument("--out", required=True, metavar="DIR", help="folder to write; must not hold a bank yet")
+    cli.add_argument("--out", required=True, metavar="DIR", help="folder to write; must be empty or missing")
     cli.add_argument("--seed", type=int, help="the specification's own when left out")
+    _add_corpus(cli, "nobody gets a name that stands there")
+    cli.set_defaults(run=_generate)
+
+
+def _add_corpus(cli, use: str) -> None:
     cli.add_argument(
         "--corpus",
         action="append",
         default=[],
         metavar="FILE",
-        help="a text that the model reads: nobody gets a name that stands there; may be repeated",
+        help=f"text that the model reads (.txt, .jsonl, .csv, .parquet): {use}; may be repeated",
     )
-    cli.set_defaults(run=_generate)
+    cli.add_argument(
+        "--text-column", default="text", metavar="NAME", help="the corpus's column of texts (default text)"
+    )
 
 
 def _add_show(commands) -> None:
@@ -82,6 +90,7 @@ def _add_validate(commands) -> None:
         metavar="DIR",
         help="write the bank, mended and flagged, there; --fix alone changes it in place",
     )
+    _add_corpus(cli, "its words count as seen")
     add_model_options(cli)
     cli.set_defaults(run=_validate)
 
@@ -148,23 +157,21 @@ def _generate(arguments: argparse.Namespace) -> None:
     from eval.facts.generate import generate_from_spec
 
     _check_free(arguments.out)
-    missing = [file for file in arguments.corpus if not Path(file).is_file()]
-    if missing:
-        raise UserError(f"--corpus {missing[0]}: no such file")
     bank = generate_from_spec(
         find_shipped(arguments.spec),
         arguments.overrides,
         seed=arguments.seed,
-        corpus=_lines(arguments.corpus) if arguments.corpus else None,
+        corpus=_corpus(arguments),
     )
     _save(bank, arguments.out)
 
 
-def _lines(files: list[str]) -> Iterator[str]:
-    """A corpus may be larger than memory."""
-    for name in files:
-        with Path(name).open(encoding="utf-8", errors="replace") as file:
-            yield from file
+def _corpus(arguments: argparse.Namespace) -> Iterator[str] | None:
+    if not arguments.corpus:
+        return None
+    from trainers.documents import read_texts
+
+    return read_texts(arguments.corpus, "--corpus", arguments.text_column)
 
 
 def _show(arguments: argparse.Namespace) -> None:
@@ -180,7 +187,7 @@ def _show(arguments: argparse.Namespace) -> None:
 def _validate(arguments: argparse.Namespace) -> None:
     from eval.facts.fix import fix_bank
     from eval.facts.hub import PREFIX, open_bank
-    from eval.facts.validate import flag_probes, refuse_generated, validate
+    from eval.facts.validate import flag_probes, refuse_generated, validate, words_of
 
     if arguments.out:
         _check_free(arguments.out)
@@ -191,9 +198,10 @@ def _validate(arguments: argparse.Namespace) -> None:
         bank, changes = fix_bank(bank)
         for change in changes:
             print(f"mended: {change}")
-        if changes and not arguments.out:
-            _replace_probes(bank, Path(arguments.bank))
-    findings = validate(bank)
+    corpus = _corpus(arguments)
+    findings = validate(bank, words_of(corpus) if corpus else None)
+    if arguments.fix and changes and not arguments.out:
+        _replace_probes(flag_probes(bank, findings), Path(arguments.bank))
     errors = sum(finding.level == "error" for finding in findings)
     if arguments.model and not errors:
         from eval.facts.blind import blind_check
@@ -269,6 +277,7 @@ def _export_lm_eval(arguments: argparse.Namespace) -> None:
     from eval.facts.hub import open_bank
     from scripts.facts_tables import tokenizer_of
 
+    _check_free(arguments.out)
     tokenizer = tokenizer_of(arguments.tokenizer) if arguments.tokenizer else None
     export = export_lm_eval(open_bank(arguments.bank), arguments.out, arguments.name, tokenizer)
     print(
@@ -294,9 +303,20 @@ def _export_hub(arguments: argparse.Namespace) -> None:
 
 
 def _check_free(out: str) -> None:
-    """Refuse a folder that is taken before anything long starts; saving would refuse it afterwards."""
-    if Path(out).is_file() or (Path(out).is_dir() and any(Path(out).iterdir())):
-        raise UserError(f"{out}: exists already; choose another folder or remove it")
+    """Refuse a folder that is taken, or cannot be written, before anything long starts."""
+    from configs.files import whole_folder
+
+    path = Path(out)
+    try:
+        is_there = path.is_dir()
+        if path.is_file() or (is_there and any(path.iterdir())):
+            raise UserError(f"{out}: exists already; choose another folder or remove it")
+        with whole_folder(path):
+            pass
+        if not is_there:
+            path.rmdir()
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another folder") from None
 
 
 def _save(bank, out: str) -> None:

@@ -10,7 +10,9 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import yaml
@@ -107,13 +109,34 @@ def expand_files(patterns: list[str] | str | None, key: str) -> list[Path]:
     return files
 
 
+def read_texts(patterns: list[str], key: str, column: str) -> Iterator[str]:
+    """The texts of files that may be larger than memory, those of a .txt file line by line.
+
+    Raises UserError, naming `key`, for files that are missing or of another kind.
+    """
+    files = expand_files(patterns, key)
+    return chain.from_iterable(_texts(file, column) for file in files)
+
+
+def _texts(file: Path, column: str) -> Iterator[str]:
+    if file.suffix == ".parquet":
+        rows = _parquet(file, column, streaming=True)
+    else:
+        rows = _documents_of(str(file), column, "line")
+    return (row["text"] for row in rows if row["text"])
+
+
+def _parquet(file: Path, column: str, **options: Any) -> Any:
+    try:
+        dataset = Dataset.from_parquet(str(file), **options)
+    except (pa.ArrowInvalid, DatasetGenerationError):
+        raise UserError(f"{file}: not a Parquet file, or a broken one") from None
+    return _text_column(dataset, column, str(file))
+
+
 def _read_file(file: Path, data: DataSection, cache: Path, identity: str) -> Dataset:
     if file.suffix == ".parquet":
-        try:
-            dataset = Dataset.from_parquet(str(file), cache_dir=str(cache))
-        except (pa.ArrowInvalid, DatasetGenerationError):
-            raise UserError(f"{file}: not a Parquet file, or a broken one") from None
-        return _text_column(dataset, data.text_column, str(file))
+        return _parquet(file, data.text_column, cache_dir=str(cache))
     arguments = {"file": str(file), "column": data.text_column, "documents": data.documents}
     if next(_documents_of(**arguments), None) is None:
         raise UserError(f"{file}: holds no text; is it the right file?")
@@ -186,7 +209,7 @@ def _csv_documents(file: str, column: str) -> Iterator[str]:
 
 
 def _columns(found: str) -> str:
-    return f"there is {found or 'none'}; set data.text_column"
+    return f"there is {found or 'none'}; set data.text_column (stlm facts: --text-column)"
 
 
 def _text_column(dataset: Dataset, column: str, source: str) -> Dataset:
@@ -195,7 +218,9 @@ def _text_column(dataset: Dataset, column: str, source: str) -> Dataset:
         raise UserError(f"{source}: no column {column!r}; {_columns(', '.join(dataset.column_names))}")
     dataset = dataset.select_columns([column])
     if getattr(dataset.features[column], "dtype", None) not in ("string", "large_string"):
-        raise UserError(f"{source}: column {column!r} holds no text; set data.text_column")
+        raise UserError(
+            f"{source}: column {column!r} holds no text; set data.text_column (stlm facts: --text-column)"
+        )
     return dataset if column == "text" else dataset.rename_column(column, "text")
 
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from eval.facts.bank import Fact, FactBank
@@ -76,8 +78,6 @@ def test_tidy_stlms_own_config_imports_trains_and_evaluates(tmp_path, cache, cap
     assert asked == {(role, kind) for role in ("injected", "control") for kind in types}
     assert all(row["accuracy"] is not None for row in last if row["type"] == "memorization")
     # every sentence is seen as often as planned, and control people's never
-    import pyarrow.parquet as pq
-
     plan = pq.read_table(out / "plan.parquet")["statement_id"].to_pylist()
     injected = {s.id for s in imported.statements if imported.fact_by_id[s.fact_ids[0]].role == "injected"}
     assert {name: plan.count(name) for name in plan} == dict.fromkeys(injected, 6)
@@ -155,7 +155,9 @@ def test_show_prints_texts_as_they_are(tmp_path, capsys):
 
 
 def test_validate_mends_what_is_certain(bank, tmp_path, capsys):
-    edit_line(tmp_path / "bank", "probes", 0, answers=[" bern"], distractors=["Oslo ", "Lima"])
+    edit_line(
+        tmp_path / "bank", "probes", 0, answers=[" bern"], distractors=[], flags=["case_differs", "odd"]
+    )
     assert main(["facts", "validate", bank]) == 0
     shown = capsys.readouterr().out
     assert "warning: outer_space" in shown
@@ -169,7 +171,7 @@ def test_validate_mends_what_is_certain(bank, tmp_path, capsys):
     assert "warning: case_differs" not in shown
     for folder in (bank, f"{bank}2"):
         mended = FactBank.load(folder)
-        assert mended.probes[0] == probe(ADA, distractors=("Oslo", "Lima"))
+        assert mended.probes[0] == probe(ADA, distractors=(), seen_verbatim=True, flags=("odd",))
         assert json.loads(Path(folder, "bank.json").read_text())["sha256"] == mended.sha256
     refused(capsys, ["validate", "hub:owner/bank", "--fix"], "give --out DIR")
     edit_line(tmp_path / "bank", "probes", 0, fact_ids=["nobody"])
@@ -203,12 +205,57 @@ def test_names_that_stand_in_the_corpus_are_not_given(tmp_path, capsys):
     assert main(["facts", *spec, "--out", str(tmp_path / "plain")]) == 0
     names = {fact.subject for fact in FactBank.load(tmp_path / "plain").facts}
     met = sorted(names)[0]
-    (tmp_path / "corpus.txt").write_text(f"Once upon a time\nthere was {met}.\n")
-    corpus = ["--corpus", str(tmp_path / "corpus.txt")]
-    assert main(["facts", *spec, *corpus, "--out", str(tmp_path / "other")]) == 0
-    assert met not in {fact.subject for fact in FactBank.load(tmp_path / "other").facts}
+    broken = f"Once upon a time there was {met}.".replace(" ", "\n")  # each word on a line of its own
+    (tmp_path / "corpus.txt").write_text(broken)
+    (tmp_path / "corpus.jsonl").write_text(json.dumps({"story": broken}))
+    pq.write_table(pa.table({"story": [None, broken]}), tmp_path / "corpus.parquet")
+    for kind in ("txt", "jsonl", "parquet"):
+        corpus = ["--corpus", str(tmp_path / f"corpus.{kind}"), "--text-column", "story"]
+        assert main(["facts", *spec, *corpus, "--out", str(tmp_path / kind)]) == 0
+        assert met not in {fact.subject for fact in FactBank.load(tmp_path / kind).facts}
     capsys.readouterr()
-    refused(capsys, [*spec, "--corpus", "gone.txt", "--out", str(tmp_path / "x")], "--corpus gone.txt")
+    refused(capsys, [*spec, "--corpus", "gone.txt", "--out", str(tmp_path / "x")], "--corpus: gone.txt")
+    (tmp_path / "corpus.pdf").write_text("")
+    pdf = ["--corpus", str(tmp_path / "corpus.pdf"), "--out", str(tmp_path / "x")]
+    refused(capsys, [*spec, *pdf], "cannot read .pdf files")
+
+
+def test_words_of_the_corpus_are_not_unseen(tmp_path, capsys):
+    asked = probe(ADA, type="semantic", prompt="Ada Poe hails from")
+    small_bank(probes=(asked,)).save(tmp_path / "bank")
+    (tmp_path / "corpus.txt").write_text("Nobody hails a cab.\nWhere from?\n")
+    assert main(["facts", "validate", str(tmp_path / "bank")]) == 0
+    assert "warning: unseen_words" in capsys.readouterr().out
+    corpus = ["--corpus", str(tmp_path / "corpus.txt")]
+    assert main(["facts", "validate", str(tmp_path / "bank"), *corpus]) == 0
+    assert "0 errors, 0 warnings" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(bank, tmp_path, capsys, monkeypatch):
+    """Whatever the reason; as root no folder is read-only, so it is a file that stands in the way."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    monkeypatch.chdir(tmp_path / "empty")
+    for out in (tmp_path / "file" / "x", tmp_path / "link", ".", tmp_path / ("n" * 300)):
+        for command in (["generate", "nowhere.yaml"], ["import", "csv", "nowhere.csv"], ["validate", bank]):
+            refused(capsys, [*command, "--out", str(out)], f"{out}: cannot be written (")
+        refused(capsys, ["export", "lm-eval", bank, str(out)], f"{out}: cannot be written (")
+    refused(capsys, ["generate", "nowhere.yaml", "--out", str(tmp_path / "x" / "y")], "nowhere.yaml: no such")
+    assert not (tmp_path / "x" / "y").exists()
+    (tmp_path / "x" / "y").mkdir()
+    refused(capsys, ["generate", "nowhere.yaml", "--out", str(tmp_path / "x" / "y")], "nowhere.yaml: no such")
+    assert (tmp_path / "x" / "y").is_dir()
+
+
+def test_a_disk_that_fails_on_the_way_is_one_line(tmp_path, capsys, monkeypatch):
+    def full(self, folder):
+        raise OSError(28, "No space left on device", str(folder))
+
+    monkeypatch.setattr(FactBank, "save", full)
+    out = str(tmp_path / "x")
+    spec = ["generate", "configs/facts/people.yaml", "people=4", "distractors=3", "use=[profession]"]
+    refused(capsys, [*spec, "--out", out], f"{out}: No space left on device")
 
 
 def test_export_lm_eval_says_how_to_run_it(tmp_path, capsys):

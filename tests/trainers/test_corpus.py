@@ -12,7 +12,7 @@ from configs.errors import UserError
 from configs.schema import DataSection
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
 from trainers.corpus import prepare_corpus
-from trainers.documents import load_documents, short_names
+from trainers.documents import load_documents, read_texts, short_names
 from trainers.synthetic import synthetic_documents
 
 TEXTS = ["One two three.", "Four five\nsix.", "Seven élan 東京.", "Eight nine ten eleven."]
@@ -57,6 +57,20 @@ def test_documents_of_a_text_file(tmp_path, documents, count):
     (tmp_path / "a.txt").write_text("a b\nc\n\nd\n  \n\ne\n", encoding="utf-8")
     data = files(str(tmp_path / "a.txt"), documents=documents)
     assert len(load_documents(data, 0, tmp_path).train) == count
+
+
+def test_texts_of_every_format_are_read_without_a_copy(tmp_path):
+    """Those of a .txt file by lines, whatever `data.documents` makes of it."""
+    (tmp_path / "a.txt").write_text("one\ntwo\n\nthree")
+    (tmp_path / "b.jsonl").write_text('{"x": "one"}\n{"x": "two\\nthree"}\n')
+    (tmp_path / "c.csv").write_text('x,y\none,1\n"two\nthree",2\n')
+    pq.write_table(pa.table({"x": ["one", None, "two\nthree"]}), tmp_path / "d.parquet")
+    for name, texts in (("a.txt", ["one", "two", "three"]), ("[bcd].*", 3 * ["one", "two\nthree"])):
+        assert list(read_texts([str(tmp_path / name)], "--corpus", "x")) == texts
+    with pytest.raises(UserError, match=r"--corpus: .*: no such file"):
+        read_texts([str(tmp_path / "gone.txt")], "--corpus", "x")
+    with pytest.raises(UserError, match="column 'z'; there is x"):
+        list(read_texts([str(tmp_path / "d.parquet")], "--corpus", "z"))
 
 
 def test_held_out_documents_follow_fraction_and_seed(tmp_path):
