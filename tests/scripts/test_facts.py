@@ -231,13 +231,10 @@ def test_words_of_the_corpus_are_not_unseen(tmp_path, capsys):
     assert "0 errors, 0 warnings" in capsys.readouterr().out
 
 
-def test_a_folder_that_cannot_be_written_is_refused_before_the_work(bank, tmp_path, capsys, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(bank, tmp_path, capsys):
     """Whatever the reason; as root no folder is read-only, so it is a file that stands in the way."""
     (tmp_path / "file").write_text("")
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "empty")
-    monkeypatch.chdir(tmp_path / "empty")
-    for out in (tmp_path / "file" / "x", tmp_path / "link", ".", tmp_path / ("n" * 300)):
+    for out in (tmp_path / "file" / "x", tmp_path / ("n" * 300)):
         for command in (["generate", "nowhere.yaml"], ["import", "csv", "nowhere.csv"], ["validate", bank]):
             refused(capsys, [*command, "--out", str(out)], f"{out}: cannot be written (")
         refused(capsys, ["export", "lm-eval", bank, str(out)], f"{out}: cannot be written (")
