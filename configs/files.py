@@ -36,9 +36,9 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
 def whole_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` if the block ends well, and vanishes if not.
 
-    `path` must not exist as a non-empty folder (OSError otherwise).
+    `path` must not exist as a non-empty folder (OSError otherwise); a link is followed.
     """
-    path = Path(path)
+    path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
@@ -49,6 +49,16 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def check_writable(path: str | Path) -> None:
+    """UserError where no `whole_folder` could be written at `path`; makes the folders above it."""
+    try:
+        parent = Path(path).resolve().parent
+        parent.mkdir(parents=True, exist_ok=True)
+        os.rmdir(tempfile.mkdtemp(dir=parent, prefix=f".{Path(path).name}."))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
 
 
 def readable_as_usual(folder: Path) -> None:

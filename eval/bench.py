@@ -101,18 +101,22 @@ def build_subject(
     """
     import torch
 
-    from eval.models import load_model
+    from eval.models import choose_device, load_model
     from modeling_stlm import STLMConfig, STLMForCausalLM
 
     if size not in SIZES:
         raise UserError(f"--parameters {size}: not one of {', '.join(SIZES)}")
-    probes = _bank(max(8, math.ceil(n_probes / PROBES_PER_PERSON)), n_candidates, seed).probes
+    place = choose_device(device)
+    people = max(
+        n_candidates + 1, math.ceil(n_probes / PROBES_PER_PERSON)
+    )  # wrong answers are others' answers
+    probes = _bank(people, n_candidates, seed).probes
     items = [Item(one.prompt, (one.answers[0], *one.distractors)) for one in probes if not one.suffix]
     random.Random(seed).shuffle(items)
     if name is None:
         torch.manual_seed(seed)
         config = STLMConfig(**SIZES[size])
-        model = STLMForCausalLM(config).eval().to(device)
+        model = STLMForCausalLM(config).eval().to(place)
         texts = [statement.text for statement in _bank(OTHER_PEOPLE, n_candidates, seed + 1).statements]
         tokenizer = _tokenizer(texts, config.vocab_size)
     else:

@@ -78,7 +78,7 @@ def _expand(name: str, cache: Path, tokenizer: str | None) -> list[ModelName]:
     if not at or path.exists():
         return [_plain(name)]
     if Path(head).is_dir():
-        return _of_run(head.rstrip("/"), chosen)
+        return _of_run(str(Path(head)), chosen)
     check_model_path(head, revision=chosen)
     return [ModelName(name, head, revision=resolve_commit(head, chosen) or chosen)]
 
@@ -88,7 +88,7 @@ def _plain(name: str) -> ModelName:
     folder = Path(name)
     if not folder.is_dir():
         return ModelName(name, name, revision=resolve_commit(name, None))
-    label = name.rstrip("/") or name
+    label = str(folder)  # "./run/" and "run" are one model
     if match := CHECKPOINT.fullmatch(folder.name):
         run = str(folder.parent) if _is_run(folder.parent) else None
         return ModelName(label, name, step=int(match[1]), run=run)

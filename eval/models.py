@@ -281,7 +281,10 @@ def _check_folder(folder: Path) -> None:
         base = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
         if not base:
             raise UserError(f"{folder}/{ADAPTER_CONFIG}: base_model_name_or_path is missing")
-        check_model_path(base)
+        try:
+            check_model_path(base)
+        except UserError as error:
+            raise UserError(f"{folder}: its base model cannot be had: {error}") from None
     elif (folder / CONFIG).is_file():
         read_json(folder / CONFIG)
     else:

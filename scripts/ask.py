@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from configs.errors import UserError
 from scripts.cli import add_model_options, parser, quiet_loading, run
 from scripts.recall import positive
 
@@ -48,8 +49,11 @@ def _ask(arguments) -> None:
     while True:
         try:
             prompt = input("> " if typed else "")
+            prompt.encode()  # bytes that are no text may come along as surrogates
         except EOFError:
             return
+        except UnicodeError:
+            raise UserError("standard input: not UTF-8") from None
         if not prompt.strip():
             return
         said = {

@@ -24,7 +24,7 @@ examples:
   stlm bench recall --json --threads 1 > speed.json
   stlm bench recall --quick
 """
-QUICK = {"parameters": "1M", "probes": 100, "loop_probes": 10, "ranked_probes": 20, "repeats": 1}
+QUICK = {"parameters": "1M", "probes": 100, "loop_probes": 10, "ranked_probes": 20}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,10 +56,12 @@ def main(argv: list[str] | None = None) -> int:
     recall.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
     recall.add_argument("--device", default="cpu", help="cpu (default), cuda, mps")
     recall.add_argument("--batch-tokens", type=int, help="ours: tokens in one forward pass")
-    recall.add_argument("--quick", action="store_true", help="a model of 1M, 100 probes, once")
+    recall.add_argument(
+        "--quick", action="store_true", help="a model of 1M and 100 probes, unless said otherwise"
+    )
+    if "--quick" in (sys.argv[1:] if argv is None else argv):
+        recall.set_defaults(**QUICK)  # what else is given stays
     arguments = cli.parse_args(argv)
-    if arguments.quick:
-        vars(arguments).update(QUICK)
     return run(lambda: _recall(arguments))
 
 

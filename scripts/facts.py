@@ -304,19 +304,12 @@ def _export_hub(arguments: argparse.Namespace) -> None:
 
 def _check_free(out: str) -> None:
     """Refuse a folder that is taken, or cannot be written, before anything long starts."""
-    from configs.files import whole_folder
+    from configs.files import check_writable
 
     path = Path(out)
-    try:
-        is_there = path.is_dir()
-        if path.is_file() or (is_there and any(path.iterdir())):
-            raise UserError(f"{out}: exists already; choose another folder or remove it")
-        with whole_folder(path):
-            pass
-        if not is_there:
-            path.rmdir()
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another folder") from None
+    check_writable(path)
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise UserError(f"{out}: exists already; choose another folder or remove it")
 
 
 def _save(bank, out: str) -> None:

@@ -1,4 +1,4 @@
-"""`stlm recall`: what models recall of a bank of facts, also by `accelerate launch -m scripts.recall ...`."""
+"""`stlm recall`: what models recall of a bank of facts, also by `torchrun -m scripts.recall ...`."""
 
 import argparse
 import os
@@ -28,7 +28,7 @@ examples:
   stlm recall outputs/quickstart gpt2 --baseline outputs/twin --facts banks/people --out results/comparison
   stlm recall EleutherAI/pythia-70m@step1000 gpt2 --prompts configs/prompts/capitals.yaml
   stlm recall outputs/quickstart outputs/twin --heldout held_out.txt --benchmarks blimp --limit 100
-  accelerate launch --num_processes 4 -m scripts.recall outputs/quickstart --facts banks/people
+  torchrun --nproc_per_node 2 -m scripts.recall outputs/quickstart --facts banks/people
 """
 
 
@@ -52,6 +52,13 @@ def positive(text: str) -> int:
     """An argument that must be a whole number above zero."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"must be a positive whole number, got {text!r}")
+    return int(text)
+
+
+def whole_number(text: str) -> int:
+    """An argument that must be a whole number, zero included."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}")
     return int(text)
 
 
@@ -79,7 +86,9 @@ def _add_questions(cli: argparse.ArgumentParser) -> None:
         "--probes", type=_names, default=(), metavar="A,B", help="linear probes: cola, mrpc, rte, stsb, wnli"
     )
     asked.add_argument("--limit", type=positive, metavar="N", help="examples of each benchmark and probe")
-    asked.add_argument("--num-fewshot", type=int, metavar="N", help="examples shown before each question")
+    asked.add_argument(
+        "--num-fewshot", type=whole_number, metavar="N", help="examples shown before each question"
+    )
     asked.add_argument("--data-dir", metavar="DIR", help="local copies of the benchmarks' data sets")
     asked.add_argument("--no-generate", action="store_true", help="leave out free generation (exact match)")
     asked.add_argument(
@@ -102,7 +111,9 @@ def _add_results(cli: argparse.ArgumentParser) -> None:
     )
     results.add_argument("--overwrite", action="store_true", help="replace the results that stand in --out")
     results.add_argument("--no-cache", action="store_true", help="measure anew, and keep nothing")
-    results.add_argument("--seed", type=int, default=0, help="of the intervals and of benchmarks (default 0)")
+    results.add_argument(
+        "--seed", type=whole_number, default=0, help="of the intervals and of benchmarks (default 0)"
+    )
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -138,9 +149,8 @@ def _recall(arguments: argparse.Namespace) -> int:
     measured = _measure(names, asked)
     if not is_first_process():
         return 0
-    if len(names) == 1 and (measured[0].info["error"]):
-        print(f"stlm: error: {names[0].label}: {measured[0].info['error']}", file=sys.stderr)
-        return 2
+    if len(names) == 1 and "model" in measured[0].errors:
+        return 2  # it was no model
     _show(measured, asked, baseline, out)
     return 1 if any(one.failed for one in measured) else 0
 
@@ -208,6 +218,8 @@ def _bank(name: str) -> Any:
     from eval.facts.hub import open_bank
 
     bank = open_bank(name)
+    if not bank.probes:
+        raise UserError(f"--facts {name}: the bank has no probes, so there is nothing to ask")
     # reports call it by its name
     return replace(bank, meta={**bank.meta, "name": bank.meta.get("name") or Path(name).name})
 
@@ -263,9 +275,9 @@ def _measure(names: "list[ModelName]", asked: "Asked") -> "list[Measured]":
             raise SystemExit(130) from None
         measured.append(one)
         more = "; going on with the others" if name is not names[-1] else ""
-        for section, error in one.errors.items() if first and len(names) > 1 else ():
+        for section, error in one.errors.items() if first else ():
             what = "" if section in ("model", "recall") else f"{section}: "
-            print(f"stlm: {name.label}: {what}{error}{more}", file=sys.stderr)
+            print(f"stlm: error: {name.label}: {what}{error}{more}", file=sys.stderr)
     return measured
 
 
@@ -275,6 +287,9 @@ def _show(measured: "list[Measured]", asked: "Asked", baseline: str | None, out:
     from eval.recall.study import build_study, rows_of, write_study
     from scripts.study_tables import print_study
 
+    if any(one.name.label == baseline and not (one.rows or one.documents) for one in measured):
+        print(f"stlm: --baseline {baseline} has no results; every two models are compared", file=sys.stderr)
+        baseline = None
     study = build_study(measured, asked, baseline=baseline)
     if out is not None:  # before anything is printed, for whoever reads that may close the pipe
         from eval.report.study_report import write_study_report

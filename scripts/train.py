@@ -1,4 +1,4 @@
-"""`stlm train`, also for `accelerate launch -m scripts.train FILE.yaml ...`."""
+"""`stlm train`, also for `torchrun -m scripts.train FILE.yaml ...`."""
 
 import ast
 import inspect
@@ -15,7 +15,7 @@ examples:
   stlm train configs/quickstart.yaml injection.enabled=false training.output_dir=outputs/twin
   stlm train configs/quickstart.yaml training.max_steps=50 --dry-run
   stlm train configs/quickstart.yaml training.resume_from_checkpoint=true
-  accelerate launch --num_processes 2 -m scripts.train configs/quickstart.yaml
+  torchrun --nproc_per_node 2 -m scripts.train configs/quickstart.yaml
 """
 
 

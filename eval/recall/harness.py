@@ -46,7 +46,7 @@ def evaluate_recall(
     has `top_tokens`, that many [text, probability] pairs of what the model finds most probable where the
     answer begins. Neither the random generators nor the model's train/eval modes are touched.
 
-    With `spread` the processes of `accelerate launch` share the probes, and each gets all rows. Every one
+    With `spread` the processes of `torchrun` share the probes, and each gets all rows. Every one
     of them must call this, with the whole model.
 
     Raises:

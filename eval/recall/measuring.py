@@ -143,7 +143,7 @@ class _Model:
                     revision=self.name.revision,
                 )
             except Exception as error:
-                raise _NotLoaded(_line(error)) from error
+                raise _NotLoaded(_line(error, self.name)) from error
             model, tokenizer = self.loaded
             found = {"parameters": model.num_parameters(), "tokenizer": tokenizer_hash(tokenizer)}
             self._describe({**found, "device": str(model.device)}, loaded=True)
@@ -338,7 +338,7 @@ def _attempt(
         measured.errors["model"] = str(error)
     except Exception as error:  # what one model breaks on must not take the others along
         logger.debug("%s: %s failed", measured.name.label, section, exc_info=True)
-        measured.errors[section] = _line(error)
+        measured.errors[section] = _line(error, measured.name)
 
 
 def _info(name: ModelName, device: str, dtype: str) -> dict[str, Any]:
@@ -356,9 +356,9 @@ def _warning_where_it_cannot_be_kept(folder: Path | None) -> Iterator[None]:
         logger.warning("%s: cannot be kept (%s)", folder, error.strerror or error)
 
 
-def _line(error: BaseException) -> str:
-    """An error in one line, without the name that stands beside it anyway."""
-    text = " ".join(str(error).split())
+def _line(error: BaseException, name: ModelName) -> str:
+    """An error in one line, without the model's name, which stands beside it anyway."""
+    text = " ".join(str(error).split()).removeprefix(f"{name.path}: ")
     if not isinstance(error, UserError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= 300 else text[:300].rsplit(" ", 1)[0] + " ..."

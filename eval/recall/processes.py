@@ -1,4 +1,4 @@
-"""Work shared among the processes of `accelerate launch` or `torchrun`, each with the whole model.
+"""Work shared among the processes of `torchrun` or `accelerate launch`, each with the whole model.
 
 rows = spread(probes, ask)  # every process gets all rows, in the order of the probes
 """

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from configs.files import read_json, whole_folder, write_json, write_jsonl, write_whole
+from configs.files import check_writable, read_json, whole_folder, write_json, write_jsonl, write_whole
 from eval.facts.bank import FactBank
 from eval.recall.comparison import compare_models
 from eval.recall.corrected import corrected_summary
@@ -75,9 +75,11 @@ def rows_of(measured: Sequence[Measured]) -> list[dict[str, Any]]:
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:
-    """Make sure that a study can be written to `out`; UserError for a file, or a folder that is in use."""
+    """Make sure that a study can be written to `out`; UserError for a file, a folder that is in use, and
+    where nothing can be written."""
     if out.is_file():
         raise UserError(f"{out}: is a file; take another --out")
+    check_writable(out)
     if not out.exists() or not any(out.iterdir()):
         return
     if not overwrite:
@@ -101,7 +103,7 @@ def write_study(
         if report is not None:
             report(folder, study, rows)
         if out.exists():
-            shutil.rmtree(out)
+            shutil.rmtree(out.resolve())
 
 
 def _bank(bank: FactBank) -> dict[str, Any]:

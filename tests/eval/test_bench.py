@@ -100,10 +100,17 @@ def test_the_command(subject, monkeypatch, capsys):
     assert "loop as in Tidy-STLMs" in printed
     assert "12 probes" in printed
     assert seen == {"n_probes": 1000, "n_candidates": 4, "size": "50M", "name": None, "device": "cpu"}
-    assert main(["recall", "--json", "--quick", "--model", "some/model"]) == 0
+
+
+def test_the_quick_command_measures_what_is_asked_for(capsys):
+    assert (
+        main(["recall", "--json", "--quick", "--repeats", "1", "--probes", "30", "--parameters", "tiny"]) == 0
+    )
     report = json.loads(capsys.readouterr().out)
-    assert (report["n_probes"], report["repeats"]) == (12, 1)
-    assert (seen["n_probes"], seen["size"], seen["name"]) == (100, "1M", "some/model")
+    assert (report["n_probes"], report["repeats"], report["n_candidates"]) == (30, 1, 10)
+    assert report["ranked_probes"] == 20  # as --quick has it
+    assert report["ours_probes_per_second"] > 0
+    assert max(report["largest_difference_nats"].values()) < 1e-3
 
 
 def test_mistakes_in_the_command(capsys):

@@ -11,11 +11,13 @@ import time
 import pytest
 from rich.console import Console
 
+from configs.errors import UserError
 from configs.files import read_json, read_jsonl
 from eval.report.tables import recall_table
 from scripts.__main__ import main
 from scripts.study_tables import print_study
 from scripts.tables import print_recall_table
+from tests.eval.facts.bank_files import small_bank
 
 
 @pytest.fixture(autouse=True)
@@ -123,11 +125,61 @@ def test_a_model_that_breaks_is_reported_and_the_others_go_on(run, recall, tmp_p
     assert captured.err.count("\n") == 1
     assert f"Recall of {run}" in captured.out.replace("\n", "")
     study = read_json(out / "summary.json")
-    assert study["models"][0]["error"].startswith(f"{broken}: cannot be loaded")
+    assert study["models"][0]["error"].startswith("cannot be loaded")  # its name stands beside it
     assert list(study["recall"]) == [str(run)]
     # alone it is the user's mistake
     assert recall(broken, "--no-generate") == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"stlm: error: {broken}: cannot be loaded")
+    assert error.count("\n") == 1
+    # nothing can be compared with it
+    assert recall(run, f"{run}@step=8", "--baseline", broken, "--no-generate") == 1
+    captured = capsys.readouterr()
+    assert f"--baseline {broken} has no results; every two models are compared" in captured.err
+    assert "not significantly different from" not in captured.out.replace("different from zero", "")
+
+
+def test_a_model_that_fails_in_one_section_shows_the_others(run, recall, tmp_path, monkeypatch, capsys):
+    def fail(*args, **kwargs):
+        raise UserError("probe p7: not a finite number")
+
+    monkeypatch.setattr("eval.recall.harness.evaluate_recall", fail)
+    text, out = tmp_path / "text.txt", tmp_path / "results"
+    text.write_text("A dog slept.\n")
+    assert recall(run, "--heldout", text, "--out", out) == 1
+    assert f"stlm: error: {run}: probe p7: not a finite number" in capsys.readouterr().err
+    study = read_json(out / "summary.json")
+    assert study["heldout"][str(run)]["n_documents"] == 1
+    assert "recall" not in study
+
+
+def test_two_processes_say_what_one_says(run, recall, tmp_path):
+    """By torchrun, for `accelerate launch` starts one process where there is no GPU."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert recall(run, "--no-cache", "--out", one) == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d"]
+    command += [
+        "--rdzv-endpoint=localhost:0",
+        "-m",
+        "scripts.recall",
+        str(run),
+        "--facts",
+        str(run / "facts"),
+    ]
+    done = subprocess.run(
+        [*command, "--device", "cpu", "--no-cache", "--out", str(two)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count(f"wrote {two}") == 1
+    for ours, theirs in zip(*(read_jsonl(out / "results.jsonl") for out in (one, two)), strict=True):
+        assert ours["probe_id"] == theirs["probe_id"]
+        assert ours["logprob"] == pytest.approx(theirs["logprob"], abs=1e-4)
+        assert ours["generation"] == theirs["generation"]
 
 
 def test_recall_mistakes_exit_2_before_any_model_runs(run, tmp_path, capsys, monkeypatch):
@@ -138,6 +190,7 @@ def test_recall_mistakes_exit_2_before_any_model_runs(run, tmp_path, capsys, mon
     bank, empty = str(run / "facts"), tmp_path / "empty"
     empty.mkdir()
     (tmp_path / "bad.yaml").write_text("- 12\n")
+    small_bank(probes=()).save(tmp_path / "unasked")
     for arguments, expected in (
         ([str(empty), "--facts", bank], "not a model"),
         ([str(run), str(empty), "--facts", bank], "not a model"),
@@ -145,6 +198,9 @@ def test_recall_mistakes_exit_2_before_any_model_runs(run, tmp_path, capsys, mon
         ([str(run), "--facts", str(empty)], "not a fact bank"),
         ([str(run), "--facts", bank, "--out", str(run)], "already holds something"),
         ([str(run), "--facts", bank, "--out", str(run), "--overwrite"], "does not look like results"),
+        ([str(run), "--facts", bank, "--out", str(tmp_path / "bad.yaml" / "x")], "cannot be written"),
+        ([str(run), "--facts", str(tmp_path / "unasked")], "the bank has no probes"),
+        ([str(run), f"{run}/", "--facts", bank, "--baseline", str(run)], "there is no other model"),
         ([str(run), "--facts", bank, "--dtype", "float8"], "float8"),
         ([str(run)], f"nothing is asked; give --facts {run}/facts"),
         ([str(run), "--prompts", str(tmp_path / "bad.yaml")], "12 is no prompt"),
@@ -241,6 +297,12 @@ def test_ask_continues_what_is_typed(run, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith(("The old farmer", "A dog")) for line in lines) == 2
     assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "3"]
+
+
+def test_ask_refuses_what_is_no_text(run, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("caf\udce9 is\n"))
+    assert main(["ask", str(run), "--device", "cpu"]) == 2
+    assert capsys.readouterr().err == "stlm: error: standard input: not UTF-8\n"
 
 
 @pytest.mark.parametrize("width", [30, 200])
