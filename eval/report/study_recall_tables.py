@@ -67,7 +67,7 @@ def token_tables(study: Study) -> list[StudyTable]:
 def corrected_tables(study: Study) -> list[StudyTable]:
     """What injected facts have beyond control facts; the split of the gain in nats by tokenizer."""
     corrected = study.get("corrected", {})
-    note = f"Grey: not significantly different from zero (Welch's t-test over subjects, p ≥ {LEVEL})."
+    note = f"Grey: not significantly different from zero (Welch’s t-test over subjects, p ≥ {LEVEL})."
     accuracy = _differences(study, corrected, ("accuracy_over_control",))
     tables = []
     if accuracy:
