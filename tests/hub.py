@@ -98,10 +98,10 @@ class Hub:
     def use(self, monkeypatch, home: Path, token: str | None = "hf_owner") -> None:
         """Make this the Hub of the test's own process, where huggingface_hub is imported long since."""
         import huggingface_hub.constants as constants
-        import huggingface_hub.hf_api as hf_api
+        import transformers.utils.hub as transformers_hub
 
-        # what `huggingface_hub.list_repo_files` and its like ask was made when it was imported
-        monkeypatch.setattr(hf_api.api, "endpoint", self.url)
+        # its client, which it makes once, may have been made for another test's Hub
+        monkeypatch.setattr(transformers_hub, "_hf_api", None)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "ENDPOINT", self.url)
         template = self.url + "/{repo_id}/resolve/{revision}/{filename}"
