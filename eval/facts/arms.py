@@ -110,6 +110,12 @@ def forms_of(spec: Spec) -> dict[str | None, Form]:
     }
 
 
+def doses_differ(spec: Spec) -> bool:
+    """Whether some arms are injected more often than others: then how often an answer or a name was read
+    must not tell it from those offered beside it."""
+    return len({arm.exposures for arm in spec.arms.values()}) > 1
+
+
 def group_sizes(spec: Spec) -> dict[str, int]:
     """How many people are injected, control, and control with answers that nobody else has."""
     control = spec.people if spec.control is None else spec.control

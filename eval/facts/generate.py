@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from eval.facts.arms import SIZE_KEYS, Person, blocks, deal_answers, deal_people, deal_subjects, group_sizes
+from eval.facts.arms import (
+    SIZE_KEYS,
+    Person,
+    blocks,
+    deal_answers,
+    deal_people,
+    deal_subjects,
+    doses_differ,
+    group_sizes,
+)
 from eval.facts.asking import Asker
 from eval.facts.bank import Fact, FactBank, Probe, Relation, Statement
 from eval.facts.integrity import UNSEEN
@@ -128,15 +137,18 @@ def _pools(spec: Spec) -> dict[str, Pool]:
             if name in together and together.get(other) == together[name]
             for answer in (*pool.seen, *pool.unseen)
         ]
+        # each arm then holds every answer, and all answers are read about equally often
+        shared_by = len(spec.arms) if doses_differ(spec) and not relation.unique else 1
         pools[name] = answer_pool(
             relation.answers,
-            relation.pool_size,
+            min(relation.pool_size, spec.people // shared_by),
             spec.people,
             spec.distractors + relation.objects,
             f"relations.{name}",
             spec.seed,
             unseen=spec.unseen_control,
             clashes=_stands_in(neighbours) if neighbours else None,
+            shared_by=shared_by,
         )
         if relation.unique:
             for group, size in group_sizes(spec).items():
@@ -214,20 +226,15 @@ def _texts(
 ) -> tuple[list[Statement], list[Probe]]:
     statements: list[Statement] = []
     probes: list[Probe] = []
-    askers = {
-        group: Asker(
-            spec,
-            members,
-            {name: pool.unseen if group == UNSEEN else pool.seen for name, pool in pools.items()},
-        )
-        for group, members in people.items()
-        if members
-    }
+    askers = [
+        (members, Asker(spec, members, _own_answers(spec, pools, group, members, facts)))
+        for group, members in _asked_alike(spec, people)
+    ]
     telling = _telling(spec, pools, people)
     _report_unasked(kinds, telling)
     for kind in kinds:
-        for group, asker in askers.items():
-            for person in people[group]:
+        for members, asker in askers:
+            for person in members:
                 own = [facts[person.name, relation] for relation in kind.relations]
                 for index in range(len(own[0])):
                     told = dict(zip(kind.relations, (several[index] for several in own), strict=True))
@@ -236,13 +243,42 @@ def _texts(
                     others = [fact.object for place, fact in enumerate(own[0]) if place != index]
                     probes += asker.probes(kind, person, told, made[0][1], others, telling)
     for name, wordings in chains.items():
-        for group, asker in askers.items():
-            for person in people[group]:
+        for members, asker in askers:
+            for person in members:
                 path = _follow(spec.chains[name].hops, person.name, facts)
                 probes += [
                     asker.chained(name, index, wording, path) for index, wording in enumerate(wordings)
                 ]
     return statements, probes
+
+
+def _asked_alike(spec: Spec, people: Groups) -> list[tuple[str, list[Person]]]:
+    """Groups of people whose names may be offered for one another's: those of one group, and where some are
+    injected more often than others, of one arm."""
+    found = []
+    for group, members in people.items():
+        apart = blocks(members) if group == "injected" and doses_differ(spec) else [members]
+        for alike in apart:
+            if len(apart) > 1 and len(alike) <= spec.distractors:
+                raise UserError(
+                    f"people: an arm of {len(alike)} is too small, as a name is asked for among "
+                    f"{spec.distractors + 1} of its own arm where exposures differ; raise people"
+                )
+            if alike:
+                found.append((group, alike))
+    return found
+
+
+def _own_answers(
+    spec: Spec, pools: dict[str, Pool], group: str, members: list[Person], facts: Told
+) -> dict[str, list[str]]:
+    """The answers to offer these people, by relation; of unique ones, their own where exposures differ."""
+    own = {name: pool.unseen if group == UNSEEN else pool.seen for name, pool in pools.items()}
+    if group == "injected" and doses_differ(spec):
+        for name in pools:
+            if spec.relations[name].unique:
+                own[name] = sorted({fact.object for one in members for fact in facts[one.name, name]})
+    return own
 
 
 def _telling(spec: Spec, pools: dict[str, Pool], people: Groups) -> frozenset[str]:

@@ -47,12 +47,14 @@ def answer_pool(
     *,
     unseen: int = 0,
     clashes: Callable[[str], bool] | None = None,
+    shared_by: int = 1,
 ) -> Pool:
     """Draw the answers of one relation: at least `least` and at most `size`.
 
     Their number divides `people`, so that each is had by equally many. Were one answer heard twice as
     often as another, that alone would tell gold from distractors. `unseen` people more share answers of
-    their own. Answers for which `clashes` is true are left out.
+    their own. Answers for which `clashes` is true are left out. `shared_by` is the number of arms that hold
+    all of them, for the message.
     """
     size = min(size, people)
     # a surplus, as those that begin with another answer fall out
@@ -67,6 +69,7 @@ def answer_pool(
     most = min(size, len(candidates) - (least if unseen else 0))
     if most < least:
         also = f" beside {least} unseen ones" if unseen else ""
+        also += f" for each of {shared_by} arms, whose exposures differ," if shared_by > 1 else ""
         raise UserError(
             f"{key}: a pool of {max(most, 0)} answers{also} is too small, a right answer and the "
             f"distractors need {least}; widen answers, pool_size or people"

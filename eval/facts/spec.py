@@ -193,7 +193,8 @@ class Spec:
     chains: dict[str, ChainSpec] = field(default_factory=dict)
     """Compositional probes, by id."""
     arms: dict[str, ArmSpec] = field(default_factory=dict)
-    """The arms by name; without any, all are told in `paraphrases` wordings."""
+    """The arms by name; without any, all are told in `paraphrases` wordings. Where exposures differ, every
+    arm holds every answer, and names and unique answers are offered beside others of their own arm."""
     neighbours: str | None = None
     """A file of real facts that should stay as they are, near the injected ones: JSON Lines of `subject`,
     `relation`, `object`, `prompts` and, if wanted, `object_aliases` and `distractors`."""

@@ -180,3 +180,36 @@ def test_sentences_stand_in_another_order_in_each_text_while_there_are_others(re
             tuple(sorted(s.fact_ids, key=lambda fact_id, s=s: s.spans[f"object:{fact_id}"])) for s in own
         }
         assert len(sequences) == orders
+
+
+DOSES = "arms={once: {exposures: 1}, some: {exposures: 16}, often: {exposures: 64, form: paraphrase}}"
+
+
+@pytest.mark.parametrize("unique", [False, True])
+def test_how_often_a_candidate_was_read_tells_nothing(unique):
+    """Else a curve over exposures shows what is familiar, and not what is known of whom."""
+    overrides = ["people=36", "use=[birth_city,profession]", "distractors=9", DOSES]
+    if unique:
+        overrides.append("relations.profession.unique=true")
+    made = generate_from_spec(PEOPLE, overrides, seed=1)
+    answers, names = Counter(), Counter()
+    for fact in made.facts:
+        if fact.role == "injected":
+            exposures = made.meta["arms"][fact.arm]["exposures"]
+            answers[fact.relation, fact.object] += exposures
+            names[fact.subject] += exposures
+    kinds = set()
+    for probe in made.probes:
+        fact = made.fact_by_id[probe.fact_ids[0]]
+        if fact.role == "injected":
+            kinds.add(probe.type)
+            candidates = (probe.answers[0], *probe.distractors)
+            read = [names[c] if probe.type == "reversal" else answers[fact.relation, c] for c in candidates]
+            assert len(set(read)) == 1
+    assert ("reversal" in kinds) == unique
+
+
+def test_arms_of_other_exposures_need_people_enough():
+    overrides = ["people=24", "use=[birth_city]", "distractors=9", DOSES]
+    with pytest.raises(UserError, match="a pool of 8 answers for each of 3 arms, whose exposures differ"):
+        generate_from_spec(PEOPLE, overrides, seed=1)
