@@ -176,6 +176,11 @@ def _check(merged: DictConfig) -> None:
     tokenizer = merged.tokenizer
     if sum((bool(tokenizer.name_or_path), tokenizer.train is not None, tokenizer.bytes)) > 1:
         raise UserError("tokenizer: give one of name_or_path, train and bytes")
+    if model.name_or_path and (tokenizer.train is not None or tokenizer.bytes):
+        raise UserError(
+            "tokenizer: the model at model.name_or_path knows its own; set tokenizer.train=null and "
+            "tokenizer.bytes=false"
+        )
     if model.type == "stlm_byte" and (tokenizer.name_or_path or tokenizer.train is not None):
         raise UserError("tokenizer: a byte model (model.type=stlm_byte) reads bytes; remove the section")
     if facts.bank and facts.spec:

@@ -293,6 +293,7 @@ def _export_lm_eval(arguments: argparse.Namespace) -> None:
             "in free generation only: lm-eval would score that end with the answer"
         )
     print(f"run them with\n  {command(export, arguments.out)}")
+    print("(models with code of their own, such as STLMs, want `trust_remote_code=True` in --model_args)")
 
 
 def _export_hub(arguments: argparse.Namespace) -> None:

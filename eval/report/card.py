@@ -178,6 +178,6 @@ def _loading(source: str, trust: bool) -> str:
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained({json.dumps(source)}{option})
-tokenizer = AutoTokenizer.from_pretrained({json.dumps(source)})
+tokenizer = AutoTokenizer.from_pretrained({json.dumps(source)}{option})
 ```
 """

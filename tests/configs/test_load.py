@@ -79,6 +79,10 @@ MISTAKES = [
     (["facts.spec=a", "facts.bank=b"], "facts: give bank"),
     (["injection.exposures=1", "injection.fraction=0.1"], "injection: give exposures or fraction"),
     (["model.name_or_path=a", "model.config.x=1"], "model: give name_or_path"),
+    (
+        ["model.name_or_path=a", "tokenizer.name_or_path=null", "tokenizer.train.vocab_size=300"],
+        "tokenizer: the model at model.name_or_path knows its own; set tokenizer.train=null",
+    ),
     (["tokenizer.train.vocab_size=300"], "tokenizer: give one of name_or_path, train and bytes"),
     (["model.type=stlm_byte"], "tokenizer: a byte model (model.type=stlm_byte) reads bytes"),
     (

@@ -255,7 +255,9 @@ def test_mistakes_end_in_one_line_and_exit_2(tiny, run, tmp_path, capsys):
         "injection.exposures: 8000 exposures of 8 facts do not fit",
     )
     fails(capsys, config("model.name_or_path=nowhere/model"), "model: give name_or_path")
-    fails(capsys, config("model.name_or_path=nowhere/model", "model.config=null"), "nowhere/model: not a")
+    other = ["model.name_or_path=nowhere/model", "model.config=null"]
+    fails(capsys, config(*other), "tokenizer: the model at model.name_or_path knows its own")
+    fails(capsys, config(*other, "tokenizer.train=null"), "nowhere/model: not a")
     fails(
         capsys,
         config("tokenizer.train=null", "tokenizer.name_or_path=./nowhere"),

@@ -15,7 +15,7 @@ from typing import Any
 from configs.errors import UserError
 from eval.facts.bank import FactBank
 from eval.facts.imports.draft import Draft
-from eval.facts.imports.read import Record, data_file, once, read_records
+from eval.facts.imports.read import DATA_FILES, Record, data_file, once, read_records
 from eval.facts.integrity import ROLES
 from eval.facts.rows import did_you_mean
 
@@ -145,7 +145,7 @@ def _hub_id(source: str) -> str:
     from eval.facts.hub import REPO_ID
 
     repo_id = source.removeprefix("hub:")
-    if not REPO_ID.fullmatch(repo_id):
+    if not REPO_ID.fullmatch(repo_id) or repo_id.lower().endswith((*DATA_FILES, ".txt")):
         raise UserError(f"{source}: no such file or folder, and not the id of a Hub dataset (owner/name)")
     return repo_id
 

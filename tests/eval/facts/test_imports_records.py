@@ -459,3 +459,9 @@ def test_a_source_without_anything_to_take(take):
         take("csv", "a,b\n1,2\n", "x.csv", columns={"sbject": "x"})
     with pytest.raises(UserError, match=r"x\.txt: cannot be read as data"):
         take("tofu", "hello", "x.txt")
+
+
+def test_a_file_that_is_not_there_is_no_dataset_of_the_hub():
+    for name in ("my/nothing.csv", "my/nothing.JSONL", "nothing"):
+        with pytest.raises(UserError, match=f"^{name}: no such file or folder"):
+            import_bank("csv", name, ImportOptions())
