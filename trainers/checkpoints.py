@@ -84,6 +84,14 @@ def cut_log(path: Path, last_step: int) -> None:
     write_whole(path, "".join(kept))
 
 
+# What the parts of the geometry that are hashes follow from, as the keys of the config.
+DECIDED_BY = {
+    "corpus": "data and tokenizer",
+    "injection": "training.max_steps, injection and facts",
+    "model": "model and tokenizer",
+}
+
+
 def save_stream_state(
     checkpoint: str | Path, geometry: Geometry, processes: int, loss_sum: float, last_logged: int
 ) -> None:
@@ -103,8 +111,10 @@ def load_stream_state(checkpoint: str | Path, geometry: Geometry) -> tuple[float
     for key, now in asdict(geometry).items():
         before = state["geometry"].get(key)
         if before != now:
+            keys = DECIDED_BY.get(key)
+            other = f"another {key} ({keys} decide it)" if keys else f"{key}={before}, this run has {now}"
             raise UserError(
-                f"{checkpoint}: was written with {key}={before}, this run has {now}; a resumed run must "
+                f"{checkpoint}: was written with {other}; a resumed run must "
                 "see the same stream: use the same config, or start anew in another training.output_dir"
             )
     return state["loss_sum"], state["last_logged"]
