@@ -7,7 +7,7 @@ from rich.text import Text
 
 from scripts.tables import print_rows
 
-TOTALS = {"subjects": "subjects", "facts": "facts", "arms": "arms", "flags": "probes with a remark"}
+TOTALS = {"subjects": "subjects", "facts": "facts", "arms": "facts by arm", "flags": "probes with a remark"}
 SECTIONS = {"relations": "facts by relation", "forms": "statements by form", "types": "probes by type"}
 
 
@@ -20,7 +20,10 @@ def print_bank(bank: Any, title: str, n_examples: int) -> None:
     console.print(f"{title}  sha256 {summary['sha256'][:16]}", markup=False, soft_wrap=True)
     for name, heading in TOTALS.items():
         if summary[name]:
-            listed = ", ".join(f"{part} {count:,}" for part, count in summary[name].items())
+            told = _exposures(bank) if name == "arms" else {}
+            listed = ", ".join(
+                f"{part} {count:,}{told.get(part, '')}" for part, count in summary[name].items()
+            )
             console.print(f"{heading}: {listed}", markup=False, soft_wrap=True)
     roles = sorted(summary["facts"])
     rows = [
@@ -35,6 +38,14 @@ def print_bank(bank: Any, title: str, n_examples: int) -> None:
     print_rows(console, "", ["", "", *roles], [[Text(cell) for cell in row] for row in rows], 2)
     for example in examples(bank, n_examples):
         _print_example(console, example)
+
+
+def _exposures(bank: Any) -> dict[str, str]:
+    """What is done to the facts of each arm, where the bank says so."""
+    return {
+        arm: f" ({', '.join(f'{key} {value}' for key, value in own.items())})"
+        for arm, own in bank.meta.get("arms", {}).items()
+    }
 
 
 def print_token_lengths(bank: Any, tokenizer_name: str) -> None:

@@ -14,12 +14,12 @@ from eval.facts.bank import FactBank
 from eval.report.study_cells import Cell, StudyTable, label
 from eval.report.study_groups import LEVEL
 from eval.report.study_recall_tables import corrected_tables, overview_tables
-from eval.report.study_tables import benchmark_tables, comparison_tables, heldout_tables
+from eval.report.study_tables import benchmark_tables, comparison_tables, dose_tables, heldout_tables
 from eval.report.tables import SHOWN
 from scripts.tables import fits, print_recall_table, print_rows, row_table
 
 SHOWN_STEPS = 3  # of what is said after a prompt
-MOST_DIFFERENCES = 24  # rows of comparisons; more are a matter for the report
+MOST_DIFFERENCES = 24  # rows of comparisons or doses; more are a matter for the report
 METRIC_OF = {name: metric for metric, name in SHOWN.items()}
 
 Study = Mapping[str, Any]
@@ -43,6 +43,7 @@ def print_study(console: Console, study: Study, bank: FactBank | None, baseline:
         console.print(f"Flags of probes: {flags}", highlight=False, markup=False)
     for table in corrected_tables(study):
         _print_pivot(console, table)
+    _print_doses(console, study)
     _print_differences(console, study)
     for table in (*heldout_tables(study), *benchmark_tables(study)):
         rows = [tuple(_text(cell) for cell in row) for row in table.rows]
@@ -160,6 +161,18 @@ def _print_differences(console: Console, study: Study) -> None:
     for table in shown:
         rows = [tuple(_text(cell) for cell in row) for row in table.rows]
         print_rows(console, table.title, table.header, rows, table.n_labels)
+
+
+def _print_doses(console: Console, study: Study) -> None:
+    """Recall against exposures, where facts were shown more or less often (0 is that of control facts)."""
+    if len({entry["exposures"] for entry in study.get("dose_response", [])}) <= 2:
+        return
+    table = dose_tables(study)[0]
+    if len(table.rows) > MOST_DIFFERENCES:
+        console.print("Recall against exposures: see the report of --out.", highlight=False, markup=False)
+        return
+    rows = [tuple(_text(cell) for cell in row) for row in table.rows]
+    print_rows(console, table.title, table.header, rows, table.n_labels)
 
 
 def _flags(study: Study) -> str:

@@ -147,11 +147,13 @@ def test_show_counts_tokens_and_examples(run, tmp_path, capsys, monkeypatch):
 
 def test_show_prints_texts_as_they_are(tmp_path, capsys):
     odd = Fact("f", "[bold]Ada[/bold]", None, "Bern", "injected", arm="dup")
-    FactBank({"name": "[red]x"}, (), (odd,), (), (probe(ADA, fact_ids=("f",)),)).save(tmp_path / "bank")
+    meta = {"name": "[red]x", "arms": {"dup": {"exposures": 16, "form": "original"}}}
+    FactBank(meta, (), (odd,), (), (probe(ADA, fact_ids=("f",)),)).save(tmp_path / "bank")
     assert main(["facts", "show", str(tmp_path / "bank")]) == 0
     shown = capsys.readouterr().out
     assert "f (injected, arm dup): [bold]Ada[/bold] | None | Bern" in shown
     assert "[red]x  sha256" in shown
+    assert "facts by arm: dup 1 (exposures 16, form original)" in shown
 
 
 def test_validate_mends_what_is_certain(bank, tmp_path, capsys):

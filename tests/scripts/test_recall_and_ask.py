@@ -18,6 +18,7 @@ from scripts.__main__ import main
 from scripts.study_tables import print_study
 from scripts.tables import print_recall_table
 from tests.eval.facts.bank_files import small_bank
+from tests.eval.report.study_example import example_study
 
 
 @pytest.fixture(autouse=True)
@@ -429,3 +430,16 @@ def test_recall_table_is_whole_on_any_terminal(width):
     shown = console.file.getvalue()
     assert "0.10 → 0.50 [0.25, 0.75]" in " ".join(shown.split())
     assert "…" not in shown
+
+
+def test_recall_against_exposures_where_they_differ():
+    def shown(study):
+        console = Console(file=io.StringIO(), width=120)
+        print_study(console, study, None, None)
+        return console.file.getvalue()
+
+    study = example_study()
+    assert len({entry["exposures"] for entry in study["dose_response"]}) > 2
+    assert "Recall against exposures" in shown(study)
+    same = [entry for entry in study["dose_response"] if entry["exposures"] in (0, 64)]
+    assert "Recall against exposures" not in shown(study | {"dose_response": same})
