@@ -177,15 +177,16 @@ def _right_objects(bank: "FactBank") -> Callable[["Probe"], set[str]]:
     def right(probe: "Probe") -> set[str]:
         asked, found = probe.answers[0].strip().casefold(), set[str]()
         for fact in (bank.fact_by_id[fact_id] for fact_id in probe.fact_ids if fact_id in bank.fact_by_id):
-            own = _names(fact)
+            own = names_of(fact)
             if asked in own:
                 found |= own
                 if fact.counterfactual_of is None:
-                    found = found.union(*map(_names, together.get((fact.subject, fact.relation), ())))
+                    found = found.union(*map(names_of, together.get((fact.subject, fact.relation), ())))
         return found
 
     return right
 
 
-def _names(fact: "Fact") -> set[str]:
+def names_of(fact: "Fact") -> set[str]:
+    """A fact's object and its aliases, casefolded: whatever names the right answer."""
     return {name.strip().casefold() for name in (fact.object, *fact.object_aliases)}

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from eval.facts.bank import Fact, FactBank, Probe
+from eval.facts.integrity import names_of
 from eval.facts.pools import rng
 
 Kind = tuple[str | None, str, str | None]
@@ -32,14 +33,10 @@ def right_for(answers: Iterable[str], facts: Iterable[Fact]) -> set[str]:
     """The answers, casefolded, and where they name a fact's object also its other names."""
     right = {answer.casefold() for answer in answers}
     for fact in facts:
-        names = _names(fact)
+        names = names_of(fact)
         if names & right:
             right |= names
     return right
-
-
-def _names(fact: Fact) -> set[str]:
-    return {name.strip().casefold() for name in (fact.object, *fact.object_aliases)}
 
 
 def _kind(bank: FactBank, probe: Probe) -> Kind:
@@ -76,7 +73,7 @@ class _RightAnswers:
         self.same: dict[tuple[str | None, str], set[str]] = defaultdict(set)
         self.answered: dict[tuple[str, str], set[str]] = defaultdict(set)
         for fact in bank.facts:
-            names = _names(fact)
+            names = names_of(fact)
             for name in names:
                 self.same[fact.relation, name] |= names
             if fact.subject is not None:
@@ -90,7 +87,7 @@ class _RightAnswers:
         facts = [self.facts[fact_id] for fact_id in probe.fact_ids]
         right = right_for(probe.answers, facts) | self.answered[_question(probe)]
         for fact in facts:
-            names = _names(fact)
+            names = names_of(fact)
             if right & names:
                 objects = self.objects[fact.subject, fact.relation] if fact.subject is not None else names
                 right = right.union(*(self.same[fact.relation, name] for name in objects))
