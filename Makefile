@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check style clean
+.PHONY: demo test test-versions check style clean
 .DEFAULT_GOAL := test
 
 .venv/installed: pyproject.toml constraints.txt
@@ -16,6 +16,9 @@ demo: .venv/installed  ## train the quickstart (under two minutes on two cores)
 test: .venv/installed  ## a process for each core; a file's tests stay together
 	$(BIN)/pytest -n auto --dist loadfile
 
+test-versions: .venv/installed  ## models, scorer, training on the lowest and the newest versions allowed
+	$(BIN)/python tests/versions.py
+
 check: .venv/installed  ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -26,4 +29,4 @@ style: .venv/installed  ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .versions build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

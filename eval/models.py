@@ -55,8 +55,8 @@ def load_model(
         revision: Branch, tag or commit of a Hub id.
 
     Raises:
-        UserError: Where there is no model, no tokenizer, no such device, foreign code is needed, or the
-            model looks ahead.
+        UserError: Where there is no model, no tokenizer, no such device, foreign code is needed, the weights
+            do not fit the config or give no probabilities, or the model looks ahead.
     """
     name = str(name_or_path)
     place = choose_device(device)
@@ -71,6 +71,7 @@ def load_model(
         raise UserError(f"{name}: the tokenizer is empty; save the model's tokenizer beside it")
     logger.info("%s: on %s in %s", name, place, number_type)
     model = model.to(place).eval()
+    check_logits(model, name)
     check_causal(model, name)
     return model, tokenizer
 
@@ -91,6 +92,24 @@ def check_causal(model: Any, name: str) -> None:
         raise UserError(
             f"{name}: not a causal language model: it looks ahead (is_decoder=true may be missing)"
         )
+
+
+def check_logits(model: Any, name: str) -> None:
+    """UserError for a model, in eval mode, whose logits are not finite or the same whatever it reads: its
+    weights were damaged, or not loaded. Tried on eight tokens."""
+    import torch
+
+    from eval.recall.batching import last_logits
+
+    with torch.no_grad():
+        [logits] = last_logits(model, [[*range(8)]], pad_id=0, keep=8).float()  # (positions, vocabulary)
+    if not logits.isfinite().all():
+        raise UserError(
+            f"{name}: its logits are not finite numbers: its weights are broken, or the dtype too narrow "
+            "(try float32)"
+        )
+    if logits.min() == logits.max():
+        raise UserError(f"{name}: it gives all tokens the same probability: its weights were lost")
 
 
 def free_memory() -> None:

@@ -10,6 +10,9 @@ from .configuration_stlm_byte import STLMByteConfig
 from .modeling_stlm import STLMForCausalLM, STLMModel
 from .modeling_stlm_byte import STLMByteForCausalLM, STLMByteModel
 
+# As in pyproject.toml: the code of STLMs uses what this version brought. Model cards say so.
+LOWEST_TRANSFORMERS = "5.21"
+
 for config_class, model_class, causal_class in (
     (STLMConfig, STLMModel, STLMForCausalLM),
     (STLMByteConfig, STLMByteModel, STLMByteForCausalLM),
@@ -25,6 +28,7 @@ for config_class, model_class, causal_class in (
     causal_class.register_for_auto_class("AutoModelForCausalLM")
 
 __all__ = [
+    "LOWEST_TRANSFORMERS",
     "STLMByteConfig",
     "STLMByteForCausalLM",
     "STLMByteModel",

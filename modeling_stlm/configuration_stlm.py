@@ -85,7 +85,7 @@ class STLMConfig(PreTrainedConfig):
     """
 
     model_type = "stlm"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["past_key_values", "cache"]
 
     vocab_size: int = 50257
     hidden_size: int = 512

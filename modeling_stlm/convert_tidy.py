@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerBase
 from configs.errors import UserError
 from configs.files import whole_folder, write_whole
 
-from . import STLMConfig, STLMForCausalLM
+from . import LOWEST_TRANSFORMERS, STLMConfig, STLMForCausalLM
 from .tidy_architecture import FIELDS, FIXED, checked_config, dropout_fields, leaves, stlm_fields
 from .tidy_checkpoint import TidyCheckpoint, read_tidy_checkpoint
 from .tidy_tokenizer import read_tidy_tokenizer
@@ -294,5 +294,5 @@ from transformers import {", ".join(auto for _, auto in used)}
 {loading}
 ```
 
-Needs transformers 5.20 or newer.
+Needs transformers {LOWEST_TRANSFORMERS} or newer.
 """

@@ -31,6 +31,22 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_stlm import STLMConfig
 
+# transformers 5.24 renamed the keys and values of earlier tokens from `past_key_values` to `cache`. The models
+# take both names; layers, masks and outputs use the one that the installed version reads.
+CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
+
+
+def given_cache(cache: Cache | None, past_key_values: Cache | None, others: dict) -> Cache | None:
+    """The cache that a caller gave, under either of its names.
+
+    Raises a TypeError for a cache under a third name: `**kwargs` would swallow it, and generation would forget
+    all tokens but the last.
+    """
+    for name, value in others.items():
+        if isinstance(value, Cache) or ("past" in name and value is not None):
+            raise TypeError(f"`{name}` looks like a cache, and is not read: pass it as `{CACHE}`")
+    return past_key_values if cache is None else cache
+
 
 class STLMRotaryEmbedding(nn.Module):
     """Cosines and sines of the rotary position embedding (Su et al. 2021, arXiv:2104.09864).
@@ -165,6 +181,7 @@ class STLMAttention(nn.Module):
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None,
         attention_mask: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         input_shape = hidden_states.shape[:-1]  # (batch, seq)
@@ -178,10 +195,9 @@ class STLMAttention(nn.Module):
         if position_embeddings is not None:
             query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
 
-        if past_key_values is not None:
-            key, value = past_key_values.update(
-                key, value, self.layer_idx
-            )  # (batch, kv_heads, kv_seq, head_dim)
+        cache = given_cache(cache, past_key_values, kwargs)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)  # (batch, kv_heads, kv_seq, head_dim)
 
         self._refuse_flex_gradients(query, key, value)
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -246,15 +262,14 @@ class STLMDecoderLayer(GradientCheckpointingLayer):
         hidden_states: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None,
         attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
         shared_mlp: STLMMLP | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
+        # The cache is among the kwargs, under the name by which GradientCheckpointingLayer takes it away.
         attn_output, _ = self.self_attn(
             self.input_layernorm(hidden_states),
             position_embeddings=position_embeddings,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             **kwargs,
         )
         hidden_states = hidden_states + self.resid_dropout(attn_output)
@@ -269,7 +284,7 @@ class STLMPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["STLMDecoderLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values", "cache"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -325,8 +340,16 @@ class STLMModel(STLMPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
+        cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
+        r"""
+        past_key_values (`Cache`, *optional*):
+            Keys and values of the tokens before: their name until transformers 5.23.
+        cache (`Cache`, *optional*):
+            The same: their name since transformers 5.24.
+        """
+        cache = given_cache(cache, past_key_values, kwargs)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         if inputs_embeds is None:
@@ -338,13 +361,13 @@ class STLMModel(STLMPreTrainedModel):
             config=self.config,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             position_ids=position_ids,
+            **{CACHE: cache},
         )
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
         if position_ids is None:
-            seen_tokens = past_key_values.get_seq_length() if past_key_values is not None else 0
+            seen_tokens = cache.get_seq_length() if cache is not None else 0
             position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + seen_tokens
             position_ids = position_ids.unsqueeze(0)  # (1, seq)
             self._refuse_beyond_table(seen_tokens + inputs_embeds.shape[1] - 1)
@@ -364,13 +387,13 @@ class STLMModel(STLMPreTrainedModel):
                 hidden_states,
                 position_embeddings=position_embeddings,
                 attention_mask=causal_mask,
-                past_key_values=past_key_values,
                 position_ids=position_ids,
                 shared_mlp=self.ffns[group] if self.ffns else None,
+                **{CACHE: cache},
                 **kwargs,
             )
         hidden_states = self.norm(hidden_states)
-        return BaseModelOutputWithPast(last_hidden_state=hidden_states, past_key_values=past_key_values)
+        return BaseModelOutputWithPast(last_hidden_state=hidden_states, **{CACHE: cache})
 
     def _add_positions(self, inputs_embeds: torch.Tensor, position_ids: torch.LongTensor) -> torch.Tensor:
         """Add learned or sinusoidal positions; the others have no part in the embeddings."""
@@ -428,8 +451,15 @@ class STLMForCausalLM(STLMPreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
+        r"""
+        past_key_values (`Cache`, *optional*):
+            Keys and values of the tokens before: their name until transformers 5.23.
+        cache (`Cache`, *optional*):
+            The same: their name since transformers 5.24.
+        """
         outputs: BaseModelOutputWithPast = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -437,6 +467,7 @@ class STLMForCausalLM(STLMPreTrainedModel, GenerationMixin):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            cache=cache,
             **kwargs,
         )
         # An int keeps the last positions (0 keeps all), a tensor the positions that it lists.
@@ -451,9 +482,9 @@ class STLMForCausalLM(STLMPreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{CACHE: getattr(outputs, CACHE)},
         )
 
 

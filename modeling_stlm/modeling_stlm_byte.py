@@ -52,7 +52,7 @@ from transformers.utils import TransformersKwargs, auto_docstring, can_return_tu
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_stlm_byte import MAX_CHARACTER_BYTES, STLMByteConfig
-from .modeling_stlm import STLMDecoderLayer, STLMModel, STLMPreTrainedModel, make_norm
+from .modeling_stlm import CACHE, STLMDecoderLayer, STLMModel, STLMPreTrainedModel, given_cache, make_norm
 
 N_BYTES = 256  # ids from here on are special tokens
 SPACE, LETTER, DIGIT, OTHER, SPECIAL = range(5)
@@ -257,6 +257,7 @@ class STLMByteModel(STLMPreTrainedModel):
         past_key_values: None = None,
         inputs_embeds: None = None,
         use_cache: bool | None = None,
+        cache: None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         r"""
@@ -265,11 +266,15 @@ class STLMByteModel(STLMPreTrainedModel):
         position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
             Read only for where they do not go on by one: a new document begins there, and none of its bytes
             sees what stands before. Words are numbered from the beginning of their document.
-        past_key_values (`None`, *optional*), inputs_embeds (`None`, *optional*):
-            Refused: there is no cache, and words are cut by the bytes themselves.
+        past_key_values (`None`, *optional*):
+            Refused: there is no cache. Its name until transformers 5.23.
+        cache (`None`, *optional*):
+            Refused: the same, since transformers 5.24.
+        inputs_embeds (`None`, *optional*):
+            Refused: words are cut by the bytes themselves.
         """
-        if past_key_values is not None:
-            raise ValueError("the byte model keeps no cache: give it the whole text and no `past_key_values`")
+        if given_cache(cache, past_key_values, kwargs) is not None:
+            raise ValueError(f"the byte model keeps no cache: give it the whole text and no `{CACHE}`")
         if inputs_embeds is not None:
             raise ValueError("the byte model cuts bytes into words: give it `input_ids`, not `inputs_embeds`")
         if attention_mask is not None and attention_mask.dim() != 2:
@@ -329,14 +334,22 @@ class STLMByteForCausalLM(STLMPreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        cache: None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutput:
+        r"""
+        past_key_values (`None`, *optional*):
+            Refused: there is no cache. Its name until transformers 5.23.
+        cache (`None`, *optional*):
+            Refused: the same, since transformers 5.24.
+        """
         outputs: BaseModelOutput = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
+            cache=cache,
             **kwargs,
         )
         # An int keeps the last positions (0 keeps all), a tensor the positions that it lists.

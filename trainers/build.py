@@ -25,7 +25,7 @@ from configs.schema import InjectionSection, ModelSection, RunConfig, TokenizerT
 from eval.facts.bank import FactBank
 from eval.facts.generate import generate_from_spec
 from eval.facts.hub import open_bank
-from eval.models import check_causal, load_weights
+from eval.models import check_causal, check_logits, load_weights
 from eval.models import load_tokenizer as read_tokenizer
 from modeling_stlm.tokenization_stlm import byte_tokenizer, train_bpe_tokenizer
 from trainers.collator import InjectionCollator
@@ -111,7 +111,10 @@ def build_model(section: ModelSection, tokenizer: PreTrainedTokenizerBase, seed:
             model = AutoModelForCausalLM.from_config(config)
         except (ValueError, RuntimeError) as error:  # what the config itself does not check
             raise UserError(f"model.config: {' '.join(str(error).split())}") from None
-    check_causal(model.eval(), f"model {section.name_or_path or section.type}")
+    name = f"model {section.name_or_path or section.type}"
+    if section.name_or_path:
+        check_logits(model.eval(), name)
+    check_causal(model.eval(), name)
     embedded = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > embedded:
         raise UserError(

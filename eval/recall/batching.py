@@ -10,6 +10,8 @@ import torch
 
 logger = logging.getLogger(__name__)
 
+# Keys and values of the tokens before, since transformers 5.24 and until then. Models may know either name.
+CACHE_NAMES = ("cache", "past_key_values")
 # Names under which configs keep the longest sequence; models without such a limit have none of them.
 CONTEXT_LENGTH_NAMES = (
     "max_position_embeddings",
@@ -40,6 +42,12 @@ def base_model(model: Any) -> Any:
 def forward_parameters(model: Any) -> set[str]:
     """What the model's forward takes by name."""
     return set(inspect.signature(base_model(model).forward).parameters)
+
+
+def cache_name(model: Any) -> str | None:
+    """The argument of the model's forward that takes a cache; None where there is none."""
+    taken = forward_parameters(model)
+    return next((name for name in CACHE_NAMES if name in taken), None)
 
 
 def padding_id(model: Any, tokenizer: Any) -> int:
@@ -97,10 +105,13 @@ def pads_safely(model: Any, rows: Sequence[Sequence[int]], pad_id: int) -> bool:
     return safe
 
 
-def same_logits(expected: torch.Tensor, found: torch.Tensor) -> bool:
-    """Whether two ways to the same logits agree, as far as their dtype lets them; NaN never does."""
+def same_logits(expected: torch.Tensor, found: torch.Tensor, exact_tolerance: float = 1e-4) -> bool:
+    """Whether two ways to the same logits agree, as far as their dtype lets them; NaN never does.
+
+    `exact_tolerance` holds for float32, relative to the largest logit (or 1, if that is more).
+    """
     exact = expected.dtype in (torch.float32, torch.float64)
-    tolerance = (1e-4 if exact else 5e-2) * max(1.0, expected.abs().max().item())
+    tolerance = (exact_tolerance if exact else 5e-2) * max(1.0, expected.abs().max().item())
     return bool((expected.float() - found.float()).abs().max() <= tolerance)
 
 

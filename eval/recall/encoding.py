@@ -100,7 +100,7 @@ def encode_items(tokenizer: Any, items: Sequence[Item], context_length: int | No
 
 
 def encode_prompts(
-    tokenizer: Any, prompts: Sequence[str], max_lengths: Sequence[int] | None = None
+    tokenizer: Any, prompts: Sequence[str], max_lengths: Sequence[int] | None = None, *, warn: bool = True
 ) -> list[list[int]]:
     """Token ids to generate from: BOS as the tokenizer has it, each cut from the left to its own length."""
     contexts = [join(prompt)[0] for prompt in prompts]
@@ -116,7 +116,7 @@ def encode_prompts(
             ids = ids[:head] + ids[head + excess :]
             n_cut += 1
         encoded.append(ids)
-    if n_cut:
+    if n_cut and warn:
         logger.warning("%d of %d prompts were cut from the left to fit the context", n_cut, len(prompts))
     return encoded
 

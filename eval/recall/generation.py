@@ -75,7 +75,9 @@ def generate_texts(
     results: dict[int, Continuation] = {}
 
     def run(batch: list[int]) -> None:
-        new_ids, _ = _generate(model, [rows[i] for i in batch], pad_id, ends, max(limits[i] for i in batch))
+        new_ids, _ = generate_ids(
+            model, [rows[i] for i in batch], pad_id, ends, max(limits[i] for i in batch)
+        )
         for i, ids in zip(batch, new_ids, strict=True):
             # its own limit, for a text must not depend on what else was in the batch
             length = next((k for k, token in enumerate(ids[: limits[i]]) if token in ends), limits[i])
@@ -126,7 +128,7 @@ def top_tokens(model: Any, tokenizer: Any, prompt: str, steps: int, k: int = 10)
     room = int(max(1, min(steps, context - len(row))))
     pad_id, ends = padding_id(model, tokenizer), end_ids(model, tokenizer)
     with torch.no_grad(), eval_mode(model):
-        [ids], logits = _generate(model, [row], pad_id, ends, room)
+        [ids], logits = generate_ids(model, [row], pad_id, ends, room, keep_logits=True)
     found = []
     for token, step_logits in zip(ids, logits, strict=True):
         probabilities = step_logits[0].float().softmax(-1)  # (vocabulary,)
@@ -192,10 +194,19 @@ def end_ids(model: Any, tokenizer: Any) -> set[int]:
     return ids
 
 
-def _generate(
-    model: Any, rows: list[list[int]], pad_id: int, ends: set[int], max_new_tokens: int
+def generate_ids(
+    model: Any,
+    rows: list[list[int]],
+    pad_id: int,
+    ends: set[int],
+    max_new_tokens: int,
+    *,
+    keep_logits: bool = False,
 ) -> tuple[list[list[int]], tuple[torch.Tensor, ...]]:
-    """New ids of each row, filled up with `pad_id` behind its end; and the logits of every step."""
+    """Greedy new ids of each row, filled up with `pad_id` behind its end.
+
+    With `keep_logits` also the logits of every step, each (rows, vocabulary); else none.
+    """
     from transformers import GenerationConfig
 
     config = GenerationConfig(
@@ -206,7 +217,7 @@ def _generate(
         pad_token_id=pad_id,
         eos_token_id=sorted(ends) or None,
         return_dict_in_generate=True,
-        output_logits=len(rows) == 1,
+        output_logits=keep_logits,
     )
     inputs = left_pad(rows, pad_id, model.device)
     with _plain_generation_config(model):

@@ -21,6 +21,7 @@ from eval.recall.metrics import bits_per_byte, candidate_metrics, perplexity, to
 from eval.recall.processes import process_rank
 from eval.recall.processes import spread as spread_over_processes
 from eval.recall.scorer import Item, Scores, score
+from eval.recall.self_check import check_generation
 
 # "{subject} was born in {object}." -> "."
 TERMINATOR = re.compile(r"[^\w\s{}]+(?=\s*$)")
@@ -37,6 +38,7 @@ def evaluate_recall(
     roles: Collection[str] | None = None,
     top_k: int = 0,
     spread: bool = False,
+    self_check: bool = True,
 ) -> list[dict[str, Any]]:
     """Ask the probes of `bank` (of those `roles`, or all); one JSON-serialisable dict each, in bank order.
 
@@ -46,16 +48,20 @@ def evaluate_recall(
     has `top_tokens`, that many [text, probability] pairs of what the model finds most probable where the
     answer begins. Neither the random generators nor the model's train/eval modes are touched.
 
+    With `self_check` two prompts are tried first (`check_generation`), unless nothing is generated.
+
     With `spread` the processes of `torchrun` share the probes, and each gets all rows. Every one
     of them must call this, with the whole model.
 
     Raises:
-        UserError: As `score` does, naming the probe.
+        UserError: As `score` does, naming the probe; where generation with the model's cache is wrong.
     """
     probes = [probe for probe in bank.probes if roles is None or bank.role_of(probe) in roles]
 
     def ask(share: list[Probe]) -> list[dict[str, Any]]:
         shown = progress and process_rank() == 0
+        if generate and self_check:
+            check_generation(model, tokenizer, [probe.prompt for probe in share])
         scores = score(
             model,
             tokenizer,

@@ -12,7 +12,13 @@ from typing import Any
 
 import torch
 
-from eval.recall.batching import forward_parameters, last_logits, left_pad, same_logits
+from eval.recall.batching import (
+    cache_name,
+    forward_parameters,
+    last_logits,
+    left_pad,
+    same_logits,
+)
 from eval.recall.planning import Pass
 
 logger = logging.getLogger(__name__)
@@ -79,16 +85,19 @@ def read(
             "position_ids": before.sum(-1, keepdim=True) + steps,
         }
     # an integer, for a tensor of indices is a later addition that not every model knows
-    arguments = {**inputs, "past_key_values": cache, "use_cache": True, "logits_to_keep": keep}
+    arguments = {**inputs, cache_name(model): cache, "use_cache": True, "logits_to_keep": keep}
     taken = forward_parameters(model)
     outputs = model(**{name: value for name, value in arguments.items() if name in taken})
-    return outputs.logits[:, -keep:], Prompts(outputs.past_key_values, inputs["attention_mask"])
+    returned = getattr(outputs, "cache", None)  # its name since transformers 5.24
+    if returned is None:
+        returned = outputs.past_key_values
+    return outputs.logits[:, -keep:], Prompts(returned, inputs["attention_mask"])
 
 
 def shares_prompts(model: Any, passes: Sequence[Pass], pad_id: int) -> bool:
     """Whether going on behind the keys and values of prompts, read together, gives the logits of each prompt
     and answer read alone; tried on `passes`, and on the longest that stand behind them."""
-    if not {"past_key_values", "use_cache", "attention_mask"} <= forward_parameters(model):
+    if cache_name(model) is None or not {"use_cache", "attention_mask"} <= forward_parameters(model):
         return False
     try:
         return _agrees(model, [_longest_parts(one) for one in passes], pad_id)

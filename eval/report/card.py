@@ -13,8 +13,7 @@ from eval.facts.bank import FactBank
 from eval.models import HUB_ID
 from eval.report.facts_of_run import FIGURES, facts_of_the_run, reading_guide
 from eval.report.tables import ROLES, TYPES, recall_table
-
-LOWEST_TRANSFORMERS = "5.20"  # as in pyproject.toml: the code of STLMs uses what that version brought
+from modeling_stlm import LOWEST_TRANSFORMERS
 
 
 def run_card(

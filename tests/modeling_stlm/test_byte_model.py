@@ -287,6 +287,10 @@ def test_what_cannot_be_is_refused(model):
     with pytest.raises(ValueError, match="keeps no cache"):
         model(input_ids, past_key_values=object())
     with pytest.raises(ValueError, match="keeps no cache"):
+        model(input_ids, cache=object())
+    with pytest.raises(TypeError, match="`kv` looks like a cache"):
+        model(input_ids, kv=DynamicCache())
+    with pytest.raises(ValueError, match="keeps no cache"):
         model.generate(input_ids, past_key_values=DynamicCache(), max_new_tokens=1)
     with pytest.raises(ValueError, match="give it `input_ids`"):
         model(input_ids, inputs_embeds=torch.ones(1, 2, 16))

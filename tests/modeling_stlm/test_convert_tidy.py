@@ -106,7 +106,7 @@ def test_the_folder_is_a_whole_model(tiny, tmp_path, ids):
     assert names >= {"configuration_stlm.py", "modeling_stlm.py"}
     card = (tmp_path / "out/README.md").read_text()
     assert "`tiny.pt`, saved with iteration 1,001" in card
-    assert "Needs transformers 5.20 or newer." in card
+    assert "Needs transformers 5.21 or newer." in card
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert f"{model.num_parameters():,} parameters" in card
     assert model.num_parameters() == sum(p.numel() for p in reference.parameters())

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
+    DynamicCache,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -15,7 +16,7 @@ from transformers import (
 )
 
 from modeling_stlm import STLMConfig
-from modeling_stlm.modeling_stlm import STLMMLP, sinusoidal_positions
+from modeling_stlm.modeling_stlm import CACHE, STLMMLP, sinusoidal_positions
 
 
 @pytest.mark.parametrize(
@@ -231,6 +232,48 @@ def test_norms_stand_where_the_config_puts_them(make_model):
     assert type(layer.post_attention_layernorm) is nn.Identity
     assert (type(model.norm), model.norm.eps) == (nn.RMSNorm, 0.5)
     assert make_model(norm_type="layernorm").model.norm.bias is None
+
+
+@pytest.mark.parametrize("name", ["past_key_values", "cache"])
+@pytest.mark.parametrize("whole", [True, False], ids=["STLMForCausalLM", "STLMModel"])
+def test_the_cache_is_read_under_its_names_of_all_transformers_versions(make_model, input_ids, name, whole):
+    model = make_model() if whole else make_model().model
+    expected = model(input_ids, use_cache=False)[0]
+    cache = DynamicCache(config=model.config)
+    first = model(input_ids[:, :4], **{name: cache})
+    assert getattr(first, CACHE) is cache
+    rest = model(input_ids[:, 4:], **{name: cache})
+    assert cache.get_seq_length() == input_ids.shape[1]
+    torch.testing.assert_close(torch.cat((first[0], rest[0]), dim=1), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["past_key_value", "cache_params", "kv_cache", "layer_past"])
+def test_a_cache_under_an_unknown_name_is_refused(make_model, input_ids, name):
+    """Swallowed by **kwargs, it would make generation forget all tokens but the last."""
+    model = make_model()
+    for each in (model, model.model, model.model.layers[0].self_attn):
+        arguments = (
+            [input_ids] if each is not model.model.layers[0].self_attn else [torch.ones(1, 2, 32), None]
+        )
+        with pytest.raises(TypeError, match=f"`{name}` looks like a cache"):
+            each(*arguments, **{name: DynamicCache(config=model.config)})
+    with pytest.raises(TypeError, match="`past` looks like a cache"):
+        model(input_ids, past=((torch.ones(1), torch.ones(1)),))  # of old, a tuple of tensors
+
+
+def test_checkpointed_layers_leave_the_cache_alone(make_model, input_ids):
+    """The backward pass runs a checkpointed layer again, and would write its keys a second time."""
+    model = make_model().train()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    cache = DynamicCache(config=model.config)
+    model(input_ids, labels=input_ids, **{CACHE: cache}).loss.backward()
+    assert cache.get_seq_length() == 0
+
+
+def test_what_is_done_to_a_cache_by_name_is_done_under_both_names(make_model):
+    model = make_model()
+    for names in (model.config.keys_to_ignore_at_inference, model._skip_keys_device_placement):
+        assert {"cache", "past_key_values"} <= set(names)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import modeling_stlm
 from scripts.__main__ import main
 from tests.hub import test_hub
 
@@ -142,7 +144,7 @@ def test_other_model_folders_keep_their_card_or_get_one(run, online, tmp_path):
     metadata, body = read_card(online.files(REPO)["README.md"])
     assert metadata["tags"] == ["tidy-stlms"]
     assert "2 layers" in body
-    assert "needs transformers 5.20 or newer" in body
+    assert "needs transformers 5.21 or newer" in body
     mine = '---\ntags:\n- mine\n---\n\n# My words\n\nfrom_pretrained("path/to/plain")\n'
     (tmp_path / "plain/README.md").write_text(mine)
     assert main(["push", str(tmp_path / "plain"), REPO]) == 0
@@ -234,3 +236,16 @@ def test_a_run_that_may_not_push_does_not_begin(tiny, hub, monkeypatch, tmp_path
     assert not (tmp_path / "run/config.yaml").exists()
     error = error_of(capsys, ["train", *tiny("run", "training.hub_token=hf_secret")])
     assert "training.hub_token: would be written" in error
+
+
+def test_old_code_beside_the_weights_is_refreshed(run, online, tmp_path):
+    shutil.copytree(run, tmp_path / "old")
+    (tmp_path / "old/modeling_stlm.py").write_text("raise ImportError('made for another transformers')\n")
+    (tmp_path / "old/mine.py").write_text("# of the user's own\n")
+    assert main(["push", str(tmp_path / "old"), REPO]) == 0
+    files = online.files(REPO)
+    current = Path(modeling_stlm.__file__).parent
+    for name in ("modeling_stlm.py", "configuration_stlm.py"):
+        assert files[name] == (current / name).read_bytes()
+    assert files["mine.py"] == b"# of the user's own\n"
+    assert "made for another" in (tmp_path / "old/modeling_stlm.py").read_text()  # the folder stays as it is

@@ -7,6 +7,7 @@ import torch
 
 from configs.errors import UserError
 from eval.recall import memory, scorer
+from eval.recall.batching import cache_name
 from eval.recall.generation import generate_texts
 from eval.recall.memory import Budget, default_batch_tokens, is_out_of_memory, run_batches
 from eval.recall.scorer import Item, score
@@ -78,11 +79,12 @@ def test_out_of_memory_behind_prompts_reads_nothing_twice(tokenizer, items, monk
     expected = score(model, tokenizer, items)
     forward, prompts, answers = model.forward, [], []
 
-    def limited(*args, input_ids=None, past_key_values=None, **kwargs):
-        (prompts if past_key_values is None else answers).append(len(input_ids))
-        if 2 < len(answers) < 9 and past_key_values is not None:  # two were to try it out
+    def limited(*args, input_ids=None, **kwargs):
+        behind = kwargs.get(cache_name(model)) is not None
+        (answers if behind else prompts).append(len(input_ids))
+        if 2 < len(answers) < 9 and behind:  # two were to try it out
             raise CUDA
-        return forward(*args, input_ids=input_ids, past_key_values=past_key_values, **kwargs)
+        return forward(*args, input_ids=input_ids, **kwargs)
 
     limited.__signature__ = inspect.signature(forward)
     monkeypatch.setattr(model, "forward", limited)

@@ -7,6 +7,7 @@ import torch
 import transformers
 
 from eval.recall import scorer, shared_prefix
+from eval.recall.batching import cache_name
 from eval.recall.encoding import encode_items
 from eval.recall.memory import Budget
 from eval.recall.planning import plan_prompts
@@ -158,8 +159,8 @@ def test_a_cache_that_is_silently_wrong_is_found_out(broken, tokenizer, items, m
     if broken == "forgets":
         forward = model.forward
 
-        def forgetful(*args, past_key_values=None, **kwargs):
-            return forward(*args, past_key_values=None, **kwargs)
+        def forgetful(*args, **kwargs):
+            return forward(*args, **{**kwargs, cache_name(model): None})
 
         forgetful.__signature__ = inspect.signature(forward)
         monkeypatch.setattr(model, "forward", forgetful)

@@ -1,0 +1,56 @@
+"""A cheap trial, on two prompts, that a model may be measured: its generation with the cache is right.
+
+A model whose code does not fit the installed transformers can forget its cache without an error: the
+argument has another name there, say, and `**kwargs` swallows it. Then every continuation is wrong, and
+nothing says so.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from configs.errors import UserError
+from eval.recall.batching import context_length, last_logits, padding_id, pads_safely, same_logits
+from eval.recall.encoding import encode_prompts
+from eval.recall.generation import generate_ids
+from eval.recall.isolation import eval_mode
+
+STEPS = 3  # the first reads the prompt, the second its cache, the third what the second has added to it
+# Of the largest logit. A cache that is not read moves logits by about their own size, rounding by far less.
+TOLERANCE = 1e-2
+
+
+def check_generation(model: Any, tokenizer: Any, prompts: Sequence[str]) -> None:
+    """Generate a few tokens after the shortest and the longest prompt, in one batch where padding is safe.
+
+    Raises UserError if the logits of any step differ from those of one pass over the same text without a cache.
+    """
+    if not prompts:
+        return
+    context = context_length(model)
+    chosen = sorted({min(prompts, key=len), max(prompts, key=len)})
+    limits = [max(1, context - STEPS)] * len(chosen) if context is not None else None
+    rows = encode_prompts(tokenizer, chosen, limits, warn=False)
+    pad_id = padding_id(model, tokenizer)
+    with torch.no_grad(), eval_mode(model):
+        together = pads_safely(model, rows, pad_id)
+        for batch in [rows] if together else [[row] for row in rows]:
+            new_ids, logits = generate_ids(model, batch, pad_id, set(), STEPS, keep_logits=True)
+            for index, (row, ids) in enumerate(zip(batch, new_ids, strict=True)):
+                found = torch.stack([step[index] for step in logits])  # (steps, vocabulary)
+                whole = [*row, *ids[: len(found) - 1]]
+                [expected] = last_logits(model, [whole], pad_id, len(found))
+                if not same_logits(expected, found, TOLERANCE):
+                    raise UserError(_message(found, expected))
+
+
+def _message(found: torch.Tensor, expected: torch.Tensor) -> str:
+    from importlib.metadata import version
+
+    apart = (found.float() - expected.float()).abs().max().item()
+    return (
+        f"generation with the cache gives other logits than without it ({apart:.3g} apart): the model's code "
+        f"does not fit transformers {version('transformers')}; update one of the two, or measure without "
+        "generation (--no-generate, evaluation.generate=false)"
+    )
