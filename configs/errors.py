@@ -1,4 +1,4 @@
-"""The one exception for what a user can put right."""
+"""The exceptions that entry points turn into one line."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     Entry points print the line and exit with code 2, without a traceback.
     """
+
+
+class RunFailed(Exception):
+    """Work that failed on the way, with what was reached before still whole: one line, exit code 1."""

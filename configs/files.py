@@ -6,6 +6,7 @@ on one filesystem: a reader, or a run that was killed, finds the old file or the
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -81,8 +82,24 @@ def build_once(path: str | Path, build: Callable[[Path], None]) -> None:
             raise
 
 
+def to_json(value: Any, **options: Any) -> str:
+    """JSON that any reader takes: null instead of NaN and the infinities, which JSON does not have."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(path: str | Path, value: Any) -> None:
-    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_whole(path, to_json(value, indent=2) + "\n")
 
 
 def read_json(path: str | Path) -> Any:
@@ -94,7 +111,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
-    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_whole(path, "".join(to_json(row) + "\n" for row in rows))
 
 
 def read_jsonl(path: str | Path) -> list[dict]:

@@ -6,15 +6,23 @@ A field that is left out of the YAML has the default given here. `training` is t
 TrainingArguments, with the defaults that suit a small model and a few keys of our own.
 """
 
+import inspect
+import os
 import sys
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from omegaconf import MISSING
-from transformers import TrainingArguments
+from transformers import SchedulerType, TrainingArguments
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 from configs.errors import UserError
+from configs.processes import check_launcher, needs_cpu
+
+# Arguments that a schedule gets where none are given. They belong to this schedule alone.
+SCHEDULE_DEFAULTS = {"cosine_with_min_lr": {"min_lr_rate": 0.1}}
+GIVEN_TO_SCHEDULES = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
 
 
 @dataclass
@@ -203,7 +211,8 @@ class STLMTrainingArguments(TrainingArguments):
     per_device_eval_batch_size: int = 8
     learning_rate: float = 6e-4
     lr_scheduler_type: str = "cosine_with_min_lr"
-    lr_scheduler_kwargs: dict[str, Any] | None = field(default_factory=lambda: {"min_lr_rate": 0.1})
+    lr_scheduler_kwargs: dict[str, Any] | None = None
+    """Arguments of the schedule; `{min_lr_rate: 0.1}` for `cosine_with_min_lr` when left out."""
     warmup_steps: float = 0.05
     """Below 1: a share of all steps."""
     weight_decay: float = 0.1
@@ -221,9 +230,12 @@ class STLMTrainingArguments(TrainingArguments):
     train_sampling_strategy: str = "sequential"
     """Fixed: the stream itself shuffles, so that a step's rows depend on nothing but its number."""
     remove_unused_columns: bool = False
+    logging_nan_inf_filter: bool = False
+    """Fixed: the filter would hide a loss that is not finite, at which training stops."""
 
     def __post_init__(self):
         fixed = {
+            "logging_nan_inf_filter": False,
             "train_sampling_strategy": "sequential",
             "remove_unused_columns": False,
             "auto_find_batch_size": False,
@@ -249,6 +261,13 @@ class STLMTrainingArguments(TrainingArguments):
             )
         if self.fsdp or self.deepspeed:
             raise UserError("training.fsdp, training.deepspeed: not supported; use several processes (DDP)")
+        if self.lr_scheduler_kwargs is None and self.lr_scheduler_type in SCHEDULE_DEFAULTS:
+            self.lr_scheduler_kwargs = dict(SCHEDULE_DEFAULTS[self.lr_scheduler_type])
+        self._check_schedule()
+        check_launcher()
+        self._check_precision()
+        if needs_cpu():
+            self.use_cpu = True
         if not torch.cuda.is_available():
             self.dataloader_pin_memory = False  # it only warns there
         if self.disable_tqdm is None:
@@ -261,6 +280,33 @@ class STLMTrainingArguments(TrainingArguments):
             raise UserError(
                 "training.accelerator_config: split_batches and dispatch_batches would change which process "
                 "sees which rows; remove them"
+            )
+
+    def _check_schedule(self) -> None:
+        """The arguments of one schedule often stand in a file whose schedule an override has changed."""
+        try:
+            make = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(self.lr_scheduler_type)]
+        except (ValueError, KeyError):
+            return  # TrainingArguments names those that there are
+        parameters = inspect.signature(make).parameters
+        taken = [name for name in parameters if name not in GIVEN_TO_SCHEDULES]
+        if "kwargs" in taken:
+            return
+        for name in self.lr_scheduler_kwargs or {}:
+            if name not in taken:
+                own = f"takes {', '.join(taken)}" if taken else "takes none"
+                raise UserError(
+                    f"training.lr_scheduler_kwargs.{name}: the schedule {self.lr_scheduler_type} {own}; set "
+                    "training.lr_scheduler_kwargs=null, or to arguments of its own"
+                )
+
+    def _check_precision(self) -> None:
+        """The environment must not change the precision, which the saved config then would not show."""
+        precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        if precision not in ("no", "") and not (self.bf16 or self.fp16):
+            raise UserError(
+                f"ACCELERATE_MIXED_PRECISION={precision}: is not in the config; set training.bf16=true (or "
+                "training.fp16=true), or unset it"
             )
 
 

@@ -31,7 +31,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_stlm import STLMConfig
 
-# transformers 5.24 renamed the keys and values of earlier tokens from `past_key_values` to `cache`. The models
+# transformers 5.24 renamed the keys and values of earlier tokens from `past_key_values` to `cache`. Models
 # take both names; layers, masks and outputs use the one that the installed version reads.
 CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
 
@@ -39,8 +39,8 @@ CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else 
 def given_cache(cache: Cache | None, past_key_values: Cache | None, others: dict) -> Cache | None:
     """The cache that a caller gave, under either of its names.
 
-    Raises a TypeError for a cache under a third name: `**kwargs` would swallow it, and generation would forget
-    all tokens but the last.
+    Raises a TypeError for a cache under a third name: `**kwargs` would swallow it, and generation would
+    forget all tokens but the last.
     """
     for name, value in others.items():
         if isinstance(value, Cache) or ("past" in name and value is not None):

@@ -1,10 +1,10 @@
 """`stlm bench recall`: how fast answers are scored, beside lm-eval and a loop over their tokens."""
 
-import json
 import logging
 import sys
 
 from configs.errors import UserError
+from configs.files import to_json
 from scripts.cli import parser, run
 
 DESCRIPTION = """\
@@ -95,7 +95,7 @@ def _recall(arguments) -> None:
         batch_tokens=arguments.batch_tokens,
         progress=lambda line: print(line, file=sys.stderr),
     )
-    print(json.dumps(report, indent=2) if arguments.json else _table(report))
+    print(to_json(report, indent=2) if arguments.json else _table(report))
 
 
 def _table(report: dict) -> str:

@@ -6,18 +6,21 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from configs.errors import UserError
+from configs.errors import RunFailed, UserError
 
 
 def run(main: Callable[[], int | None]) -> int:
-    """Call `main`; 2 for a user's mistake or a file that cannot be read or written, 130 for Ctrl-C, else
-    what it returns (None: 0)."""
+    """Call `main`; 2 for a user's mistake or a file that cannot be read or written, 1 for work that failed on
+    the way, 130 for Ctrl-C, else what it returns (None: 0)."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         return main() or 0
     except UserError as error:
         print(f"stlm: error: {error}", file=sys.stderr)
         return 2
+    except RunFailed as error:
+        print(f"stlm: error: {error}", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # `stlm ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -1,11 +1,11 @@
 """`stlm info`: what a model is made of and what it costs, before there are any weights."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from configs.files import to_json
 from scripts.cli import parser, run
 
 EPILOG = """\
@@ -40,7 +40,7 @@ def _info(items: list[str], as_json: bool, trust_remote_code: bool) -> None:
     else:
         raise UserError("give YAML files, with section.key=value if you like, or one model folder or Hub id")
     if as_json:
-        print(json.dumps(figures, indent=2))
+        print(to_json(figures, indent=2))
     else:
         _print(figures)
 

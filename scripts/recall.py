@@ -1,7 +1,6 @@
 """`stlm recall`: what models recall of a bank of facts, also by `torchrun -m scripts.recall ...`."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,19 +155,13 @@ def _recall(arguments: argparse.Namespace) -> int:
 
 
 def _join_processes(arguments: argparse.Namespace) -> None:
-    """Under `accelerate launch` or torchrun: each process takes its own device and a part of the probes."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return
-    import logging
-    from datetime import timedelta
+    """Under torchrun each process takes its own device and a part of the probes."""
+    from eval.recall.processes import join_processes, process_rank
 
-    from accelerate import PartialState
+    arguments.device = join_processes(arguments.device)
+    if process_rank() > 0:
+        import logging
 
-    # the others wait while the first one runs benchmarks
-    state = PartialState(cpu=arguments.device == "cpu", timeout=timedelta(days=7))
-    if arguments.device == "auto":
-        arguments.device = str(state.device)
-    if not state.is_main_process:
         logging.disable()
 
 

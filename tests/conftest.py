@@ -40,7 +40,6 @@ training:
   save_steps: 4
   eval_steps: 6
   disable_tqdm: true
-  use_cpu: true
 evaluation:
   recall_steps: 4
   validation_rows: 8

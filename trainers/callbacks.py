@@ -3,13 +3,13 @@
 All of them append to JSONL files in the run folder, a line at a time, from the first process only.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
+from configs.files import to_json
 from configs.schema import EvaluationSection
 from eval.benchmarks import check_benchmarks, run_benchmarks
 from eval.facts.bank import FactBank
@@ -24,7 +24,7 @@ TRACKED = ("accuracy", "greedy_match", "exact_match", "candidate_rank", "bits_pe
 
 def append_jsonl(path: Path, rows: Sequence[dict]) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file.writelines(to_json(row) + "\n" for row in rows)
 
 
 class MetricsFile(TrainerCallback):
@@ -87,6 +87,7 @@ class _Periodic(TrainerCallback):
             self._run(state.global_step)
 
     def _run(self, step: int) -> None:
+        self.trainer.check_weights()
         with self.trainer.paused():
             if self.on_every_process or self.trainer.is_world_process_zero():
                 with rng_untouched(self.trainer.model):

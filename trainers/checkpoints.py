@@ -30,15 +30,19 @@ def last_whole_checkpoint(folder: str | Path) -> Path | None:
 
     Raises UserError if there are checkpoints that were finished and yet lack a file.
     """
-    checkpoints = _checkpoints(folder)
-    whole = [path for path in checkpoints if not missing_files(path)]
-    finished = [path for path in checkpoints if _state_parses(path)]
-    if finished and not whole:
+    whole = newest_whole_checkpoint(folder)
+    finished = [path for path in _checkpoints(folder) if _state_parses(path)]
+    if finished and whole is None:
         raise UserError(
             f"{finished[-1]}: cannot be resumed from, {', '.join(missing_files(finished[-1]))} is missing; "
             "start anew in another training.output_dir"
         )
-    return whole[-1] if whole else None
+    return whole
+
+
+def newest_whole_checkpoint(folder: str | Path) -> Path | None:
+    """The newest checkpoint that nothing is missing from, if there is one."""
+    return next((path for path in reversed(_checkpoints(folder)) if not missing_files(path)), None)
 
 
 def missing_files(checkpoint: Path) -> list[str]:

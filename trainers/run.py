@@ -28,6 +28,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from configs.errors import UserError
 from configs.files import write_json
 from configs.load import cache_folder, save_config
+from configs.processes import check_processes
 from configs.schema import RunConfig, STLMTrainingArguments
 from eval.facts.bank import FactBank
 from eval.models import check_model_path
@@ -99,9 +100,11 @@ class Prepared:
 def train(config: RunConfig, merged: DictConfig, *, overwrite: bool = False) -> dict:
     """Run `config` from preparation to report; returns what summary.json holds.
 
-    Raises UserError for what the user can put right and Interrupted after Ctrl-C or SIGTERM.
+    Raises UserError for what the user can put right, RunFailed where a loss, a gradient or a weight is not
+    finite, and Interrupted after Ctrl-C or SIGTERM.
     """
     folder = Path(config.training.output_dir)
+    check_processes(config.training.world_size)
     _check_folder(folder, config.training, overwrite)
     run = prepare(config)
     trainer = build_trainer(config, run, folder)
@@ -118,6 +121,7 @@ def train(config: RunConfig, merged: DictConfig, *, overwrite: bool = False) -> 
         if trainer.pusher is not None:
             trainer.pusher.wait()
         raise Interrupted(folder / f"checkpoint-{trainer.state.global_step}")
+    trainer.check_weights()
     trainer.save_model(str(folder))
     summary: dict = {}
     if trainer.is_world_process_zero():

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_pt_utils import nested_gather
-from transformers.trainer_utils import HubStrategy
+from transformers.trainer_utils import EvalLoopOutput, HubStrategy
 
+from configs.errors import RunFailed
 from configs.files import readable_as_usual
 from eval.recall.isolation import rng_untouched
-from trainers.checkpoints import load_stream_state, save_stream_state
+from trainers.checkpoints import load_stream_state, newest_whole_checkpoint, save_stream_state
 from trainers.hub import CheckpointPusher
 from trainers.stream import Geometry
 
@@ -42,6 +44,7 @@ class STLMTrainer(Trainer):
         self.logged_beside_loss: dict[str, float] = {}
         """What callbacks want to have logged with every training loss."""
         self._began = self._paused = 0.0
+        self._losses_are_finite = torch.tensor(True)
         self.add_callback(_StreamState(self))
 
     @contextlib.contextmanager
@@ -57,13 +60,96 @@ class STLMTrainer(Trainer):
         """Matrices are decayed; norms, biases and other vectors are not (as GPT-2's and nanoGPT's)."""
         return [name for name, parameter in model.named_parameters() if parameter.dim() >= 2]
 
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        # asked for its value only once a step, in `_get_grad_norm`: a GPU is not made to wait here
+        self._losses_are_finite = self._losses_are_finite.to(loss.device) & loss.isfinite().all()
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient norm, for the log; called before the weights are changed.
+
+        Raises RunFailed if it or a loss of this step is not finite. Under fp16 only the loss counts: there
+        the gradient scaler skips steps with infinite gradients, which is how it finds its scale.
+        """
+        grad_norm = super()._get_grad_norm(model, grad_norm)
+        losses_are_finite, self._losses_are_finite = self._losses_are_finite, torch.tensor(True)
+        norm = torch.as_tensor(grad_norm, device=losses_are_finite.device)
+        if self.accelerator.scaler is not None:
+            norm = torch.zeros_like(norm)
+        if not (losses_are_finite & norm.isfinite()):
+            what = "gradient norm" if losses_are_finite else "loss"
+            raise self._failed(f"the {what} is not a finite number", self.state.global_step + 1)
+        return grad_norm
+
+    def check_weights(self) -> None:
+        """Raises RunFailed if a weight is not finite: no loss shows yet what the last update has broken."""
+        sums = torch.stack([parameter.detach().float().sum() for parameter in self.model.parameters()])
+        if not sums.isfinite().all():
+            raise self._failed("the weights are no finite numbers any more", self.state.global_step)
+
+    def _failed(self, reason: str, step: int) -> RunFailed:
+        rate = self._get_learning_rate()
+        lower = "training.learning_rate or training.max_grad_norm, or raise training.warmup_steps"
+        if self.args.fp16:
+            lower += "; training.bf16=true has a wider range than fp16"
+        checkpoint = newest_whole_checkpoint(str(self.args.output_dir))
+        kept = f"the last whole checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"
+        return RunFailed(f"step {step}: {reason} (learning rate {rate:.3g}): lower {lower}; {kept}")
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         # Trainer's own evaluation draws from the global generators, which dropout reads
         with self.paused(), rng_untouched(self.model):
             return super().evaluate(*args, **kwargs)
 
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """The mean loss over the tokens of the validation rows, the same for every number of processes.
+
+        Each process takes its share of the batches that a single one would see. Trainer's own loop fills the
+        last batches up with rows from the beginning, which then count twice.
+        """
+        self.check_weights()
+        rows, size = dataloader.dataset, self.args.eval_batch_size
+        starts = range(self.args.process_index * size, len(rows), self.args.world_size * size)
+        self.callback_handler.eval_dataloader = dataloader  # the progress bar asks for its length
+        model: Any = self.model
+        model.eval()
+        loss_sum, n_tokens = 0.0, 0
+        for start in starts:
+            batch = self.data_collator([rows[i] for i in range(start, min(start + size, len(rows)))])
+            # the model's own mean: Trainer's prediction_step would average over processes, batch by batch
+            with torch.no_grad(), self.compute_loss_context_manager():
+                loss = model(**self._prepare_inputs(batch)).loss
+            predicted = int((batch["labels"][:, 1:] != -100).sum())
+            loss_sum += loss.item() * predicted
+            n_tokens += predicted
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        if self.args.world_size > 1:
+            sums = torch.tensor([loss_sum, n_tokens], dtype=torch.float64, device=self.args.device)
+            loss_sum, n_tokens = self.accelerator.reduce(sums, reduction="sum").tolist()
+        loss = loss_sum / n_tokens
+        if not math.isfinite(loss):
+            raise self._failed("the validation loss is not a finite number", self.state.global_step)
+        metrics = {f"{metric_key_prefix}_loss": loss}
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(rows))
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds perplexity and bits per byte to a validation loss, tokens and their rate to a training's."""
+        """Adds perplexity and bits per byte to a validation loss, tokens and their rate to a training's.
+
+        Leaves out what is not finite, such as the gradient norm of a step that fp16's scaler has skipped.
+        """
+        logs = {
+            name: value
+            for name, value in logs.items()
+            if not isinstance(value, float) or math.isfinite(value)
+        }
         if "eval_loss" in logs:
             logs["eval_perplexity"] = math.exp(min(logs["eval_loss"], 700.0))
             if self.eval_bytes_per_token:
@@ -98,6 +184,7 @@ class STLMTrainer(Trainer):
             self.pusher.push_checkpoint(Path(checkpoint_folder), self.state.global_step)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.check_weights()
         with self.paused():
             self._save_whole_checkpoint(model, trial)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.files import write_whole
+from configs.files import to_json, write_whole
 
 PART = re.compile(r"(\d+)-(\d+)\.json")
 
@@ -56,7 +56,7 @@ def read_parts(folder: Path | None, size: int) -> list[Part]:
 def write_part(folder: Path | None, part: Part) -> None:
     if folder is not None:
         content = {"seconds": part.seconds, "rows": part.rows}
-        write_whole(folder / f"{part.start:08}-{part.stop:08}.json", json.dumps(content, ensure_ascii=False))
+        write_whole(folder / f"{part.start:08}-{part.stop:08}.json", to_json(content))
 
 
 def missing(parts: Sequence[Part], size: int, step: int) -> Iterator[tuple[int, int]]:

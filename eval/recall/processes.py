@@ -3,24 +3,36 @@
 rows = spread(probes, ask)  # every process gets all rows, in the order of the probes
 """
 
-import os
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch.distributed as dist
 
 from configs.errors import UserError
+from configs.processes import check_launcher, check_processes, launched_processes, needs_cpu
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-def join_processes() -> None:
-    """Find the other processes, if there are any and nobody has done so; each then has its own device."""
-    if dist.is_available() and not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from accelerate import PartialState
+def join_processes(device: str | None = None) -> str | None:
+    """Find the other processes that a launcher has started; the device that this one takes of its own.
 
-        PartialState()
+    `device` is what the user asked for; with "auto" or None each process takes an accelerator, else the CPU.
+    Without other processes it is returned as it is.
+
+    Raises UserError for a launcher that is not supported, and where not all processes are found.
+    """
+    check_launcher()
+    if launched_processes() == 1 or (dist.is_available() and dist.is_initialized()):
+        return device
+    from accelerate import PartialState
+
+    # the others wait while the first one runs benchmarks
+    state = PartialState(cpu=device == "cpu" or needs_cpu(), timeout=timedelta(days=7))
+    check_processes(state.num_processes)
+    return str(state.device) if device in (None, "auto") else device
 
 
 def process_count() -> int:

@@ -24,7 +24,7 @@ TOLERANCE = 1e-2
 def check_generation(model: Any, tokenizer: Any, prompts: Sequence[str]) -> None:
     """Generate a few tokens after the shortest and the longest prompt, in one batch where padding is safe.
 
-    Raises UserError if the logits of any step differ from those of one pass over the same text without a cache.
+    Raises UserError if a step's logits differ from those of one pass over the same text without a cache.
     """
     if not prompts:
         return

@@ -7,10 +7,10 @@
  "results": [{"generation": [text | null], "exact_match": [...], ..., "top_tokens": [[text, p, text, p]]}]}
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from configs.files import to_json
 from eval.report.study_groups import Study, models_of
 
 MAX_BYTES = 8_000_000
@@ -38,7 +38,7 @@ def probes_as_json(study: Study, rows: Sequence[Mapping[str, Any]], max_bytes: i
 
 def script_json(value: Any) -> str:
     """JSON that no text can end the surrounding script element with, and that any browser reads as one."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = to_json(value, separators=(",", ":"))
     for character, escape in ESCAPES.items():
         text = text.replace(character, escape)
     return text

@@ -1,13 +1,16 @@
 """Configs: every shipped file loads, later ones win, mistakes name the key."""
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from transformers import get_scheduler
 
 import configs
 from configs.errors import UserError
-from configs.load import config_yaml, load_config
+from configs.load import config_yaml, load_config, save_config
 from configs.schema import STLMTrainingArguments
 from modeling_stlm import STLMConfig, STLMForCausalLM
 
@@ -130,3 +133,48 @@ def test_training_arguments_of_ours_are_the_trainers_own(tmp_path):
     arguments = STLMTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     assert arguments.report_to == []
     assert arguments.disable_tqdm  # no terminal here
+
+
+SCHEDULES = {
+    "constant": None,
+    "constant_with_warmup": None,
+    "linear": None,
+    "cosine": None,
+    "cosine_with_restarts": None,
+    "polynomial": None,
+    "inverse_sqrt": None,
+    "cosine_with_min_lr": {"min_lr_rate": 0.1},  # the default, and its arguments
+    "warmup_stable_decay": {"num_decay_steps": 4, "decay_type": "linear"},
+    "cosine_warmup_with_min_lr": {"min_lr_rate": 0.2},
+}
+
+
+@pytest.mark.parametrize("file", RUNS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_schedule_brings_its_own_arguments_only(schedule, file, tmp_path):
+    """The default's arguments do not outlive a change of the schedule, nor mix with others that are given."""
+    wanted, default = SCHEDULES[schedule], schedule == "cosine_with_min_lr"
+    given = [f"training.lr_scheduler_kwargs={json.dumps(wanted)}"] if wanted and not default else []
+    config, merged = load_config([file], [f"training.lr_scheduler_type={schedule}", *given])
+    assert config.training.lr_scheduler_kwargs == wanted
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    made = get_scheduler(schedule, optimizer, 2, 10, config.training.lr_scheduler_kwargs)
+    rates = []
+    for _ in range(10):
+        optimizer.step()
+        rates.append(made.get_last_lr()[0])
+        made.step()
+    assert all(0 <= rate <= 1 for rate in rates)
+    save_config(merged, tmp_path / "config.yaml")  # as a run does, whose config is loaded again
+    again, _ = load_config([tmp_path / "config.yaml"])
+    assert again.training.lr_scheduler_kwargs == wanted
+
+
+def test_arguments_of_another_schedule_are_named(tmp_path):
+    (tmp_path / "own.yaml").write_text("training: {lr_scheduler_kwargs: {min_lr_rate: 0.2}}")
+    config, _ = load_config([tmp_path / "own.yaml"])
+    assert config.training.lr_scheduler_kwargs == {"min_lr_rate": 0.2}
+    for schedule, takes in (("linear", "takes none"), ("polynomial", "takes lr_end, power")):
+        message = rf"lr_scheduler_kwargs.min_lr_rate: the schedule {schedule} {takes}; set"
+        with pytest.raises(UserError, match=message):
+            load_config([tmp_path / "own.yaml"], [f"training.lr_scheduler_type={schedule}"])

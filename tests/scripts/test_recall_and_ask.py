@@ -162,13 +162,13 @@ def test_two_processes_say_what_one_says(run, recall, tmp_path):
     command += [
         "--rdzv-endpoint=localhost:0",
         "-m",
-        "scripts.recall",
+        "tests.scripts.joined_recall",
         str(run),
         "--facts",
         str(run / "facts"),
     ]
     done = subprocess.run(
-        [*command, "--device", "cpu", "--no-cache", "--out", str(two)],
+        [*command, "--no-cache", "--out", str(two)],  # as the README writes it: no device is named
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -176,6 +176,7 @@ def test_two_processes_say_what_one_says(run, recall, tmp_path):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stderr.count("joined 2") == 2
     assert done.stdout.count(f"wrote {two}") == 1
     for ours, theirs in zip(*(read_jsonl(out / "results.jsonl") for out in (one, two)), strict=True):
         assert ours["probe_id"] == theirs["probe_id"]

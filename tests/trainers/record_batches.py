@@ -33,5 +33,7 @@ if __name__ == "__main__":
     InjectionCollator.__call__ = record
     code = main(sys.argv[2:])
     rank = os.environ["RANK"]
-    torch.save({"positions": positions, "exposures": exposures}, f"{sys.argv[1]}/batches-{rank}.pt")
+    joined = torch.distributed.get_world_size()
+    told = {"positions": positions, "exposures": exposures, "joined": joined}
+    torch.save(told, f"{sys.argv[1]}/batches-{rank}.pt")
     sys.exit(code)

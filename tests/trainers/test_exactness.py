@@ -12,12 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainerState
+from transformers import AutoModelForCausalLM, TrainerState
 
 import trainers.callbacks
 import trainers.run
 from configs.errors import UserError
+from configs.files import read_json, read_jsonl
+from configs.load import load_config
 from trainers.checkpoints import cut_log, last_whole_checkpoint, load_stream_state, save_stream_state
+from trainers.run import prepare
 from trainers.stream import Geometry
 from trainers.trainer import STLMTrainer
 
@@ -202,7 +205,10 @@ EXACT = (
     "training.save_steps=20",
     "evaluation.recall_steps=0",
     "evaluation.prompts=[]",
-    "training.eval_strategy='no'",
+    "training.eval_steps=10",
+    # neither a multiple of two processes' batches nor of one's
+    "evaluation.validation_rows=9",
+    "training.per_device_eval_batch_size=2",
 )
 
 
@@ -222,7 +228,7 @@ def test_accumulation_does_not_matter(run_tiny, one_process):
 def test_two_processes_equal_one(tiny, one_process, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "tests.trainers.record_batches"]
-    arguments = tiny("two", *EXACT, "training.per_device_train_batch_size=4", "training.ddp_backend=gloo")
+    arguments = tiny("two", *EXACT, "training.per_device_train_batch_size=4")  # as the README writes it
     result = subprocess.run(
         [*command, str(tmp_path), *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -240,6 +246,32 @@ def test_two_processes_equal_one(tiny, one_process, tmp_path):
     assert all(len(s["positions"]) == 20 * 4 for s in seen)
     planned = Counter(pq.read_table(one_process / "plan.parquet")["statement_id"].to_pylist())
     assert Counter(seen[0]["exposures"]) + Counter(seen[1]["exposures"]) == planned
+    # not two runs in one folder that happen to agree
+    assert [s["joined"] for s in seen] == [2, 2]
+    assert read_json(tmp_path / "two/environment.json")["processes"] == 2
+    recalled = [read_jsonl(folder / "recall.jsonl") for folder in (one_process, tmp_path / "two")]
+    assert [(row["step"], row["probe_id"]) for row in recalled[1]] == [
+        (row["step"], row["probe_id"]) for row in recalled[0]
+    ]
+    for ours, theirs in zip(*recalled, strict=True):
+        assert ours["logprob"] == pytest.approx(theirs["logprob"], abs=1e-4)
+    losses = [
+        {row["step"]: row["eval_loss"] for row in read_jsonl(folder / "metrics.jsonl") if "eval_loss" in row}
+        for folder in (one_process, tmp_path / "two")
+    ]
+    assert list(losses[0]) == [10, 20]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+
+
+def test_the_validation_loss_is_the_mean_over_all_tokens(run_tiny):
+    folder = run_tiny("run", "evaluation.validation_rows=9", "training.per_device_eval_batch_size=2")
+    config, _ = load_config([folder / "config.yaml"])
+    rows = torch.stack([torch.from_numpy(row["input_ids"]) for row in prepare(config).validation])
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    with torch.no_grad():
+        logits = model(rows).logits[:, :-1]
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
+    assert read_json(folder / "summary.json")["eval_loss"] == pytest.approx(expected.item(), abs=1e-6)
 
 
 def test_a_resume_with_another_geometry_is_refused(run_tiny, tmp_path):

@@ -25,7 +25,6 @@ training:
   eval_steps: 2
   save_strategy: "no"
   disable_tqdm: true
-  use_cpu: true
 evaluation: {validation_rows: 2, prompts: []}
 """
 TOKENIZER = "tokenizer: {name_or_path: null, train: {vocab_size: 600}}"

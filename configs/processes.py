@@ -1,0 +1,56 @@
+"""How many processes a launcher has started, and whether a run knows of all of them.
+
+Processes that each believe to be alone would write the same files at the same time. So whatever writes files
+compares the launcher's number with the one that torch and transformers count.
+"""
+
+import os
+
+import torch
+import torch.distributed as dist
+
+from configs.errors import UserError
+
+# Where torchrun and MPI's launchers say how many processes there are; accelerate reads the same.
+SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+# What `accelerate launch` sets for ways of training that are not tried here.
+UNSUPPORTED = (
+    "ACCELERATE_USE_DEEPSPEED",
+    "ACCELERATE_USE_FSDP",
+    "ACCELERATE_USE_MEGATRON_LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG",
+    "ACCELERATE_USE_SAGEMAKER",
+)
+
+
+def launched_processes() -> int:
+    """The number of processes that a launcher says it has started; 1 without a launcher."""
+    sizes = (os.environ.get(name, "") for name in SIZES)
+    return next((int(size) for size in sizes if size.isdecimal()), 1)
+
+
+def needs_cpu() -> bool:
+    """Whether several processes have to share the CPU: accelerate joins them there only if it is told to."""
+    return launched_processes() > 1 and not torch.accelerator.is_available()
+
+
+def check_launcher() -> None:
+    """UserError if the launcher has chosen a way of training that is not supported."""
+    for name in UNSUPPORTED:
+        if os.environ.get(name, "").lower() in ("true", "1", "yes", "on", "y", "t"):
+            raise UserError(
+                f"{name}={os.environ[name]}: not supported; unset it, and start several processes with "
+                "`torchrun --nproc_per_node N -m scripts.train ...` (DDP)"
+            )
+
+
+def check_processes(counted: int) -> None:
+    """UserError unless `counted`, what this process takes for the number of processes, is right."""
+    launched = launched_processes()
+    joined = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if counted != joined or launched not in (1, counted):
+        raise UserError(
+            f"{launched} processes were started (WORLD_SIZE), {joined} are joined (torch.distributed), and "
+            f"this one counts {counted}: they would overwrite each other's files; start them with `torchrun "
+            "--nproc_per_node N -m scripts.train ...`, without a backend set by hand, or start a single one"
+        )
