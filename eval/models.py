@@ -14,6 +14,13 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.files import read_json
+from eval.model_checks import (
+    check_adapter_fit,
+    check_causal,
+    check_fit,
+    check_logits,
+    without_load_report,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -74,42 +81,6 @@ def load_model(
     check_logits(model, name)
     check_causal(model, name)
     return model, tokenizer
-
-
-def check_causal(model: Any, name: str) -> None:
-    """UserError for a model, in eval mode, that sees tokens before it has to say them, as BERT does where
-    its config does not say `is_decoder`. Tried on two texts of eight tokens that differ in the last."""
-    import torch
-
-    from eval.recall.batching import last_logits
-
-    texts = [[*range(8)], [*range(7), 0]]
-    with torch.no_grad():
-        first, second = last_logits(model, texts, pad_id=0, keep=8)[:, :-1].float()
-    # far above what rounding does to a causal model, and below what even random weights do to others
-    tolerance = (1e-5 if model.dtype == torch.float32 else 2e-2) * max(1.0, first.abs().max().item())
-    if (first - second).abs().max() > tolerance:
-        raise UserError(
-            f"{name}: not a causal language model: it looks ahead (is_decoder=true may be missing)"
-        )
-
-
-def check_logits(model: Any, name: str) -> None:
-    """UserError for a model, in eval mode, whose logits are not finite or the same whatever it reads: its
-    weights were damaged, or not loaded. Tried on eight tokens."""
-    import torch
-
-    from eval.recall.batching import last_logits
-
-    with torch.no_grad():
-        [logits] = last_logits(model, [[*range(8)]], pad_id=0, keep=8).float()  # (positions, vocabulary)
-    if not logits.isfinite().all():
-        raise UserError(
-            f"{name}: its logits are not finite numbers: its weights are broken, or the dtype too narrow "
-            "(try float32)"
-        )
-    if logits.min() == logits.max():
-        raise UserError(f"{name}: it gives all tokens the same probability: its weights were lost")
 
 
 def free_memory() -> None:
@@ -243,14 +214,12 @@ def choose_dtype(dtype: str | None, device: Any) -> Any:
 def _load_whole(name: str, dtype: Any, options: dict[str, Any]) -> Any:
     from transformers import AutoModelForCausalLM
 
-    loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True, **options)
-    model, info = loaded
-    missing = sorted(info["missing_keys"])
-    if missing:
-        # transformers fills them with random numbers, and recall would be measured of those
-        raise ValueError(
-            f"the weights lack {len(missing)} of a causal language model's tensors, {missing[0]} among them"
+    with without_load_report():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
+    model, info = loaded
+    check_fit(model, info)
     return model
 
 
@@ -270,7 +239,9 @@ def _load_adapted(name: str, dtype: Any, options: dict[str, Any]) -> Any:
     with warnings.catch_warnings():
         # what the file lacks would stay as it was made at random
         warnings.filterwarnings("error", message=".*missing adapter keys")
-        return PeftModel.from_pretrained(base, name, revision=options["revision"])
+        model = PeftModel.from_pretrained(base, name, revision=options["revision"])
+    check_adapter_fit(model, name, options["revision"])
+    return model
 
 
 def _tokenizer_of(name: str, model: Any, trust_remote_code: bool, revision: str | None) -> Any:

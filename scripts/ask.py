@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from eval.recall.generation import Step
 
+SELF_CHECK = ("The", "The old farmer walked to the market, and then he")
+
 EPILOG = """\
 examples:
   stlm ask outputs/quickstart
@@ -29,6 +31,11 @@ def main(argv: list[str] | None = None) -> int:
     cli.add_argument("--steps", type=positive, default=10, help="tokens to continue (default 10)")
     cli.add_argument("--top-k", type=positive, default=5, help="tokens shown at each step (default 5)")
     cli.add_argument(
+        "--control-tokens",
+        action="store_true",
+        help="read control tokens such as <|im_start|> in what is typed as such, not as text",
+    )
+    cli.add_argument(
         "--tokenizer", metavar="PATH", help="the tokenizer of Tidy-STLMs checkpoints (.pt files)"
     )
     add_model_options(cli)
@@ -40,8 +47,14 @@ def _ask(arguments) -> None:
     from rich.console import Console
 
     from eval.recall.generation import top_tokens
+    from eval.recall.self_check import check_generation
 
     models = _load(arguments)
+    for label, (model, tokenizer) in models.items():
+        try:
+            check_generation(model, tokenizer, SELF_CHECK)
+        except UserError as error:
+            raise UserError(f"{label}: {error}") from None
     console = Console(highlight=False, markup=False)
     typed = sys.stdin.isatty()
     if typed:
@@ -56,8 +69,9 @@ def _ask(arguments) -> None:
             raise UserError("standard input: not UTF-8") from None
         if not prompt.strip():
             return
+        options = {"k": arguments.top_k, "control_tokens": arguments.control_tokens}
         said = {
-            label: top_tokens(*model, prompt, steps=arguments.steps, k=arguments.top_k)
+            label: top_tokens(*model, prompt, steps=arguments.steps, **options)
             for label, model in models.items()
         }
         if len(said) == 1:

@@ -25,8 +25,10 @@ from configs.schema import InjectionSection, ModelSection, RunConfig, TokenizerT
 from eval.facts.bank import FactBank
 from eval.facts.generate import generate_from_spec
 from eval.facts.hub import open_bank
-from eval.models import check_causal, check_logits, load_weights
+from eval.model_checks import check_causal, check_logits
 from eval.models import load_tokenizer as read_tokenizer
+from eval.models import load_weights
+from eval.tokens import encode_texts, vocabulary_size
 from modeling_stlm.tokenization_stlm import byte_tokenizer, train_bpe_tokenizer
 from trainers.collator import InjectionCollator
 from trainers.documents import Documents
@@ -106,7 +108,7 @@ def build_model(section: ModelSection, tokenizer: PreTrainedTokenizerBase, seed:
         )
     else:
         special = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}
-        config = scratch_config(section, vocab_size=len(tokenizer), **special)
+        config = scratch_config(section, vocab_size=vocabulary_size(tokenizer), **special)
         try:
             model = AutoModelForCausalLM.from_config(config)
         except (ValueError, RuntimeError) as error:  # what the config itself does not check
@@ -116,9 +118,9 @@ def build_model(section: ModelSection, tokenizer: PreTrainedTokenizerBase, seed:
         check_logits(model.eval(), name)
     check_causal(model.eval(), name)
     embedded = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > embedded:
+    if (needed := vocabulary_size(tokenizer)) > embedded:
         raise UserError(
-            f"model: its vocabulary has {embedded} entries, the tokenizer {len(tokenizer)}; leave out "
+            f"model: its vocabulary has {embedded} entries, the tokenizer's ids need {needed}; leave out "
             "model.config.vocab_size, or take the model's own tokenizer"
         )
     return model
@@ -161,7 +163,7 @@ def build_injection(
             raise UserError(
                 "facts: the bank has no statement of an injected fact; set injection.enabled=false"
             )
-        encoded = tokenizer([s.text for s in chosen], add_special_tokens=False)["input_ids"]
+        encoded = encode_texts(tokenizer, [s.text for s in chosen])["input_ids"]
         tokens = {s.id: ids for s, ids in zip(chosen, encoded, strict=True)}
         units = units_of((s.id, tuple(s.fact_ids), len(tokens[s.id]), s.kind) for s in chosen)
         plan = make_plan(

@@ -8,6 +8,7 @@ leaves nothing behind that could be taken for a finished one.
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,10 +21,13 @@ from tqdm.auto import tqdm
 
 from configs.errors import UserError
 from configs.files import build_once, read_json, write_json
+from eval.tokens import control_texts, encode_texts, vocabulary_size
 from trainers.documents import Documents
 from trainers.stream import Blocks
 
-VERSION = 1  # raise it when the same documents would give other tokens
+logger = logging.getLogger(__name__)
+
+VERSION = 2  # raise it when the same documents would give other tokens
 BATCH = 1_000  # documents tokenised at a time
 
 
@@ -61,7 +65,7 @@ def prepare_corpus(documents: Documents, tokenizer: Any, cache: Path, progress: 
         )
     key = _key(documents.key, tokenizer)
     folder = cache / "corpora" / key
-    dtype = "uint16" if len(tokenizer) <= 1 << 16 else "uint32"
+    dtype = "uint16" if vocabulary_size(tokenizer) <= 1 << 16 else "uint32"
 
     def build(temporary: Path) -> None:
         tokens = {
@@ -95,7 +99,8 @@ def _write_tokens(
 ) -> int:
     """Write the ids of all documents to `path`; returns how many there are."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    total = 0
+    total = n_written = 0
+    controls = control_texts(tokenizer)
     with (
         path.open("wb") as file,
         tqdm(total=len(dataset), desc=f"tokenise {split}", unit="doc", disable=not progress) as bar,
@@ -103,11 +108,17 @@ def _write_tokens(
         for texts in _batches(dataset):
             kept = [text for text in texts if text and not text.isspace()]
             if kept:
-                encoded = tokenizer(kept, add_special_tokens=False, verbose=False)["input_ids"]
+                n_written += sum(any(control in text for control in controls) for text in kept)
+                encoded = encode_texts(tokenizer, kept)["input_ids"]
                 flat = np.concatenate([[*ids, tokenizer.eos_token_id] for ids in encoded])
                 flat.astype(dtype).tofile(file)
                 total += len(flat)
             bar.update(len(texts))
+    if n_written:
+        logger.warning(
+            "%d %s documents hold a control token (%s) as text, and it is read as text: it ends no document",
+            *(n_written, split, ", ".join(controls)),
+        )
     return total
 
 

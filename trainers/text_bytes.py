@@ -9,6 +9,7 @@ import re
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from eval.tokens import vocabulary_size
 from trainers.stream import ValidationRows
 
 # SentencePiece writes a byte that is no character of its vocabulary like this.
@@ -17,7 +18,10 @@ BYTE_FALLBACK = re.compile(r"<0x[0-9A-F]{2}>")
 
 def token_bytes(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
     """UTF-8 bytes of each token's text, (vocabulary,) int64; special tokens stand for none."""
-    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    # ids that stand for nothing, as there are where a vocabulary has gaps, have no text
+    tokens = [
+        token or "" for token in tokenizer.convert_ids_to_tokens(list(range(vocabulary_size(tokenizer))))
+    ]
     if is_byte_level(tokenizer):  # one character of the token's name for each byte
         sizes = [len(token) for token in tokens]
     else:

@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 from eval.facts.bank import FactBank
+from eval.tokens import encode_texts
 
 
 def bank_summary(bank: FactBank) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def token_lengths(bank: FactBank, tokenizer: Any) -> dict[str, dict[str, float]]
 
 
 def _lengths(texts: Sequence[str], tokenizer: Any) -> list[int]:
-    return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+    return [len(ids) for ids in encode_texts(tokenizer, texts)["input_ids"]]
 
 
 def _spread(lengths: Sequence[int]) -> dict[str, float]:

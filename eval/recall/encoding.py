@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.errors import UserError
+from eval.tokens import encode_texts, encode_with_own_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -100,14 +101,23 @@ def encode_items(tokenizer: Any, items: Sequence[Item], context_length: int | No
 
 
 def encode_prompts(
-    tokenizer: Any, prompts: Sequence[str], max_lengths: Sequence[int] | None = None, *, warn: bool = True
+    tokenizer: Any,
+    prompts: Sequence[str],
+    max_lengths: Sequence[int] | None = None,
+    *,
+    control_tokens: bool = False,
+    warn: bool = True,
 ) -> list[list[int]]:
-    """Token ids to generate from: BOS as the tokenizer has it, each cut from the left to its own length."""
+    """Token ids to generate from: BOS as the tokenizer has it, each cut from the left to its own length.
+
+    `control_tokens`: see `encode_texts`.
+    """
     contexts = [join(prompt)[0] for prompt in prompts]
     prefix = own_prefix(tokenizer, next((context for context in contexts if context), "a"))
     encoded = []
     n_cut = 0
-    for place, core in enumerate(_encode(tokenizer, contexts)["input_ids"]):
+    encoding = encode_texts(tokenizer, contexts, control_tokens=control_tokens)
+    for place, core in enumerate(encoding["input_ids"]):
         ids, head = _with_prefix(tokenizer, prefix, core, needs_start=not core)
         excess = len(ids) - max_lengths[place] if max_lengths is not None else 0
         if excess > 0:
@@ -127,8 +137,8 @@ def own_prefix(tokenizer: Any, sample: str) -> list[int]:
     Texts are encoded without special tokens and get this prefix, so that an end-of-text that some
     tokenizers append is never scored.
     """
-    core = tokenizer.encode(sample, add_special_tokens=False)
-    whole = tokenizer.encode(sample)
+    [core] = encode_texts(tokenizer, [sample])["input_ids"]
+    whole = encode_with_own_tokens(tokenizer, sample)
     for length in range(len(whole) - len(core) + 1):
         if whole[length : length + len(core)] == core:
             return whole[:length]
@@ -148,8 +158,8 @@ def _encode_chunk(tokenizer: Any, items: Sequence[Item]) -> Iterator[_Encoded]:
         texts += [context + space + answer + item.suffix for answer in item.candidates]
     # slow tokenizers say nothing when asked for offsets, and return none
     fast = tokenizer.is_fast
-    encoding = _encode(tokenizer, texts, offsets=fast)
-    alone = None if fast else _encode(tokenizer, contexts)["input_ids"]
+    encoding = encode_texts(tokenizer, texts, offsets=fast)
+    alone = None if fast else encode_texts(tokenizer, contexts)["input_ids"]
     at = 0
     for index, (item, context) in enumerate(zip(items, contexts, strict=True)):
         own = slice(at, at + len(item.candidates))
@@ -159,19 +169,6 @@ def _encode_chunk(tokenizer: Any, items: Sequence[Item]) -> Iterator[_Encoded]:
             yield ids, *_start_by_offsets(encoding["offset_mapping"][own], len(context))
         else:
             yield ids, *_start_by_tokens(tokenizer, ids, alone[index], context)
-
-
-def _encode(tokenizer: Any, texts: list[str], offsets: bool = False) -> Any:
-    return tokenizer(
-        texts,
-        add_special_tokens=False,
-        padding=False,
-        truncation=False,
-        return_offsets_mapping=offsets,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
 
 
 def _start_by_offsets(offsets: list[list[tuple[int, int]]], boundary: int) -> tuple[list[int], int]:

@@ -24,6 +24,7 @@ from eval.recall.batching import (
 from eval.recall.encoding import encode_prompts
 from eval.recall.isolation import eval_mode
 from eval.recall.memory import default_budget, one_line_where_memory_ends, run_batches
+from eval.tokens import encode_texts
 
 # Tokens after the longest answer: its full stop, what follows that ("3." or "3.5"), and one to spare
 # for a model that spells the answer in more tokens than its tokenizer would.
@@ -114,17 +115,21 @@ def _alike(rows: Sequence[list[int]], limits: Sequence[int], context: float) -> 
     return groups
 
 
-def top_tokens(model: Any, tokenizer: Any, prompt: str, steps: int, k: int = 10) -> list[Step]:
+def top_tokens(
+    model: Any, tokenizer: Any, prompt: str, steps: int, k: int = 10, *, control_tokens: bool = False
+) -> list[Step]:
     """The greedy continuation token by token, with the `k` most probable tokens at each step.
 
     Stops behind end-of-text and where the context is full; a prompt that fills it alone loses its beginning.
+    `control_tokens` reads control tokens in the prompt as such (`<|im_start|>`), not as text.
 
     Raises UserError where a probability is not a number.
     """
     context = context_length(model) or math.inf
-    [row] = encode_prompts(tokenizer, [prompt])
+    [row] = encode_prompts(tokenizer, [prompt], control_tokens=control_tokens)
     if len(row) >= context:
-        [row] = encode_prompts(tokenizer, [prompt], [int(max(1, context - 1))])
+        limits = [int(max(1, context - 1))]
+        [row] = encode_prompts(tokenizer, [prompt], limits, control_tokens=control_tokens)
     room = int(max(1, min(steps, context - len(row))))
     pad_id, ends = padding_id(model, tokenizer), end_ids(model, tokenizer)
     with torch.no_grad(), eval_mode(model):
@@ -151,9 +156,7 @@ def answer_budgets(tokenizer: Any, answers: Sequence[Sequence[str]]) -> list[int
     flat = [" " + answer for group in answers for answer in group]
     if not flat:
         return [TOKENS_AFTER_ANSWER] * len(answers)
-    lengths = iter(
-        [len(ids) for ids in tokenizer(flat, add_special_tokens=False, verbose=False)["input_ids"]]
-    )
+    lengths = iter([len(ids) for ids in encode_texts(tokenizer, flat)["input_ids"]])
     longest = [max((next(lengths) for _ in group), default=0) for group in answers]
     return [length + TOKENS_AFTER_ANSWER for length in longest]
 

@@ -40,6 +40,7 @@ from eval.recall.memory import (
 )
 from eval.recall.metrics import bits_per_byte, bootstrap_interval
 from eval.recall.resampling import N_BOOT
+from eval.tokens import encode_texts
 
 MAX_WINDOW = 2048  # tokens; more context costs more and changes little
 LOGITS_PER_CHUNK = 2**22  # lifted to float32 at a time
@@ -69,7 +70,7 @@ def score_documents(
 
     Raises UserError where a number is not finite, or nothing can stand before a document's first token.
     """
-    encoded = tokenizer(list(documents), add_special_tokens=False, verbose=False)["input_ids"]
+    encoded = encode_texts(tokenizer, documents)["input_ids"]
     prefix = own_prefix(tokenizer, documents[0]) if documents else []
     start = prefix or [_start_id(tokenizer)]
     rows, n_scored, owner = [], [], []

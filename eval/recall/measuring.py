@@ -32,7 +32,7 @@ from eval.recall.processes import process_count, process_rank
 logger = logging.getLogger(__name__)
 
 # Of everything between a probe and its row: raised when the same model gets other figures than before.
-SCORER_VERSION = "4"
+SCORER_VERSION = "5"
 TOP_K = 5  # most probable tokens kept for each probe
 DOCUMENTS_PER_PART = 64
 PROMPTS_PER_PART = 8
@@ -219,7 +219,11 @@ def _recall(model: _Model, measured: Measured) -> None:
     if bank is None:
         return
 
+    unchecked = True
+
     def measure(start: int, stop: int) -> list[dict[str, Any]]:
+        nonlocal unchecked
+        self_check, unchecked = unchecked, False
         return evaluate_recall(
             *model.get(),
             replace(bank, probes=bank.probes[start:stop]),
@@ -227,6 +231,7 @@ def _recall(model: _Model, measured: Measured) -> None:
             generate=asked.generate,
             top_k=TOP_K,
             spread=True,
+            self_check=self_check,
         )
 
     def step() -> int:
@@ -265,11 +270,13 @@ def _heldout(model: _Model, measured: Measured) -> None:
 
 def _prompts(model: _Model, measured: Measured) -> None:
     from eval.recall.prompts import watch_prompt
+    from eval.recall.self_check import check_generation
 
     asked = model.asked
     lengths = {"max_new_tokens": asked.max_new_tokens, "top_k": asked.top_k}
 
     def measure(start: int, stop: int) -> list[dict[str, Any]]:
+        check_generation(*model.get(), [prompt["sentence"] for prompt in asked.prompts[start:stop]])
         return [watch_prompt(*model.get(), prompt, **lengths) for prompt in asked.prompts[start:stop]]
 
     if asked.prompts and is_first_process():

@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from configs.errors import UserError
-from eval.models import check_logits
+from eval.model_checks import check_logits
 from eval.recall.harness import evaluate_recall
 from eval.recall.self_check import check_generation
 from modeling_stlm import STLMByteConfig, STLMByteForCausalLM, STLMConfig, STLMForCausalLM

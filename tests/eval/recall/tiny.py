@@ -131,7 +131,8 @@ class SlowTokenizer(PreTrainedTokenizer):
     def _tokenize(self, text: str, **kwargs) -> list[str]:
         tokens = []
         while text:
-            best = max((piece for piece in self.pieces if text.startswith(piece)), key=len, default=text[0])
+            pieces = (piece for piece in self.pieces if text.startswith(piece) and piece not in SPECIAL)
+            best = max(pieces, key=len, default=text[0])
             tokens.append(best)
             text = text[len(best) :]
         return tokens

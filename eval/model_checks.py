@@ -1,0 +1,108 @@
+"""Whether a model that was just loaded is the one that was trained, and a causal language model at all.
+
+Each check costs no more than a pass over a few tokens. What fails here would not fail later: another model
+than the trained one would be measured.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from configs.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def check_fit(model: Any, info: dict[str, Any]) -> None:
+    """ValueError if the weights are not those of the model in the config.
+
+    transformers fills tensors that are missing, or have another size, with random numbers, and leaves out
+    those that the config has no place for: another model than the trained one would be measured.
+
+    Args:
+        info: What `from_pretrained(..., output_loading_info=True)` returns with the model.
+    """
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(
+            f"the weights lack {len(missing)} of a causal language model's tensors, {missing[0]} among them"
+        )
+    if other := sorted(info["mismatched_keys"]):
+        tensor, in_file, in_config = other[0]
+        raise ValueError(
+            f"{len(other)} tensors of the weights have another size than the config says: {tensor} is "
+            f"{tuple(in_file)}, not {tuple(in_config)}"
+        )
+    # a part that the model lacks as a whole, such as the head of a classifier, has no say in its logits
+    parts = {child for owner in (model, model.base_model) for child, _ in owner.named_children()}
+    unexpected = sorted(key for key in info["unexpected_keys"] if key.partition(".")[0] in parts)
+    if unexpected:
+        raise ValueError(
+            f"the weights hold {len(unexpected)} tensors that the config has no place for, {unexpected[0]} "
+            "among them: config and weights are of different models"
+        )
+    if info["unexpected_keys"]:
+        first = min(info["unexpected_keys"])
+        logger.warning("%s: not a part of a causal language model, left out: %s", model.name_or_path, first)
+
+
+def check_adapter_fit(model: Any, name: str, revision: str | None) -> None:
+    """ValueError if the adapter at `name` holds tensors that `model`, its base with the adapter, lacks."""
+    from peft import get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    in_file = load_peft_weights(name, device="cpu", revision=revision)
+    if unexpected := sorted(in_file.keys() - get_peft_model_state_dict(model).keys()):
+        raise ValueError(
+            f"the adapter holds {len(unexpected)} tensors that its base model has no place for, "
+            f"{unexpected[0]} among them: it was made for another model"
+        )
+
+
+def check_logits(model: Any, name: str) -> None:
+    """UserError for a model, in eval mode, whose logits are not finite or the same whatever it reads: its
+    weights were damaged, or not loaded. Tried on eight tokens."""
+    import torch
+
+    from eval.recall.batching import last_logits
+
+    with torch.no_grad():
+        [logits] = last_logits(model, [[*range(8)]], pad_id=0, keep=8).float()  # (positions, vocabulary)
+    if not logits.isfinite().all():
+        raise UserError(
+            f"{name}: its logits are not finite numbers: its weights are broken, or the dtype too narrow "
+            "(try float32)"
+        )
+    if logits.min() == logits.max():
+        raise UserError(f"{name}: it gives all tokens the same probability: its weights were lost")
+
+
+def check_causal(model: Any, name: str) -> None:
+    """UserError for a model, in eval mode, that sees tokens before it has to say them, as BERT does where
+    its config does not say `is_decoder`. Tried on two texts of eight tokens that differ in the last."""
+    import torch
+
+    from eval.recall.batching import last_logits
+
+    texts = [[*range(8)], [*range(7), 0]]
+    with torch.no_grad():
+        first, second = last_logits(model, texts, pad_id=0, keep=8)[:, :-1].float()
+    # far above what rounding does to a causal model, and below what even random weights do to others
+    tolerance = (1e-5 if model.dtype == torch.float32 else 2e-2) * max(1.0, first.abs().max().item())
+    if (first - second).abs().max() > tolerance:
+        raise UserError(
+            f"{name}: not a causal language model: it looks ahead (is_decoder=true may be missing)"
+        )
+
+
+@contextlib.contextmanager
+def without_load_report() -> Iterator[None]:
+    """Keep transformers from printing its table of missing and unexpected tensors: `check_fit` says it."""
+    from transformers.utils import logging as transformers_logging
+
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)

@@ -1,0 +1,72 @@
+"""People's text to token ids, the same way for corpus, statements, prompts, answers and held-out text.
+
+Text is text. Where somebody writes `<|endoftext|>` or `<|pad|>`, its characters are encoded: control tokens
+come into a row from this project alone. Added tokens that are not special (whitespace runs, `<think>`) are
+words of the tokenizer's vocabulary, and stay.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from configs.errors import UserError
+
+
+def encode_texts(
+    tokenizer: Any, texts: Sequence[str], *, offsets: bool = False, control_tokens: bool = False
+) -> Any:
+    """Ids of each text, `input_ids`, without BOS or end-of-text; with `offsets` also `offset_mapping`.
+
+    `control_tokens` reads control tokens in the texts as such, for chat formats typed by hand.
+
+    Raises UserError for a text in which the tokenizer makes a control token even of plain characters, as
+    some Unigram vocabularies do.
+    """
+    # Passed with every call: set as an attribute of the tokenizer, it would change what others encode.
+    encoding = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        padding=False,
+        truncation=False,
+        return_offsets_mapping=offsets,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        split_special_tokens=not control_tokens,
+        verbose=False,
+    )
+    if not control_tokens:
+        control = control_ids(tokenizer)
+        for text, ids in zip(texts, encoding["input_ids"], strict=True):
+            if not control.isdisjoint(ids):
+                found = tokenizer.convert_ids_to_tokens(next(i for i in ids if i in control))
+                where = max(0, text.find(found) - 20)
+                raise UserError(
+                    f"{text[where : where + 60]!r}: the tokenizer reads {found!r} in it as a control token, "
+                    "not as text; take it out of the text, or use another tokenizer"
+                )
+    return encoding
+
+
+def encode_with_own_tokens(tokenizer: Any, text: str) -> list[int]:
+    """Ids of a text with what the tokenizer puts around it by itself: BOS, end-of-text, or nothing."""
+    return tokenizer(text, split_special_tokens=True, verbose=False)["input_ids"]
+
+
+def control_ids(tokenizer: Any) -> set[int]:
+    """Ids of the special tokens: no text may become one of them. The unknown token is none, unless it has
+    another role too (GPT-2's is its end-of-text)."""
+    special = set(tokenizer.all_special_ids)
+    special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    roles = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    if tokenizer.unk_token_id not in roles:
+        special.discard(tokenizer.unk_token_id)
+    return special
+
+
+def control_texts(tokenizer: Any) -> list[str]:
+    """How the control tokens are written."""
+    return [token for token in tokenizer.convert_ids_to_tokens(sorted(control_ids(tokenizer))) if token]
+
+
+def vocabulary_size(tokenizer: Any) -> int:
+    """One more than the highest id, which `len(tokenizer)` is not where ids have gaps."""
+    return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=-1))
