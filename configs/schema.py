@@ -285,7 +285,7 @@ class STLMTrainingArguments(TrainingArguments):
     def _check_schedule(self) -> None:
         """The arguments of one schedule often stand in a file whose schedule an override has changed."""
         try:
-            make = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(self.lr_scheduler_type)]
+            make: Any = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(self.lr_scheduler_type)]
         except (ValueError, KeyError):
             return  # TrainingArguments names those that there are
         parameters = inspect.signature(make).parameters

@@ -8,7 +8,7 @@ This file travels to the Hub beside the weights: it may import torch, transforme
 else.
 """
 # The conventions of transformers (marks on modules, position_ids beside **kwargs) are beyond a type checker.
-# mypy: disable-error-code="assignment, attr-defined, index, misc, operator"
+# mypy: disable-error-code="arg-type, assignment, attr-defined, index, misc, operator"
 
 import math
 from collections.abc import Callable

@@ -95,9 +95,10 @@ def _vocabulary(config: Any) -> tuple[int | None, str]:
 
 def _local_tokenizer_size(name: str) -> int | None:
     from eval.models import load_tokenizer
+    from eval.tokens import vocabulary_size
 
     try:
-        return len(load_tokenizer(name, local_files_only=True))
+        return vocabulary_size(load_tokenizer(name, local_files_only=True))
     except (OSError, ValueError):
         return None
 

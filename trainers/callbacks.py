@@ -9,6 +9,7 @@ from pathlib import Path
 
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
+from configs.errors import RunFailed, UserError
 from configs.files import to_json
 from configs.schema import EvaluationSection
 from eval.benchmarks import check_benchmarks, run_benchmarks
@@ -91,7 +92,10 @@ class _Periodic(TrainerCallback):
         with self.trainer.paused():
             if self.on_every_process or self.trainer.is_world_process_zero():
                 with rng_untouched(self.trainer.model):
-                    self.measure(step)
+                    try:
+                        self.measure(step)
+                    except UserError as error:  # probability that is no number, say: the run cannot go on
+                        raise RunFailed(f"step {step}: {error}") from error
             self.trainer.accelerator.wait_for_everyone()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback
@@ -84,7 +85,8 @@ class STLMTrainer(Trainer):
 
     def check_weights(self) -> None:
         """Raises RunFailed if a weight is not finite: no loss shows yet what the last update has broken."""
-        sums = torch.stack([parameter.detach().float().sum() for parameter in self.model.parameters()])
+        model: Any = self.model
+        sums = torch.stack([parameter.detach().float().sum() for parameter in model.parameters()])
         if not sums.isfinite().all():
             raise self._failed("the weights are no finite numbers any more", self.state.global_step)
 
@@ -138,7 +140,7 @@ class STLMTrainer(Trainer):
         if not math.isfinite(loss):
             raise self._failed("the validation loss is not a finite number", self.state.global_step)
         metrics = {f"{metric_key_prefix}_loss": loss}
-        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(rows))
+        return EvalLoopOutput(np.empty(0), None, metrics, num_samples=len(rows))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds perplexity and bits per byte to a validation loss, tokens and their rate to a training's.

@@ -85,7 +85,8 @@ def read(
             "position_ids": before.sum(-1, keepdim=True) + steps,
         }
     # an integer, for a tensor of indices is a later addition that not every model knows
-    arguments = {**inputs, cache_name(model): cache, "use_cache": True, "logits_to_keep": keep}
+    arguments: dict[Any, Any] = {**inputs, cache_name(model): cache}
+    arguments |= {"use_cache": True, "logits_to_keep": keep}
     taken = forward_parameters(model)
     outputs = model(**{name: value for name, value in arguments.items() if name in taken})
     returned = getattr(outputs, "cache", None)  # its name since transformers 5.24
