@@ -23,14 +23,16 @@ from eval.report.study_groups import (
 from eval.report.tables import SHOWN, TYPES
 
 MEANING = {
-    "binding": "Binding: by how much a subject’s own answer gained more than the other candidates did, each "
-    "beside the same candidate for control subjects.",
-    "subject_shift": "Subject shift: by how much the other candidates, which are wrong, are more probable "
-    "than for control subjects; it comes of a familiar name.",
-    "answer_familiarity": "Answer familiarity: the log-probability of injected answers beyond that of "
-    "answers never read, both for control subjects.",
+    "subject_shift": "Subject shift: log-probability of the wrong candidates beyond that of the same ones for "
+    "control subjects; more where the name is familiar, less where the right answer took their share.",
+    "binding": "Binding: the same of a subject’s own answer, minus the subject shift.",
+    "answer_familiarity": "Answer familiarity: log-probability of injected answers beyond that of answers "
+    "never read, both for control subjects.",
 }
-UNSURE = f"Grey: not significantly different from zero (t-test by subject and control subject, p ≥ {LEVEL})."
+UNSURE = (
+    "Intervals and p-values are of a t-test clustered by subject and control subject. "
+    f"Grey: not significantly different from zero (p ≥ {LEVEL})."
+)
 
 
 def overview_tables(study: Study) -> list[StudyTable]:
@@ -72,7 +74,7 @@ def corrected_tables(study: Study) -> list[StudyTable]:
         tables.append(replace(accuracy, key="corrected-accuracy", title=title, note=UNSURE))
     for tokenizer, models in tokenizer_groups(study).items():
         own = {name: corrected[name] for name in models if name in corrected}
-        for names in (("binding", "subject_shift"), ("answer_familiarity",)):
+        for names in (("subject_shift", "binding"), ("answer_familiarity",)):
             if table := _differences(study, own, names):
                 title = " and ".join(name.replace("_", " ") for name in names).capitalize()
                 tables.append(

@@ -215,13 +215,13 @@ def test_corrected_figures_are_grey_where_they_may_be_zero():
 
 def test_the_parts_of_a_gain_stand_where_they_were_measured(study):
     _, run, other, answers = corrected_tables(study)
-    assert run.title == "Binding and subject shift, tokenizer 3fa2"
+    assert run.title == "Subject shift and binding, tokenizer 3fa2"
     assert {cell.figure for cell in column(run, "probe")} == {"memorization", "semantic"}
-    assert other.title == "Binding and subject shift, tokenizer b7d1"
+    assert other.title == "Subject shift and binding, tokenizer b7d1"
     assert [(row[0].figure, row[2].text, row[3].text) for row in other.rows] == [
-        (kind, "+2.31 [+1.20, +3.40]", "−0.50 [−1.40, +0.40]") for kind in ("memorization", "semantic")
+        (kind, "−0.50 [−1.40, +0.40]", "+2.31 [+1.20, +3.40]") for kind in ("memorization", "semantic")
     ]
-    assert [(row[2].significant, row[3].significant) for row in other.rows] == [(True, False)] * 2
+    assert [(row[2].significant, row[3].significant) for row in other.rows] == [(False, True)] * 2
     assert answers.title == "Answer familiarity, tokenizer b7d1"
     assert answers.header == ("probe", "model", "answer familiarity (nats)")
     assert [row[2].figure for row in answers.rows] == ["+2.31"] * 3
