@@ -23,8 +23,8 @@ from eval.report.study_groups import (
 from eval.report.tables import SHOWN, TYPES
 
 MEANING = {
-    "subject_shift": "Subject shift: log-probability of the wrong candidates beyond that of the same ones for "
-    "control subjects; more where the name is familiar, less where the right answer took their share.",
+    "subject_shift": "Subject shift: log-probability of the wrong candidates beyond that of the same ones "
+    "for control subjects; more where the name is familiar, less where the right answer took their share.",
     "binding": "Binding: the same of a subject’s own answer, minus the subject shift.",
     "answer_familiarity": "Answer familiarity: log-probability of injected answers beyond that of answers "
     "never read, both for control subjects.",
