@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.text import Text
 
 from eval.facts.bank import FactBank
+from eval.recall.groups import is_injected
+from eval.recall.resampling import LEVEL
 from eval.report.study_cells import Cell, StudyTable, label
-from eval.report.study_groups import LEVEL
 from eval.report.study_recall_tables import corrected_tables, overview_tables
 from eval.report.study_tables import benchmark_tables, comparison_tables, dose_tables, heldout_tables
 from eval.report.tables import SHOWN
@@ -61,16 +62,19 @@ class _Pivot:
 
 
 def _pivot(table: StudyTable) -> _Pivot:
-    """`table` has group and model as its first columns, and the number of probes, if any, as its last."""
-    names = [column.name for column in table.columns if column.name != "n"][2:]
-    models = tuple(dict.fromkeys(row[1].figure for row in table.rows))
-    groups = dict.fromkeys(row[0].figure for row in table.rows)
-    found = {(row[0].figure, row[1].figure): row[2:] for row in table.rows}
+    """The last label of `table` is the model, and its last column the number of probes, if any."""
+    place = table.n_labels - 1
+    names = [column.name for column in table.columns if column.name != "n"][table.n_labels :]
+    models = tuple(dict.fromkeys(row[place].figure for row in table.rows))
+    found = {
+        (", ".join(cell.figure for cell in row[:place]), row[place].figure): row[table.n_labels :]
+        for row in table.rows
+    }
     rows = []
-    for group in groups:
-        for place, name in enumerate(names):
+    for group in dict.fromkeys(group for group, _ in found):
+        for number, name in enumerate(names):
             own = [found.get((group, model)) for model in models]
-            cells = tuple(label("") if cells is None else cells[place] for cells in own)
+            cells = tuple(label("") if cells is None else cells[number] for cells in own)
             if any(cell.figure for cell in cells):
                 rows.append((group, name, cells))
     return _Pivot(models, rows)
@@ -78,10 +82,10 @@ def _pivot(table: StudyTable) -> _Pivot:
 
 def _print_overview(console: Console, study: Study, baseline: str | None) -> None:
     for table in overview_tables(study):
-        role = table.key.rpartition("-")[2]
         pivot = _pivot(table)
         if baseline in pivot.models:
-            pivot = replace(pivot, rows=[_greyed(study, pivot, role, baseline, row) for row in pivot.rows])
+            rows = [_greyed(study, pivot, table.facts, baseline, row) for row in pivot.rows]
+            pivot = replace(pivot, rows=rows)
         _print(console, table.title, pivot)
     if baseline is not None:
         grey = f"not significantly different from {baseline}"
@@ -92,11 +96,15 @@ def _print_overview(console: Console, study: Study, baseline: str | None) -> Non
 
 
 def _greyed(
-    study: Study, pivot: _Pivot, role: str, baseline: str | None, row: tuple[str, str, tuple[Cell, ...]]
+    study: Study,
+    pivot: _Pivot,
+    facts: str | None,
+    baseline: str | None,
+    row: tuple[str, str, tuple[Cell, ...]],
 ) -> tuple[str, str, tuple[Cell, ...]]:
     """The row with those figures greyed that the baseline's may be equal to."""
     group, name, cells = row
-    asked = (role, group, METRIC_OF[name])
+    asked = (facts, group, METRIC_OF[name])
     p_values = {
         entry["b"]: entry["p_holm"]
         for entry in study.get("comparisons", [])
@@ -110,7 +118,7 @@ def _greyed(
 
 
 def _print_pivot(console: Console, table: StudyTable) -> None:
-    _print(console, table.title, _pivot(table), titled=table.key == "corrected-accuracy")
+    _print(console, table.title, _pivot(table), titled=len(table.columns) == table.n_labels + 1)
     console.print(table.note, style="dim", highlight=False, markup=False)
 
 
@@ -164,8 +172,9 @@ def _print_differences(console: Console, study: Study) -> None:
 
 
 def _print_doses(console: Console, study: Study) -> None:
-    """Recall against exposures, where facts were shown more or less often (0 is that of control facts)."""
-    if len({entry["exposures"] for entry in study.get("dose_response", [])}) <= 2:
+    """Recall against exposures, where injected facts were shown more or less often."""
+    entries = study.get("dose_response", [])
+    if len({entry["exposures"] for entry in entries if is_injected(entry["role"])}) < 2:
         return
     table = dose_tables(study)[0]
     if len(table.rows) > MOST_DIFFERENCES:

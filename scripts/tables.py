@@ -8,13 +8,57 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from eval.recall.groups import ROLES
+
 if TYPE_CHECKING:
     from eval.report.tables import RecallTable
 
 
 def print_recall_table(console: Console, table: "RecallTable", title: str) -> None:
-    """Print as a table, or as a list where the terminal is too narrow for one."""
-    print_rows(console, title, table.header, [tuple(map(Text, row)) for row in table.rows], 2)
+    """Print as a table, or as a list where the terminal is too narrow for one.
+
+    Where facts are shown by arm, and columns are too many, each group has a row, or each of its figures.
+    """
+    shapes = [(table.header, table.rows, 2)]
+    if not set(table.header[2:]) <= set(ROLES):
+        header, rows = _figures_as_columns(table)
+        plain = [tuple(cell.partition(" [")[0] for cell in row) for row in rows]  # without intervals
+        shapes += [(header, rows, 2), (header, plain, 2), _figures_as_rows(table)]
+    for header, rows, n_labels in shapes:
+        cells = [tuple(map(Text, row)) for row in rows]
+        if fits(console, row_table(title, header, cells, n_labels)):
+            break
+    print_rows(console, title, header, cells, n_labels)
+
+
+def _figures_as_columns(table: "RecallTable") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """A row for each probe type and group, a column for each figure."""
+    groups = table.header[2:]
+    names = sorted(dict.fromkeys(name for _, name, *_ in table.rows), key=lambda name: name == "n")
+    kind = ""
+    found: dict[str, dict[str, Sequence[str]]] = {}
+    for label, name, *cells in table.rows:
+        kind = label or kind  # named once
+        found.setdefault(kind, {})[name] = cells
+    rows = [
+        (
+            kind if not place else "",
+            group,
+            *(figures[name][place] if name in figures else "" for name in names),
+        )
+        for kind, figures in found.items()
+        for place, group in enumerate(groups)
+    ]
+    return ("probe", "facts", *names), rows
+
+
+def _figures_as_rows(table: "RecallTable") -> tuple[tuple[str, ...], list[tuple[str, ...]], int]:
+    rows: list[tuple[str, ...]] = [
+        (label if not place else "", name, group, cell)
+        for label, name, *cells in table.rows
+        for place, (group, cell) in enumerate(zip(table.header[2:], cells, strict=True))
+    ]
+    return (*table.header[:2], "facts", ""), rows, 3
 
 
 def print_rows(
@@ -34,7 +78,7 @@ def print_rows(
             console.print(row[0])
         labels = ", ".join(cell.plain for cell in row[1:n_labels] if cell.plain)
         named = zip(header[n_labels:], row[n_labels:], strict=True)
-        figures = [Text.assemble(f"{name} ", value) for name, value in named if value.plain]
+        figures = [Text.assemble(f"{name} " if name else "", value) for name, value in named if value.plain]
         line = Text(", ").join(figures)
         console.print(Text.assemble("  ", f"{labels}: " if labels else "", line), highlight=False)
 

@@ -14,6 +14,8 @@ from configs.files import to_json
 from configs.schema import EvaluationSection
 from eval.benchmarks import check_benchmarks, run_benchmarks
 from eval.facts.bank import FactBank
+from eval.recall.exposures import arm_doses
+from eval.recall.groups import Doses, arm_names
 from eval.recall.harness import evaluate_recall
 from eval.recall.isolation import rng_untouched
 from eval.recall.metrics import summarise
@@ -122,15 +124,16 @@ class RecallCallback(_Periodic):
         )
         if self.trainer.is_world_process_zero():
             append_jsonl(self.path, [{"step": step, **row} for row in rows])
-            self.trainer.log_beside(recall_means(rows))
+            self.trainer.log_beside(recall_means(rows, arm_doses(self.bank, self.path.parent)))
 
 
-def recall_means(rows: Sequence[dict]) -> dict[str, float]:
-    """`recall/ROLE/TYPE/METRIC` for the metrics that are worth a curve."""
-    summary = summarise(rows, n_boot=1)
+def recall_means(rows: Sequence[dict], doses: Doses | None = None) -> dict[str, float]:
+    """`recall/ROLE/TYPE/METRIC` for the metrics that are worth a curve. Where facts were injected by arm the
+    arm's name stands for the role, in order of `doses`."""
+    names = arm_names(rows, doses)
     return {
-        f"recall/{role}/{kind}/{metric}": round(values["mean"], 6)
-        for role, kinds in summary.items()
+        f"recall/{names.get(group, group)}/{kind}/{metric}": round(values["mean"], 6)
+        for group, kinds in summarise(rows, doses=doses, n_boot=1).items()
         for kind, metrics in kinds.items()
         for metric, values in metrics.items()
         if metric in TRACKED

@@ -9,12 +9,13 @@ For every role and probe type there are three tasks, all of them in one group:
     NAME_injected_semantic_ll    loglikelihood     logprob, greedy_match, bits_per_byte
     NAME_injected_semantic_gen   generate_until    exact_match
 
-so that injected and control facts are told apart. The space before an answer belongs to the choice
-(`target_delimiter` is empty), as in our scorer. Probes without wrong answers have no place in `_mc`, those
-with a suffix none in `_gen`, those whose prompt ends in a newline or a tab only there, for lm-eval scores
-such an end with the answer; how many is reported. Each document carries `probe_id`, `fact_ids`, `role`,
-`arm`, `relation` and `type`, so that logged samples can be joined with a run's plan. The folder finds its own
-data and can be moved.
+so that injected and control facts are told apart. Where injected facts are in several arms, each arm has
+tasks of its own, `NAME_injected_ARM_semantic_mc`; so have control facts of the arm `unseen`. The space before
+an answer belongs to the choice (`target_delimiter` is empty), as in our scorer. Probes without wrong answers
+have no place in `_mc`, those with a suffix none in `_gen`, those whose prompt ends in a newline or a tab only
+there, for lm-eval scores such an end with the answer; how many is reported. Each document carries `probe_id`,
+`fact_ids`, `role`, `arm`, `relation` and `type`, so that logged samples can be joined with a run's plan. The
+folder finds its own data and can be moved.
 """
 
 import json
@@ -29,9 +30,10 @@ from typing import Any
 from configs.errors import UserError
 from configs.files import whole_folder, write_jsonl, write_whole
 from eval.facts.bank import FactBank, Probe
-from eval.facts.integrity import PROBE_TYPES, ROLES
+from eval.facts.integrity import PROBE_TYPES
 from eval.facts.pools import rng
 from eval.recall.encoding import join
+from eval.recall.groups import INJECTED, arm_labels, groups_of, in_order
 
 # end-of-text apart, what follows the answer in our own generation, and the space before it
 TOKENS_AROUND_ANSWER = 4
@@ -122,15 +124,16 @@ def export_lm_eval(
     if not group:
         raise UserError(f"{name or bank.meta.get('name')!r}: no name for tasks; give one with --name")
     parts: dict[tuple[str, str], list[Probe]] = defaultdict(list)
-    for probe in bank.probes:
-        parts[bank.role_of(probe), probe.type].append(probe)
+    for probe, facts in zip(bank.probes, _groups(bank), strict=True):
+        parts[facts, probe.type].append(probe)
+    order = in_order(facts for facts, _ in parts)
 
     tasks: list[str] = []
     with whole_folder(folder) as temporary:
-        for role, probe_type in sorted(
-            parts, key=lambda part: (ROLES.index(part[0]), PROBE_TYPES.index(part[1]))
+        for facts, probe_type in sorted(
+            parts, key=lambda part: (order.index(part[0]), PROBE_TYPES.index(part[1]))
         ):
-            probes = parts[role, probe_type]
+            probes = parts[facts, probe_type]
             documents = [document(bank, probe) for probe in probes]
             scored = [doc for doc in documents if not _moves(doc["context"])]
             chosen = {
@@ -140,9 +143,10 @@ def export_lm_eval(
             }
             for kind, docs in chosen.items():
                 if docs:
-                    task = f"{group}_{role}_{probe_type}_{kind}"
-                    write_jsonl(temporary / "data" / f"{role}_{probe_type}_{kind}.jsonl", docs)
-                    config = _config(task, f"{role}_{probe_type}_{kind}.jsonl", kind, docs, bank, tokenizer)
+                    name = f"{facts}_{probe_type}_{kind}"
+                    task = f"{group}_{name}"
+                    write_jsonl(temporary / "data" / f"{name}.jsonl", docs)
+                    config = _config(task, f"{name}.jsonl", kind, docs, bank, tokenizer)
                     write_whole(temporary / f"{task}.yaml", _yaml(config))
                     tasks.append(task)
         if not tasks:
@@ -159,6 +163,17 @@ def export_lm_eval(
         with_suffix=sum(bool(probe.suffix) for probe in bank.probes),
         behind_white_space=sum(_moves(join(probe.prompt)[0]) for probe in bank.probes),
     )
+
+
+def _groups(bank: FactBank) -> list[str]:
+    """What the name of a task calls the facts of each probe: as reports do, with an arm's name as a word."""
+    facts = [bank.fact_by_id[probe.fact_ids[0]] for probe in bank.probes]
+    rows = [{"role": fact.role, "arm": fact.arm} for fact in facts]
+    words: dict[str, str] = {}
+    for name in arm_labels(rows).values():
+        word = INJECTED + "_" + re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
+        words[name] = word if word not in words.values() else f"{word}_{len(words) + 1}"
+    return [words.get(group, group) for group in groups_of(rows)]
 
 
 def command(export: Export, folder: str | Path, model: str = "MODEL") -> str:
@@ -269,9 +284,9 @@ lm_eval run --model hf --model_args pretrained=MODEL --tasks {group} --include_p
   --log_samples --output_path OUT
 ```
 
-Task names end in the role of the facts, the type of probe and the kind of task: `_mc` is multiple choice
-(`acc`; `acc_bytes` is normalised by the bytes of an answer), `_ll` the log-probability of the right answer in
-nats, `_gen` exact match of greedy generation. Facts of role `control` are never trained on: on them a model
-that guesses is right as often as chance. Each sample carries `probe_id`, `fact_ids`, `role`, `arm`,
-`relation` and `type`.
+Task names end in the role of the facts, their arm where there are several, the type of probe and the kind of
+task: `_mc` is multiple choice (`acc`; `acc_bytes` is normalised by the bytes of an answer), `_ll` the
+log-probability of the right answer in nats, `_gen` exact match of greedy generation. Facts of role `control`
+are never trained on: on them a model that guesses is right as often as chance. Each sample carries
+`probe_id`, `fact_ids`, `role`, `arm`, `relation` and `type`.
 """

@@ -4,20 +4,21 @@
 
 A difference is b - a, paired: both are asked the same probes of the same subjects. Figures that count tokens
 are compared between models of equal tokenizers only. p-values are those of the paired permutation test of
-`resampling.swap_p_values` (of Welch's t-test for control-corrected figures), corrected by Holm's method over
-all comparisons of one figure.
+`resampling.swap_p_values` (of the t-test of `Contrast.judge` for control-corrected figures), corrected by
+Holm's method over all comparisons of one figure.
 """
 
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from eval.recall.corrected import CORRECTED_COMPARABLE, contrasts_of, figures
-from eval.recall.metrics import COMPARABLE, METRICS, Row, bounded_exp, cluster_of, has_figure, parts, role_of
+from eval.recall.groups import Doses, groups_of
+from eval.recall.metrics import COMPARABLE, METRICS, Row, bounded_exp, cluster_of, has_figure, parts
 from eval.recall.resampling import (
     N_BOOT,
     bootstrap_ratios,
@@ -29,8 +30,7 @@ from eval.recall.resampling import (
 )
 
 ALL_PAIRS_UP_TO = 5
-# Beside injected, control, ...: contrasts between the roles, and running text.
-CORRECTED_ROLE, HELDOUT_ROLE = "corrected", "heldout"
+HELDOUT_ROLE = "heldout"  # running text, beside the groups of facts
 
 Pair = tuple[str, str]
 
@@ -50,45 +50,46 @@ def compare_models(
     *,
     baseline: str | None = None,
     heldout: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    doses: Doses | None = None,
     n_boot: int = N_BOOT,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """One dict for each pair, role, type and metric that can be compared.
+    """One dict for each pair, group, type and metric that can be compared.
 
     Args:
         rows: By model, its rows of one and the same bank, in the same order.
         tokenizers: By model, what is equal for equal tokenizers.
         baseline: Compare each model with this one; see `pairs_of`.
         heldout: By model, a dict with `nats` and `n_bytes` for each document of held-out text.
+        doses: Of the arms, to order and to label them.
 
     Returns:
-        `{"a", "b", "role", "type", "metric", "difference", "low", "high", "p", "p_holm", "n"}`; the role is
-        "corrected" for the figures of `corrected.py` and "heldout" for held-out text.
+        `{"a", "b", "role", "type", "metric", "difference", "low", "high", "p", "p_holm", "n"}`; the role is a
+        group of `eval.recall.groups`, or "heldout" for held-out text; metrics are those of `metrics.py` and
+        of `corrected.py`.
     """
     heldout = heldout or {}
     found: list[dict[str, Any]] = []
     if len(rows) > 1:
         pairs = pairs_of(list(rows), baseline if baseline in rows else None)
         alike = [(a, b) for a, b in pairs if tokenizers[a] == tokenizers[b]]
-        for (role, kind), indices in _groups(next(iter(rows.values()))).items():
+        first = next(iter(rows.values()))
+        groups = groups_of(first, doses)
+        members: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for index, (group, row) in enumerate(zip(groups, first, strict=True)):
+            members[group, row["type"]].append(index)
+        for (group, kind), indices in members.items():
             for metric in METRICS:
                 chosen = pairs if metric in COMPARABLE else alike
                 for result in _compare_metric(rows, indices, metric, chosen, n_boot, seed):
-                    found.append({**result, "role": role, "type": kind, "metric": metric})
-        found += _compare_corrected(rows, pairs, alike, n_boot, seed)
+                    found.append({**result, "role": group, "type": kind, "metric": metric})
+        found += _compare_corrected(rows, groups, pairs, alike)
     if len(heldout) > 1:
         pairs = pairs_of(list(heldout), baseline if baseline in heldout else None)
         for result in _compare_heldout(heldout, pairs, n_boot, seed):
             named = {"role": HELDOUT_ROLE, "type": "documents", "metric": "bits_per_byte"}
             found.append({**result, **named})
     return [_in_order(result) for result in _correct(found)]
-
-
-def _groups(rows: Sequence[Row]) -> dict[tuple[str, str], list[int]]:
-    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for index, row in enumerate(rows):
-        groups[role_of(row), row["type"]].append(index)
-    return groups
 
 
 def _compare_metric(
@@ -152,31 +153,26 @@ def _compare_sums(
 
 def _compare_corrected(
     rows: Mapping[str, Sequence[Row]],
+    groups: Sequence[str],
     pairs: Sequence[Pair],
     alike: Sequence[Pair],
-    n_boot: int,
-    seed: int,
 ) -> list[dict[str, Any]]:
     """Differences of control-corrected figures: the contrast of the rows' differences.
 
     The question is whether one group gained more than the other, not whether anything changed at all: nothing
     could be swapped between the models, so the test is one between the groups (`Contrast.judge`).
     """
-    first = next(iter(rows.values()))
-    clusters: list[Hashable] = [cluster_of(row) for row in first]
     found = []
-    for kind, contrasts in contrasts_of(first).items():
+    for (group, kind), contrasts in contrasts_of(next(iter(rows.values())), groups).items():
         for name, contrast in contrasts.items():
             chosen = pairs if name in CORRECTED_COMPARABLE else alike
             if not chosen:
                 continue
             values = {label: figures(of_model, contrast.figure) for label, of_model in rows.items()}
-            differences = np.stack([values[b] - values[a] for a, b in chosen], 1)  # (rows, pairs)
-            judged = contrast.judge(differences, clusters, n_boot=n_boot, seed=seed)
-            for k, (a, b) in enumerate(chosen):
-                figure = {"difference": contrast.mean(differences[:, k]), **judged[k]}
-                named = {"a": a, "b": b, "role": CORRECTED_ROLE, "type": kind, "metric": name}
-                found.append({**named, **figure, "n": len(contrast.first)})
+            differences = np.stack([values[b] - values[a] for a, b in chosen], 1)  # (cells, pairs)
+            for (a, b), figure in zip(chosen, contrast.judge(differences), strict=True):
+                named: dict[str, Any] = {"a": a, "b": b, "role": group, "type": kind, "metric": name}
+                found.append({**named, **figure, "difference": figure["mean"], "n": contrast.n})
     return found
 
 

@@ -1,148 +1,163 @@
-"""Control-corrected recall: what is known of the injected facts beyond what their wordings give away.
+"""Control-corrected recall: what injected facts have beyond familiar wordings, answers and names.
 
-Control people are asked the same questions and were never injected. So for each probe type
+Control people are asked the same questions and were never injected. `lp(s, a)` is the log-probability of a
+candidate a for subject s, in nats, and `m(a)` its mean over the control subjects that are offered the same
+candidate by the same wording of the same relation. For each probe type
 
 - `accuracy_over_control` = accuracy of injected facts - accuracy of control facts;
-- `binding` = mean over injected probes of logprob(own subject, answer) - mean logprob of the same answer for
-  control subjects asked by the same wording: what ties this answer to this subject;
-- `familiarity` = mean logprob, for control subjects, of answers that were injected (for others) - of answers
-  that never were, in the same wordings: what the answers gained by being read at all. It needs control
-  facts of the arm "unseen", whose answers are in no statement, and is None without them.
+- `answer_familiarity` = mean logprob, for control subjects, of answers that were injected (for others) - of
+  answers that never were, in the same wordings: what the answers gained by being read at all. It needs
+  control facts of the arm "unseen", whose answers are in no statement, and is None without them;
+- `subject_shift` = mean over injected probes of the mean over the other candidates a' of lp(s, a') - m(a'):
+  what wrong answers gained because the name is familiar;
+- `binding` = mean over injected probes of [lp(s, a) - m(a)] - mean over a' of [lp(s, a') - m(a')]: what ties
+  this answer to this subject.
 
-docs/recall.md says why a gain has these two parts. Log-probabilities are in nats and belong to one tokenizer.
+binding is a difference of differences. The probabilities of all continuations add up to one, so whatever
+makes some candidates more probable makes the others less so, all of one probe by the same number of nats, and
+only differences between candidates of one probe are free of it. binding + subject_shift is how much more
+probable the right answer is than for control subjects, over the same probes.
+
+docs/recall.md says why a gain has these parts. Log-probabilities belong to one tokenizer.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from eval.facts.integrity import UNSEEN
-from eval.recall.metrics import Row, cluster_of, role_of
-from eval.recall.resampling import (
-    N_BOOT,
-    bootstrap_ratios,
-    interval,
-    number_clusters,
-    sums_by_cluster,
-    welch_p_values,
-)
+from eval.recall.groups import CONTROL, Doses, arm_labels, groups_of, in_order, is_injected
+from eval.recall.metrics import Row, cluster_of
+from eval.recall.resampling import number_clusters, ratio_and_variance, sums_by_cluster, t_tests
 
-CORRECTED = ("accuracy_over_control", "binding", "familiarity")
+CORRECTED = frozenset({"accuracy_over_control", "answer_familiarity", "subject_shift", "binding"})
 # of these, what can be compared across tokenizers
 CORRECTED_COMPARABLE = frozenset({"accuracy_over_control"})
+
+_Groups = dict[Hashable, list[tuple[int, Hashable]]]  # what was asked: (cell, subject) of each control row
+_Terms = list[tuple[int, float, Hashable]]  # of one probe: (cell, weight, what was asked)
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """The mean of a figure over some rows, minus that over others that were asked alike.
+    """A mean over probes of weighted sums of cells, each less the mean of its group over control rows.
 
-    `first` and `second` give each row's weight, `group` what it was asked: each group weighs as much on both
-    sides. All of it follows from the bank alone, so one contrast serves all models.
+    A cell is a number of a row (of a candidate in the row), as `figures` lists them; a group is what was
+    asked. All of it follows from the bank alone, so one contrast serves all models.
     """
 
     figure: str
-    first: Mapping[int, float]
-    second: Mapping[int, float]
-    group: Mapping[int, int]
+    cells: np.ndarray
+    """(terms,), like the next three."""
+    weights: np.ndarray
+    groups: np.ndarray
+    probes: np.ndarray
+    """Numbers from 0."""
+    subjects: np.ndarray
+    """(probes,), numbers from 0."""
+    control_cells: np.ndarray
+    """(control cells,), like the next two."""
+    control_groups: np.ndarray
+    control_subjects: np.ndarray
 
-    def mean(self, values: np.ndarray) -> float:
-        """The contrast of `values`, which are by row."""
-        first, second = (
-            np.average(values[list(side)], weights=list(side.values())) for side in (self.first, self.second)
+    @property
+    def n(self) -> int:
+        """The probes whose mean it is."""
+        return len(self.subjects)
+
+    def judge(self, values: np.ndarray) -> list[dict[str, float]]:
+        """`{"mean", "se", "low", "high", "p"}` of each figure, for values by cell, (cells, figures).
+
+        The standard error clusters by subject and by control subject (Cameron, Gelbach and Miller 2011,
+        "Robust inference with multiway clustering"). The contrast is a sum over subjects minus a sum over
+        control subjects with fixed weights, and no cell belongs to both, so their intersection term is zero
+        and V = V_subject + V_control. V_subject is that of the mean of the probes' own values
+        (`ratio_and_variance`). V_control adds up, over control subjects, the squares of their weighted
+        residuals from the means of their groups. Each residual is multiplied by sqrt(n / (n - 1)), with n
+        control subjects in its group: it is too near to a mean that it is part of.
+        """
+        n_groups = int(self.groups.max()) + 1
+        counts = np.bincount(self.control_groups, minlength=n_groups)
+        controls = values[self.control_cells]
+        means = (
+            sums_by_cluster(controls, self.control_groups, n_groups) / counts[:, None]
+        )  # (groups, figures)
+
+        apart = self.weights[:, None] * (values[self.cells] - means[self.groups])
+        by_probe = sums_by_cluster(apart, self.probes, self.n)
+        n_probes = np.bincount(self.subjects)
+        mean, variance = ratio_and_variance(
+            sums_by_cluster(by_probe, self.subjects, len(n_probes)), n_probes.astype(float)
         )
-        return float(first - second)
 
-    def sides(
-        self, values: np.ndarray, clusters: Sequence[Hashable]
-    ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        """Sums by cluster of both sides, (tops, bottoms) each, for values by row (rows, figures).
-
-        The contrast is the difference of the two ratios. They are of differences from the second side's mean
-        of the group: that some answers are more probable than others is the same on both sides, and no
-        uncertainty of the contrast.
-        """
-        n_groups = max(self.group.values()) + 1
-        members, groups = list(self.second), [self.group[row] for row in self.second]
-        counts = np.bincount(groups, minlength=n_groups)
-        means = sums_by_cluster(values[members], groups, n_groups) / counts[:, None]  # (groups, figures)
-
-        def sums(side: Mapping[int, float]) -> tuple[np.ndarray, np.ndarray]:
-            chosen, weights = list(side), np.array(list(side.values()))
-            numbers, size = number_clusters([clusters[row] for row in chosen])
-            apart = values[chosen] - means[[self.group[row] for row in chosen]]
-            return (
-                sums_by_cluster(apart * weights[:, None], numbers, size),
-                sums_by_cluster(weights, numbers, size),
-            )
-
-        return sums(self.first), sums(self.second)
-
-    def judge(
-        self, values: np.ndarray, clusters: Sequence[Hashable], *, n_boot: int = N_BOOT, seed: int = 0
-    ) -> list[dict[str, float]]:
-        """`{"low", "high", "p"}` of each figure, for values by row (rows, figures).
-
-        The two sides have other subjects, so they are resampled apart, and p is that of Welch's t-test.
-        """
-        first, second = self.sides(values, clusters)
-        resampled = [
-            bootstrap_ratios(tops, bottoms[:, None], n_boot=n_boot, seed=seed + number)
-            for number, (tops, bottoms) in enumerate((first, second))
-        ]
-        intervals = [interval(column) for column in (resampled[0] - resampled[1]).T]
-        p_values = welch_p_values(first, second).tolist()
-        return [
-            {"low": low, "high": high, "p": p} for (low, high), p in zip(intervals, p_values, strict=True)
-        ]
+        # every control subject once for each of its groups
+        asked, who = np.unique(np.stack([self.control_groups, self.control_subjects]), axis=1)
+        n_subjects = np.bincount(asked, minlength=n_groups)
+        share = np.bincount(self.groups, self.weights, minlength=n_groups) / self.n  # of the groups' means
+        load = share / counts * np.sqrt(n_subjects / (n_subjects - 1))
+        residuals = load[self.control_groups, None] * (controls - means[self.control_groups])
+        n_control = int(who.max()) + 1
+        of_controls = (sums_by_cluster(residuals, self.control_subjects, n_control) ** 2).sum(0)
+        return t_tests(mean, (variance, len(n_probes)), (of_controls, n_control))
 
 
-def corrected_summary(rows: Sequence[Row], *, n_boot: int = N_BOOT, seed: int = 0) -> dict[str, Any]:
-    """`{type: {name: {"mean", "low", "high", "p", "n"}}}`.
+def corrected_summary(rows: Sequence[Row], doses: Doses | None = None) -> dict[str, Any]:
+    """`{group: {type: {name: {"mean", "se", "low", "high", "p", "n"}}}}`, groups as `eval.recall.groups` has
+    them, the arms of injected facts with their `doses`; `answer_familiarity` is of the group "control".
 
-    p is that of the figure being zero, not corrected for the number of figures; `n` are the injected probes
-    (for familiarity the control probes) that found their counterpart. Types without control probes are left
+    low and high are a 95% interval by t, p is that of the figure being zero, not corrected for the number of
+    figures; `n` are the group's probes that found their counterpart. Figures without control probes are left
     out, and so is what has a single subject on a side: nobody can tell from it how others are.
     """
-    clusters = [cluster_of(row) for row in rows]
     result: dict[str, Any] = {}
-    for kind, contrasts in contrasts_of(rows).items():
-        result[kind] = dict.fromkeys(CORRECTED)
+    for (group, kind), contrasts in contrasts_of(rows, groups_of(rows, doses)).items():
         for name, contrast in contrasts.items():
-            values = figures(rows, contrast.figure)
-            [judged] = contrast.judge(values[:, None], clusters, n_boot=n_boot, seed=seed)
-            result[kind][name] = {"mean": contrast.mean(values), **judged, "n": len(contrast.first)}
-    return result
+            [judged] = contrast.judge(figures(rows, contrast.figure)[:, None])
+            result.setdefault(group, {}).setdefault(kind, {})[name] = {**judged, "n": contrast.n}
+    ordered = in_order([*arm_labels(rows, doses).values(), *result])
+    return {group: result[group] for group in ordered if group in result}
 
 
-def contrasts_of(rows: Sequence[Row]) -> dict[str, dict[str, Contrast]]:
-    """`{type: {name: Contrast}}` for the contrasts that these rows allow."""
+def contrasts_of(rows: Sequence[Row], groups: Sequence[str]) -> dict[tuple[str, str], dict[str, Contrast]]:
+    """`{(group, type): {name: Contrast}}` for the contrasts that these rows, of these groups, allow."""
     kinds: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for index, row in enumerate(rows):
-        kinds[row["type"]][role_of(row)].append(index)
-
-    found: dict[str, dict[str, Contrast]] = {}
-    for kind, groups in kinds.items():
-        wanted = {
-            "accuracy_over_control": ("accuracy", "injected", "control", _nothing),
-            "binding": ("logprob", "injected", "control", _wording_and_answer),
-            "familiarity": ("logprob", "control", UNSEEN, _wording),
-        }
+    for index, (row, group) in enumerate(zip(rows, groups, strict=True)):
+        kinds[row["type"]][group].append(index)
+    first_cells = _first_cells(rows)
+    found: dict[tuple[str, str], dict[str, Contrast]] = {}
+    for kind, members in kinds.items():
+        control, unseen = members.pop(CONTROL, []), members.pop(UNSEEN, [])
+        offered = _offered(rows, control, first_cells)
         contrasts = {
-            name: matched
-            for name, (figure, first, second, key) in wanted.items()
-            if (matched := _match(rows, groups[first], groups[second], figure, key)) is not None
+            (group, kind): {
+                "accuracy_over_control": _match(rows, own, control, "accuracy", _nothing),
+                **_by_candidate(rows, own, offered, first_cells),
+            }
+            for group, own in members.items()
+            if is_injected(group)
         }
-        if contrasts:
-            found[kind] = contrasts
+        contrasts[CONTROL, kind] = {"answer_familiarity": _match(rows, control, unseen, "logprob", _wording)}
+        for asked, by_name in contrasts.items():
+            if there := {name: contrast for name, contrast in by_name.items() if contrast is not None}:
+                found[asked] = there
     return found
 
 
 def figures(rows: Sequence[Row], figure: str) -> np.ndarray:
-    """The rows' figures as numbers, (rows,); NaN where there is none, which no contrast of the rows reads."""
+    """The rows' figures as numbers, (cells,): one of each row, or of each candidate for
+    `candidate_logprobs`; NaN where there is none, which no contrast of the rows reads."""
+    if figure == "candidate_logprobs":
+        return np.array([value for row in rows for value in row.get(figure) or ()], dtype=float)
     return np.array([np.nan if row[figure] is None else float(row[figure]) for row in rows])
+
+
+def _first_cells(rows: Sequence[Row]) -> list[int]:
+    """Where each row's candidates begin among those of all rows."""
+    sizes = [len(row.get("candidate_logprobs") or ()) for row in rows]
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(int).tolist()
 
 
 def _match(
@@ -152,22 +167,78 @@ def _match(
     figure: str,
     key: Callable[[Row], Hashable],
 ) -> Contrast | None:
-    """Rows with equal keys against each other; those whose key is on one side only drop out."""
-    sides = []
-    for side in (first, second):
-        groups: dict[Hashable, list[int]] = defaultdict(list)
-        for index in side:
-            if rows[index][figure] is not None:
-                groups[key(rows[index])].append(index)
-        sides.append(groups)
-    shared = [one for one in sides[0] if one in sides[1]]
-    if any(len({cluster_of(rows[i]) for one in shared for i in own[one]}) < 2 for own in sides):
+    """A figure of the rows `first` against that of the rows `second` with equal keys."""
+    there = {index for index in (*first, *second) if rows[index][figure] is not None}
+    groups = _groups((key(rows[i]), i, cluster_of(rows[i])) for i in second if i in there)
+    terms = {i: [(i, 1.0, key(rows[i]))] for i in first if i in there and key(rows[i]) in groups}
+    return _contrast(rows, figure, terms, groups)
+
+
+def _cells(row: Row, first_cell: int) -> list[tuple[Hashable, int]]:
+    """(what was asked, cell) of each of a row's candidates, the answer first."""
+    texts = row["candidates"] if row.get("candidate_logprobs") else ()
+    return [((_wording(row), text), first_cell + place) for place, text in enumerate(texts)]
+
+
+def _offered(rows: Sequence[Row], control: Sequence[int], first_cells: Sequence[int]) -> _Groups:
+    """The control cells of each candidate of each wording."""
+    return _groups(
+        (asked, cell, cluster_of(rows[i])) for i in control for asked, cell in _cells(rows[i], first_cells[i])
+    )
+
+
+def _by_candidate(
+    rows: Sequence[Row], own: Sequence[int], offered: _Groups, first_cells: Sequence[int]
+) -> dict[str, Contrast | None]:
+    """subject_shift and binding, over the same probes: those whose answer, and at least one other candidate,
+    are offered to two control subjects or more by the same wording."""
+    shift: dict[int, _Terms] = {}
+    binding: dict[int, _Terms] = {}
+    for index in own:
+        cells = enumerate(_cells(rows[index], first_cells[index]))
+        known = [(place, asked, cell) for place, (asked, cell) in cells if asked in offered]
+        answer = [(cell, 1.0, asked) for place, asked, cell in known if place == 0]
+        others = [(cell, asked) for place, asked, cell in known if place > 0]
+        if answer and others:
+            shift[index] = [(cell, 1 / len(others), asked) for cell, asked in others]
+            binding[index] = answer + [(cell, -1 / len(others), asked) for cell, asked in others]
+    return {
+        name: _contrast(rows, "candidate_logprobs", terms, offered)
+        for name, terms in (("subject_shift", shift), ("binding", binding))
+    }
+
+
+def _groups(cells: Iterable[tuple[Hashable, int, Hashable]]) -> _Groups:
+    """Control cells, (what was asked, cell, subject), by what was asked; without groups of a single subject,
+    of whose spread nobody can tell."""
+    groups: _Groups = defaultdict(list)
+    for asked, cell, subject in cells:
+        groups[asked].append((cell, subject))
+    return {asked: own for asked, own in groups.items() if len({subject for _, subject in own}) > 1}
+
+
+def _contrast(
+    rows: Sequence[Row], figure: str, terms: Mapping[int, _Terms], groups: _Groups
+) -> Contrast | None:
+    """The mean over rows of their `terms`; None where fewer than two subjects have any."""
+    subjects, n_subjects = number_clusters([cluster_of(rows[index]) for index in terms])
+    if n_subjects < 2:
         return None
+    flat = [(*term, probe) for probe, own in enumerate(terms.values()) for term in own]
+    cells, weights, keys, probes = zip(*flat, strict=True)
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    control = [(cell, numbers[key], who) for key in numbers for cell, who in groups[key]]
+    control_cells, control_groups, who = zip(*control, strict=True)
     return Contrast(
         figure,
-        first={index: 1.0 for one in shared for index in sides[0][one]},
-        second={index: len(sides[0][one]) / len(sides[1][one]) for one in shared for index in sides[1][one]},
-        group={index: number for number, one in enumerate(shared) for s in sides for index in s[one]},
+        cells=np.array(cells),
+        weights=np.array(weights),
+        groups=np.array([numbers[key] for key in keys]),
+        probes=np.array(probes),
+        subjects=np.array(subjects),
+        control_cells=np.array(control_cells),
+        control_groups=np.array(control_groups),
+        control_subjects=np.array(number_clusters(who)[0]),
     )
 
 
@@ -177,7 +248,3 @@ def _nothing(row: Row) -> Hashable:
 
 def _wording(row: Row) -> Hashable:
     return row["relation"], row.get("template")
-
-
-def _wording_and_answer(row: Row) -> Hashable:
-    return row["relation"], row.get("template"), row["answer"]

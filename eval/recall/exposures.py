@@ -1,19 +1,20 @@
 """Recall against how often a fact had been seen: the dose-response of one run, or of a checkpoint of it.
 
 The number of exposures is read off the run's `plan.parquet`, up to the checkpoint's step. Control facts were
-seen no time at all.
+never shown. `arm_doses` says how often the facts of each arm are shown in all.
 """
 
 import logging
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
 from configs.files import read_jsonl
 from eval.facts.bank import FactBank
+from eval.recall.groups import CONTROL, INJECTED, groups_of
 from eval.recall.metrics import Row, bootstrap_interval, cluster_of
 from eval.recall.resampling import N_BOOT
 
@@ -53,31 +54,77 @@ def exposures_until(run: str | Path, step: int | None, bank: FactBank) -> dict[s
     return {fact.id: seen[fact.id] for fact in bank.facts if fact.id in same or fact.role == "control"}
 
 
+def arm_doses(bank: FactBank, run: str | Path | None = None) -> dict[str | None, tuple[int, int]]:
+    """By arm, the fewest and the most exposures of one of its facts.
+
+    What the whole plan of a run gives them: 0 for one that injected nothing. Without a run, and where its
+    plan is of other facts, what the bank's own `arms` say; arms of unknown exposures are left out. Empty
+    where all facts are in one arm, or in none.
+    """
+    if len({fact.arm for fact in bank.injected_facts()}) < 2:
+        return {}
+    exposures = None
+    if run is not None:
+        plan = Path(run) / PLAN
+        exposures = exposures_until(run, None, bank) if plan.is_file() else Counter()
+    if exposures is None:
+        of_bank = bank.meta.get("arms", {})
+        return {arm: (own["exposures"], own["exposures"]) for arm, own in of_bank.items()}
+    counts: dict[str | None, list[int]] = defaultdict(list)
+    for fact in bank.injected_facts():
+        counts[fact.arm].append(exposures.get(fact.id, 0))
+    return {arm: (min(own), max(own)) for arm, own in counts.items()}
+
+
+def doses_of_runs(bank: FactBank, runs: Iterable[str]) -> dict[str | None, tuple[int, int]]:
+    """`arm_doses` for models side by side: over the runs that injected anything, or else any of them."""
+    runs = list(dict.fromkeys(runs))
+    runs = [run for run in runs if (Path(run) / PLAN).is_file()] or runs
+    if not runs:
+        return arm_doses(bank)
+    found: dict[str | None, tuple[int, int]] = {}
+    for doses in (arm_doses(bank, run) for run in runs):
+        for arm, (fewest, most) in doses.items():
+            low, high = found.get(arm, (fewest, most))
+            found[arm] = min(low, fewest), max(high, most)
+    return found
+
+
 def dose_response(
     rows: Sequence[Row], exposures: Mapping[str, int], *, n_boot: int = N_BOOT, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Mean accuracy and log-probability by probe type and number of exposures (of a probe's facts, the
-    fewest), each `{"type", "exposures", "metric", "mean", "low", "high", "n"}`."""
+    """Mean accuracy and log-probability by probe type, group and number of exposures.
+
+    Each is `{"type", "role", "exposures", "metric", "mean", "low", "high", "n"}`. A probe's exposures are
+    those of its rarest fact. The role is "control", "injected", or an arm's name where there are several:
+    control facts and injected ones of no exposures are of other people, and arms may differ in more than
+    exposures.
+    """
     doses: dict[int, int] = {}
-    for index, row in enumerate(rows):
-        if row["role"] in ("injected", "control") and all(fact in exposures for fact in row["fact_ids"]):
+    roles = groups_of(rows)
+    for index, (row, role) in enumerate(zip(rows, roles, strict=True)):
+        shown = role == CONTROL or row["role"] == INJECTED
+        if shown and all(fact in exposures for fact in row["fact_ids"]):
             doses[index] = min(exposures[fact] for fact in row["fact_ids"])
     if len(set(doses.values())) > MAX_DOSES:
         doses = {index: _rounded(dose) for index, dose in doses.items()}
 
-    groups: dict[tuple[str, int], list[Row]] = defaultdict(list)
+    groups: dict[tuple[str, int, bool, str], list[Row]] = defaultdict(list)
     for index, dose in doses.items():
-        groups[rows[index]["type"], dose].append(rows[index])
+        role = roles[index]
+        groups[rows[index]["type"], dose, role != CONTROL, role].append(rows[index])
     found = []
-    for kind, dose in sorted(groups):
+    for asked in sorted(groups):
+        kind, dose, _, role = asked
         for figure in FIGURES:
-            members = [row for row in groups[kind, dose] if row[figure] is not None]
+            members = [row for row in groups[asked] if row[figure] is not None]
             if not members:
                 continue
             values, clusters = [row[figure] for row in members], [cluster_of(row) for row in members]
             low, high = bootstrap_interval(values, [1.0] * len(values), clusters, n_boot=n_boot, seed=seed)
+            named = {"type": kind, "role": role, "exposures": dose, "metric": figure}
             figures = {"mean": math.fsum(values) / len(values), "low": low, "high": high, "n": len(values)}
-            found.append({"type": kind, "exposures": dose, "metric": figure, **figures})
+            found.append(named | figures)
     return found
 
 

@@ -44,7 +44,9 @@ def evaluate_recall(
 
     A figure that a probe does not have is None: those that compare candidates without distractors, those
     of the answer alone with a suffix, `exact_match`, `containment` and `generation` without
-    `generate`. With `top_k` a row
+    `generate`. `candidates` are the answer and then the distractors, `candidate_logprobs` ln P(candidate +
+    suffix | prompt) of each in nats, `candidate_n_bytes` the UTF-8 bytes of the text that was scored: what
+    the figures of candidates are computed from. With `top_k` a row
     has `top_tokens`, that many [text, probability] pairs of what the model finds most probable where the
     answer begins. Neither the random generators nor the model's train/eval modes are touched.
 
@@ -149,6 +151,9 @@ def _row(
         "answer": probe.answers[0],
         "template": probe.template,
         **dict.fromkeys(("n_tokens", "n_bytes", "logprob", "bits_per_byte")),
+        "candidates": list(item_of(probe).candidates),
+        "candidate_logprobs": list(scores.logprobs),
+        "candidate_n_bytes": list(scores.n_bytes),
         **candidate_metrics(scores.logprobs, scores.n_bytes),
         **dict.fromkeys(
             ("greedy_match", "exact_match", "containment", "perplexity", "token_rank", "generation")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.facts.integrity import UNSEEN
+from eval.recall.groups import Doses, arm_labels, groups_of
 from eval.recall.resampling import (
     N_BOOT,
     bootstrap_ratios,
@@ -116,39 +116,42 @@ def bootstrap_interval(
 
 
 def summarise(
-    rows: Iterable[Row], *, by: Sequence[str] = ("role", "type"), n_boot: int = N_BOOT, seed: int = 0
+    rows: Iterable[Row],
+    *,
+    by: Sequence[str] = ("role", "type"),
+    doses: Doses | None = None,
+    n_boot: int = N_BOOT,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Means with 95% intervals for each group of probes.
 
     `rows` are those of `evaluate_recall`. With the default `by` the result is
-    `{role: {type: {metric: {"mean", "low", "high", "n", "n_facts"}}}}`, `n` being the number of probes
-    that have the figure. A metric without values is left out. Control facts whose answers no injected fact
-    has are a role of their own, `unseen`: they are there to be compared with the other control facts.
+    `{group: {type: {metric: {"mean", "low", "high", "n", "n_facts"}}}}`, `n` being the number of probes that
+    have the figure. A metric without values is left out. `by` names columns of the rows, "role" the groups of
+    `eval.recall.groups`: the role, and the arm of facts that were injected by arm, in order of their `doses`.
     """
+    rows = list(rows)
+    columns = {key: [row[key] for row in rows] for key in by}
+    if "role" in by:
+        columns["role"] = groups_of(rows, doses)
     groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[tuple(_group(row, key) for key in by)].append(row)
+    for row, *values in zip(rows, *columns.values(), strict=True):
+        groups[tuple("none" if value is None else str(value) for value in values)].append(row)
+    paths = list(groups)
+    if "role" in by:  # arms in the order of their doses, all else as it came
+        place, arms = by.index("role"), list(arm_labels(rows, doses).values())
+        paths.sort(key=lambda path: arms.index(path[place]) if path[place] in arms else len(arms))
     result: dict[str, Any] = {}
-    for path, members in groups.items():
+    for path in paths:
         at = result
         for key in path[:-1]:
             at = at.setdefault(key, {})
         at[path[-1]] = {
             metric: figure
             for metric in METRICS
-            if (figure := _summarise_metric(members, metric, n_boot, seed)) is not None
+            if (figure := _summarise_metric(groups[path], metric, n_boot, seed)) is not None
         }
     return result
-
-
-def role_of(row: Row) -> str:
-    """The role under which a probe is shown; see `summarise`."""
-    return UNSEEN if row["role"] == "control" and row.get("arm") == UNSEEN else row["role"]
-
-
-def _group(row: Row, key: str) -> str:
-    value = role_of(row) if key == "role" else row[key]
-    return "none" if value is None else str(value)
 
 
 def count_flags(rows: Iterable[Row]) -> dict[str, int]:

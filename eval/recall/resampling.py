@@ -17,10 +17,13 @@ from scipy import stats
 CELLS = 2**22  # resamples x clusters held at a time: 32 MB
 N_BOOT = 1000
 N_SWAPS = 9_999
+LEVEL = 0.05  # of tests; intervals are of 1 - LEVEL
 EXACT_CLUSTERS = 13  # up to here all 2**13 swaps are gone through
 
 
-def sums_by_cluster(values: Sequence[float] | np.ndarray, clusters: Sequence[int], size: int) -> np.ndarray:
+def sums_by_cluster(
+    values: Sequence[float] | np.ndarray, clusters: Sequence[int] | np.ndarray, size: int
+) -> np.ndarray:
     """The values of each cluster added up, (size[, figures]); `clusters` are numbers below `size`."""
     values = np.asarray(values, dtype=float)
     sums = np.zeros((size, *values.shape[1:]))
@@ -60,23 +63,32 @@ def ratio_and_variance(tops: np.ndarray, bottoms: np.ndarray) -> tuple[np.ndarra
     return ratio, (apart**2).sum(0) * size / (size - 1)
 
 
-def welch_p_values(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Two-sided p-values that ratios over two disjoint sets of clusters are equal, (figures,).
+def t_tests(
+    means: np.ndarray, first: tuple[np.ndarray, int], second: tuple[np.ndarray, int]
+) -> list[dict[str, float]]:
+    """`{"mean", "se", "low", "high", "p"}` of means, (figures,), whose variance is the sum of two.
 
-    Welch's t-test (Welch 1947), a cluster being one observation, for each side's sums by cluster: tops of
-    (clusters, figures) and bottoms of (clusters,), two clusters at least. Never below the share that one way
-    of dealing the clusters out to the two sides has of all: no permutation test could go below that.
+    A t-test of the mean being zero, and its 95% interval, with the degrees of freedom of Satterthwaite
+    (1946), as in Welch's test. `first` and `second` are variances, (figures,), and the number of clusters
+    that they were taken over, two at least. p is never below the share that one way of dealing the clusters
+    out to the two sides has of all: no permutation test could go below that. Where this share is 0.05 or
+    more, the interval is made wide enough to hold zero, so that it never disagrees with p.
     """
-    (ratio_1, variance_1), (ratio_2, variance_2) = ratio_and_variance(*first), ratio_and_variance(*second)
-    n_1, n_2 = len(first[1]), len(second[1])
-    apart, variance = np.abs(ratio_1 - ratio_2), variance_1 + variance_2
+    (variance_1, n_1), (variance_2, n_2) = first, second
+    variance = variance_1 + variance_2
+    errors = np.sqrt(variance)
     with np.errstate(invalid="ignore", divide="ignore"):
         freedom = variance**2 / (variance_1**2 / (n_1 - 1) + variance_2**2 / (n_2 - 1))
-        p_values = 2 * stats.t.sf(apart / np.sqrt(variance), freedom)
-    # without any variance, and without more of a difference than rounding leaves
-    p_values = np.where(variance > 0, p_values, 0.0)
-    p_values = np.where(apart > 1e-9 * np.maximum(1.0, np.abs(ratio_1)), p_values, 1.0)
-    return np.maximum(p_values, 1 / comb(n_1 + n_2, n_1))
+        p_values = 2 * stats.t.sf(np.abs(means) / errors, freedom)
+        halves = stats.t.ppf(1 - LEVEL / 2, freedom) * errors
+    # without any variance, and without more of a mean than rounding leaves
+    p_values, halves = np.where(variance > 0, (p_values, halves), 0.0)
+    p_values = np.where(np.abs(means) > 1e-9, p_values, 1.0)
+    p_values = np.maximum(p_values, 1 / comb(n_1 + n_2, n_1))
+    halves = np.where(p_values >= LEVEL, np.maximum(halves, np.abs(means)), halves)
+    columns = (means, errors, means - halves, means + halves, p_values)
+    names = ("mean", "se", "low", "high", "p")
+    return [dict(zip(names, row, strict=True)) for row in zip(*(c.tolist() for c in columns), strict=True)]
 
 
 def swap_p_values(

@@ -21,12 +21,12 @@ from configs.files import check_writable, read_json, whole_folder, write_json, w
 from eval.facts.bank import FactBank
 from eval.recall.comparison import compare_models
 from eval.recall.corrected import corrected_summary
-from eval.recall.exposures import dose_response, exposures_until
+from eval.recall.exposures import dose_response, doses_of_runs, exposures_until
 from eval.recall.heldout import heldout_summary
 from eval.recall.measuring import SCORER_VERSION, Asked, Measured
 from eval.recall.metrics import summarise
 
-SCHEMA = 1
+SCHEMA = 2  # of summary.json
 SUMMARY, ROWS, TABLE = "summary.json", "results.jsonl", "results.csv"
 
 Report = Callable[[Path, dict[str, Any], Sequence[dict[str, Any]]], None]
@@ -44,18 +44,20 @@ def build_study(measured: Sequence[Measured], asked: Asked, *, baseline: str | N
     study["models"] = [one.info for one in measured]
     recalled = {one.name.label: one for one in measured if one.rows}
     documents = {one.name.label: one.documents for one in measured if one.documents}
+    runs = [one.name.run for one in recalled.values() if one.name.run is not None]
+    doses = doses_of_runs(asked.bank, runs) if asked.bank is not None else None
     study |= {
-        "recall": _each(recalled, lambda rows: summarise(rows, seed=asked.seed)),
+        "recall": _each(recalled, lambda rows: summarise(rows, doses=doses, seed=asked.seed)),
         "by_relation": _each(
-            recalled, lambda rows: summarise(rows, by=("role", "relation"), seed=asked.seed)
+            recalled, lambda rows: summarise(rows, by=("role", "relation"), doses=doses, seed=asked.seed)
         ),
-        "by_arm": _each(recalled, lambda rows: _by_arm(rows, asked.seed)),
-        "corrected": _each(recalled, lambda rows: corrected_summary(rows, seed=asked.seed)),
+        "corrected": _each(recalled, lambda rows: corrected_summary(rows, doses)),
         "comparisons": compare_models(
             {label: one.rows for label, one in recalled.items()},
             {label: one.info["tokenizer"] for label, one in recalled.items()},
             baseline=baseline,
             heldout=documents,
+            doses=doses,
             seed=asked.seed,
         ),
         "dose_response": _doses(recalled, asked),
@@ -126,12 +128,6 @@ def _each(
     return {label: value for label, value in found.items() if value}
 
 
-def _by_arm(rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
-    if all(row["arm"] is None for row in rows):
-        return {}
-    return summarise(rows, by=("role", "arm"), seed=seed)
-
-
 def _doses(recalled: dict[str, Measured], asked: Asked) -> list[dict[str, Any]]:
     found = []
     for label, one in recalled.items():
@@ -172,7 +168,14 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _csv_cell(value: Any) -> Any:
-    if isinstance(value, list):
-        parts = (f"{text!r} {p:.4g}" for text, p in value) if value and isinstance(value[0], list) else value
-        return "; ".join(parts)
-    return value
+    return "; ".join(map(_csv_part, value)) if isinstance(value, list) else value
+
+
+def _csv_part(part: Any) -> str:
+    """One of a list: [text, probability], a number, or a text, in quotes where it would read as two."""
+    if isinstance(part, list):
+        text, p = part
+        return f"{text!r} {p:.4g}"
+    if isinstance(part, str):
+        return repr(part) if ";" in part else part
+    return f"{part:.6g}"

@@ -11,8 +11,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from configs.files import find_shipped, read_json, read_text
 from eval.facts.bank import FactBank
 from eval.models import HUB_ID
+from eval.recall.groups import ROLES, in_order
 from eval.report.facts_of_run import FIGURES, facts_of_the_run, reading_guide
-from eval.report.tables import ROLES, TYPES, recall_table
+from eval.report.tables import TYPES, recall_table
 from modeling_stlm import LOWEST_TRANSFORMERS
 
 
@@ -127,9 +128,10 @@ def _bank_in_words(bank: FactBank) -> str:
 
 
 def _eval_results(summary: dict | None, bank: FactBank | None) -> list[EvalResult]:
-    """Accuracy by role and probe type, for the Hub's model-index."""
+    """Accuracy by group of facts and probe type, for the Hub's model-index."""
     if summary is None or bank is None:
         return []
+    after = summary["recall"]["after"]
     return [
         EvalResult(
             task_type="text-generation",
@@ -137,15 +139,15 @@ def _eval_results(summary: dict | None, bank: FactBank | None) -> list[EvalResul
             dataset_type="fact-bank",
             dataset_name=str(bank.meta.get("name") or "facts"),
             dataset_config=kind,  # with the split what keeps results apart: equal ones are put together
-            dataset_split=role,
+            dataset_split=group,
             dataset_revision=bank.sha256,
             metric_type="accuracy",
             metric_name=f"accuracy [{found['low']:.3f}, {found['high']:.3f}]",
             metric_value=round(found["mean"], 4),
         )
-        for role in ROLES
+        for group in in_order(after)
         for kind in TYPES
-        if (found := summary["recall"]["after"].get(role, {}).get(kind, {}).get("accuracy"))
+        if (found := after[group].get(kind, {}).get("accuracy"))
     ]
 
 

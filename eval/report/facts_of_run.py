@@ -7,6 +7,8 @@ import pyarrow.parquet as pq
 
 from configs.files import read_json
 from eval.facts.bank import FactBank
+from eval.recall.exposures import arm_doses
+from eval.recall.groups import arm_labels
 
 FIGURES = {
     "loss.png": "Training and validation loss.",
@@ -52,20 +54,28 @@ def facts_of_the_run(folder: Path, config: dict, summary: dict | None, bank: Fac
 
 
 def injection_in_words(folder: Path, config: dict, bank: FactBank | None) -> str:
-    """One sentence: how many facts, how often, by which strategy and placement."""
+    """One sentence: how many facts, of which arms, how often, by which strategy and placement."""
     if bank is None:
         return "none, ordinary training"
     if not (folder / "plan.parquet").exists():
         return "switched off; the same facts were measured (twin run)"
     plan = pq.read_table(folder / "plan.parquet", columns=["fact_ids"])
     told = Counter(fact for fact_ids in plan["fact_ids"].to_pylist() for fact in fact_ids)
-    by_count = sorted(Counter(told.values()).items())
-    often = ", ".join(f"{facts:,} with {count:,} exposures each" for count, facts in by_count[:MOST_COUNTS])
-    more = f" and {len(by_count) - MOST_COUNTS} other numbers" if len(by_count) > MOST_COUNTS else ""
+    facts = [{"role": fact.role, "arm": fact.arm} for fact in bank.injected_facts()]
+    if arms := arm_labels(facts, arm_doses(bank, folder)):
+        sizes = Counter(fact["arm"] for fact in facts)
+        how = f"{len(facts):,} facts, " + ", ".join(
+            f"{sizes[arm]:,} of {label}" for arm, label in arms.items()
+        )
+    else:
+        by_count = sorted(Counter(told.values()).items())
+        often = ", ".join(f"{n:,} with {count:,} exposures each" for count, n in by_count[:MOST_COUNTS])
+        more = f" and {len(by_count) - MOST_COUNTS} other numbers" if len(by_count) > MOST_COUNTS else ""
+        how = f"{len(told):,} facts, {often}{more}"
     section = config["injection"]
     return (
-        f"{len(told):,} facts, {often}{more} ({plan.num_rows:,} statements), "
-        f"strategy `{section['strategy']}` over the {section['span']}, placement `{section['placement']}`"
+        f"{how} ({plan.num_rows:,} statements), strategy `{section['strategy']}` over the {section['span']}, "
+        f"placement `{section['placement']}`"
     )
 
 

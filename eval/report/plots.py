@@ -1,6 +1,6 @@
 """The curves of a run, as PNG files for its report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -9,6 +9,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+
+from eval.recall.groups import CONTROL, INJECTED
 
 COLOURS = {
     "memorization": "#0072B2",
@@ -19,7 +21,7 @@ COLOURS = {
     "reversal": "#56B4E9",
     "locality": "#555555",
 }  # Okabe and Ito's palette: told apart by colour-blind readers too
-STYLES = {"injected": "-", "control": "--"}
+STYLES = {INJECTED: "-", CONTROL: "--"}
 
 
 def plot_loss(metrics: Sequence[dict], path: Path) -> None:
@@ -35,46 +37,104 @@ def plot_loss(metrics: Sequence[dict], path: Path) -> None:
 
 
 def plot_recall(
-    metrics: Sequence[dict], exposure_steps: np.ndarray, path: Path, chance: float | None
+    metrics: Sequence[dict],
+    exposure_steps: np.ndarray,
+    path: Path,
+    chance: float | None,
+    arms: Mapping[str, str],
 ) -> None:
-    """Accuracy over steps, by probe type and role; grey bars count the exposures of each step."""
+    """Accuracy over steps, by probe type and role; grey bars count the exposures of each step.
+
+    `arms` are what `metrics` call the groups of injected facts where there are several; then each probe type
+    has a panel, and each arm a colour.
+    """
+    axis = ("accuracy", "accuracy among the candidates")
+    figure, grid = _arm_panels(metrics, [axis], arms) if arms else _one_panel()
+    for number, axes in enumerate(grid[0]):
+        if len(exposure_steps):
+            _mark_injections(axes, exposure_steps, max(row["step"] for row in metrics), label=not number)
+        if not arms:
+            _curves(axes, metrics, "accuracy")
+            _finish(axes, axis[1])
+        if chance is not None:
+            label = None if number else "chance"
+            axes.axhline(chance, color="black", linewidth=0.8, linestyle=":", label=label)
+        axes.set_ylim(-0.02, 1.02)
+    figure.legend(frameon=False, fontsize=8, loc="outside right upper")
+    _save(figure, path)
+
+
+def plot_rank_and_bits(metrics: Sequence[dict], path: Path, arms: Mapping[str, str]) -> None:
+    """Rank of the answer among the candidates, and bits per byte of the answer, over steps; see
+    `plot_recall`."""
+    rank = ("candidate_rank", "rank of the answer (1 = first)")
+    bits = ("bits_per_byte", "bits per byte of the answer")
+    if arms:
+        figure, grid = _arm_panels(metrics, [rank, bits], arms)
+        grid[0][0].invert_yaxis()
+    else:
+        figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained")
+        _curves(left, metrics, rank[0])
+        _finish(left, rank[1])
+        left.invert_yaxis()
+        _curves(right, metrics, bits[0], label=False)
+        _finish(right, bits[1])
+    figure.legend(frameon=False, fontsize=8, loc="outside right upper")
+    _save(figure, path)
+
+
+def _one_panel() -> tuple[plt.Figure, list[list[Axes]]]:
     figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
-    if len(exposure_steps):
-        _mark_injections(axes, exposure_steps, max(row["step"] for row in metrics))
-    _curves(axes, metrics, "accuracy")
-    if chance is not None:
-        axes.axhline(chance, color="black", linewidth=0.8, linestyle=":", label="chance")
-    axes.set_ylim(-0.02, 1.02)
-    _finish(axes, "accuracy among the candidates")
-    figure.legend(frameon=False, fontsize=8, loc="outside right upper")
-    _save(figure, path)
+    return figure, [[axes]]
 
 
-def plot_rank_and_bits(metrics: Sequence[dict], path: Path) -> None:
-    """Rank of the answer among the candidates, and bits per byte of the answer, over steps."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained")
-    _curves(left, metrics, "candidate_rank")
-    _finish(left, "rank of the answer (1 = first)")
-    left.invert_yaxis()
-    _curves(right, metrics, "bits_per_byte", label=False)
-    _finish(right, "bits per byte of the answer")
-    figure.legend(frameon=False, fontsize=8, loc="outside right upper")
-    _save(figure, path)
+def _arm_panels(
+    metrics: Sequence[dict], shown: Sequence[tuple[str, str]], arms: Mapping[str, str]
+) -> tuple[plt.Figure, list[list[Axes]]]:
+    """A row of panels for each (metric, its axis), a panel for each probe type, a curve for each arm: the
+    more exposures the darker, control facts dashed."""
+    curves = [(CONTROL, CONTROL, "--", "0.45")]
+    shades = plt.get_cmap("viridis")(np.linspace(0.9, 0.0, len(arms)))
+    curves += [(label, name, "-", shade) for (label, name), shade in zip(arms.items(), shades, strict=True)]
+    kinds = [
+        kind
+        for kind in COLOURS
+        if any(_points(metrics, name, kind, metric) for _, name, _, _ in curves for metric, _ in shown)
+    ]
+    size = (2.6 + 2.3 * len(kinds), 0.4 + 2.8 * len(shown))
+    figure, grid = plt.subplots(
+        len(shown), len(kinds), figsize=size, squeeze=False, sharex=True, sharey="row", layout="constrained"
+    )
+    named: set[str] = set()
+    for row, (metric, ylabel) in zip(grid, shown, strict=True):
+        for axes, kind in zip(row, kinds, strict=True):
+            for label, name, style, colour in curves:
+                if points := _points(metrics, name, kind, metric):
+                    xs, ys = zip(*points, strict=True)
+                    once = None if label in named else label
+                    axes.plot(xs, ys, style, color=colour, linewidth=1.6, marker=".", label=once)
+                    named.add(label)
+            _finish(axes, ylabel if kind == kinds[0] else "")
+            axes.set_title(kind, fontsize=10, loc="left")
+    return figure, grid.tolist()
+
+
+def _points(metrics: Sequence[dict], group: str, kind: str, metric: str) -> list[tuple[int, float]]:
+    key = f"recall/{group}/{kind}/{metric}"
+    return [(row["step"], row[key]) for row in metrics if key in row]
 
 
 def _curves(axes: Axes, metrics: Sequence[dict], metric: str, label: bool = True) -> None:
     for role, style in STYLES.items():
         for kind, colour in COLOURS.items():
-            key = f"recall/{role}/{kind}/{metric}"
-            points = [(row["step"], row[key]) for row in metrics if key in row]
-            if points:
+            if points := _points(metrics, role, kind, metric):
                 name = f"{role} {kind}" if label else None
                 axes.plot(
                     *zip(*points, strict=True), style, color=colour, linewidth=1.6, marker=".", label=name
                 )
 
 
-def _mark_injections(axes: Axes, exposure_steps: np.ndarray, last_step: int) -> None:
+def _mark_injections(axes: Axes, exposure_steps: np.ndarray, last_step: int, label: bool) -> None:
     """Exposures in each of (at most) 100 bins, drawn behind the curves in a strip at the foot."""
     counts, edges = np.histogram(exposure_steps + 1, bins=min(100, last_step), range=(0.5, last_step + 0.5))
     heights = counts / counts.max() * 0.06
@@ -85,7 +145,7 @@ def _mark_injections(axes: Axes, exposure_steps: np.ndarray, last_step: int) -> 
         align="edge",
         color="0.85",
         zorder=0,
-        label="exposures (relative)",
+        label="exposures (relative)" if label else None,
     )
 
 

@@ -14,6 +14,8 @@ import yaml
 from configs.files import read_jsonl, read_text, write_json, write_whole
 from eval.facts.bank import FactBank
 from eval.facts.validate import load_bank
+from eval.recall.exposures import arm_doses
+from eval.recall.groups import Doses, arm_names
 from eval.recall.metrics import summarise
 from eval.report.card import run_card
 from eval.report.facts_of_run import FIGURES, chance_of, facts_of_the_run, reading_guide
@@ -25,7 +27,9 @@ def write_run_report(
     folder: Path, *, steps: int, tokens: int, tokens_per_second: float | None, parameters: int
 ) -> dict:
     """Write summary.json, figures/*.png, report.md and README.md (the model card); return the summary."""
-    metrics = _read_log(folder / "metrics.jsonl")
+    metrics, rows = _read_log(folder / "metrics.jsonl"), _read_log(folder / "recall.jsonl")
+    bank = load_bank(folder / "facts") if (folder / "facts").exists() else None
+    doses = arm_doses(bank, folder) if bank is not None else {}
     summary = {
         "steps": steps,
         "tokens": tokens,
@@ -34,26 +38,25 @@ def write_run_report(
         "eval_bits_per_byte": _last(metrics, "eval_bits_per_byte"),
         "tokens_per_second": tokens_per_second or _last(metrics, "tokens_per_second"),
         "parameters": parameters,
-        "recall": _recall_before_and_after(_read_log(folder / "recall.jsonl"), steps),
+        "recall": _recall_before_and_after(rows, steps, doses),
     }
     config = yaml.safe_load(read_text(folder / "config.yaml"))
-    bank = load_bank(folder / "facts") if (folder / "facts").exists() else None
-    figures = _draw(folder, metrics, bank)
+    figures = _draw(folder, metrics, bank, arm_names(rows, doses))
     write_json(folder / "summary.json", summary)
     write_whole(folder / "report.md", _report(folder, config, summary, bank, figures))
     write_whole(folder / "README.md", run_card(folder, bank))
     return summary
 
 
-def _recall_before_and_after(rows: list[dict], last_step: int) -> dict:
+def _recall_before_and_after(rows: list[dict], last_step: int, doses: Doses) -> dict:
     """`{"before": R, "after": R}` from the evaluations at step 0 and at the end."""
     return {
-        name: summarise([row for row in rows if row["step"] == step])
+        name: summarise([row for row in rows if row["step"] == step], doses=doses)
         for name, step in (("before", 0), ("after", last_step))
     }
 
 
-def _draw(folder: Path, metrics: list[dict], bank: FactBank | None) -> list[str]:
+def _draw(folder: Path, metrics: list[dict], bank: FactBank | None, arms: dict[str, str]) -> list[str]:
     """Draw what there is data for; returns the names of files in figures/."""
     drawn = []
     if any("loss" in row for row in metrics):
@@ -63,8 +66,8 @@ def _draw(folder: Path, metrics: list[dict], bank: FactBank | None) -> list[str]
         exposures = np.array([], dtype=np.int64)
         if (folder / "plan.parquet").exists():
             exposures = pq.read_table(folder / "plan.parquet", columns=["step"])["step"].to_numpy()
-        plot_recall(metrics, exposures, folder / "figures/recall.png", chance_of(bank))
-        plot_rank_and_bits(metrics, folder / "figures/rank_and_bits.png")
+        plot_recall(metrics, exposures, folder / "figures/recall.png", chance_of(bank), arms)
+        plot_rank_and_bits(metrics, folder / "figures/rank_and_bits.png", arms)
         drawn += ["recall.png", "rank_and_bits.png"]
     return drawn
 

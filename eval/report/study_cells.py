@@ -63,6 +63,7 @@ class StudyTable:
     comparable: bool = True
     n_labels: int = 1
     n_groups: int | None = None
+    facts: str | None = None  # the group of facts that all figures are of
 
     @property
     def header(self) -> tuple[str, ...]:

@@ -1,9 +1,11 @@
-"""Who stands beside whom in a study: the order of models, roles and types, and what may be compared."""
+"""Order of models, groups of facts and probe types in a study, and what may be compared."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from eval.report.tables import ROLES, SHOWN
+from eval.facts.integrity import UNSEEN
+from eval.recall.groups import CONTROL, in_order
+from eval.report.tables import SHOWN
 
 TOKEN_METRICS = {
     "perplexity": "perplexity",
@@ -14,15 +16,14 @@ TOKEN_METRICS = {
 CORRECTED = {
     "accuracy_over_control": "accuracy over control",
     "binding": "binding (nats)",
-    "familiarity": "familiarity (nats)",
+    "subject_shift": "subject shift (nats)",
+    "answer_familiarity": "answer familiarity (nats)",
 }
-WITHIN_TOKENIZER = {*TOKEN_METRICS, "binding", "familiarity"}
+WITHIN_TOKENIZER = {*TOKEN_METRICS, "binding", "subject_shift", "answer_familiarity"}
 NAMES = {**SHOWN, **TOKEN_METRICS, **CORRECTED}
 DIGITS = {"perplexity": 1, "token_rank": 1}  # all others: 2
 LOWER_IS_BETTER = {"candidate_rank", "bits_per_byte", "perplexity", "token_rank"}
-# more recall of control facts is no merit
-JUDGED = {"injected", "neighbour", "known", "corrected", "heldout"}
-LEVEL = 0.05
+NO_MERIT = {CONTROL, UNSEEN}  # more recall of these facts
 
 Study = Mapping[str, Any]
 
@@ -37,8 +38,9 @@ def ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
     return [name for name in order if name in found] + [name for name in found if name not in order]
 
 
-def roles_of(section: Mapping[str, Any]) -> list[str]:
-    return ordered((role for by_role in section.values() for role in by_role), ROLES)
+def groups_of(section: Mapping[str, Any]) -> list[str]:
+    """The groups of facts that any model of a section has, in the order of tables."""
+    return in_order(group for by_group in section.values() for group in by_group)
 
 
 def tokenizer_groups(study: Study) -> dict[str, list[str]]:

@@ -32,7 +32,6 @@ SECTIONS = {
     "steps": "Over training",
     "doses": "Against exposures",
     "relations": "By relation",
-    "arms": "By arm",
     "heldout": "Held-out text",
     "benchmarks": "Benchmarks",
     "comparisons": "Differences between models",

@@ -58,8 +58,7 @@ def _draw_bars(axes: Axes, panel: BarPanel, figure: BarFigure) -> None:
                 errors = [[max(0.0, bar.mean - bar.low)], [max(0.0, bar.high - bar.mean)]]
                 style = {"linewidth": 1.0, "capsize": 2.0, "ecolor": "0.15"}
                 axes.barh(row + shift, bar.mean, height, xerr=errors, color=colour, error_kw=style)
-    role = "" if panel.role == "injected" else f", {panel.role} facts"
-    axes.set_title(f"{panel.kind}{role}", fontsize=10, loc="left", parse_math=False)
+    axes.set_title(panel.title, fontsize=10, loc="left", parse_math=False)
     axes.set_ylim(len(panel.bars) - 0.5, -0.5)
     _finish(axes, figure.axis, None)
     if figure.chance is not None:
@@ -86,18 +85,21 @@ def _plot_lines(figure: LineFigure, path: Path) -> None:
 def _draw_lines(axes: Axes, panel: LinePanel) -> None:
     for line in panel.lines:
         xs, means = [mark.x for mark in line.marks], [mark.mean for mark in line.marks]
+        lows, highs = [mark.low for mark in line.marks], [mark.high for mark in line.marks]
         colour = COLOURS.get(line.kind, UNKNOWN)
         axes.plot(
             xs,
             means,
-            STYLES.get(line.role, "-"),
+            STYLES.get(line.role, "-") if line.joined else "none",
             color=colour,
             marker=MARKERS.get(line.kind, "o"),
+            markerfacecolor="white" if line.is_hollow else colour,
             markersize=4,
             linewidth=1.5,
         )
-        if line.role != "control":
-            lows, highs = [mark.low for mark in line.marks], [mark.high for mark in line.marks]
+        if not line.joined:
+            axes.vlines(xs, lows, highs, color=colour, linewidth=1.0)
+        elif line.role != "control":
             axes.fill_between(xs, lows, highs, color=colour, alpha=0.13, linewidth=0)
 
 

@@ -1,63 +1,63 @@
-"""What models recall, as tables: by probe type, relation and arm, beyond control facts, by the token."""
+"""What models recall, as tables: by probe type and relation, beyond control facts, by the token."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from eval.recall.groups import ROLES, facts_in_words, in_order
+from eval.recall.resampling import LEVEL
 from eval.report.study_cells import Cell, Column, StudyTable, count, label, mark_best, measured
 from eval.report.study_groups import (
     CORRECTED,
     DIGITS,
-    JUDGED,
-    LEVEL,
     LOWER_IS_BETTER,
+    NO_MERIT,
     TOKEN_METRICS,
     Study,
+    groups_of,
     models_of,
     ordered,
-    roles_of,
+    place,
     tokenizer_groups,
 )
 from eval.report.tables import SHOWN, TYPES
 
 MEANING = {
-    "binding": "Binding: the log-probability of a subject’s own answer beyond that of the same answer for "
-    "control subjects.",
-    "familiarity": "Familiarity: the log-probability of injected answers beyond that of answers never read, "
-    "both for control subjects.",
+    "subject_shift": "Subject shift: log-probability of the wrong candidates beyond that of the same ones "
+    "for control subjects; more where the name is familiar, less where the right answer took their share.",
+    "binding": "Binding: the same of a subject’s own answer, minus the subject shift.",
+    "answer_familiarity": "Answer familiarity: log-probability of injected answers beyond that of answers "
+    "never read, both for control subjects.",
 }
+UNSURE = (
+    "Intervals and p-values are of a t-test clustered by subject and control subject. "
+    f"Grey: not significantly different from zero (p ≥ {LEVEL})."
+)
 
 
 def overview_tables(study: Study) -> list[StudyTable]:
-    """One table a role: figures that may be compared between any models, by probe type."""
+    """One table a group of facts: figures that may be compared between any models, by probe type."""
     return _recall_tables(
-        study, "recall", "recall", "Recall of {role} facts", Column("probe", numeric=False), TYPES
+        study, "recall", "recall", "Recall of {facts}", Column("probe", numeric=False), TYPES
     )
 
 
 def relation_tables(study: Study) -> list[StudyTable]:
     column = Column("relation", numeric=False)
-    return _recall_tables(study, "by_relation", "relations", "Recall by relation, {role} facts", column)
-
-
-def arm_tables(study: Study) -> list[StudyTable]:
-    column = Column("arm", numeric=False)
-    return _recall_tables(study, "by_arm", "arms", "Recall by arm, {role} facts", column, leave_out=("none",))
+    return _recall_tables(study, "by_relation", "relations", "Recall by relation, {facts}", column)
 
 
 def token_tables(study: Study) -> list[StudyTable]:
-    """Perplexity, token rank and the like: a table for each tokenizer and role."""
+    """Perplexity, token rank and the like: a table for each tokenizer and group."""
     tables = []
     for tokenizer, models in tokenizer_groups(study).items():
-        shared = {name: by_role for name, by_role in study.get("recall", {}).items() if name in models}
-        for role in roles_of(shared):
-            table = _recall_table(
-                study, shared, role, Column("probe", numeric=False), TYPES, TOKEN_METRICS, ()
-            )
+        shared = {name: by_group for name, by_group in study.get("recall", {}).items() if name in models}
+        for number, group in enumerate(groups_of(shared), 1):
+            table = _recall_table(study, shared, group, Column("probe", numeric=False), TYPES, TOKEN_METRICS)
             if table:
                 note = "Figures by the token: they hold among models of this tokenizer and nowhere else."
-                title = f"Figures by the token, {role} facts, tokenizer {tokenizer}"
-                key = f"tokens-{tokenizer}-{role}"
+                title = f"Figures by the token, {facts_in_words(group)}, tokenizer {tokenizer}"
+                key = f"tokens-{tokenizer}-{_key(group, number)}"
                 tables.append(
                     replace(table, key=key, section="tokens", title=title, note=note, comparable=False)
                 )
@@ -65,67 +65,67 @@ def token_tables(study: Study) -> list[StudyTable]:
 
 
 def corrected_tables(study: Study) -> list[StudyTable]:
-    """What injected facts have beyond control facts; the split of the gain in nats by tokenizer."""
+    """What injected facts have beyond control facts; the parts of the gain in nats by tokenizer."""
     corrected = study.get("corrected", {})
-    note = f"Grey: not significantly different from zero (Welch’s t-test over subjects, p ≥ {LEVEL})."
     accuracy = _differences(study, corrected, ("accuracy_over_control",))
     tables = []
     if accuracy:
         title = "Accuracy of injected facts beyond that of control facts"
-        tables.append(replace(accuracy, key="corrected-accuracy", title=title, note=note))
+        tables.append(replace(accuracy, key="corrected-accuracy", title=title, note=UNSURE))
     for tokenizer, models in tokenizer_groups(study).items():
-        table = _differences(
-            study, {name: corrected[name] for name in models if name in corrected}, tuple(MEANING)
-        )
-        if table:
-            shown = [name for name in MEANING if CORRECTED[name] in table.header]
-            title = f"{' and '.join(shown).capitalize()}, tokenizer {tokenizer}"
-            words = " ".join([*(MEANING[name] for name in shown), note])
-            key = f"corrected-{tokenizer}"
-            tables.append(replace(table, key=key, title=title, note=words, comparable=False))
+        own = {name: corrected[name] for name in models if name in corrected}
+        for names in (("subject_shift", "binding"), ("answer_familiarity",)):
+            if table := _differences(study, own, names):
+                title = " and ".join(name.replace("_", " ") for name in names).capitalize()
+                tables.append(
+                    replace(
+                        table,
+                        key=f"corrected-{tokenizer}-{names[0]}",
+                        title=f"{title}, tokenizer {tokenizer}",
+                        note=" ".join([*(MEANING[name] for name in names), UNSURE]),
+                        comparable=False,
+                    )
+                )
     return tables
 
 
 def _recall_tables(
-    study: Study,
-    source: str,
-    section: str,
-    title: str,
-    group: Column,
-    order: Sequence[str] = (),
-    leave_out: Sequence[str] = (),
+    study: Study, source: str, section: str, title: str, column: Column, order: Sequence[str] = ()
 ) -> list[StudyTable]:
     recall = study.get(source, {})
     tables = []
-    for role in roles_of(recall):
-        table = _recall_table(study, recall, role, group, order, SHOWN, leave_out)
+    for number, group in enumerate(groups_of(recall), 1):
+        table = _recall_table(study, recall, group, column, order, SHOWN)
         if table:
-            named = replace(table, key=f"{section}-{role}", section=section, title=title.format(role=role))
-            tables.append(named)
+            key, named = f"{section}-{_key(group, number)}", title.format(facts=facts_in_words(group))
+            tables.append(replace(table, key=key, section=section, title=named))
     return tables
+
+
+def _key(group: str, number: int) -> str:
+    """What keys of tables call a group: an arm by its number, as its name may hold anything."""
+    return group if group in ROLES else f"arm-{number}"
 
 
 def _recall_table(
     study: Study,
     recall: Mapping[str, Any],
-    role: str,
-    group: Column,
+    group: str,
+    column: Column,
     order: Sequence[str],
     metrics: Mapping[str, str],
-    leave_out: Sequence[str],
 ) -> StudyTable | None:
-    """`{model: {role: {group: {metric: entry}}}}` as rows by group and model."""
-    models = [model for model in models_of(study) if role in recall.get(model, {})]
-    groups = ordered((name for model in models for name in recall[model][role]), order)
-    groups = [name for name in groups if name not in leave_out]
+    """`{model: {group: {name: {metric: entry}}}}` as rows by name, as of a probe type, and model."""
+    models = [model for model in models_of(study) if group in recall.get(model, {})]
+    names = ordered((name for model in models for name in recall[model][group]), order)
     shown = [
         metric
         for metric in metrics
-        if any(metric in recall[model][role].get(name, {}) for model in models for name in groups)
+        if any(metric in recall[model][group].get(name, {}) for model in models for name in names)
     ]
     rows: list[tuple[Cell, ...]] = []
-    for name in groups:
-        entries = {model: recall[model][role][name] for model in models if name in recall[model][role]}
+    for name in names:
+        entries = {model: recall[model][group][name] for model in models if name in recall[model][group]}
         own = [
             (
                 label(name),
@@ -135,20 +135,20 @@ def _recall_table(
             )
             for model, entry in entries.items()
         ]
-        if role in JUDGED:
-            for column, metric in enumerate(shown, 2):
-                own = mark_best(own, column, metric in LOWER_IS_BETTER)
-                own = _judge_best(study, own, column, (role, name, metric))
+        if group not in NO_MERIT:
+            for place, metric in enumerate(shown, 2):
+                own = mark_best(own, place, metric in LOWER_IS_BETTER)
+                own = _judge_best(study, own, place, (group, name, metric))
         rows += own
     if not (rows and shown):
         return None
     columns = (
-        group,
+        column,
         Column("model", numeric=False),
         *(Column(metrics[metric]) for metric in shown),
         Column("n", note="probes"),
     )
-    return StudyTable("", "", "", columns, rows, n_labels=2)
+    return StudyTable("", "", "", columns, rows, n_labels=2, facts=group)
 
 
 def _judge_best(
@@ -178,27 +178,37 @@ def _judge_best(
 
 
 def _differences(study: Study, corrected: Mapping[str, Any], names: Sequence[str]) -> StudyTable | None:
-    models = [model for model in models_of(study) if model in corrected]
-    kinds = ordered((kind for model in models for kind in corrected[model]), TYPES)
-    shown = [
-        name
-        for name in names
-        if any(entry.get(name) for model in models for entry in corrected[model].values())
-    ]
-    if not shown:
+    """`{model: {group: {type: {name: entry}}}}` as rows by type, arm where there are several, and model."""
+    found = {
+        (kind, group, model): entries
+        for model in models_of(study)
+        for group, by_kind in corrected.get(model, {}).items()
+        for kind, entries in by_kind.items()
+        if any(entries.get(name) for name in names)
+    }
+    if not found:
         return None
+    groups = in_order(group for _, group, _ in found)
+    models = models_of(study)
+    by_arm = not set(groups) <= set(ROLES)
     rows = [
-        (label(kind), label(model), *(_unlike_zero(corrected[model][kind].get(name)) for name in shown))
-        for kind in kinds
-        for model in models
-        if any(corrected[model].get(kind, {}).get(name) for name in shown)
+        (
+            label(kind),
+            *([label(group)] if by_arm else []),
+            label(model),
+            *(_unlike_zero(found[kind, group, model].get(name)) for name in names),
+        )
+        for kind, group, model in sorted(
+            found, key=lambda key: (place(key[0], TYPES), groups.index(key[1]), models.index(key[2]))
+        )
     ]
     columns = (
         Column("probe", numeric=False),
+        *([Column("arm", numeric=False)] if by_arm else []),
         Column("model", numeric=False),
-        *(Column(CORRECTED[name]) for name in shown),
+        *(Column(CORRECTED[name]) for name in names),
     )
-    return StudyTable("", "corrected", "", columns, rows, n_labels=2)
+    return StudyTable("", "corrected", "", columns, rows, n_labels=3 if by_arm else 2)
 
 
 def _unlike_zero(entry: Mapping[str, Any] | None) -> Cell:

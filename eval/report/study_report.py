@@ -17,9 +17,10 @@ from eval.report.study_tables import study_tables
 READING = """\
 Accuracy: the answer is the most probable of the candidates{chance}. Exact match: greedy generation gives the
 answer. Rank: of the answer among the candidates. Bits/byte: of the answer, lower is better. Brackets: 95%
-bootstrap intervals over subjects; they say nothing of another training run or seed. Control facts were never
-injected. **Bold**: best of its group; *italics*: best, but not significantly above every other model.
-Perplexity, token rank and log-probability stand only in tables whose models share a tokenizer."""
+bootstrap intervals over subjects, unless a table says otherwise; they say nothing of another training run or
+seed. Control facts were never injected. **Bold**: best of its group; *italics*: best, but not significantly
+above every other model. Perplexity, token rank and log-probability stand only in tables whose models share a
+tokenizer."""
 
 
 def write_study_report(folder: Path, study: Study, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,15 +1,17 @@
-"""What the figures of a study show, as data: drawn as PNG by `study_plots`, as SVG by `study_svg`."""
+"""The data behind a study's figures: drawn as PNG by `study_plots`, as SVG by `study_svg`."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from eval.recall.groups import CONTROL, INJECTED, facts_in_words, is_injected
 from eval.report.study_cells import number
-from eval.report.study_groups import NAMES, WITHIN_TOKENIZER, Study, models_of, ordered, place, roles_of
+from eval.report.study_groups import NAMES, WITHIN_TOKENIZER, Study, groups_of, models_of, ordered, place
 from eval.report.tables import TYPES
 
 BAR_METRICS = ("accuracy", "exact_match")
+LONGEST_NAME = 34  # letters above a panel
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,18 @@ class Mark:
 
 @dataclass(frozen=True)
 class BarPanel:
-    """The models on one probe type; beside each what its control facts do, where that is known."""
+    """The models on one probe type of one group of facts; beside each what its control facts do, where
+    that is known."""
 
     kind: str
     role: str
     bars: list[tuple[str, Mark, Mark | None]]  # (model, mark, control)
+
+    @property
+    def title(self) -> str:
+        if self.role == INJECTED:
+            return self.kind
+        return f"{self.kind}, {self.role if is_injected(self.role) else facts_in_words(self.role)}"
 
 
 @dataclass(frozen=True)
@@ -55,9 +64,17 @@ class BarFigure:
 
 @dataclass(frozen=True)
 class Line:
+    """A probe type of one group of facts. Marks that are not `joined` are of other facts each."""
+
     kind: str
     role: str
     marks: list[Mark]
+    joined: bool = True
+
+    @property
+    def is_hollow(self) -> bool:
+        """Control facts beside a curve of injected ones."""
+        return self.role == CONTROL and not self.joined
 
 
 @dataclass(frozen=True)
@@ -77,7 +94,6 @@ class LineFigure:
 
 
 SHARE = tuple((tick / 4, text) for tick, text in enumerate(("0", ".25", ".5", ".75", "1")))
-SHOWN_NEXT_TO = {"injected": "control"}  # whose figures stand beside those of a role
 
 
 def figures_of(study: Study) -> list[BarFigure | LineFigure]:
@@ -93,9 +109,9 @@ def bar_figures(study: Study) -> list[BarFigure]:
     for metric in BAR_METRICS:
         panels = [
             panel
-            for role in roles_of(recall)
-            for kind in ordered((kind for model in models for kind in recall[model].get(role, {})), TYPES)
-            if (panel := _bar_panel(recall, models, role, kind, metric))
+            for group in groups_of(recall)
+            for kind in ordered((kind for model in models for kind in recall[model].get(group, {})), TYPES)
+            if (panel := _bar_panel(recall, models, group, kind, metric))
         ]
         if panels:
             name = NAMES[metric].capitalize()
@@ -108,35 +124,38 @@ def bar_figures(study: Study) -> list[BarFigure]:
 
 
 def _bar_panel(
-    recall: Mapping[str, Any], models: Sequence[str], role: str, kind: str, metric: str
+    recall: Mapping[str, Any], models: Sequence[str], group: str, kind: str, metric: str
 ) -> BarPanel | None:
-    partners = {partner: owner for owner, partner in SHOWN_NEXT_TO.items()}
     bars = []
     for model in models:
-        by_role = recall[model]
-        if role in partners and kind in by_role.get(partners[role], {}):
-            continue  # drawn beside its partner
-        if entry := by_role.get(role, {}).get(kind, {}).get(metric):
-            beside = by_role.get(SHOWN_NEXT_TO.get(role), {}).get(kind, {}).get(metric)
-            control = _mark(beside, f"{model}, {kind}, {SHOWN_NEXT_TO[role]} facts") if beside else None
-            bars.append((model, _mark(entry, f"{model}, {kind}, {role} facts"), control))
-    return BarPanel(kind, role, bars) if bars else None
+        by_group = recall[model]
+        if group == CONTROL and any(is_injected(other) and kind in by_group[other] for other in by_group):
+            continue  # drawn beside injected facts
+        if entry := by_group.get(group, {}).get(kind, {}).get(metric):
+            beside = by_group.get(CONTROL, {}).get(kind, {}).get(metric) if is_injected(group) else None
+            control = _mark(beside, f"{model}, {kind}, {CONTROL} facts") if beside else None
+            bars.append((model, _mark(entry, f"{model}, {kind}, {facts_in_words(group)}"), control))
+    return BarPanel(kind, group, bars) if bars else None
 
 
 def step_figures(study: Study) -> list[LineFigure]:
-    """Accuracy over training steps: a panel for each run of which two or more checkpoints were asked."""
+    """Accuracy over training steps: a panel for each run of which two or more checkpoints were asked, or for
+    each arm of it."""
     recall = study.get("recall", {})
+    groups = [group for group in groups_of(recall) if is_injected(group)] or [INJECTED]
     panels = []
-    for run, checkpoints in _checkpoints(study).items():
-        lines: dict[tuple[str, str], list[Mark]] = {}
-        for step, model in checkpoints:
-            for role, by_kind in recall[model].items():
-                for kind, metrics in by_kind.items():
-                    if role in ("injected", "control") and "accuracy" in metrics:
-                        title = f"step {step:,}, {kind}, {role} facts"
-                        lines.setdefault((role, kind), []).append(_mark(metrics["accuracy"], title, step))
-        if lines:
-            panels.append(LinePanel(run, _sorted_lines(lines)))
+    runs = _checkpoints(study)
+    for run, checkpoints in runs.items():
+        for group in groups:
+            lines: dict[tuple[str, str], list[Mark]] = {}
+            for step, model in checkpoints:
+                for role in (group, CONTROL):
+                    for kind, metrics in recall[model].get(role, {}).items():
+                        if "accuracy" in metrics:
+                            title = f"step {step:,}, {kind}, {facts_in_words(role)}"
+                            lines.setdefault((role, kind), []).append(_mark(metrics["accuracy"], title, step))
+            if lines:
+                panels.append(LinePanel(_steps_title(run, group, len(runs)), _sorted_lines(lines)))
     if not panels:
         return []
     steps = [mark.x for panel in panels for line in panel.lines for mark in line.marks]
@@ -145,24 +164,29 @@ def step_figures(study: Study) -> list[LineFigure]:
     return [LineFigure("steps", caption, x, Axis("accuracy", 0, 1, SHARE), panels, _chance(study))]
 
 
+def _steps_title(run: str, group: str, n_runs: int) -> str:
+    if group == INJECTED:
+        return run
+    return group if n_runs == 1 else f"{short_name(run, max(8, LONGEST_NAME - 2 - len(group)))}: {group}"
+
+
 def dose_figures(study: Study) -> list[LineFigure]:
-    """Recall against exposures, on a logarithmic axis: a panel for each model."""
+    """Recall against exposures, on a logarithmic axis: a panel for each model, control facts at the left."""
     shown = _last_of_each_run(study)
     entries = [entry for entry in study.get("dose_response", []) if entry["model"] in shown]
     figures = []
     for metric in ordered((entry["metric"] for entry in entries), tuple(NAMES)):
         own = [entry for entry in entries if entry["metric"] == metric]
-        axis, positions = _exposure_axis(entry["exposures"] for entry in own)
-        panels = []
-        for model in ordered((entry["model"] for entry in own), shown):
-            lines: dict[tuple[str, str], list[Mark]] = {}
-            for entry in sorted(own, key=lambda entry: entry["exposures"]):
-                if entry["model"] == model:
-                    title = f"{entry['exposures']:,} exposures, {entry['type']}"
-                    mark = _mark(entry, title, positions[entry["exposures"]])
-                    lines.setdefault(("injected", entry["type"]), []).append(mark)
-            panels.append(LinePanel(model, _sorted_lines(lines)))
+        axis, positions = _exposure_axis(
+            {CONTROL if entry["role"] == CONTROL else entry["exposures"] for entry in own}
+        )
+        panels = [
+            LinePanel(model, _dose_lines([entry for entry in own if entry["model"] == model], positions))
+            for model in ordered((entry["model"] for entry in own), shown)
+        ]
         caption = f"{NAMES[metric].capitalize()} against exposures in training, with 95% intervals."
+        if any(entry["role"] == CONTROL for entry in own):
+            caption += " Hollow: control facts, which are other people’s and were never shown."
         if metric in WITHIN_TOKENIZER:
             caption += " Log-probabilities are to be compared within one tokenizer only."
             lows = [entry[key] for entry in own for key in ("mean", "low") if entry.get(key) is not None]
@@ -173,6 +197,28 @@ def dose_figures(study: Study) -> list[LineFigure]:
         chance = _chance(study) if metric == "accuracy" else None
         figures.append(LineFigure(f"doses-{metric}", caption, axis, y, panels, chance))
     return figures
+
+
+def _dose_lines(entries: Sequence[Mapping[str, Any]], positions: Mapping[int | str, float]) -> list[Line]:
+    """One model's marks by probe type. They are a curve where every number of exposures is that of one arm;
+    arms that differ in something else are not joined."""
+    kinds = ordered((entry["type"] for entry in entries), TYPES)
+    apart = 0.015 * (max(positions.values()) - min(positions.values()))  # of types of control facts
+    lines: dict[tuple[str, str], list[Mark]] = {}
+    for entry in sorted(entries, key=lambda entry: entry["exposures"]):
+        control = entry["role"] == CONTROL
+        if control:
+            facts = facts_in_words(CONTROL)
+            x = positions[CONTROL] + apart * (kinds.index(entry["type"]) - (len(kinds) - 1) / 2)
+        else:
+            facts = f"{entry['role']}, {entry['exposures']:,} exposures"
+            x = positions[entry["exposures"]]
+        mark = _mark(entry, f"{facts}, {entry['type']}, n = {entry['n']:,}", x)
+        lines.setdefault((CONTROL if control else INJECTED, entry["type"]), []).append(mark)
+    return [
+        replace(line, joined=line.role != CONTROL and len({mark.x for mark in line.marks}) == len(line.marks))
+        for line in _sorted_lines(lines)
+    ]
 
 
 def section_of(figure: BarFigure | LineFigure) -> str:
@@ -187,7 +233,7 @@ def legend_of(figure: BarFigure | LineFigure) -> list[str]:
     return ordered((line.kind for panel in figure.panels for line in panel.lines), TYPES)
 
 
-def short_name(name: str, longest: int = 34) -> str:
+def short_name(name: str, longest: int = LONGEST_NAME) -> str:
     """A name that fits: its middle left out, as beginning and end tell models apart."""
     name = " ".join(name.split())
     if len(name) <= longest:
@@ -218,7 +264,7 @@ def _checkpoints(study: Study) -> dict[str, list[tuple[int, str]]]:
 
 def _sorted_lines(lines: Mapping[tuple[str, str], list[Mark]]) -> list[Line]:
     """Control first, so that injected facts are drawn over it."""
-    keys = sorted(lines, key=lambda key: (key[0] != "control", place(key[1], TYPES)))
+    keys = sorted(lines, key=lambda key: (key[0] != CONTROL, place(key[1], TYPES)))
     return [Line(kind, role, lines[role, kind]) for role, kind in keys]
 
 
@@ -241,18 +287,23 @@ def _whole_range(values: Sequence[float]) -> tuple[float, float, tuple[tuple[flo
     return first * step, last * step, ticks
 
 
-def _exposure_axis(exposures: Iterable[int]) -> tuple[Axis, dict[int, float]]:
-    """A logarithmic axis and each count's place on it; a count of zero stands one step to the left."""
-    counts = sorted(set(exposures))
+def _exposure_axis(exposures: Iterable[int | str]) -> tuple[Axis, dict[int | str, float]]:
+    """A logarithmic axis and each count's place on it. A count of zero stands one step to the left of the
+    others, and control facts, "control", one further."""
+    found = set(exposures)
+    counts = sorted(count for count in found if isinstance(count, int))
     logs = [math.log2(count) for count in counts if count > 0] or [0.0]
     gap = max(1.0, (logs[-1] - logs[0]) / 6)
-    positions = {count: math.log2(count) if count > 0 else logs[0] - gap for count in counts}
+    positions: dict[int | str, float] = {}
+    if CONTROL in found:
+        positions[CONTROL] = (logs[0] - gap if 0 in found else logs[0]) - gap
+    positions |= {count: math.log2(count) if count > 0 else logs[0] - gap for count in counts}
     places = list(positions.values())
     margin = 0.04 * (places[-1] - places[0]) or 1.0
     ticks, last = [], -math.inf
     for count, position in positions.items():  # ticks that would touch the one before are left out
         if position - last >= 0.08 * (places[-1] - places[0] + 2 * margin):
-            ticks.append((position, f"{count:,}"))
+            ticks.append((position, f"{count:,}" if isinstance(count, int) else count))
             last = position
     axis = Axis("exposures (log scale)", places[0] - margin, places[-1] + margin, tuple(ticks))
     return axis, positions

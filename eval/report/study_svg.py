@@ -43,8 +43,7 @@ def legend_key(kind: str) -> Markup:
 
 def _bar_panel(figure: BarFigure, panel: BarPanel) -> Markup:
     foot = BAR_TOP + BAR_ROW * len(panel.bars)
-    heading = panel.kind if panel.role == "injected" else f"{panel.kind}, {panel.role} facts"
-    parts = [_text(1, TITLE, heading, "title", LONGEST["title"])]
+    parts = [_text(1, TITLE, panel.title, "title", LONGEST["title"])]
     for position, label in figure.axis.ticks:
         x = _bar_x(figure.axis, position)
         parts.append(_tag("path", d=f"M{x:g} {BAR_TOP - 4}V{foot}", class_="grid"))
@@ -60,7 +59,7 @@ def _bar_panel(figure: BarFigure, panel: BarPanel) -> Markup:
         parts.append(_tag("path", d=f"M{x:g} {BAR_TOP - 4}V{foot}", class_="chance"))
     for row, (model, _, _) in enumerate(panel.bars):  # names last: nothing is drawn over them
         parts.append(_text(1, BAR_TOP + BAR_ROW * row + 9, model, "name", LONGEST["bar"]))
-    return _sheet(f"{figure.axis.label}, {heading}", foot + 20, parts)
+    return _sheet(f"{figure.axis.label}, {panel.title}", foot + 20, parts)
 
 
 def _bar_x(axis: Axis, value: float) -> float:
@@ -100,18 +99,23 @@ def _line_panel(figure: LineFigure, panel: LinePanel) -> Markup:
         parts.append(_tag("path", d=f"M{LINE_LEFT} {y:g}H{LINE_RIGHT}", class_="chance"))
     for line in panel.lines:
         points = [(_line_x(figure.x, mark.x), mark) for mark in line.marks]
-        if line.role != "control" and len(points) > 1:
+        if line.joined and line.role != "control" and len(points) > 1:
             upper = [f"{x:g} {_line_y(figure.y, mark.high):g}" for x, mark in points]
             lower = [f"{x:g} {_line_y(figure.y, mark.low):g}" for x, mark in reversed(points)]
             parts.append(_tag("path", d=f"M{'L'.join(upper + lower)}Z", class_=f"band {_colour(line.kind)}"))
-        means = [f"{x:g} {_line_y(figure.y, mark.mean):g}" for x, mark in points]
-        dashed = " dashed" if line.role == "control" else ""
-        parts.append(_tag("path", d=f"M{'L'.join(means)}", class_=f"line {_colour(line.kind)}{dashed}"))
+        if line.joined:
+            means = [f"{x:g} {_line_y(figure.y, mark.mean):g}" for x, mark in points]
+            dashed = " dashed" if line.role == "control" else ""
+            parts.append(_tag("path", d=f"M{'L'.join(means)}", class_=f"line {_colour(line.kind)}{dashed}"))
         for x, mark in points:
             y = _line_y(figure.y, mark.mean)
+            if not line.joined:
+                ends = f"M{x:g} {_line_y(figure.y, mark.low):g}V{_line_y(figure.y, mark.high):g}"
+                parts.append(_tag("path", d=ends, class_=f"line {_colour(line.kind)}"))
             touch = _tag("circle", cx=x, cy=y, r=9, class_="touch")
             title = _tag("title", mark.title)
-            parts.append(_tag("g", title, _sign(line.kind, x, y), touch, class_="mark"))
+            sign = _sign(line.kind, x, y, hollow=line.is_hollow)
+            parts.append(_tag("g", title, sign, touch, class_="mark"))
     return _sheet(f"{figure.y.label} against {figure.x.label}, {panel.title}", LINE_HEIGHT, parts)
 
 
@@ -123,9 +127,10 @@ def _line_y(axis: Axis, value: float) -> float:
     return round(LINE_BOTTOM - axis.share(value) * (LINE_BOTTOM - LINE_TOP), 1)
 
 
-def _sign(kind: str, x: float, y: float) -> Markup:
+def _sign(kind: str, x: float, y: float, hollow: bool = False) -> Markup:
     shape = SHAPES.get(kind, SHAPES["memorization"])
-    return _tag("path", d=shape, transform=f"translate({x:g} {y:g})", class_=f"sign {_colour(kind)}")
+    style = f"sign {_colour(kind)}{' hollow' if hollow else ''}"
+    return _tag("path", d=shape, transform=f"translate({x:g} {y:g})", class_=style)
 
 
 def _colour(kind: str) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from eval.recall.groups import CONTROL, in_order
+from eval.recall.resampling import LEVEL
 from eval.report.study_cells import (
     Cell,
     Column,
@@ -24,25 +26,24 @@ from eval.report.study_cells import (
 )
 from eval.report.study_groups import (
     DIGITS,
-    JUDGED,
-    LEVEL,
     LOWER_IS_BETTER,
     NAMES,
+    NO_MERIT,
     WITHIN_TOKENIZER,
     Study,
+    groups_of,
     models_of,
     ordered,
     place,
     tokenizer_groups,
 )
 from eval.report.study_recall_tables import (
-    arm_tables,
     corrected_tables,
     overview_tables,
     relation_tables,
     token_tables,
 )
-from eval.report.tables import ROLES, TYPES
+from eval.report.tables import TYPES
 
 COMPARED = (
     "accuracy",
@@ -52,7 +53,8 @@ COMPARED = (
     "bits_per_byte",
     "logprob",
     "binding",
-    "familiarity",
+    "subject_shift",
+    "answer_familiarity",
 )  # the study compares more figures, too many for a page
 
 
@@ -63,7 +65,6 @@ def study_tables(study: Study) -> list[StudyTable]:
         corrected_tables,
         comparison_tables,
         relation_tables,
-        arm_tables,
         dose_tables,
         heldout_tables,
         benchmark_tables,
@@ -92,7 +93,8 @@ def _comparisons(study: Study, heldout: bool = False) -> list[dict]:
         if entry["metric"] not in WITHIN_TOKENIZER or tokenizer[entry["a"]] == tokenizer[entry["b"]]
         if (entry["role"] == "heldout") == heldout
     ]
-    return sorted(entries, key=lambda entry: (place(entry["role"], ROLES), place(entry["type"], TYPES)))
+    groups = in_order([*groups_of(study.get("recall", {})), *(entry["role"] for entry in entries)])
+    return sorted(entries, key=lambda entry: (groups.index(entry["role"]), place(entry["type"], TYPES)))
 
 
 def _comparison_table(key: str, section: str, title: str, entries: list[dict]) -> StudyTable:
@@ -121,7 +123,7 @@ def _comparison_row(entry: dict) -> tuple[Cell, ...]:
     digits = 3 if entry["role"] == "heldout" else DIGITS.get(metric, 2)
     difference = measured(entry, key="difference", signed=True, digits=digits)
     b_is_better = (entry["difference"] > 0) != (metric in LOWER_IS_BETTER)
-    is_merit = entry["role"] in JUDGED and metric != "familiarity"
+    is_merit = entry["role"] not in NO_MERIT and metric != "subject_shift"
     winner = ("b" if b_is_better else "a") if significant and is_merit else None
     return (
         label(entry["role"]),
@@ -153,26 +155,34 @@ def _dose_table(study: Study, key: str, title: str, entries: list[dict]) -> Stud
     models = models_of(study)
     found: dict[tuple, dict[str, dict]] = {}
     for entry in entries:
-        found.setdefault((entry["type"], entry["model"], entry["exposures"]), {})[entry["metric"]] = entry
+        role, exposures = entry["role"], entry["exposures"]
+        asked = (entry["type"], entry["model"], role != CONTROL, exposures, role)
+        found.setdefault(asked, {})[entry["metric"]] = entry
     rows = [
         (
             label(kind),
             label(model),
+            label(role),
             count(exposures),
-            *(measured(found[kind, model, exposures].get(metric)) for metric in metrics),
+            *(measured(own.get(metric)) for metric in metrics),
+            count(max(entry["n"] for entry in own.values())),
         )
-        for kind, model, exposures in sorted(
-            found, key=lambda asked: (place(asked[0], TYPES), place(asked[1], models), asked[2])
+        for (kind, model, _, exposures, role), own in sorted(
+            found.items(), key=lambda one: (place(one[0][0], TYPES), place(one[0][1], models), one[0][2:])
         )
     ]
     columns = (
         Column("probe", numeric=False),
         Column("model", numeric=False),
+        Column("facts", numeric=False, note="control facts, or the arm of injected ones"),
         Column("exposures"),
         *(Column(NAMES.get(metric, metric)) for metric in metrics),
+        Column("n", note="probes"),
     )
-    note = "Facts grouped by how often training showed them."
-    return StudyTable(key, "doses", title, columns, rows, note, n_labels=2)
+    note = (
+        "Facts grouped by how often training showed them. Control facts are other people’s, and never shown."
+    )
+    return StudyTable(key, "doses", title, columns, rows, note, n_labels=3, n_groups=2)
 
 
 def heldout_tables(study: Study) -> list[StudyTable]:

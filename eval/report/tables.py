@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from eval.facts.integrity import UNSEEN
+from eval.recall.groups import in_order, is_injected
 
 SHOWN = {
     "accuracy": "accuracy",
@@ -11,7 +11,6 @@ SHOWN = {
     "candidate_rank": "rank",
     "bits_per_byte": "bits/byte",
 }
-ROLES = ("injected", "control", UNSEEN, "neighbour", "known")
 TYPES = ("memorization", "syntactic", "semantic", "inferential", "compositional", "reversal", "locality")
 
 
@@ -28,25 +27,34 @@ class RecallTable:
 
 
 def recall_table(recall: dict) -> RecallTable:
-    """Rows by probe type and metric from summary.json's `recall`; a column for each role.
+    """Rows by probe type and metric from summary.json's `recall`; a column for each group.
 
-    A cell is `before → after [low, high]`, without the arrow where nothing was measured before.
+    A cell is `before → after [low, high]`, without the arrow where nothing was measured before. Where
+    injected facts are shown by arm, a last row of each type has the numbers of probes.
     """
     before, after = recall.get("before", {}), recall["after"]
-    roles = [role for role in ROLES if role in after]
+    groups = in_order(after)
+    by_arm = sum(map(is_injected, groups)) > 1
     rows = []
-    found = {kind for role in roles for kind in after[role]}
+    found = {kind for group in groups for kind in after[group]}
     for kind in [kind for kind in TYPES if kind in found]:
         label = kind  # named once
         for metric, metric_label in SHOWN.items():
             cells = [
-                _cell(before.get(role, {}).get(kind, {}).get(metric), after[role].get(kind, {}).get(metric))
-                for role in roles
+                _cell(before.get(group, {}).get(kind, {}).get(metric), after[group].get(kind, {}).get(metric))
+                for group in groups
             ]
             if any(cells):
                 rows.append((label, metric_label, *cells))
                 label = ""
-    return RecallTable(("probe", "metric", *roles), rows)
+        if by_arm:
+            rows.append((label, "n", *(_most_probes(after[group].get(kind, {})) for group in groups)))
+    return RecallTable(("probe", "metric", *groups), rows)
+
+
+def _most_probes(metrics: dict) -> str:
+    """How many probes there are, of which some figures may lack a few."""
+    return f"{max(figure['n'] for figure in metrics.values()):,}" if metrics else ""
 
 
 def _cell(before: dict | None, after: dict | None) -> str:

@@ -433,6 +433,30 @@ def test_recall_table_is_whole_on_any_terminal(width):
     assert "…" not in shown
 
 
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (100, "semantic      accuracy  0.10 → 0.50 [0.25, 0.75]     0.50 [0.25, 0.75]  0.50 [0.25, 0.75]"),
+        (85, "semantic      never (0 exposures)   0.10 → 0.50 [0.25, 0.75]  0.50 [0.25, 0.75]  8"),
+        (60, "semantic      never (0 exposures)   0.10 → 0.50  0.50  8"),
+        (45, "  rank, control: 0.50 [0.25, 0.75]\n"),
+    ],
+)
+def test_many_arms_are_turned_round_on_a_narrow_terminal(width, line):
+    groups = ("never (0 exposures)", "often (64 exposures)", "control")
+    both = {"semantic": {"accuracy": FIGURE, "candidate_rank": FIGURE}, "memorization": {"accuracy": FIGURE}}
+    recall = {
+        "before": {groups[0]: {"semantic": {"accuracy": {**FIGURE, "mean": 0.1}}}},
+        "after": dict.fromkeys(groups, both),
+    }
+    console = Console(file=io.StringIO(), width=width)
+    print_recall_table(console, recall_table(recall), "Recall")
+    shown = console.file.getvalue()
+    assert line in shown
+    assert "…" not in shown
+    assert all(group in shown for group in groups)
+
+
 def test_recall_against_exposures_where_they_differ():
     def shown(study):
         console = Console(file=io.StringIO(), width=120)

@@ -5,11 +5,15 @@ from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import ModelCard
+from matplotlib.axes import Axes
 
 from configs.errors import UserError
+from configs.files import read_json, read_jsonl
 from configs.schema import InjectionSection
 from eval.facts.bank import FactBank
 from eval.facts.generate import generate_from_spec
+from eval.report.tables import recall_table
 from trainers.build import arm_exposures
 
 
@@ -61,3 +65,71 @@ def test_numbers_come_from_the_config_then_the_bank(bank):
 def test_what_does_not_fit_the_bank_is_named(bank, section, message):
     with pytest.raises(UserError, match=message):
         arm_exposures(section, bank)
+
+
+GROUPS = ["never (0 exposures)", "once (1 exposure)", "often (16 exposures)", "control"]
+ARM_KEYS = (
+    "facts.overrides={people: 12, distractors: 3, use: [birth_city, profession], "
+    "arms: {often: {exposures: 16}, never: {exposures: 0}, once: {exposures: 1}}}"
+)
+
+
+def test_no_figure_of_a_run_mixes_arms(run_tiny, monkeypatch):
+    curves = []
+    plot = Axes.plot
+    monkeypatch.setattr(
+        Axes, "plot", lambda axes, *args, **kwargs: curves.append(kwargs) or plot(axes, *args, **kwargs)
+    )
+    folder = run_tiny("run", ARM_KEYS, "training.per_device_train_batch_size=8")
+    plan = pq.read_table(folder / "plan.parquet")
+    seen = Counter(fact_id for fact_ids in plan["fact_ids"].to_pylist() for fact_id in fact_ids)
+    facts = FactBank.load(folder / "facts").injected_facts()
+    assert Counter((fact.arm, seen[fact.id]) for fact in facts) == {
+        ("never", 0): 8,
+        ("once", 1): 8,
+        ("often", 16): 8,
+    }
+
+    summary = read_json(folder / "summary.json")
+    for recall in summary["recall"].values():
+        assert list(recall) == GROUPS
+        assert [recall[group]["memorization"]["accuracy"]["n_facts"] for group in GROUPS] == [8, 8, 8, 24]
+    rows = [row for row in read_jsonl(folder / "recall.jsonl") if row["step"] == 12]
+    for group, arm in zip(GROUPS, ("never", "once", "often", None), strict=True):
+        own = [row["logprob"] for row in rows if row["arm"] == arm and row["type"] == "semantic"]
+        figure = summary["recall"]["after"][group]["semantic"]["logprob"]
+        assert (figure["mean"], figure["n"]) == (pytest.approx(sum(own) / len(own)), len(own))
+
+    # the curves
+    keys = {key for row in read_jsonl(folder / "metrics.jsonl") for key in row if key.startswith("recall/")}
+    assert {key.split("/")[1] for key in keys} == {"never", "once", "often", "control"}
+    labels = [curve["label"] for curve in curves if curve.get("label") in GROUPS]
+    assert sorted(labels) == sorted(GROUPS * 2)  # once a picture
+    assert len({tuple(curve["color"]) for curve in curves if curve.get("label") in GROUPS}) == len(GROUPS)
+
+    # what people read
+    table = recall_table(summary["recall"])
+    assert table.header == ("probe", "metric", *GROUPS)
+    assert ("", "n", "8", "8", "8", "24") in table.rows
+    for file in ("report.md", "README.md"):
+        text = (folder / file).read_text()
+        assert table.markdown() in text
+        assert "24 facts, 8 of never (0 exposures), 8 of once (1 exposure), 8 of often (16 exposures)" in text
+    results = ModelCard.load(folder / "README.md").data.eval_results
+    assert {result.dataset_split for result in results} == set(GROUPS)
+
+
+def test_a_run_without_injection_shows_its_arms_at_no_exposures(run_tiny):
+    folder = run_tiny("twin", ARM_KEYS, "injection.enabled=false", "training.max_steps=4")
+    recall = read_json(folder / "summary.json")["recall"]["after"]
+    assert sorted(recall) == sorted(
+        ["never (0 exposures)", "once (0 exposures)", "often (0 exposures)", "control"]
+    )
+
+
+def test_a_run_of_one_arm_shows_injected_facts(run_tiny):
+    keys = ARM_KEYS.replace("never: {exposures: 0}, once: {exposures: 1}", "").replace("}, }", "}}")
+    folder = run_tiny("run", keys, "training.max_steps=8", "injection.arms.often=2")
+    assert list(read_json(folder / "summary.json")["recall"]["after"]) == ["injected", "control"]
+    metrics = read_jsonl(folder / "metrics.jsonl")
+    assert "recall/injected/semantic/accuracy" in metrics[0]

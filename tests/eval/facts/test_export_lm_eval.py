@@ -5,12 +5,14 @@ import math
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 
 from configs.errors import UserError
+from configs.files import read_jsonl
 from eval.facts.bank import Fact, FactBank, Probe
 from eval.facts.export_lm_eval import UTILS, command, document, export_lm_eval
 from eval.facts.generate import generate_from_spec
@@ -262,3 +264,23 @@ def test_small_banks_need_not_have_every_kind(tmp_path):
     assert "small_injected_memorization_mc" not in export.tasks
     assert "small_control_memorization_mc" in export.tasks
     assert export.without_distractors == 1
+
+
+def test_each_arm_has_tasks_of_its_own(tmp_path):
+    cleo, dan = (
+        replace(fact, id=f"{fact.id}2", arm=arm) for fact, arm in ((ADA, "so few!"), (ADA, "so_few"))
+    )
+    facts = (replace(ADA, arm="often"), BOB, cleo, dan, replace(BOB, id="bob2", arm="unseen"))
+    facts = tuple(replace(fact, id=f"f{number}") for number, fact in enumerate(facts))
+    bank = small_bank(facts=facts, statements=(), probes=[probe(fact) for fact in facts])
+    export = export_lm_eval(bank, tmp_path / "made", "small")
+    assert [task for task in export.tasks if task.endswith("_ll")] == [
+        "small_injected_often_memorization_ll",
+        "small_injected_so_few_memorization_ll",
+        "small_injected_so_few_3_memorization_ll",  # another arm that would be called the same
+        "small_control_memorization_ll",
+        "small_unseen_memorization_ll",
+    ]
+    for task in export.tasks:
+        lines = read_jsonl(tmp_path / "made/data" / f"{task.removeprefix('small_')}.jsonl")
+        assert len({line["arm"] for line in lines}) == 1

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from eval.recall.comparison import compare_models, pairs_of
+from eval.recall.corrected import CORRECTED
 from eval.recall.metrics import COMPARABLE, METRICS
 
 TOKEN_METRICS = set(METRICS) - COMPARABLE
@@ -26,6 +27,8 @@ def rows_of(accuracies, logprobs=None, role="injected", kind="semantic"):
             "answer": "Rome",
             "template": None,
             "accuracy": float(accuracy),
+            "candidates": ["Rome", "Oslo"],
+            "candidate_logprobs": [float(logprob), -3.0],
             "logprob": float(logprob),
             "n_bytes": 5,
             "n_tokens": 2,
@@ -119,10 +122,20 @@ def test_the_gain_over_the_twin_is_split_from_what_control_people_gain():
     twin = rows_of([0] * 20, noise[0]) + [
         r | {"subject": f"c {r['subject']}"} for r in rows_of([0] * 20, noise[1], role="control")
     ]
-    # everybody gains 2 nats, and injected people 3 more
-    run = [r | {"logprob": r["logprob"] + (5 if r["role"] == "injected" else 2)} for r in twin]
+    # everybody's answers gain 2 nats, those of injected people 4 more, of which 1 are their names'
+    gains = {"injected": (6.0, 1.0), "control": (2.0, 0.0)}
+    run = [
+        r
+        | {
+            "candidate_logprobs": [
+                a + b for a, b in zip(r["candidate_logprobs"], gains[r["role"]], strict=True)
+            ]
+        }
+        for r in twin
+    ]
     found = compare_models({"run": run, "twin": twin}, {"run": "t", "twin": "t"}, baseline="twin")
-    one = entry(found, "binding", role="corrected")
+    assert entry(found, "subject_shift", role="injected")["difference"] == pytest.approx(1.0)
+    one = entry(found, "binding", role="injected")
     assert (one["a"], one["b"], one["n"]) == ("twin", "run", 20)
     assert one["difference"] == pytest.approx(3.0)
     assert one["low"] == pytest.approx(3.0)
@@ -132,7 +145,22 @@ def test_the_gain_over_the_twin_is_split_from_what_control_people_gain():
     assert over["p"] == 1.0
     # nats of other tokenizers are not subtracted from each other
     other = compare_models({"run": run, "twin": twin}, {"run": "t", "twin": "u"})
-    assert {e["metric"] for e in other if e["role"] == "corrected"} == {"accuracy_over_control"}
+    assert {e["metric"] for e in other} & CORRECTED == {"accuracy_over_control"}
+
+
+def test_arms_are_compared_apart():
+    twin = rows_of([0, 1] * 8) + [
+        r | {"subject": f"c {r['subject']}"} for r in rows_of([0] * 16, role="control")
+    ]
+    arms = {f"s{i}": ("never", "often")[i % 2] for i in range(8)}
+    twin = [r | {"arm": arms.get(r["subject"])} for r in twin]
+    run = [r | {"accuracy": 1.0} if r["arm"] == "often" else r for r in twin]
+    doses = {"often": (64, 64), "never": (0, 0)}
+    found = compare_models({"twin": twin, "run": run}, {"run": "t", "twin": "t"}, doses=doses)
+    differences = {e["role"]: e["difference"] for e in found if e["metric"] == "accuracy"}
+    assert differences == {"never (0 exposures)": 0.0, "often (64 exposures)": 0.5, "control": 0.0}
+    over = {e["role"]: e["difference"] for e in found if e["metric"] == "accuracy_over_control"}
+    assert over == {"never (0 exposures)": 0.0, "often (64 exposures)": 0.5}
 
 
 def test_control_people_whose_answers_were_never_seen_are_a_group_of_their_own():

@@ -4,17 +4,21 @@ import dataclasses
 import json
 import math
 import random
+from collections import defaultdict
 
 import numpy as np
 import pytest
 import torch
 
+from configs.files import read_jsonl
 from eval.facts.bank import Fact, FactBank, Probe
 from eval.recall import metrics
+from eval.recall.corrected import corrected_summary
 from eval.recall.harness import evaluate_recall, item_of, right_answers, terminators_of
 from eval.recall.metrics import METRICS, summarise
 from eval.recall.scorer import Item, score
 from tests.eval.recall import tiny
+from trainers.callbacks import append_jsonl
 
 ANSWER_ONLY = ("logprob", "bits_per_byte", "greedy_match", "exact_match", "perplexity", "token_rank")
 
@@ -83,8 +87,8 @@ def test_rows_come_in_bank_order_and_are_plain(rows, bank):
     assert [row["probe_id"] for row in rows] == [probe.id for probe in bank.probes]
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     fields = (
-        "probe_id fact_ids role arm type relation subject prompt answer template n_tokens n_bytes generation "
-        "flags"
+        "probe_id fact_ids role arm type relation subject prompt answer template candidates "
+        "candidate_logprobs candidate_n_bytes n_tokens n_bytes generation flags"
     )
     assert rows[0].keys() == {*fields.split(), *METRICS}
     first = rows[0]
@@ -101,6 +105,38 @@ def test_figures_follow_from_the_scores(model, tokenizer, bank, rows):
     assert row["bits_per_byte"] == pytest.approx(-row["logprob"] / math.log(2) / row["n_bytes"])
     assert row["accuracy_norm"] == metrics.accuracy_norm(scores.logprobs, scores.n_bytes)
     assert row["mrr"] == 1 / row["candidate_rank"]
+
+
+def test_rows_suffice_to_compute_figures_of_candidates(model, tokenizer, bank, rows, tmp_path):
+    """What stands in recall.jsonl, read back: accuracy, ranks and binding."""
+    append_jsonl(tmp_path / "recall.jsonl", [{"step": 8, **row} for row in rows])
+    read = read_jsonl(tmp_path / "recall.jsonl")
+    for row, probe in zip(read, bank.probes, strict=True):
+        assert row["candidates"] == [probe.answers[0], *probe.distractors]
+        assert row["candidate_logprobs"][0] == row["logprob"]
+        assert row["candidate_n_bytes"] == [len(f" {text}".encode()) for text in row["candidates"]]
+        found = metrics.candidate_metrics(row["candidate_logprobs"], row["candidate_n_bytes"])
+        assert found == {name: row[name] for name in found}
+    means: dict = defaultdict(list)
+    for row in read:
+        if row["role"] == "control":
+            for text, logprob in zip(row["candidates"], row["candidate_logprobs"], strict=True):
+                means[row["template"], text].append((logprob, row["subject"]))
+    known = {key for key, own in means.items() if len({subject for _, subject in own}) > 1}
+    differences = []
+    for row in read:
+        apart = {
+            text: logprob - np.mean([value for value, _ in means[row["template"], text]])
+            for text, logprob in zip(row["candidates"], row["candidate_logprobs"], strict=True)
+            if (row["template"], text) in known
+        }
+        own = apart.pop(row["answer"], None)
+        if row["role"] == "injected" and own is not None and apart:
+            differences.append(own - np.mean(list(apart.values())))
+    summary = corrected_summary(rows)["injected"]["memorization"]
+    assert summary["binding"]["mean"] == pytest.approx(np.mean(differences))
+    assert summary["binding"]["n"] == len(differences) > 0
+    assert summary["binding"]["mean"] > 1
 
 
 def test_top_tokens(model, tokenizer, bank, rows):
@@ -135,12 +171,14 @@ def test_nulls(model, tokenizer):
     assert [alone[name] for name in ("accuracy", "accuracy_norm", "candidate_rank", "mrr")] == [None] * 4
     assert alone["flags"] == ["case"]
     assert all(alone[name] is not None for name in ANSWER_ONLY)
+    assert (alone["candidates"], alone["candidate_logprobs"]) == (["Paris"], [alone["logprob"]])
 
     assert all(suffix[name] is None for name in (*ANSWER_ONLY, "generation", "n_tokens", "n_bytes"))
     assert item_of(probes[1]) == Item("In", ("Paris", "Rome"), suffix=" Ada Lopez was born.", id="suffix")
     candidates = [Item("In", [f"{city} Ada Lopez was born." for city in ("Paris", "Rome")])]
     [whole] = score(model, tokenizer, candidates)
     assert suffix["candidate_rank"] == metrics.candidate_rank(whole.logprobs)
+    assert suffix["candidate_logprobs"] == pytest.approx(whole.logprobs, abs=1e-4)
     assert suffix["accuracy_norm"] == metrics.accuracy_norm(whole.logprobs, whole.n_bytes)
 
     assert long["flags"] == ["truncated"]

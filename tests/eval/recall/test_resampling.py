@@ -94,18 +94,36 @@ def test_a_figure_whose_clusters_were_all_missed_is_left_out_of_its_interval():
     assert math.isclose(np.isnan(ratios).mean(), 0.25, abs_tol=0.1)
 
 
-def test_welch_equals_scipys():
+def sides(first, second):
+    """What `t_tests` takes, from one observation a cluster, (clusters, figures)."""
+    (mean_1, variance_1), (mean_2, variance_2) = (
+        resampling.ratio_and_variance(side, np.ones(len(side))) for side in (first, second)
+    )
+    return mean_1 - mean_2, (variance_1, len(first)), (variance_2, len(second))
+
+
+def test_the_t_test_of_two_sides_is_welchs():
     generator = np.random.default_rng(4)
     first, second = generator.normal(size=(7, 3)), 0.4 + 3 * generator.normal(size=(12, 3))
-    expected = stats.ttest_ind(first, second, equal_var=False).pvalue
-    assert resampling.welch_p_values((first, np.ones(7)), (second, np.ones(12))) == pytest.approx(expected)
+    found = resampling.t_tests(*sides(first, second))
+    expected = stats.ttest_ind(first, second, equal_var=False)
+    interval = expected.confidence_interval(0.95)
+    assert [one["p"] for one in found] == pytest.approx(expected.pvalue)
+    assert [one["low"] for one in found] == pytest.approx(interval.low)
+    assert [one["high"] for one in found] == pytest.approx(interval.high)
+    assert [one["mean"] / one["se"] for one in found] == pytest.approx(expected.statistic)
 
 
-def test_welch_without_variance_and_with_few_clusters():
-    def p_value(first, second):
-        sides = [(np.array(side)[:, None], np.ones(len(side))) for side in (first, second)]
-        return resampling.welch_p_values(*sides).item()
+def test_the_t_test_without_variance_and_with_few_clusters():
+    def test(first, second):
+        [found] = resampling.t_tests(*sides(np.array(first)[:, None], np.array(second)[:, None]))
+        return found
 
-    assert p_value([0.1 * 3, 0.3], [0.3, 0.3, 0.1 + 0.2]) == 1.0
-    assert p_value([1.0, 1.0], [0.0, 0.0]) == pytest.approx(1 / 6)  # of six ways to choose two of four
-    assert p_value([1.0, 1.0 + 1e-6], [0.0, 1e-6]) == pytest.approx(1 / 6)
+    assert test([0.1 * 3, 0.3], [0.3, 0.3, 0.1 + 0.2])["p"] == 1.0
+    certain = test([1.0] * 4, [0.0] * 4)
+    assert (certain["low"], certain["high"], certain["p"]) == (1.0, 1.0, pytest.approx(1 / 70))
+    # of six ways to choose two of four; the interval says no more than p
+    for few in (test([1.0, 1.0], [0.0, 0.0]), test([1.0, 1.0 + 1e-6], [0.0, 1e-6])):
+        assert few["p"] == pytest.approx(1 / 6)
+        assert few["low"] == pytest.approx(0.0)
+        assert few["high"] == pytest.approx(2.0)

@@ -12,7 +12,7 @@ from configs.errors import UserError
 from configs.files import read_json, read_jsonl
 from eval.facts.bank import Fact
 from eval.model_names import ModelName
-from eval.recall.exposures import dose_response, exposures_until
+from eval.recall.exposures import arm_doses, dose_response, exposures_until
 from eval.recall.measuring import Asked, Measured
 from eval.recall.metrics import METRICS, summarise
 from eval.recall.study import build_study, check_out, rows_of, write_study
@@ -45,6 +45,8 @@ def row(fact, accuracy=1.0, **changes):
         "logprob": -2.0,
         "n_tokens": 1,
         "n_bytes": 5,
+        "candidates": [fact.object, "Gent; Belgium"],
+        "candidate_logprobs": [-2.0, -3.123456789],
         "flags": ["straddles"],
         "top_tokens": [[" Bern", 0.25], [" Rome", 0.125]],
     } | changes
@@ -78,7 +80,7 @@ def test_the_sections_of_a_study():
     assert json.loads(json.dumps(study, allow_nan=False)) == study
     assert study["recall"]["run"] == summarise(everybody())
     assert study["by_relation"]["run"]["injected"].keys() == {"city"}
-    assert study["corrected"]["run"]["memorization"]["accuracy_over_control"]["mean"] == 0.0
+    assert study["corrected"]["run"]["injected"]["memorization"]["accuracy_over_control"]["mean"] == 0.0
     assert {(e["a"], e["b"]) for e in study["comparisons"]} == {("twin", "run")}
     assert study["bank"] == {
         "name": "small",
@@ -90,12 +92,58 @@ def test_the_sections_of_a_study():
     }
 
 
-def test_arms_are_a_section_where_the_bank_has_them():
-    rows = [row(ADA, arm="once"), row(CLEO, 0.0, arm="often"), row(BOB)]
-    study = build_study([measured("run", rows)], Asked(bank=bank()))
-    arms = study["by_arm"]["run"]
-    assert arms["injected"]["once"]["accuracy"]["mean"] == 1.0
-    assert arms["injected"]["often"]["accuracy"]["mean"] == 0.0
+ARMS = {"often": {"exposures": 64}, "once": {"exposures": 1}}
+
+
+def bank_with_arms():
+    """Ada is told often, Cleo once."""
+    facts = [dataclasses.replace(ADA, arm="often"), BOB, dataclasses.replace(CLEO, arm="once"), DAN]
+    whole = small_bank(facts=facts, probes=[probe(fact) for fact in facts])
+    return dataclasses.replace(whole, meta={**whole.meta, "arms": ARMS})
+
+
+def rows_with_arms(of_often=1.0, of_once=0.0):
+    return [row(ADA, of_often, arm="often"), row(CLEO, of_once, arm="once"), row(BOB), row(DAN)]
+
+
+def test_no_figure_of_a_study_mixes_arms(tmp_path):
+    asked = Asked(bank=bank_with_arms())
+    groups = ["once (1 exposure)", "often (64 exposures)", "control"]
+    models = [measured("run", rows_with_arms()), measured("twin", rows_with_arms(0.0))]
+    study = build_study(models, asked)
+    recall = study["recall"]["run"]
+    assert list(recall) == groups
+    assert [recall[group]["memorization"]["accuracy"]["mean"] for group in groups] == [0.0, 1.0, 1.0]
+    assert [recall[group]["memorization"]["accuracy"]["n"] for group in groups] == [1, 1, 2]
+    assert list(study["by_relation"]["run"]) == groups
+    assert {e["role"]: e["difference"] for e in study["comparisons"] if e["metric"] == "accuracy"} == {
+        "once (1 exposure)": 0.0,
+        "often (64 exposures)": -1.0,
+        "control": 0.0,
+    }
+    assert "injected" not in json.dumps(
+        {name: study[name] for name in ("recall", "by_relation", "comparisons")}
+    )
+    # the plan of a run goes before what the bank says; a twin beside it changes nothing
+    save_plan(tmp_path, [(step, [fact]) for step, fact in enumerate([ADA.id] * 3 + [CLEO.id] * 1_200)])
+    of_run = [measured("run", rows_with_arms(), run=str(tmp_path), step=3)]
+    twin = [measured("twin", rows_with_arms(), run=str(tmp_path / "twin"))]
+    for models in (of_run, of_run + twin):
+        recall = build_study(models, asked)["recall"]["run"]
+        assert list(recall) == ["often (3 exposures)", "once (1,200 exposures)", "control"]
+    # which by itself has shown nothing
+    assert list(build_study(twin, asked)["recall"]["twin"]) == [
+        *("often (0 exposures)", "once (0 exposures)", "control"),
+    ]
+
+
+def test_one_arm_is_shown_like_none():
+    rows = [row(ADA), row(CLEO, 0.0), row(BOB), row(DAN)]
+    in_one = [one | {"arm": "often" if one["role"] == "injected" else None} for one in rows]
+    plain, same = (build_study([measured("run", own)], Asked(bank=bank())) for own in (rows, in_one))
+    for section in ("recall", "by_relation", "corrected"):
+        assert plain.get(section) == same.get(section)
+    assert list(plain["recall"]["run"]) == ["injected", "control"]
 
 
 def test_what_failed_is_in_the_study_too():
@@ -163,10 +211,10 @@ def test_the_plan_that_a_run_saves_can_be_read(tmp_path):
 def test_dose_response_by_hand():
     rows = [row(ADA, 1.0), row(CLEO, 0.0), row(BOB, 0.5, logprob=None)]
     found = dose_response(rows, {ADA.id: 3, CLEO.id: 3, BOB.id: 0})
-    assert [(e["type"], e["exposures"], e["metric"], e["mean"], e["n"]) for e in found] == [
-        ("memorization", 0, "accuracy", 0.5, 1),
-        ("memorization", 3, "accuracy", 0.5, 2),
-        ("memorization", 3, "logprob", -2.0, 2),
+    assert [(e["type"], e["role"], e["exposures"], e["metric"], e["mean"], e["n"]) for e in found] == [
+        ("memorization", "control", 0, "accuracy", 0.5, 1),
+        ("memorization", "injected", 3, "accuracy", 0.5, 2),
+        ("memorization", "injected", 3, "logprob", -2.0, 2),
     ]
     assert (found[1]["low"], found[1]["high"]) == (0.0, 1.0)
     # a probe of several facts knows them as well as the rarest; neighbours were not to be seen
@@ -174,6 +222,40 @@ def test_dose_response_by_hand():
     neighbour = row(BOB, role="neighbour")
     [first, _] = dose_response([both, neighbour], {ADA.id: 9, CLEO.id: 2, BOB.id: 0})
     assert first["exposures"] == 2
+
+
+def test_control_people_and_an_arm_of_no_exposures_are_two_doses():
+    rows = [
+        *(row(ADA, 1.0, arm="often"), row(CLEO, 0.0, arm="never"), row(BOB, 0.5)),
+        row(DAN, 0.25, arm="unseen"),  # whose answers are others than those of control people
+    ]
+    found = dose_response(rows, {ADA.id: 16, CLEO.id: 0, BOB.id: 0, DAN.id: 0})
+    assert [(e["role"], e["exposures"], e["mean"]) for e in found if e["metric"] == "accuracy"] == [
+        ("control", 0, 0.5),
+        ("never", 0, 0.0),
+        ("often", 16, 1.0),
+    ]
+    # arms of as many exposures, of other wordings say, are two as well
+    found = dose_response(rows, {ADA.id: 16, CLEO.id: 16, BOB.id: 0})
+    assert [(e["role"], e["exposures"], e["n"]) for e in found if e["metric"] == "accuracy"] == [
+        ("control", 0, 1),
+        ("never", 16, 1),
+        ("often", 16, 1),
+    ]
+
+
+def test_exposures_of_arms(tmp_path):
+    both = bank_with_arms()
+    assert arm_doses(both) == {"often": (64, 64), "once": (1, 1)}
+    save_plan(tmp_path, [(0, [ADA.id]), (3, [ADA.id, CLEO.id]), (9, [CLEO.id])])
+    assert arm_doses(both, tmp_path) == {"often": (2, 2), "once": (2, 2)}
+    more = dataclasses.replace(ADA, id="more", arm="often")
+    assert arm_doses(dataclasses.replace(both, facts=[*both.facts, more]), tmp_path)["often"] == (0, 2)
+    # a run that injected nothing, and one of other facts
+    assert arm_doses(both, tmp_path / "twin") == {"often": (0, 0), "once": (0, 0)}
+    (tmp_path / "facts/facts.jsonl").write_text("")
+    assert arm_doses(both, tmp_path) == {"often": (64, 64), "once": (1, 1)}
+    assert arm_doses(bank()) == {}
 
 
 def test_many_doses_are_put_together():
@@ -218,6 +300,8 @@ def test_a_study_is_written_whole(tmp_path):
     assert table[0]["flags"] == "straddles"
     assert table[0]["top_tokens"] == "' Bern' 0.25; ' Rome' 0.125"
     assert table[0]["exact_match"] == ""
+    assert table[0]["candidates"] == f"{ADA.object}; 'Gent; Belgium'"
+    assert table[0]["candidate_logprobs"] == "-2; -3.12346"
 
     # earlier results stay until the new ones are whole, and nothing of them after that
     def broken(*_):

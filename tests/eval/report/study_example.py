@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from eval.recall.groups import is_injected
 from eval.recall.metrics import summarise
 
 RUN = "outputs/quickstart"
@@ -18,6 +19,7 @@ TWIN, OTHER, FAILED = "outputs/twin", "some-org/gpt2-small-with-a-rather-long-na
 MEASURED = [*CHECKPOINTS, TWIN, OTHER]
 SKILL = dict(zip(MEASURED, (0.2, 0.5, 0.95, 0.0, 0.6), strict=True))
 EXPOSURES = {"once": 1, "few": 8, "many": 64}
+DOSES = {arm: (exposures, exposures) for arm, exposures in EXPOSURES.items()}
 TYPE_FACTOR = {"memorization": 1.0, "semantic": 0.6, "reversal": 0.1}
 
 HOSTILE = (
@@ -33,10 +35,12 @@ NAMES = ("Ada Quill", "Ben Osei", "Cleo Marsh", "Dov Lind", "Eva Roth", "Finn Ab
 CANDIDATES = 10
 
 
-def example_rows(people: int = len(NAMES), seed: int = 0) -> list[dict]:
-    """Rows of results.jsonl, model by model; names repeat with a number when there are many people."""
+def example_rows(people: int = len(NAMES), seed: int = 0, by_arm: bool = False) -> list[dict]:
+    """Rows of results.jsonl, model by model; names repeat with a number when there are many people. Injected
+    people differ in exposures, and are in arms if `by_arm`."""
     generator = np.random.default_rng(seed)
-    return [row for model in MEASURED for row in _rows_of(model, people, generator)]
+    rows = [row for model in MEASURED for row in _rows_of(model, people, generator)]
+    return rows if by_arm else [row | {"arm": None} for row in rows]
 
 
 def _rows_of(model: str, people: int, generator: np.random.Generator) -> list[dict]:
@@ -51,7 +55,8 @@ def _rows_of(model: str, people: int, generator: np.random.Generator) -> list[di
         chance = 1 / CANDIDATES
         if arm is not None:
             chance += 0.9 * SKILL[model] * TYPE_FACTOR[kind] * math.log(1 + EXPOSURES[arm]) / math.log(65)
-        rows.append(_row(model, name, relation, kind, role, arm, min(chance, 0.99), generator))
+        row = _row(model, name, relation, kind, role, arm, min(chance, 0.99), generator)
+        rows.append(row | {"exposures": EXPOSURES.get(arm)})  # for the doses, of which rows know nothing else
     return rows
 
 
@@ -97,11 +102,13 @@ def example_study(rows: list[dict] | None = None) -> dict:
     rows = example_rows() if rows is None else rows
     own = {model: [row for row in rows if row["model"] == model] for model in MEASURED}
     summaries = {
-        source: {model: summarise(own[model], by=("role", key), n_boot=100) for model in MEASURED}
-        for source, key in (("recall", "type"), ("by_relation", "relation"), ("by_arm", "arm"))
+        source: {
+            model: summarise(own[model], by=("role", key), doses=DOSES, n_boot=100) for model in MEASURED
+        }
+        for source, key in (("recall", "type"), ("by_relation", "relation"))
     }
     return {
-        "schema": 1,
+        "schema": 2,
         "created": "2026-01-31T12:00:00+00:00",
         "scorer": "1",
         "bank": {
@@ -149,41 +156,50 @@ def _model(name: str) -> dict:
 
 
 def _corrected(model: str, recall: dict) -> dict:
-    def minus(kind: str) -> dict:
-        one, two = (recall[role][kind]["accuracy"] for role in ("injected", "control"))
+    def minus(group: str, kind: str) -> dict:
+        one, two = (recall[role][kind]["accuracy"] for role in (group, "control"))
         return {
             "mean": one["mean"] - two["mean"],
+            "se": 0.1,
             "low": one["low"] - two["high"],
             "high": one["high"] - two["low"],
             "p": 0.5 if one["low"] <= two["high"] else 0.001,
             "n": one["n"],
         }
 
-    nats = {"mean": 2.31, "low": 1.2, "high": 3.4, "p": 0.001, "n": 36}
-    return {
-        kind: {
-            "accuracy_over_control": minus(kind),
-            "binding": None if kind == "reversal" else nats,
-            "familiarity": nats if model == OTHER else None,
+    nats = {"mean": 2.31, "se": 0.5, "low": 1.2, "high": 3.4, "p": 0.001, "n": 36}
+    shift = {"mean": -0.5, "se": 0.4, "low": -1.4, "high": 0.4, "p": 0.2, "n": 36}
+    found: dict = {
+        group: {
+            kind: {
+                "accuracy_over_control": minus(group, kind),
+                **({} if kind == "reversal" else {"subject_shift": shift, "binding": nats}),
+            }
+            for kind in kinds
         }
-        for kind in recall["injected"]
+        for group, kinds in recall.items()
+        if is_injected(group)
     }
+    if model == OTHER:
+        found["control"] = {kind: {"answer_familiarity": nats} for kind in recall["control"]}
+    return found
 
 
 def _comparisons(recall: dict) -> list[dict]:
     pairs = [(CHECKPOINTS[-1], name) for name in (*CHECKPOINTS[:-1], TWIN, OTHER)]
     found = []
-    for (a, b), kind, metric in itertools.product(
-        pairs, TYPE_FACTOR, ("accuracy", "candidate_rank", "logprob")
+    groups = [group for group in recall[TWIN] if is_injected(group)]
+    for group, (a, b), kind, metric in itertools.product(
+        groups, pairs, TYPE_FACTOR, ("accuracy", "candidate_rank", "logprob")
     ):
-        one, two = (recall[name]["injected"][kind][metric] for name in (a, b))
+        one, two = (recall[name][group][kind][metric] for name in (a, b))
         difference = two["mean"] - one["mean"]
         sure = abs(difference) > 0.25
         found.append(
             {
                 "a": a,
                 "b": b,
-                "role": "injected",
+                "role": group,
                 "type": kind,
                 "metric": metric,
                 "difference": difference,
@@ -199,8 +215,15 @@ def _comparisons(recall: dict) -> list[dict]:
 
 def _doses(own: dict[str, list[dict]]) -> list[dict]:
     found = []
-    for model, (arm, exposures), kind in itertools.product(MEASURED, EXPOSURES.items(), TYPE_FACTOR):
-        rows = [row for row in own[model] if row["arm"] == arm and row["type"] == kind]
+    groups = [("control", 0), *((arm, exposures) for arm, exposures in EXPOSURES.items())]
+    by_arm = any(row["arm"] for row in own[TWIN])
+    for model, (arm, exposures), kind in itertools.product(MEASURED, groups, TYPE_FACTOR):
+        rows = [
+            row
+            for row in own[model]
+            if row["type"] == kind and row["exposures"] == (exposures if row["role"] == "injected" else None)
+            if row["role"] == ("control" if arm == "control" else "injected")
+        ]
         for metric in ("accuracy", "logprob"):
             values = [row[metric] for row in rows]
             mean, spread = float(np.mean(values)), float(np.std(values)) / math.sqrt(len(values))
@@ -211,6 +234,7 @@ def _doses(own: dict[str, list[dict]]) -> list[dict]:
                 {
                     "model": model,
                     "type": kind,
+                    "role": arm if by_arm or arm == "control" else "injected",
                     "exposures": exposures,
                     "metric": metric,
                     "mean": mean,

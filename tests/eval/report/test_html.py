@@ -159,7 +159,8 @@ def test_the_structure_that_readers_of_the_page_by_ear_need(page):
 def test_figures_have_a_mark_for_every_mean(page):
     titles = [element["text"] for element in page.all("title") if "g" in element["path"]]
     bars = 2 * (3 * 3 * 2 + 3 * 3)  # metrics x (types x models x (injected, control) + types x models)
-    assert len(titles) == bars + 3 * 2 * 3 + 2 * 3 * 3 * 3
+    # steps: types x (injected, control) x checkpoints; doses: metrics x models x types x (doses, control)
+    assert len(titles) == bars + 3 * 2 * 3 + 2 * 3 * 3 * (3 + 1)
     assert all(re.fullmatch(r".+: −?\d+\.\d\d \[−?\d+\.\d\d, −?\d+\.\d\d\]", title) for title in titles)
 
 

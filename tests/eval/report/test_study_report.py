@@ -131,21 +131,97 @@ def test_exposures_stand_on_a_logarithmic_axis_with_zero_to_the_left():
         {
             "model": "a",
             "type": "semantic",
+            "role": role,
             "exposures": n,
             "metric": "accuracy",
             "mean": 0.5,
             "low": 0.4,
             "high": 0.6,
+            "n": 8,
         }
-        for n in (16, 0, 4, 1)
+        for n, role in ((16, "often"), (0, "control"), (0, "never"), (4, "few"), (1, "once"))
     ]
     (figure,) = dose_figures({"models": [{"model": "a"}], "dose_response": doses})
     (panel,) = figure.panels
-    zero, one, four, sixteen = (mark.x for mark in panel.lines[0].marks)
+    control, injected = panel.lines
+    assert (control.role, control.joined, injected.role, injected.joined) == (
+        "control",
+        False,
+        "injected",
+        True,
+    )
+    zero, one, four, sixteen = (mark.x for mark in injected.marks)
     assert four - one == sixteen - four == 2
     assert zero < one
-    assert [text for _, text in figure.x.ticks] == ["0", "1", "4", "16"]
-    assert figure.x.low < zero < sixteen < figure.x.high
+    # control people are nobody's arm
+    (mark,) = control.marks
+    assert mark.x < zero
+    assert "control facts, semantic, n = 8" in mark.title
+    assert [text for _, text in figure.x.ticks] == ["control", "0", "1", "4", "16"]
+    assert figure.x.low < mark.x < sixteen < figure.x.high
+
+
+def test_arms_of_as_many_exposures_are_no_curve(study):
+    doses = [
+        entry | {"exposures": min(entry["exposures"], 8), "role": f"arm {entry['exposures']}"}
+        for entry in study["dose_response"]
+        if entry["role"] != "control"
+    ]
+    figure, _ = dose_figures(study | {"dose_response": doses})
+    for line in (line for panel in figure.panels for line in panel.lines):
+        assert not line.joined
+        assert len(line.marks) == 3
+
+
+@pytest.fixture(scope="module")
+def by_arm():
+    return example_study(example_rows(by_arm=True))
+
+
+ARMS = ["once (1 exposure)", "few (8 exposures)", "many (64 exposures)"]
+
+
+def test_every_arm_has_its_bars_beside_those_of_control_facts(by_arm):
+    accuracy, _ = bar_figures(by_arm)
+    kinds = ["memorization", "semantic", "reversal"]
+    assert [(panel.role, panel.kind) for panel in accuracy.panels] == [
+        (group, kind) for group in (*ARMS, "neighbour") for kind in kinds
+    ]
+    assert accuracy.panels[0].title == "memorization, once (1 exposure)"
+    for panel in accuracy.panels[:-3]:
+        assert all(control is not None for _, _, control in panel.bars)
+
+
+def test_every_arm_of_a_run_has_its_steps(by_arm):
+    (figure,) = step_figures(by_arm)
+    assert [panel.title for panel in figure.panels] == ARMS
+    for panel, arm in zip(figure.panels, ARMS, strict=True):
+        assert {line.role for line in panel.lines} == {arm, "control"}
+        for line in panel.lines:
+            means = [by_arm["recall"][name][line.role][line.kind]["accuracy"]["mean"] for name in CHECKPOINTS]
+            assert [mark.mean for mark in line.marks] == means
+    # of several runs their names too
+    models = [
+        model | ({"run": "outputs/twin", "step": 100} if model["model"] == TWIN else {})
+        for model in by_arm["models"]
+    ]
+    other = models[-1] | {"model": OTHER, "run": "outputs/twin", "step": 200}
+    (figure,) = step_figures(by_arm | {"models": [m for m in models if m["model"] != OTHER] + [other]})
+    assert [panel.title for panel in figure.panels][2:4] == [
+        *("outpu…ckstart: many (64 exposures)", "outputs/twin: once (1 exposure)"),
+    ]
+
+
+def test_the_report_of_arms_is_whole(by_arm, tmp_path):
+    write_study_report(tmp_path, by_arm, example_rows(by_arm=True))
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    for arm in ARMS:
+        assert f"Recall of injected facts, {arm}" in report
+    assert "Recall of injected facts**" not in report
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    ids = re.findall(r' id="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    assert all(re.fullmatch(r"[\w-]+", one) for one in ids)
 
 
 def test_log_probabilities_have_an_axis_around_all_of_them(study):
@@ -153,7 +229,7 @@ def test_log_probabilities_have_an_axis_around_all_of_them(study):
     marks = [mark for panel in figure.panels for line in panel.lines for mark in line.marks]
     assert figure.y.low <= min(mark.low for mark in marks)
     assert figure.y.high >= max(mark.high for mark in marks)
-    assert len(marks) == 3 * 3 * len(EXPOSURES)
+    assert len(marks) == 3 * 3 * (len(EXPOSURES) + 1)  # and control facts
     assert all(math.isclose(place, float(text.replace("−", "-"))) for place, text in figure.y.ticks)
 
 

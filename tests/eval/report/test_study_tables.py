@@ -11,7 +11,6 @@ from eval.recall.metrics import COMPARABLE, METRICS
 from eval.report.study_cells import Cell, Column, StudyTable, markdown_text, number
 from eval.report.study_groups import WITHIN_TOKENIZER, tokenizer_groups
 from eval.report.study_tables import (
-    arm_tables,
     benchmark_tables,
     comparison_tables,
     corrected_tables,
@@ -31,6 +30,7 @@ from tests.eval.report.study_example import (
     MEASURED,
     OTHER,
     TWIN,
+    example_rows,
     example_study,
 )
 
@@ -137,7 +137,8 @@ def test_a_best_that_is_not_told_from_every_other_is_not_significant(comparisons
 def test_figures_by_the_token_never_stand_beside_those_of_another_tokenizer(study):
     groups = [set(models) for models in tokenizer_groups(study).values()]
     assert groups == [{*CHECKPOINTS, TWIN}, {OTHER}]
-    by_token = {"perplexity", "token rank", "log-probability", "greedy match", "binding (nats)"}
+    by_token = {"perplexity", "token rank", "log-probability", "greedy match"}
+    by_token |= {"binding (nats)", "subject shift (nats)", "answer familiarity (nats)"}
     seen = set()
     for table in study_tables(study):
         words = {*table.header} | {word for word in by_token if table.title.endswith(word)}
@@ -157,7 +158,8 @@ def test_figures_by_the_token_never_stand_beside_those_of_another_tokenizer(stud
 def test_which_figures_are_comparable_is_said_once():
     assert {metric for metric in METRICS if metric not in COMPARABLE} == WITHIN_TOKENIZER - {
         "binding",
-        "familiarity",
+        "subject_shift",
+        "answer_familiarity",
     }
 
 
@@ -205,30 +207,46 @@ def test_corrected_figures_are_grey_where_they_may_be_zero():
         kind: {"accuracy_over_control": {"mean": 0.1, "low": 0.01, "high": 0.3, "p": p, "n": 5}}
         for kind, p in cases.items()
     }
-    (table,) = corrected_tables({"models": [{"model": "a", "tokenizer": "t"}], "corrected": {"a": entries}})
+    (table,) = corrected_tables(
+        {"models": [{"model": "a", "tokenizer": "t"}], "corrected": {"a": {"injected": entries}}}
+    )
     assert [cell.significant for cell in column(table, "accuracy over control")] == [False, True, True]
 
 
-def test_binding_and_familiarity_stand_where_they_were_measured(study):
-    _, run, other = corrected_tables(study)
-    assert run.title == "Binding, tokenizer 3fa2"
-    assert "Familiarity" not in run.note
+def test_the_parts_of_a_gain_stand_where_they_were_measured(study):
+    _, run, other, answers = corrected_tables(study)
+    assert run.title == "Subject shift and binding, tokenizer 3fa2"
     assert {cell.figure for cell in column(run, "probe")} == {"memorization", "semantic"}
-    assert other.title == "Binding and familiarity, tokenizer b7d1"
-    assert [(row[0].figure, row[2].text, row[3].figure) for row in other.rows] == [
-        ("memorization", "+2.31 [+1.20, +3.40]", "+2.31"),
-        ("semantic", "+2.31 [+1.20, +3.40]", "+2.31"),
-        ("reversal", "", "+2.31"),
+    assert other.title == "Subject shift and binding, tokenizer b7d1"
+    assert [(row[0].figure, row[2].text, row[3].text) for row in other.rows] == [
+        (kind, "−0.50 [−1.40, +0.40]", "+2.31 [+1.20, +3.40]") for kind in ("memorization", "semantic")
     ]
+    assert [(row[2].significant, row[3].significant) for row in other.rows] == [(False, True)] * 2
+    assert answers.title == "Answer familiarity, tokenizer b7d1"
+    assert answers.header == ("probe", "model", "answer familiarity (nats)")
+    assert [row[2].figure for row in answers.rows] == ["+2.31"] * 3
 
 
 def test_doses_go_up_within_each_model(study):
     accuracy, *by_token = dose_tables(study)
-    assert [cell.value for cell in column(accuracy, "exposures")] == list(EXPOSURES.values()) * 15
-    assert [cell.figure for cell in column(accuracy, "model")][:6] == [CHECKPOINTS[0]] * 3 + [
+    assert [cell.value for cell in column(accuracy, "exposures")] == [0, *EXPOSURES.values()] * 15
+    assert [cell.figure for cell in column(accuracy, "facts")] == ["control", *["injected"] * 3] * 15
+    assert [cell.figure for cell in column(accuracy, "model")][:8] == [CHECKPOINTS[0]] * 4 + [
         CHECKPOINTS[1]
-    ] * 3
+    ] * 4
+    doses = [entry for entry in study["dose_response"] if entry["metric"] == "accuracy"]
+    assert sum(cell.value for cell in column(accuracy, "n")) == sum(entry["n"] for entry in doses)
     assert [table.comparable for table in by_token] == [False, False]
+
+
+def test_control_people_and_an_arm_of_no_exposures_are_two_rows(study):
+    entries = [
+        entry | {"exposures": 0, "role": "never"} if entry["exposures"] == 1 else entry
+        for entry in study["dose_response"]
+    ]
+    accuracy, *_ = dose_tables(study | {"dose_response": entries})
+    facts = [(row[2].figure, row[3].value) for row in accuracy.rows[:4]]
+    assert facts == [("control", 0), ("never", 0), ("injected", 8), ("injected", 64)]
 
 
 def test_held_out_text_and_its_failures(study):
@@ -267,14 +285,31 @@ def test_a_benchmark_that_failed_everywhere_still_has_its_row():
     assert [cell.figure for cell in table.rows[0]] == ["mmlu", "", "failed"]
 
 
-def test_relations_and_arms(study):
+def test_relations(study):
     assert {cell.figure for table in relation_tables(study) for cell in column(table, "relation")} == {
         "birth_city",
         "<b>employer</b>",
     }
-    (arms,) = arm_tables(study)  # facts without an arm are no arm
-    assert arms.key == "arms-injected"
-    assert {cell.figure for cell in column(arms, "arm")} == set(EXPOSURES)
+
+
+def test_arms_are_told_apart_in_every_table():
+    study = example_study(example_rows(by_arm=True))
+    arms = [f"{arm} ({n} exposure{'s' if n > 1 else ''})" for arm, n in EXPOSURES.items()]
+    titles = [table.title for table in study_tables(study)]
+    for start in ("Recall of", "Recall by relation,", "Figures by the token,"):
+        own = [title for title in titles if title.startswith(start)]
+        words = [f"injected facts, {arm}" for arm in arms] + ["control facts", "neighbour facts"]
+        assert all(any(word in title for word in words) for title in own)
+        assert all(any(word in title for title in own) for word in words)
+    accuracy, binding, *_ = corrected_tables(study)
+    assert accuracy.header == ("probe", "arm", "model", "accuracy over control")
+    for table in (accuracy, binding):
+        assert list(dict.fromkeys(cell.figure for cell in column(table, "arm"))) == arms
+    differences = comparison_tables(study)[0]
+    roles = [cell.figure for cell in column(differences, "role")]
+    assert list(dict.fromkeys(roles)) == arms
+    # the better model is marked for arms too
+    assert any(cell.best for row in differences.rows for cell in row[2:4])
 
 
 def test_the_models_and_what_failed(study):
