@@ -111,7 +111,11 @@ def build_subject(
         n_candidates + 1, math.ceil(n_probes / PROBES_PER_PERSON)
     )  # wrong answers are others' answers
     probes = _bank(people, n_candidates, seed).probes
-    items = [Item(one.prompt, (one.answers[0], *one.distractors)) for one in probes if not one.suffix]
+    items = [
+        Item(one.prompt, (one.answers[0], *one.distractors), joint=one.joint)
+        for one in probes
+        if not one.suffix
+    ]
     random.Random(seed).shuffle(items)
     if name is None:
         torch.manual_seed(seed)

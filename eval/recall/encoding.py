@@ -1,6 +1,6 @@
 """From a prompt and its candidate answers to token rows, with what is to be scored in each.
 
-The text of a candidate is `prompt + " " + answer + suffix`, encoded whole. Where the answer begins is
+The text of a candidate is `prompt + joint + answer + suffix`, encoded whole. Where the answer begins is
 found by character offsets, since encoding prompt and answer apart gives other tokens than a model reads
 (a SentencePiece prefix space, a BOS inside), and counting the prompt's tokens misses those that straddle
 the boundary. See docs/recall.md.
@@ -23,7 +23,8 @@ class Item:
     """A prompt with its candidate answers, the true one first (no score depends on the place).
 
     `joint` stands between prompt and answer: a space, for prompts and answers are stored without it;
-    "" for pairs that bring their own. `suffix` follows the answer as it stands and is scored with it.
+    "" where none is written ("l'" + "eau"), and for pairs that bring their own. `suffix` follows the answer
+    as it stands and is scored with it.
     """
 
     prompt: str

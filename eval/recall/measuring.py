@@ -32,7 +32,7 @@ from eval.recall.processes import process_count, process_rank
 logger = logging.getLogger(__name__)
 
 # Of everything between a probe and its row: raised when the same model gets other figures than before.
-SCORER_VERSION = "4"
+SCORER_VERSION = "5"
 TOP_K = 5  # most probable tokens kept for each probe
 DOCUMENTS_PER_PART = 64
 PROMPTS_PER_PART = 8
