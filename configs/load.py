@@ -195,10 +195,12 @@ def _check(merged: DictConfig) -> None:
         raise UserError("training.max_steps: must be positive, or training.num_train_epochs")
     for number, prompt in enumerate(merged.evaluation.prompts):
         key = f"evaluation.prompts[{number}]"
-        if unknown := set(prompt) - {"sentence", "answer"}:
-            raise UserError(f"{key}.{min(unknown)}: no such key; a prompt has sentence and answer")
+        if unknown := set(prompt) - {"sentence", "answer", "joint"}:
+            raise UserError(f"{key}.{min(unknown)}: no such key; a prompt has sentence, answer and joint")
         if not prompt.get("sentence"):
             raise UserError(f"{key}.sentence: is missing")
+        if prompt.get("joint", " ") not in (" ", ""):
+            raise UserError(f'{key}.joint={prompt["joint"]!r}: must be "" or " "')
     ranges = {
         "injection.exposures": (injection.exposures, 1, None),
         "injection.fraction": (injection.fraction, 0.0, 1.0),

@@ -173,7 +173,8 @@ class EvaluationSection:
     benchmark_data_dir: str | None = None
     """Folder with local copies of their datasets; those that it lacks are read from the Hub."""
     prompts: list[dict[str, str]] = field(default_factory=list)
-    """Prompts to watch in generations.jsonl: `{sentence: ..., answer: ...}`, the answer optional."""
+    """Prompts to watch in generations.jsonl: `{sentence: ..., answer: ...}`, the answer optional; with
+    `joint: ""` where no space stands between the two."""
     prompt_steps: int | None = None
     """Record them every so many steps; `recall_steps` when left out."""
     max_new_tokens: int = 16

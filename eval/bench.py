@@ -32,7 +32,8 @@ from typing import Any
 
 import configs
 from configs.errors import UserError
-from eval.recall.encoding import Item, Row, encode_items, join
+from eval.facts.text_match import join
+from eval.recall.encoding import Item, Row, encode_items
 
 # STLMs by their approximate size, as changes to the default config of 50M
 SIZES: dict[str, dict[str, Any]] = {
@@ -111,7 +112,11 @@ def build_subject(
         n_candidates + 1, math.ceil(n_probes / PROBES_PER_PERSON)
     )  # wrong answers are others' answers
     probes = _bank(people, n_candidates, seed).probes
-    items = [Item(one.prompt, (one.answers[0], *one.distractors)) for one in probes if not one.suffix]
+    items = [
+        Item(one.prompt, (one.answers[0], *one.distractors), joint=one.joint)
+        for one in probes
+        if not one.suffix
+    ]
     random.Random(seed).shuffle(items)
     if name is None:
         torch.manual_seed(seed)

@@ -83,7 +83,9 @@ def _add_show(commands) -> None:
 def _add_validate(commands) -> None:
     cli = commands.add_parser("validate", help="list a bank's errors and warnings, and mend what is certain")
     cli.add_argument("bank", help=BANK)
-    cli.add_argument("--fix", action="store_true", help="mend case and outer spaces, where there is no doubt")
+    cli.add_argument(
+        "--fix", action="store_true", help="mend case, outer spaces and joints, where there is no doubt"
+    )
     cli.add_argument("--model", metavar="MODEL", help="also list the probes that this untaught model answers")
     cli.add_argument(
         "--out",

@@ -78,7 +78,7 @@ def _print_example(console: Console, example: dict[str, Any]) -> None:
     lines = [f"\n{fact.id} ({fact.role}{arm}): {fact.subject} | {fact.relation} | {fact.object}"]
     lines += [f"  stated ({statement.form}): {statement.text}" for statement in example["statements"]]
     for probe in example["probes"]:
-        asked = f"{probe.prompt} __{probe.suffix}".lstrip()
+        asked = probe.text("__")
         flags = f" [{', '.join(probe.flags)}]" if probe.flags else ""
         answer = f"{probe.answers[0]} (of {1 + len(probe.distractors)}){flags}"
         lines.append(f"  asked ({probe.type}): {asked} -> {answer}")

@@ -82,7 +82,7 @@ class Asker:
             # asked of others only, the question is another wording; asked in training, the trained one
             probe_type = "memorization" if person.asked else "semantic"
             for index, wording in enumerate(wordings):
-                ending = Ending(relation, wording.prompt(values), wording.template)
+                ending = Ending(relation, wording.prompt(values), wording.template, wording.joint)
                 probe_id = f"{fact.id}/question:{index}"
                 yield self._probe(
                     probe_id, (fact.id,), probe_type, ending, values, others, seen_verbatim=person.asked
@@ -95,7 +95,7 @@ class Asker:
     def chained(self, chain: str, index: int, wording: Wording, facts: Sequence[Fact]) -> Probe:
         """A question that names the first fact's subject and asks for the last one's object."""
         values = {SUBJECT: facts[0].subject or "", wording.asked: facts[-1].object}
-        ending = Ending(wording.asked, wording.prompt(values), wording.template)
+        ending = Ending(wording.asked, wording.prompt(values), wording.template, wording.joint)
         probe_id = f"{facts[0].id}/{chain}:{index}"
         return self._probe(probe_id, tuple(fact.id for fact in facts), "compositional", ending, values)
 
@@ -117,7 +117,7 @@ class Asker:
         elif asked != SUBJECT:
             about.sort(key=lambda relation: relation != asked)
         ids = tuple(facts[relation].id for relation in dict.fromkeys(about))
-        ending = Ending(asked, wording.prompt(values), wording.template)
+        ending = Ending(asked, wording.prompt(values), wording.template, wording.joint)
         return self._probe(f"{ids[0]}/{probe_type}:{index}", ids, probe_type, ending, values, others)
 
     def _probe(
@@ -147,5 +147,6 @@ class Asker:
             answers=right,
             distractors=distractors,
             template=ending.template,
+            joint=ending.joint,
             seen_verbatim=seen_verbatim,
         )

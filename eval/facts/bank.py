@@ -22,6 +22,7 @@ from configs.errors import UserError
 from configs.files import read_json, read_jsonl, whole_folder, write_json
 from eval.facts.integrity import integrity_errors
 from eval.facts.rows import Spans, from_row, many_records, to_row
+from eval.facts.text_match import join
 
 logger = logging.getLogger(__name__)
 
@@ -70,10 +71,11 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A question about facts: `prompt`, a space, then `answers[0]` (the others are as right) and `suffix`.
+    """A question about facts: `prompt`, `joint`, then `answers[0]` (the others are as right) and `suffix`.
 
-    The space stands in neither. `seen_verbatim` says that prompt and answer stand word for word in one of
-    the facts' own statements, control facts included; whether a model has read them is the role's matter.
+    `joint` stands in neither of its neighbours: a space, or nothing, as in "l'" + "eau". `seen_verbatim` says
+    that prompt and answer stand word for word in one of the facts' own statements, control facts included;
+    whether a model has read them is the role's matter.
     `flags` are the validator's remarks, not content: they do not enter the hash.
     """
 
@@ -87,6 +89,16 @@ class Probe:
     template: str | None = None  # the whole wording, "{subject} was born in {object}.", terminator included
     seen_verbatim: bool = False
     flags: tuple[str, ...] = ()
+    joint: str = " "  # one of JOINTS
+
+    def text(self, answer: str | None = None) -> str:
+        """The text that is asked about, with `answer` in its place, the first one when left out.
+
+        Prompt and answer are joined as the scorer joins them (`join`): nothing is added
+        behind a line break, and a space at the prompt's end counts as the joint.
+        """
+        context, space = join(self.prompt, self.joint)
+        return f"{context}{space}{self.answers[0] if answer is None else answer}{self.suffix}"
 
 
 TABLES: dict[str, Any] = {"relations": Relation, "facts": Fact, "statements": Statement, "probes": Probe}
@@ -159,9 +171,10 @@ class FactBank:
         """The role of the probe's first fact."""
         return self.fact_by_id[probe.fact_ids[0]].role
 
-    def is_stated(self, probe: Probe) -> bool:
-        """Whether prompt and answer stand word for word in a statement of the probe's own facts."""
-        asked = f"{probe.prompt} {probe.answers[0]}{probe.suffix}"
+    def is_stated(self, probe: Probe, answer: str | None = None) -> bool:
+        """Whether prompt and answer (the first when left out) stand word for word in a statement of the
+        probe's own facts."""
+        asked = probe.text(answer)
         return any(asked in s.text for fact_id in probe.fact_ids for s in self.statements_of(fact_id))
 
     def subject_of(self, probe: Probe) -> str:

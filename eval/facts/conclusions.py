@@ -7,6 +7,7 @@ from datetime import date
 from configs.errors import UserError
 from eval.facts.pools import MONTHS, dates_of
 from eval.facts.spec import RelationSpec
+from eval.facts.text_match import folded
 
 # by month: the day on which the next sign begins, and the sign that ends then
 ZODIAC = (
@@ -39,8 +40,8 @@ class Conclusions:
 
     def distractors(self, answer: str, count: int, draw: random.Random) -> tuple[str, ...]:
         """`count` different conclusions that do not begin with the right one."""
-        start = answer.casefold()
-        fit = {value for value in self.different if not value.casefold().startswith(start)}
+        start = folded(answer)
+        fit = {value for value in self.different if not folded(value).startswith(start)}
         if len(fit) < count:
             raise UserError(
                 f"{self.key}: there are {len(fit)} conclusions other than {answer!r}, distractors={count} "

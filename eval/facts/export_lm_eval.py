@@ -10,14 +10,16 @@ For every role and probe type there are three tasks, all of them in one group:
     NAME_injected_semantic_gen   generate_until    exact_match
 
 so that injected and control facts are told apart. Where injected facts are in several arms, each arm has
-tasks of its own, `NAME_injected_ARM_semantic_mc`; so have control facts of the arm `unseen`. The space before
-an answer belongs to the choice (`target_delimiter` is empty), as in our scorer. Probes without wrong answers
-have no place in `_mc`, those with a suffix none in `_gen`, those whose prompt ends in a newline or a tab only
-there, for lm-eval scores such an end with the answer; how many is reported. Each document carries `probe_id`,
-`fact_ids`, `role`, `arm`, `relation` and `type`, so that logged samples can be joined with a run's plan. The
-folder finds its own data and can be moved.
+tasks of its own, `NAME_injected_ARM_semantic_mc`; so have control facts of the arm `unseen`. What joins an
+answer to its prompt belongs to the choice (`target_delimiter` is empty), as in our scorer. Probes without
+wrong answers have no place in `_mc`, those with a suffix none in `_gen`, those whose prompt ends in a newline
+or a tab only there, for lm-eval scores such an end with the answer; how many is reported. Each document
+carries `probe_id`, `fact_ids`, `role`, `arm`, `relation` and `type`, so that logged samples can be joined
+with a run's plan. The folder finds its own data and can be moved. lm-eval reads a control token that a text
+holds (`<|endoftext|>`) as such, where our scorer reads its characters.
 """
 
+import inspect
 import json
 import re
 import shlex
@@ -29,10 +31,11 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.files import whole_folder, write_jsonl, write_whole
+from eval.facts import text_match
 from eval.facts.bank import FactBank, Probe
 from eval.facts.integrity import PROBE_TYPES
 from eval.facts.pools import rng
-from eval.recall.encoding import join
+from eval.facts.text_match import join
 from eval.recall.groups import INJECTED, arm_labels, groups_of, in_order
 
 # end-of-text apart, what follows the answer in our own generation, and the space before it
@@ -45,9 +48,12 @@ METRICS = {
     "gen": [("exact_match", "mean")],
 }
 
-# Goes into the folder and must run there by itself.
-UTILS = '''\
-"""What the tasks of this folder share: reading their data, and metrics that lm-eval has not by that name."""
+# Goes into the folder and must run there by itself, so it begins with our rules for comparing texts.
+UTILS = (
+    inspect.getsource(text_match)
+    + '''
+
+# What the tasks of this folder share: reading their data, and metrics that lm-eval has not by that name.
 
 import json
 from pathlib import Path
@@ -72,24 +78,10 @@ def loglikelihood(doc, results):
 
 def exact_match(doc, results):
     """Whether the text, up to its first terminator outside the answer, is one of the right answers."""
-    text = results[0].lstrip(" ")
-    answers = [answer.strip() for answer in doc["answers"]]
-    return {
-        "exact_match": float(
-            any(
-                text.startswith(answer) and _terminates(text[len(answer) :], doc["terminators"])
-                for answer in answers
-                if answer
-            )
-        )
-    }
-
-
-def _terminates(rest, terminators):
-    """At its end, a newline, or a terminator that no letter or digit follows at once: "3.5" is not 3."""
-    rest = rest.lstrip(" ")
-    return not rest or rest[0] == "\\n" or (rest[0] in terminators and not rest[1:2].isalnum())
+    # where lm-eval stopped generating counts as the end of the text
+    return {"exact_match": float(is_answer(results[0], doc["answers"], True, doc["terminators"]))}
 '''
+)
 
 
 @dataclass(frozen=True)
@@ -193,7 +185,7 @@ def document(bank: FactBank, probe: Probe) -> dict[str, Any]:
     """One line of the data: what is asked, as text that is put together as it stands, and whose it is."""
     from eval.recall.harness import right_answers, terminators_of
 
-    context, space = join(probe.prompt)
+    context, space = join(probe.prompt, probe.joint)
     right, *wrong = (f"{space}{answer}{probe.suffix}" for answer in (probe.answers[0], *probe.distractors))
     # anywhere among them, for lm-eval decides a tie for the first
     gold = rng(0, probe.id, "gold").randrange(len(wrong) + 1)
@@ -205,6 +197,7 @@ def document(bank: FactBank, probe: Probe) -> dict[str, Any]:
         "target": right,
         "answers": right_answers(bank, probe),
         "terminators": terminators_of(probe),
+        "joint": probe.joint,
         "suffix": probe.suffix,
         "probe_id": probe.id,
         "fact_ids": list(probe.fact_ids),
@@ -245,7 +238,7 @@ def _config(
             "generation_kwargs": {
                 "until": ["\n"],
                 "do_sample": False,
-                "max_gen_toks": _tokens_enough([doc["answers"] for doc in docs], tokenizer),
+                "max_gen_toks": _tokens_enough(docs, tokenizer),
             },
         }
     higher = [
@@ -255,11 +248,12 @@ def _config(
     return config | {"metric_list": higher, "metadata": {"version": VERSION, "bank_sha256": bank.sha256}}
 
 
-def _tokens_enough(answers: Sequence[Sequence[str]], tokenizer: Any) -> int:
+def _tokens_enough(docs: Sequence[dict[str, Any]], tokenizer: Any) -> int:
     from eval.recall.generation import answer_budgets
 
+    answers = [doc["answers"] for doc in docs]
     if tokenizer is not None:
-        return max(answer_budgets(tokenizer, answers))
+        return max(answer_budgets(tokenizer, answers, [doc["joint"] for doc in docs]))
     # no tokenizer needs more tokens than bytes
     return max(len(answer.encode()) for group in answers for answer in group) + TOKENS_AROUND_ANSWER
 

@@ -1,22 +1,26 @@
-"""What `stlm facts validate --fix` mends: case and outer spaces of probes, where there is no doubt."""
+"""What `stlm facts validate --fix` mends: case, outer spaces and joints of probes, without any doubt."""
 
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 
 from eval.facts.bank import Fact, FactBank, Probe
+from eval.facts.integrity import JOINTS
+from eval.facts.text_match import find_words, folded, holds_terminal
 
-Spellings = dict[tuple[str | None, str], str]  # by relation and casefolded name
+Spellings = dict[tuple[str | None, str], str]  # by relation and folded name
 
 
 def fix_bank(bank: FactBank) -> tuple[FactBank, list[str]]:
     """The bank with what is certain mended, and a line for each change.
 
-    - Spaces around prompts, answers and distractors go: prompt and answer are joined by a space of their
-      own. Line breaks stay, as a prompt may end with one on purpose. No answer is left empty.
+    - Spaces around prompts, answers and distractors go: what joins prompt and answer is the joint. Line
+      breaks stay, as a prompt may end with one on purpose. No answer is left empty.
     - A fact's object (or alias) that is asked for in another case than the statements write it in is
       written like them, and so are the distractors. All of them must be names that the statements of the
       relation write in one way: were the answer mended alone, its capital would give it away.
+    - Where prompt and answer stand in no statement of the probe's facts, but do with the other joint, that
+      one is taken.
 
     `seen_verbatim` of a mended probe is renewed.
     """
@@ -24,7 +28,7 @@ def fix_bank(bank: FactBank) -> tuple[FactBank, list[str]]:
     probes: list[Probe] = []
     lines: list[str] = []
     for probe in bank.probes:
-        mended = _in_trained_case(bank, _without_outer_spaces(probe), trained)
+        mended = _joined_as_stated(bank, _in_trained_case(bank, _without_outer_spaces(probe), trained))
         if mended != probe:
             mended = replace(mended, seen_verbatim=bank.is_stated(mended))
         lines += _changes(probe, mended)
@@ -35,7 +39,10 @@ def fix_bank(bank: FactBank) -> tuple[FactBank, list[str]]:
 def _without_outer_spaces(probe: Probe) -> Probe:
     answers = tuple(answer.strip(" ") for answer in probe.answers)
     distractors = tuple(distractor.strip(" ") for distractor in probe.distractors)
-    mended = replace(probe, prompt=probe.prompt.strip(" "), answers=answers, distractors=distractors)
+    joint = " " if probe.prompt.endswith(" ") else probe.joint  # the prompt's own space was the joint
+    mended = replace(
+        probe, prompt=probe.prompt.strip(" "), answers=answers, distractors=distractors, joint=joint
+    )
     return (
         mended
         if all((*answers, *distractors))
@@ -46,13 +53,21 @@ def _without_outer_spaces(probe: Probe) -> Probe:
 def _in_trained_case(bank: FactBank, probe: Probe, trained: Spellings) -> Probe:
     facts = [bank.fact_by_id[fact_id] for fact_id in probe.fact_ids if fact_id in bank.fact_by_id]
     for fact in facts:
-        if {name.casefold() for name in _names(fact)}.isdisjoint(map(str.casefold, probe.answers[:1])):
+        if {folded(name) for name in _names(fact)}.isdisjoint(map(folded, probe.answers[:1])):
             continue
-        answers = [trained.get((fact.relation, answer.casefold()), answer) for answer in probe.answers]
-        distractors = [trained.get((fact.relation, text.casefold())) for text in probe.distractors]
+        answers = [trained.get((fact.relation, folded(answer)), answer) for answer in probe.answers]
+        distractors = [trained.get((fact.relation, folded(text))) for text in probe.distractors]
         written = tuple(text for text in distractors if text is not None)
         if tuple(answers) != probe.answers and len(written) == len(probe.distractors):
             return replace(probe, answers=tuple(answers), distractors=written)
+    return probe
+
+
+def _joined_as_stated(bank: FactBank, probe: Probe) -> Probe:
+    for joint in (probe.joint, *JOINTS):
+        joined = replace(probe, joint=joint)
+        if any(bank.is_stated(joined, answer) for answer in probe.answers):
+            return joined
     return probe
 
 
@@ -66,7 +81,7 @@ def _trained_spellings(bank: FactBank) -> Spellings:
     for fact in bank.facts:
         for name in _names(fact):
             for statement in bank.statements_of(fact.id):
-                found[fact.relation, name.casefold()].update(_spellings(name, statement.text))
+                found[fact.relation, folded(name)].update(_spellings(name, statement.text))
     return {key: spellings.pop() for key, spellings in found.items() if len(spellings) == 1}
 
 
@@ -76,18 +91,16 @@ def _spellings(words: str, text: str) -> Iterator[str]:
     lowered, wanted = text.lower(), words.lower()
     if not wanted or len(lowered) != len(text):  # some capitals are longer in lower case
         return
-    start = lowered.find(wanted)
+    start = find_words(lowered, wanted, strict=True)
     while start >= 0:
-        end = start + len(wanted)
-        whole = not text[start - 1 : start].isalnum() and not text[end : end + 1].isalnum()
         before = text[:start].rstrip(" \t\"'“”‘’„«»()[]")
-        if whole and before and before[-1] not in ".!?:\n":
-            yield text[start:end]
-        start = lowered.find(wanted, start + 1)
+        if before and before[-1] not in ":\n" and not holds_terminal(before[-1]):
+            yield text[start : start + len(wanted)]
+        start = find_words(lowered, wanted, start + 1, strict=True)
 
 
 def _changes(before: Probe, after: Probe) -> Iterator[str]:
-    pairs = [("prompt", before.prompt, after.prompt)]
+    pairs = [("prompt", before.prompt, after.prompt), ("joint", before.joint, after.joint)]
     pairs += [("answer", *pair) for pair in zip(before.answers, after.answers, strict=True)]
     pairs += [("distractor", *pair) for pair in zip(before.distractors, after.distractors, strict=True)]
     for name, old, new in pairs:

@@ -41,6 +41,7 @@ from eval.facts.rows import many_records
 from eval.facts.spec import Spec, read_config, to_dict
 from eval.facts.spec_checks import check_config, check_spec
 from eval.facts.telling import statements_of
+from eval.facts.text_match import folded, parts_of
 from eval.facts.validate import flag_probes, refuse_generated, validate
 
 logger = logging.getLogger(__name__)
@@ -165,11 +166,11 @@ def _pools(spec: Spec) -> dict[str, Pool]:
 def _stands_in(answers: list[str]) -> Callable[[str], bool]:
     """Whether an answer stands in one of these as whole words, or one of these in it: then a question that
     gives the one would give the other away."""
-    whole = {tuple(answer.casefold().split()) for answer in answers}
+    whole = {tuple(parts_of(folded(answer))) for answer in answers}
     parts = {run for words in whole for run in runs(words)}
 
     def clashes(answer: str) -> bool:
-        words = tuple(answer.casefold().split())
+        words = tuple(parts_of(folded(answer)))
         return words in parts or any(run in whole for run in runs(words))
 
     return clashes
@@ -179,7 +180,7 @@ def _names(
     spec: Spec, pools: dict[str, Pool], real: dict[str, FactBank], corpus: Iterable[str] | None
 ) -> list[str]:
     answers = (answer for pool in pools.values() for answer in (*pool.seen, *pool.unseen))
-    taken = {word for answer in answers for word in answer.casefold().split()}
+    taken = {word for answer in answers for word in parts_of(folded(answer))}
     if real:
         subjects = [fact.subject or "" for known in real.values() for fact in known.facts]
         corpus = chain(subjects, corpus or ())

@@ -61,6 +61,7 @@ FEATURES: dict[str, dict[str, Any]] = {
         "template": "string",
         "seen_verbatim": "bool",
         "flags": ["string"],
+        "joint": "string",
     },
 }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from eval.facts.rows import did_you_mean
+from eval.facts.text_match import folded, folded_all
 
 if TYPE_CHECKING:  # bank.py is built on this file
     from eval.facts.bank import Fact, FactBank, Probe
@@ -24,6 +25,7 @@ PROBE_TYPES = (
 )
 STATEMENT_KINDS = ("statement", "passage", "qa")
 CARDINALITIES = ("one", "many")
+JOINTS = (" ", "")  # what stands between prompt and answer
 FORM = re.compile(r"original|reverse|paraphrase:[1-9]\d*")
 
 
@@ -80,6 +82,10 @@ def _values(bank: "FactBank") -> Iterator[Finding]:
             yield _error("schema", "statements", statement, problem)
         if not statement.text.strip():
             yield _error("schema", "statements", statement, "text is empty")
+    for probe in bank.probes:
+        if probe.joint not in JOINTS:
+            problem = f'joint {probe.joint!r} must be "" or " "; move anything else to the prompt'
+            yield _error("schema", "probes", probe, problem)
     for table in ("statements", "probes"):
         for record in getattr(bank, table):
             if not record.fact_ids:
@@ -147,26 +153,26 @@ def _answers(bank: "FactBank") -> Iterator[Finding]:
         if not probe.answers or not all(answer.strip() for answer in probe.answers):
             yield _error("no_answer", "probes", probe, "an answer is missing or empty")
             continue
-        counts = Counter(distractor.strip() for distractor in probe.distractors)
+        counts = Counter(map(str.strip, probe.distractors))
         if counts[""]:
             yield _error("distractor", "probes", probe, "a distractor is empty; remove it")
         for distractor, count in counts.items():
             if count > 1:
                 problem = f"the distractor {distractor!r} stands there {count} times; chance would be wrong"
                 yield _error("distractor", "probes", probe, problem)
-        answers = {answer.strip().casefold() for answer in probe.answers}
+        answers = {folded(answer.strip()) for answer in probe.answers}
         also_right = right(probe)
-        for distractor in counts:
-            if distractor.casefold() in answers:
+        for distractor, name in zip(counts, folded_all(tuple(counts)), strict=True):
+            if name in answers:
                 problem = f"the answer {distractor!r} is among its own distractors"
                 yield _error("answer_in_distractors", "probes", probe, problem)
-            elif distractor.casefold() in also_right:
+            elif name in also_right:
                 problem = f"the distractor {distractor!r} is right as well, by facts.jsonl"
                 yield _error("answer_in_distractors", "probes", probe, problem)
 
 
 def _right_objects(bank: "FactBank") -> Callable[["Probe"], set[str]]:
-    """What else is right, casefolded, where a probe asks for an object: its aliases and, if the relation is
+    """What else is right, folded, where a probe asks for an object: its aliases and, if the relation is
     `many`, the subject's other objects. A counterfactual and its original exclude each other."""
     many = {relation.id for relation in bank.relations if relation.cardinality == "many"}
     together: dict[tuple[str | None, str | None], list[Fact]] = defaultdict(list)
@@ -175,7 +181,7 @@ def _right_objects(bank: "FactBank") -> Callable[["Probe"], set[str]]:
             together[fact.subject, fact.relation].append(fact)
 
     def right(probe: "Probe") -> set[str]:
-        asked, found = probe.answers[0].strip().casefold(), set[str]()
+        asked, found = folded(probe.answers[0].strip()), set[str]()
         for fact in (bank.fact_by_id[fact_id] for fact_id in probe.fact_ids if fact_id in bank.fact_by_id):
             own = names_of(fact)
             if asked in own:
@@ -188,5 +194,5 @@ def _right_objects(bank: "FactBank") -> Callable[["Probe"], set[str]]:
 
 
 def names_of(fact: "Fact") -> set[str]:
-    """A fact's object and its aliases, casefolded: whatever names the right answer."""
-    return {name.strip().casefold() for name in (fact.object, *fact.object_aliases)}
+    """A fact's object and its aliases, folded: whatever names the right answer."""
+    return {folded(name.strip()) for name in (fact.object, *fact.object_aliases)}

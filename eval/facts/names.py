@@ -1,15 +1,13 @@
 """Names of subjects: none the beginning of another or a part of it, none that the corpus knows already."""
 
 import random
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 
 from configs.errors import UserError
 from eval.facts.pools import faker_values, rng, runs, sayable, without_prefixed
 from eval.facts.spec import NameSpec
-
-WORD = re.compile(r"\w+")
+from eval.facts.text_match import folded, parts_of, words_in
 
 
 def draw_names(
@@ -17,7 +15,7 @@ def draw_names(
 ) -> list[str]:
     """`count` names in random order, by default of people: last names differ as long as they last.
 
-    `taken` are words, in casefolded form, that no name may have: those of the answers, lest
+    `taken` are words, folded, that no name may have: those of the answers, lest
     "Ruby White" be asked for a colour. No name stands in the texts of `corpus`, which are read once.
     """
     draw = rng(seed, "names")
@@ -45,14 +43,14 @@ def names_in(texts: Iterable[str], names: Collection[str]) -> set[str]:
     """
     by_first: dict[str, list[tuple[list[str], str]]] = defaultdict(list)
     for name in names:
-        words = WORD.findall(name.casefold())
+        words = words_in(folded(name))
         if words:
             by_first[words[0]].append((words, name))
     longest = max((len(words) for found in by_first.values() for words, _ in found), default=1)
     met: set[str] = set()
     read: list[str] = []
     for text in texts:
-        read = read[max(0, len(read) - longest + 1) :] + WORD.findall(text.casefold())
+        read = read[max(0, len(read) - longest + 1) :] + words_in(folded(text))
         for place, word in enumerate(read):
             for wanted, name in by_first.get(word, ()):
                 if read[place : place + len(wanted)] == wanted:
@@ -62,7 +60,7 @@ def names_in(texts: Iterable[str], names: Collection[str]) -> set[str]:
 
 def _apart(names: list[str]) -> list[str]:
     """Those that hold no other name as whole words: "Morel Andre SARL" goes where there is "Andre"."""
-    by_words = {tuple(WORD.findall(name.casefold())): name for name in names}
+    by_words = {tuple(words_in(folded(name))): name for name in names}
     return [
         name
         for words, name in by_words.items()
@@ -72,11 +70,11 @@ def _apart(names: list[str]) -> list[str]:
 
 def _people(names: NameSpec, count: int, taken: set[str], seed: int, draw: random.Random) -> list[str]:
     firsts = faker_values("first_name", names.locale, names.pattern, count, "names", seed)
-    firsts = [name for name in firsts if name.casefold() not in taken]
-    also_first = {name.casefold() for name in firsts} | taken
+    firsts = [name for name in firsts if folded(name) not in taken]
+    also_first = {folded(name) for name in firsts} | taken
     lasts = faker_values("last_name", names.locale, names.pattern, 2 * count, "names", seed)
     # last names without prefixed ones are enough: "Ann Lee" never begins "Ann Leeson"
-    lasts = without_prefixed(name for name in lasts if name.casefold() not in also_first)
+    lasts = without_prefixed(name for name in lasts if folded(name) not in also_first)
     pairs = len(firsts) * len(lasts)
     if count > pairs:
         raise UserError(
@@ -99,7 +97,7 @@ def _entities(names: NameSpec, count: int, taken: set[str], seed: int, draw: ran
     else:
         values = [sayable(name, "names.words") for name in names.words]
     by_slug = {slug(name): name for name in without_prefixed(values)}
-    fit = [name for name in by_slug.values() if taken.isdisjoint(name.casefold().split())]
+    fit = [name for name in by_slug.values() if taken.isdisjoint(parts_of(folded(name)))]
     draw.shuffle(fit)
     return fit
 

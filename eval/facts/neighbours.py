@@ -1,7 +1,8 @@
 """Real facts from a file: neighbours of the injected ones that should stay as they are, and known facts.
 
-A line is `{"subject", "relation", "object", "prompts": [...]}`, and if wanted `object_aliases` and
-`distractors`. A prompt ends where the object would begin. They are asked as `locality` and never trained.
+A line is `{"subject", "relation", "object", "prompts": [...]}`, and if wanted `object_aliases`,
+`distractors` and `joint`. A prompt ends where the object would begin, and `joint`, " " or "", stands between
+the two; left out, it is what is usual there (`usual_joint`). They are asked as `locality` and never trained.
 """
 
 from collections import defaultdict
@@ -13,6 +14,7 @@ from configs.files import find_shipped, read_jsonl
 from eval.facts.bank import Fact, FactBank, Probe, Relation
 from eval.facts.pools import rng
 from eval.facts.rows import from_row
+from eval.facts.text_match import folded, folded_all, usual_joint
 from eval.facts.validate import validate
 
 
@@ -26,6 +28,7 @@ class RealFact:
     prompts: tuple[str, ...]
     object_aliases: tuple[str, ...] = ()
     distractors: tuple[str, ...] = ()
+    joint: str | None = None
 
 
 def read_real_facts(path: str | Path, role: str, distractors: int, seed: int) -> FactBank:
@@ -65,7 +68,7 @@ def real_facts(rows: list[RealFact], role: str, distractors: int, seed: int) -> 
         own = right[row.subject, row.relation]
         if own:
             several.add(row.relation)
-        own.update(text.casefold() for text in (row.object, *row.object_aliases))
+        own.update(folded_all((row.object, *row.object_aliases)))
         objects[row.relation].add(row.object)
     facts, probes = [], []
     for number, row in enumerate(rows, 1):
@@ -74,14 +77,17 @@ def real_facts(rows: list[RealFact], role: str, distractors: int, seed: int) -> 
         others = [
             text
             for text in sorted(objects[row.relation])
-            if text.casefold() not in own and not text.casefold().startswith(row.object.casefold())
+            if folded(text) not in own and not folded(text).startswith(folded(row.object))
         ]
         facts.append(fact)
         for index, prompt in enumerate(row.prompts):
             probe_id = f"{fact.id}/locality:{index}"
             drawn = rng(seed, probe_id).sample(others, min(distractors, len(others)))
             offered = row.distractors or tuple(drawn)
-            probes.append(Probe(probe_id, (fact.id,), "locality", prompt, (row.object,), offered))
+            joint = usual_joint(prompt, row.object) if row.joint is None else row.joint
+            probes.append(
+                Probe(probe_id, (fact.id,), "locality", prompt, (row.object,), offered, joint=joint)
+            )
     relations = [
         Relation(name, name, cardinality="many" if name in several else "one") for name in sorted(objects)
     ]

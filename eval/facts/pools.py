@@ -12,6 +12,7 @@ from typing import Any
 from configs.errors import UserError
 from eval.facts.rows import did_you_mean
 from eval.facts.spec import AnswerSpec, DateRange, NumberRange
+from eval.facts.text_match import folded, holds_terminal
 
 # not calendar.month_name, which follows the machine's language
 MONTHS = (
@@ -99,8 +100,8 @@ def without_prefixed(values: Iterable[str]) -> list[str]:
     """Sorted, without values that begin with another one or differ from it in case only."""
     kept: list[str] = []
     # in this order all that begin with a value follow it at once
-    for value in sorted(values, key=lambda value: (value.casefold(), value)):
-        if not kept or not value.casefold().startswith(kept[-1].casefold()):
+    for value in sorted(values, key=lambda value: (folded(value), value)):
+        if not kept or not folded(value).startswith(folded(kept[-1])):
             kept.append(value)
     return kept
 
@@ -178,7 +179,7 @@ def sayable(value: str, key: str) -> str:
 def _problem(value: str) -> str | None:
     if value != value.strip():
         return "begins or ends with a space"
-    if set(value) & set(".!?"):
+    if holds_terminal(value):
         return "holds a full stop or the like, so that in a model's answer its end could not be told"
     return None
 

@@ -15,8 +15,9 @@ Read by `read_spec`, checked by `spec_checks.py`, turned into wordings by `kinds
         train: ["The capital of {subject} is {object}.", ...]
         probes: {semantic: ["{subject} is ruled from {object}."]}
 
-A wording ends with what a probe would ask for, and a full stop or the like. In braces stand the names
-that `subject` and a relation's `variable` give. The files in `configs/facts/` are examples to copy.
+A wording ends with what a probe would ask for, and a full stop or the like. Before it stands a space, or
+none where none is written: "l'{object}.", "{subject}是{object}。". In braces stand the names that
+`subject` and a relation's `variable` give. The files in `configs/facts/` are examples to copy.
 """
 
 from collections.abc import Iterator
@@ -197,7 +198,7 @@ class Spec:
     arm holds every answer, and names and unique answers are offered beside others of their own arm."""
     neighbours: str | None = None
     """A file of real facts that should stay as they are, near the injected ones: JSON Lines of `subject`,
-    `relation`, `object`, `prompts` and, if wanted, `object_aliases` and `distractors`."""
+    `relation`, `object`, `prompts` and, if wanted, `object_aliases`, `distractors` and `joint`."""
     known: str | None = None
     """A file of real facts that have nothing to do with the injected ones, in the same format."""
 

@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 from eval.facts.bank import FactBank
+from eval.facts.text_match import join
 from eval.tokens import encode_texts
 
 
@@ -49,12 +50,12 @@ def token_lengths(bank: FactBank, tokenizer: Any) -> dict[str, dict[str, float]]
     """Tokens of statements, prompts and answers, special tokens not counted.
 
     `{"statements" | "prompts" | "answers": {"min", "median", "max"}}`, without those that the bank has
-    none of. An answer is counted with the space before it.
+    none of. An answer is counted with what joins it to its prompt.
     """
     texts = {
         "statements": [statement.text for statement in bank.statements],
         "prompts": [probe.prompt for probe in bank.probes],
-        "answers": [f" {probe.answers[0]}" for probe in bank.probes],
+        "answers": [join(probe.prompt, probe.joint)[1] + probe.answers[0] for probe in bank.probes],
     }
     return {name: _spread(_lengths(items, tokenizer)) for name, items in texts.items() if items}
 

@@ -22,6 +22,7 @@ class Ending:
     asked: str  # a relation, or the subject
     prompt: str
     template: str
+    joint: str
 
 
 def statements_of(
@@ -40,12 +41,12 @@ def _sentences(kind: Kind, person: Person, facts: Facts) -> Iterator[tuple[State
         for index, wording in enumerate(kind.train[: person.form.wordings]):
             form = form_name(index)
             text, spans = wording.sentence(values)
-            ending = Ending(wording.asked, wording.prompt(values), wording.template)
+            ending = Ending(wording.asked, wording.prompt(values), wording.template, wording.joint)
             yield Statement(f"{key}/{form}", ids, text, form=form, spans=_named(spans, facts)), [ending]
     if person.form.reverse:
         for index, wording in enumerate(kind.reverse[: person.form.wordings]):
             text, spans = wording.sentence(values)
-            ending = Ending(wording.asked, wording.prompt(values), wording.template)
+            ending = Ending(wording.asked, wording.prompt(values), wording.template, wording.joint)
             made = Statement(f"{key}/reverse:{index}", ids, text, form="reverse", spans=_named(spans, facts))
             yield made, [ending]
 
@@ -96,7 +97,8 @@ def _write(sentences: Sequence[Sentence], person: Person, facts: Facts) -> tuple
         sentence, own = wording.sentence({SUBJECT: who, relation: facts[relation].object})
         text = f"{text} {sentence}" if text else sentence
         spans |= {place: (start + a, start + b) for place, (a, b) in own.items() if place not in spans}
-        endings.append(Ending(relation, text[: spans[relation][0] - 1], wording.template))
+        prompt = text[: spans[relation][0]].removesuffix(wording.joint)
+        endings.append(Ending(relation, prompt, wording.template, wording.joint))
     return text, spans, endings
 
 

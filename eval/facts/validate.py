@@ -5,7 +5,6 @@ concern, and reports count them, since other people's datasets hold such lines a
 whole. In a *generated* bank nothing forces them on us, so there they refuse the bank too.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -16,11 +15,13 @@ from configs.errors import UserError
 from eval.facts.bank import Fact, FactBank, Probe, Statement
 from eval.facts.integrity import UNSEEN, Finding, integrity_errors
 from eval.facts.rows import many_records
+from eval.facts.text_match import find_words, folded, join, normal, words_in
 
 WARNINGS = (
     "answer_in_prompt",
     "outer_space",
     "case_differs",
+    "joined_text_not_stated",
     "answer_not_in_fact",
     "prefix_of_distractor",
     "trained_wording",
@@ -35,8 +36,6 @@ OF_RELATIONS = ("unequal_pools",)
 HELD_OUT = ("syntactic", "semantic", "inferential", "compositional", "reversal")
 # stand for subject and object in a wording; digits, so that they are not taken for words
 SUBJECT, OBJECT = "⟨1⟩", "⟨2⟩"
-WORD = re.compile(r"[^\W\d_]+")
-WHOLE = re.compile(r"[^\W_]+")  # what `_find_words` takes for a word: the marks have one too
 
 
 def validate(bank: FactBank, corpus_words: set[str] | None = None) -> list[Finding]:
@@ -51,7 +50,7 @@ def validate(bank: FactBank, corpus_words: set[str] | None = None) -> list[Findi
 
 def words_of(texts: Iterable[str]) -> set[str]:
     """The different words of texts, which are read once."""
-    return {word for text in texts for word in WORD.findall(text.casefold())}
+    return {word for text in texts for word in words_in(folded(text), digits=False)}
 
 
 @many_records()
@@ -164,16 +163,18 @@ def _probe_warnings(bank: FactBank, corpus_words: set[str] | None) -> Iterator[F
         facts = [bank.fact_by_id[fact_id] for fact_id in probe.fact_ids]
         statements = [statement for fact in facts for statement in bank.statements_of(fact.id)]
         wording = _wording(probe.prompt, facts)
-        asked = f"{wording} {SUBJECT if probe.type == 'reversal' else OBJECT}".casefold()
+        outer_space, case_differs = _outer_space(probe), _case_differs(probe, statements)
+        explained = outer_space is not None or case_differs is not None
         for code, problem in (
             ("answer_in_prompt", _answer_in_prompt(probe)),
-            ("outer_space", _outer_space(probe)),
-            ("case_differs", _case_differs(probe, statements)),
+            ("outer_space", outer_space),
+            ("case_differs", case_differs),
+            ("joined_text_not_stated", None if explained else _joined_text_not_stated(probe, statements)),
             ("answer_not_in_fact", _answer_not_in_fact(probe, facts)),
             ("prefix_of_distractor", _prefix_of_distractor(probe)),
             (
                 "trained_wording",
-                _trained_wording(probe, statements, partial(is_trained, facts[0].relation, asked)),
+                _trained_wording(probe, statements, partial(is_trained, facts[0].relation, wording)),
             ),
             ("unseen_words", unseen_words(wording) if probe.type in HELD_OUT else None),
         ):
@@ -182,15 +183,15 @@ def _probe_warnings(bank: FactBank, corpus_words: set[str] | None) -> Iterator[F
 
 
 def _answer_in_prompt(probe: Probe) -> str | None:
-    prompt = probe.prompt.casefold()
+    prompt = folded(probe.prompt)
     for answer in probe.answers:
-        if _find_words(prompt, answer.strip().casefold()) >= 0:
+        if find_words(prompt, folded(answer.strip())) >= 0:
             return f"the answer {answer!r} stands in the prompt {probe.prompt!r}"
     return None
 
 
 def _outer_space(probe: Probe) -> str | None:
-    """Prompt and answers are joined by a space of their own."""
+    """What stands between prompt and answers is the joint's business."""
     for text in (probe.prompt, *probe.answers, *probe.distractors):
         if text != text.strip():
             return f"{text!r} begins or ends with a space"
@@ -200,11 +201,23 @@ def _outer_space(probe: Probe) -> str | None:
 def _case_differs(probe: Probe, statements: list[Statement]) -> str | None:
     """Trained on "Sandstone", asked for "sandstone": other tokens altogether."""
     answer = probe.answers[0]
-    if any(_find_words(statement.text, answer) >= 0 for statement in statements):
+    if any(find_words(statement.text, answer) >= 0 for statement in statements):  # as almost always
         return None
-    if any(_find_words(statement.text.casefold(), answer.casefold()) >= 0 for statement in statements):
+    if any(find_words(normal(statement.text), normal(answer)) >= 0 for statement in statements):
+        return None
+    if any(find_words(folded(statement.text), folded(answer)) >= 0 for statement in statements):
         return f"the answer {answer!r} is written in other case in the statement"
     return None
+
+
+def _joined_text_not_stated(probe: Probe, statements: list[Statement]) -> str | None:
+    """Asked for "l' eau" where "l'eau" was trained: it counts as the trained wording and is another text."""
+    if probe.type != "memorization" or not statements:
+        return None
+    texts = [probe.text(answer) for answer in probe.answers]
+    if any(text in statement.text for statement in statements for text in texts):
+        return None
+    return f"no statement of its facts holds the text {texts[0]!r}"
 
 
 def _answer_not_in_fact(probe: Probe, facts: list[Fact]) -> str | None:
@@ -214,22 +227,25 @@ def _answer_not_in_fact(probe: Probe, facts: list[Fact]) -> str | None:
     parts = [text for fact in facts for text in (fact.subject, fact.object, *fact.object_aliases) if text]
     if probe.answers[0] in parts:
         return None
-    held = {word for text in parts for word in re.findall(r"\w+", text.casefold())}
-    if held.intersection(re.findall(r"\w+", probe.answers[0].casefold())):
+    held = {word for text in parts for word in words_in(folded(text))}
+    if held.intersection(words_in(folded(probe.answers[0]))):
         return None
     return f"the answer {probe.answers[0]!r} holds nothing of the fact"
 
 
 def _prefix_of_distractor(probe: Probe) -> str | None:
+    lines = "\n" + folded("\n".join(probe.distractors))
     for answer in probe.answers:
-        start = answer.casefold()
-        for distractor in probe.distractors:
-            if distractor.casefold().startswith(start):
+        start = folded(answer)
+        for distractor in probe.distractors if f"\n{start}" in lines else ():
+            if folded(distractor).startswith(start):
                 return f"the answer {answer!r} is a prefix of the distractor {distractor!r}"
     return None
 
 
-def _trained_wording(probe: Probe, statements: list[Statement], is_trained: Callable[[], bool]) -> str | None:
+def _trained_wording(
+    probe: Probe, statements: list[Statement], is_trained: Callable[[str, bool], bool]
+) -> str | None:
     """Held-out wordings are those that no statement of the relation has, whomever it is about.
 
     Questions are another matter: that others' questions are trained on, and this one is not, is what
@@ -237,33 +253,35 @@ def _trained_wording(probe: Probe, statements: list[Statement], is_trained: Call
     """
     if probe.type not in ("syntactic", "semantic", "reversal"):
         return None
-    asked = f"{probe.prompt} {probe.answers[0]}"
-    own = any(statement.kind == "qa" and asked in statement.text for statement in statements)
-    if own or is_trained():
+    questions = [statement.text for statement in statements if statement.kind == "qa"]
+    asked = "".join(join(probe.prompt, probe.joint)) + probe.answers[0] if questions else ""
+    if any(asked in question for question in questions) or is_trained(probe.joint, probe.type == "reversal"):
         return f"the wording of this {probe.type} probe is trained too: {probe.prompt!r}"
     return None
 
 
-def _trained_wordings(bank: FactBank) -> Callable[[str | None, str], bool]:
-    """Whether a wording, with what it asks for, stands in a statement about any fact of the relation."""
+def _trained_wordings(bank: FactBank) -> Callable[[str | None, str, str, bool], bool]:
+    """Whether a wording, joined with what it asks for (the subject if `backwards`), stands in a statement
+    about any fact of the relation."""
     trained: dict[str | None, set[str]] = defaultdict(set)
     for statement in bank.statements:
         if statement.kind != "qa":
             facts = [bank.fact_by_id[fact_id] for fact_id in statement.fact_ids]
-            wording = _statement_wording(statement, facts).casefold()
+            wording = folded(_statement_wording(statement, facts))
             for fact in facts:
                 trained[fact.relation].add(wording)
     # in free text no two wordings are alike: only those are searched that have the rarest word
     holding: dict[tuple[str | None, str], list[str]] = defaultdict(list)
     for relation, wordings in trained.items():
         for wording in wordings:
-            for word in set(WHOLE.findall(wording)):
+            for word in set(words_in(wording)):
                 holding[relation, word].append(wording)
 
     @cache
-    def is_trained(relation: str | None, asked: str) -> bool:
-        few = min((holding.get((relation, word), []) for word in WHOLE.findall(asked)), key=len)
-        return any(_find_words(wording, asked) >= 0 for wording in few)
+    def is_trained(relation: str | None, wording: str, joint: str, backwards: bool) -> bool:
+        asked = folded("".join(join(wording, joint)) + (SUBJECT if backwards else OBJECT))
+        few = min((holding.get((relation, word), []) for word in words_in(asked)), key=len)
+        return any(find_words(trained_wording, asked) >= 0 for trained_wording in few)
 
     return is_trained
 
@@ -281,7 +299,7 @@ def _unseen_words(bank: FactBank, corpus_words: set[str] | None) -> Callable[[st
 
     @cache
     def problem(wording: str) -> str | None:
-        unseen = sorted(set(WORD.findall(wording.casefold())) - known)
+        unseen = sorted(set(words_in(folded(wording), digits=False)) - known)
         listed = ", ".join(unseen[:5])
         return f"no training wording has the words of this held-out one: {listed}" if unseen else None
 
@@ -301,30 +319,18 @@ def _statement_wording(statement: Statement, facts: list[Fact]) -> str:
 
 
 def _wording(text: str, facts: list[Fact]) -> str:
+    text = normal(text)
     for fact in facts:
         if fact.subject:
-            text = _replace_words(text, fact.subject, SUBJECT)
+            text = _replace_words(text, normal(fact.subject), SUBJECT)
         for name in (fact.object, *fact.object_aliases):
-            text = _replace_words(text, name, OBJECT)
+            text = _replace_words(text, normal(name), OBJECT)
     return text
 
 
 def _replace_words(text: str, words: str, mark: str) -> str:
-    position = _find_words(text, words)
+    position = find_words(text, words)
     while position >= 0:
         text = text[:position] + mark + text[position + len(words) :]
-        position = _find_words(text, words, position + len(mark))
+        position = find_words(text, words, position + len(mark))
     return text
-
-
-def _find_words(text: str, words: str, start: int = 0) -> int:
-    """Where `words` stands in `text`, not inside a longer word; -1 if nowhere."""
-    position = text.find(words, start) if words else -1
-    while position >= 0:
-        end = position + len(words)
-        begins = position == 0 or not (text[position - 1].isalnum() and words[0].isalnum())
-        ends = end == len(text) or not (text[end].isalnum() and words[-1].isalnum())
-        if begins and ends:
-            return position
-        position = text.find(words, position + 1)
-    return -1

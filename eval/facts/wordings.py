@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from configs.errors import UserError
 from eval.facts.rows import Spans
+from eval.facts.text_match import is_word, shown_joint
 
 PLACE = re.compile(r"\{([^{}]*)\}")
 
@@ -21,6 +22,11 @@ class Wording:
         """The place that comes last, which a probe asks for."""
         return self.places[-1]
 
+    @property
+    def joint(self) -> str:
+        """What stands before the place asked for: a space, or nothing."""
+        return " " if self.texts[-2].endswith(" ") else ""
+
     def sentence(self, values: Mapping[str, str]) -> tuple[str, Spans]:
         """The whole sentence, and the character span of each place."""
         text, spans = self.texts[0], {}
@@ -31,11 +37,11 @@ class Wording:
         return text, spans
 
     def prompt(self, values: Mapping[str, str]) -> str:
-        """The sentence up to what is asked for, without the space before it."""
+        """The sentence up to what is asked for, without the joint before it."""
         text = self.texts[0]
         for place, following in zip(self.places[:-1], self.texts[1:-1], strict=True):
             text += values[place] + following
-        return text[:-1]
+        return text.removesuffix(self.joint)
 
 
 def parse_wording(
@@ -61,13 +67,18 @@ def parse_wording(
         last = _braces((written[place] for place in asked), " or ")
         raise UserError(f"{key}: what is asked for comes last, so {last} must stand behind {{{names[-1]}}}")
     terminator = texts[-1]
-    if not terminator or any(character.isalnum() or character.isspace() for character in terminator):
+    if not terminator or any(is_word(character) or character.isspace() for character in terminator):
         raise UserError(
             f"{key}: {{{names[-1]}}} must be followed by a full stop or the like and nothing more"
         )
     before = texts[-2]
-    if texts[0] != texts[0].lstrip() or not before.endswith(" ") or before != before.rstrip() + " ":
-        raise UserError(f"{key}: no space at the beginning, and exactly one before {{{names[-1]}}}")
+    if texts[0] != texts[0].lstrip():
+        raise UserError(f"{key}: no space at the beginning")
+    if shown_joint(before) == " " and before != before.rstrip() + " ":
+        raise UserError(
+            f"{key}: exactly one space before {{{names[-1]}}}, or none behind an apostrophe, an opening "
+            "quote or bracket, a hyphen, or a letter of a script without spaces between words"
+        )
     return Wording(template, tuple(found), texts)
 
 

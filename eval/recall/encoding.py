@@ -1,6 +1,6 @@
 """From a prompt and its candidate answers to token rows, with what is to be scored in each.
 
-The text of a candidate is `prompt + " " + answer + suffix`, encoded whole. Where the answer begins is
+The text of a candidate is `prompt + joint + answer + suffix`, encoded whole. Where the answer begins is
 found by character offsets, since encoding prompt and answer apart gives other tokens than a model reads
 (a SentencePiece prefix space, a BOS inside), and counting the prompt's tokens misses those that straddle
 the boundary. See docs/recall.md.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.errors import UserError
+from eval.facts.text_match import join
 from eval.tokens import encode_texts, encode_with_own_tokens
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,8 @@ class Item:
     """A prompt with its candidate answers, the true one first (no score depends on the place).
 
     `joint` stands between prompt and answer: a space, for prompts and answers are stored without it;
-    "" for pairs that bring their own. `suffix` follows the answer as it stands and is scored with it.
+    "" where none is written ("l'" + "eau"), and for pairs that bring their own. `suffix` follows the answer
+    as it stands and is scored with it.
     """
 
     prompt: str
@@ -60,21 +62,6 @@ class Row:
     def answer(self) -> list[int]:
         """The scored tokens."""
         return self.ids[-self.n_scored :]
-
-
-def join(prompt: str, joint: str = " ") -> tuple[str, str]:
-    """Split into the context that is given and the space that belongs to the answer.
-
-    A trailing space moves from the prompt to the answer, because tokenizers glue it to the next word.
-    After other white space (a newline), or nothing at all, no space is added.
-
-    >>> join("Paris is in"), join("Paris is in "), join("Q: where?\\n"), join("")
-    (('Paris is in', ' '), ('Paris is in', ' '), ('Q: where?\\n', ''), ('', ''))
-    """
-    context = prompt.rstrip(" ")
-    if context != prompt:
-        return context, prompt[len(context) :]
-    return context, "" if not context or context[-1].isspace() else joint
 
 
 def encode_items(tokenizer: Any, items: Sequence[Item], context_length: int | None = None) -> list[Row]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from configs.errors import UserError
+from eval.facts.text_match import holds_answer, is_answer
 from eval.recall.batching import (
     base_model,
     context_length,
@@ -151,9 +151,15 @@ def top_tokens(
     return found
 
 
-def answer_budgets(tokenizer: Any, answers: Sequence[Sequence[str]]) -> list[int]:
-    """For each prompt's answers, how many new tokens are enough to see the longest of them and its end."""
-    flat = [" " + answer for group in answers for answer in group]
+def answer_budgets(
+    tokenizer: Any, answers: Sequence[Sequence[str]], joints: Sequence[str] | None = None
+) -> list[int]:
+    """For each prompt's answers, how many new tokens are enough to see the longest of them and its end.
+
+    `joints` says what stands before each prompt's answers; spaces when left out.
+    """
+    joints = [" "] * len(answers) if joints is None else joints
+    flat = [joint + answer for joint, group in zip(joints, answers, strict=True) for answer in group]
     if not flat:
         return [TOKENS_AFTER_ANSWER] * len(answers)
     lengths = iter([len(ids) for ids in encode_texts(tokenizer, flat)["input_ids"]])
@@ -162,31 +168,13 @@ def answer_budgets(tokenizer: Any, answers: Sequence[Sequence[str]]) -> list[int
 
 
 def exact_match(continuation: Continuation, answers: Sequence[str], terminators: str = ".") -> bool:
-    """Whether the text up to its first terminator outside the answer is one of `answers`.
-
-    A terminator is the end of the text, a newline, or one of `terminators`, unless a letter or digit
-    follows it at once: "3.5" does not answer 3. So "Springfield" does not pass for "Spring", and the
-    stop in "St. Louis" ends nothing.
-    """
-    text = continuation.text.lstrip(" ")
-    return any(
-        text.startswith(answer) and _terminates(text[len(answer) :], continuation.ended, terminators)
-        for answer in (answer.strip() for answer in answers)
-        if answer
-    )
+    """Whether the text up to its first terminator outside the answer is one of `answers` (`is_answer`)."""
+    return is_answer(continuation.text, answers, continuation.ended, terminators)
 
 
 def containment(continuation: Continuation, answers: Sequence[str]) -> bool:
-    """Whether one of `answers` stands anywhere in the text, as whole words: "Spring" not in "Springfield"."""
-    found = (rf"(?<!\w){re.escape(answer.strip())}(?!\w)" for answer in answers if answer.strip())
-    return any(re.search(pattern, continuation.text) for pattern in found)
-
-
-def _terminates(rest: str, ended: bool, terminators: str) -> bool:
-    rest = rest.lstrip(" ")
-    if not rest:
-        return ended  # a text that only ran out of its tokens might have gone on
-    return rest[0] == "\n" or (rest[0] in terminators and not rest[1:2].isalnum())
+    """Whether one of `answers` stands anywhere in the text, as whole words (`holds_answer`)."""
+    return holds_answer(continuation.text, answers)
 
 
 def end_ids(model: Any, tokenizer: Any) -> set[int]:

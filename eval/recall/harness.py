@@ -4,11 +4,11 @@ rows = evaluate_recall(model, tokenizer, FactBank.load("outputs/people"))
 summarise(rows)["injected"]["memorization"]["accuracy"]["mean"]
 """
 
-import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from eval.facts.bank import FactBank, Probe
+from eval.facts.text_match import closing_punctuation, folded
 from eval.recall.generation import (
     Continuation,
     answer_budgets,
@@ -22,9 +22,6 @@ from eval.recall.processes import process_rank
 from eval.recall.processes import spread as spread_over_processes
 from eval.recall.scorer import Item, Scores, score
 from eval.recall.self_check import check_generation
-
-# "{subject} was born in {object}." -> "."
-TERMINATOR = re.compile(r"[^\w\s{}]+(?=\s*$)")
 
 
 def evaluate_recall(
@@ -87,22 +84,22 @@ def evaluate_recall(
 
 def item_of(probe: Probe) -> Item:
     """What the scorer reads of a probe: the first answer against the distractors."""
-    return Item(probe.prompt, (probe.answers[0], *probe.distractors), suffix=probe.suffix, id=probe.id)
+    candidates = (probe.answers[0], *probe.distractors)
+    return Item(probe.prompt, candidates, suffix=probe.suffix, id=probe.id, joint=probe.joint)
 
 
 def right_answers(bank: FactBank, probe: Probe) -> list[str]:
     """Whatever counts as the answer in free generation: the probe's answers and, where it asks for a
     fact's object, in whatever case, the object's aliases."""
     facts = [bank.fact_by_id[fact_id] for fact_id in probe.fact_ids]
-    asked = {answer.casefold() for answer in probe.answers}
-    aliases = [alias for fact in facts if fact.object.casefold() in asked for alias in fact.object_aliases]
+    asked = {folded(answer) for answer in probe.answers}
+    aliases = [alias for fact in facts if folded(fact.object) in asked for alias in fact.object_aliases]
     return list(dict.fromkeys([*probe.answers, *aliases]))
 
 
 def terminators_of(probe: Probe) -> str:
     """The punctuation that ends the probe's wording; a full stop where it says nothing."""
-    found = TERMINATOR.search(probe.template or "")
-    return found.group() if found else "."
+    return closing_punctuation(probe.template or "") or "."
 
 
 def _generations(
@@ -121,7 +118,7 @@ def _generations(
         model,
         tokenizer,
         [probe.prompt for probe in asked],
-        answer_budgets(tokenizer, answers),
+        answer_budgets(tokenizer, answers, [probe.joint for probe in asked]),
         batch_tokens=batch_tokens,
         progress=progress,
     )
@@ -148,6 +145,7 @@ def _row(
         "relation": fact.relation,
         "subject": bank.subject_of(probe),
         "prompt": probe.prompt,
+        "joint": probe.joint,
         "answer": probe.answers[0],
         "template": probe.template,
         **dict.fromkeys(("n_tokens", "n_bytes", "logprob", "bits_per_byte")),

@@ -2,6 +2,12 @@
 
     - sentence: The capital of France is
       answer: Paris
+    - sentence: La formule H2O est celle de l'
+      answer: eau
+      joint: ""
+
+`joint` is what stands between the two, " " or "". Left out, it is a space, but nothing where none is usual:
+between characters of scripts without spaces, and behind an opening bracket.
 
 The lists of Tidy-STLMs work as they are, in YAML, JSON and Markdown: an answer's leading space, which
 belongs between sentence and answer, may be written or not, and lists may be nested under names.
@@ -15,15 +21,18 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.files import find_shipped, read_text
+from eval.facts.integrity import JOINTS
+from eval.facts.text_match import usual_joint
 from eval.recall.metrics import perplexity
 
 FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-KEYS = ("sentence", "answer")
+KEYS = ("sentence", "answer", "joint")
 REMEDY = "write a list of `sentence:` and `answer:` (configs/prompts/capitals.yaml is one)"
 
 
 def load_prompts(path: str | Path) -> list[dict[str, str | None]]:
-    """The `{"sentence", "answer"}` of a file, the answer None where there is none to rate.
+    """The `{"sentence", "answer"}` of a file, the answer None where there is none to rate; with `joint` where
+    the file says it.
 
     Raises UserError, naming the file, for one that holds no prompts or something else as well.
     """
@@ -42,8 +51,8 @@ def watch_prompt(
 ) -> dict[str, Any]:
     """The model's greedy continuation of `prompt["sentence"]` and, where there is one, its answer's figures.
 
-    Returns `sentence, answer, generation`, `top_tokens` (for each step the `top_k` most probable tokens as
-    `[text, probability]`) and, with an answer, `answer_logprob` (nats), `answer_perplexity` and
+    Returns `sentence, answer, joint, generation`, `top_tokens` (for each step the `top_k` most probable
+    tokens as `[text, probability]`) and, with an answer, `answer_logprob` (nats), `answer_perplexity` and
     `answer_token_ranks` (1 the most probable).
     """
     from eval.recall.generation import top_tokens
@@ -51,11 +60,12 @@ def watch_prompt(
 
     sentence, answer = prompt["sentence"], _bare(prompt.get("answer"))
     steps = top_tokens(model, tokenizer, sentence, steps=max_new_tokens, k=top_k)
-    row: dict[str, Any] = {"sentence": sentence, "answer": answer}
+    joint = prompt.get("joint", usual_joint(sentence, answer or ""))
+    row: dict[str, Any] = {"sentence": sentence, "answer": answer, "joint": joint}
     row["generation"] = "".join(step.token for step in steps)
     row["top_tokens"] = [[[text, round(p, 6)] for text, p in step.top] for step in steps]
     if answer is not None:
-        [scores] = score(model, tokenizer, [Item(sentence, (answer,), id=sentence)])
+        [scores] = score(model, tokenizer, [Item(sentence, (answer,), id=sentence, joint=joint)])
         row["answer_logprob"] = scores.logprobs[0]
         row["answer_perplexity"] = perplexity(scores.logprobs, scores.n_tokens)
         row["answer_token_ranks"] = list(scores.token_ranks)
@@ -96,7 +106,7 @@ def _prompts(value: Any, path: Path) -> Iterator[dict[str, str | None]]:
 def _checked(prompt: dict[str, Any], path: Path) -> dict[str, str | None]:
     where = f"{path}: {str(prompt['sentence'])[:40]!r}"
     if unknown := [key for key in prompt if key not in KEYS]:
-        raise UserError(f"{where}: {unknown[0]}: no such key; a prompt has sentence and answer")
+        raise UserError(f"{where}: {unknown[0]}: no such key; a prompt has sentence, answer and joint")
     sentence, answer = prompt["sentence"], prompt.get("answer")
     if not isinstance(sentence, str) or not sentence.strip():
         raise UserError(f"{where}: the sentence must be text")
@@ -105,7 +115,12 @@ def _checked(prompt: dict[str, Any], path: Path) -> dict[str, str | None]:
         raise UserError(f"{where}: the answer must be text, got {answer!r:.40}; put it in quotes")
     if answer is not None and not answer.strip():
         raise UserError(f"{where}: the answer is empty; leave it out if there is none")
-    return {"sentence": sentence, "answer": _bare(answer)}
+    said = {"sentence": sentence, "answer": _bare(answer)}
+    if "joint" in prompt:
+        if prompt["joint"] not in JOINTS:
+            raise UserError(f'{where}: the joint must be "" or " ", got {prompt["joint"]!r:.40}')
+        said["joint"] = prompt["joint"]
+    return said
 
 
 def _bare(answer: str | None) -> str | None:

@@ -106,14 +106,14 @@ def title_of(study: Study) -> str:
 
 
 def prompts_of(study: Study) -> list[dict[str, Any]]:
-    """`[{"sentence", "answer", "said": [(model, entry), ...]}]`: every prompt and what models made of it."""
+    """`[{"sentence", "answer", "joint", "said": [(model, entry), ...]}]`: every prompt, what models say."""
     found: dict[tuple, dict[str, Any]] = {}
     prompts = study.get("prompts", {})
     for model in models_of(study):
         for entry in prompts.get(model, []):
-            key = (entry["sentence"], entry.get("answer"))
-            asked = found.setdefault(key, {"sentence": key[0], "answer": key[1], "said": []})
-            asked["said"].append((model, entry))
+            key = (entry["sentence"], entry.get("answer"), entry.get("joint", " "))
+            asked = found.setdefault(key, dict(zip(("sentence", "answer", "joint"), key, strict=True)))
+            asked.setdefault("said", []).append((model, entry))
     return list(found.values())
 
 

@@ -14,7 +14,7 @@ from configs.files import to_json
 from eval.report.study_groups import Study, models_of
 
 MAX_BYTES = 8_000_000
-ASKED = ("probe_id", "type", "role", "arm", "relation", "subject", "prompt", "answer")
+ASKED = ("probe_id", "type", "role", "arm", "relation", "subject", "prompt", "joint", "answer")
 FIGURES = {"exact_match": 0, "accuracy": 2, "candidate_rank": 1, "logprob": 2, "bits_per_byte": 3}  # digits
 ESCAPES = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 

@@ -77,7 +77,7 @@ def _table(table) -> list[str]:
 def _prompts(study: Study) -> list[str]:
     lines = []
     for prompt in prompts_of(study):
-        answer = f" **{markdown_text(prompt['answer'])}**" if prompt["answer"] else ""
+        answer = f"{prompt['joint']}**{markdown_text(prompt['answer'])}**" if prompt["answer"] else ""
         lines += [f"{markdown_text(prompt['sentence'])}{answer}", ""]
         for model, entry in prompt["said"]:
             lines.append(f"- {markdown_text(model)}: {markdown_text(entry['generation'])}")

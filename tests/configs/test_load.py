@@ -104,6 +104,7 @@ MISTAKES = [
     (["data.train_files=a.txt"], "data.train_files: is only read with data.name=files"),
     (["evaluation.prompts=[{sentence: a, anser: b}]"], "evaluation.prompts[0].anser: no such key"),
     (["evaluation.prompts=[{answer: b}]"], "evaluation.prompts[0].sentence: is missing"),
+    (["evaluation.prompts=[{sentence: a, joint: '-'}]"], "evaluation.prompts[0].joint='-': must be \"\""),
     (["training.accelerator_config.split_batches=true"], "training.accelerator_config: split_batches"),
     (["data.validation_fraction=0"], "data.validation_fraction=0: give data.validation_files"),
     (["nonsense"], "'nonsense': expected section.key=value"),
@@ -116,6 +117,15 @@ def test_mistakes_name_the_key(overrides, message):
         load_config([], [TOKENIZER, *overrides])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_watched_prompt_may_say_its_joint():
+    prompts = "[{sentence: de l, answer: eau, joint: ''}, {sentence: du, answer: vin}]"
+    config, _ = load_config([], [TOKENIZER, f"evaluation.prompts={prompts}"])
+    assert config.evaluation.prompts == [
+        {"sentence": "de l", "answer": "eau", "joint": ""},
+        {"sentence": "du", "answer": "vin"},
+    ]
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", "just words\n", "training: {seed: 1, seed: 2}\n"])

@@ -11,16 +11,17 @@ from typing import Any
 from configs.errors import UserError
 from eval.facts.imports.draft import Draft, Refused
 from eval.facts.imports.read import checked, parse_json5, read_records, text, texts
+from eval.facts.text_match import closing_punctuation, folded
 
 LICENSE = "cc-by-sa-4.0"
 METADATA = "metadata_relations.json"
 MARKS = re.compile(r"\[[XY]\]")
-ONLY_PUNCTUATION = re.compile(r"[^\w\s]*")
 MAPPED = (
     "sub_label, obj_label -> a fact of the relation that the file is named after",
     "the relation's first template -> memorization, the others -> semantic; nothing is stated, so nothing "
     "is ever injected",
     "words behind [Y] -> suffix, scored with every candidate; a full stop alone is left to the template",
+    "what stands before [Y], a space or nothing -> joint",
     "answer_space_labels -> the relation's answer space, and, but for the answer, the wrong answers",
 )
 
@@ -72,7 +73,7 @@ def _relation(folder: Path, relation: str, description: Any, draft: Draft, role:
             aliases = texts(record, "obj_aliases", optional=True)
             id = f"{relation}/{checked(str(record.get('sub_id') or subject), 'sub_id')}"
             fact = draft.add_fact(id, subject, relation, answer, role, aliases=aliases)
-            others = [label for label in answers if label.casefold() != answer.casefold()]
+            others = [label for label in answers if folded(label) != folded(answer)]
             for number, template in enumerate(templates):
                 before, after = (part.replace("[X]", subject) for part in template.split("[Y]"))
                 draft.add_probe(
@@ -82,6 +83,7 @@ def _relation(folder: Path, relation: str, description: Any, draft: Draft, role:
                     before,
                     [answer],
                     distractors=others,
-                    suffix="" if ONLY_PUNCTUATION.fullmatch(after) else after,
+                    suffix="" if closing_punctuation(after) == after else after,
                     template=template.replace("[X]", "{subject}").replace("[Y]", "{object}"),
+                    before=before,
                 )

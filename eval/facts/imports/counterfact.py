@@ -10,6 +10,7 @@ from typing import Any
 
 from eval.facts.imports.draft import Draft, Refused
 from eval.facts.imports.read import Record, checked, text
+from eval.facts.text_match import folded, usual_joint
 
 LICENSE = "mit"
 MAPPED = (
@@ -36,14 +37,14 @@ def _case(where: str, id: str, record: Record, draft: Draft, role: str) -> None:
     if template.count("{}") != 1:
         raise Refused(f"requested_rewrite.prompt needs {{}} once, for the subject: {template!r:.60}")
     new, true = (text(_object(rewrite, name), "str").strip() for name in ("target_new", "target_true"))
-    if new.casefold() == true.casefold():
+    if folded(new) == folded(true):
         raise Refused(f"target_new and target_true are both {new!r}")
     relation = checked(str(rewrite.get("relation_id") or template), "relation_id")
     draft.add_relation(relation, template.replace("{}", "[X]"))
     known = draft.add_fact(f"{id}/true", subject, relation, true, "known")
     fact = draft.add_fact(f"{id}/new", subject, relation, new, role, counterfactual_of=known.id)
     prompt = template.replace("{}", subject).strip()
-    draft.add_statement([fact], f"{prompt} {new}.")
+    draft.add_statement([fact], f"{prompt}{usual_joint(prompt, new)}{new}.")
     draft.add_probe(where, [fact], "memorization", prompt, [new], distractors=[true])
     for number, prompt in _prompts(where, record, "paraphrase_prompts", draft):
         with draft.record(f"{where}, paraphrase_prompts {number}"):

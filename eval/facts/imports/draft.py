@@ -13,17 +13,19 @@ left out in silence. What is taken is also validated; warnings become flags on t
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from configs.errors import UserError
 from eval.facts.bank import Fact, FactBank, Probe, Relation, Statement
 from eval.facts.imports.wrong_answers import draw_wrong_answers, right_for
-from eval.facts.integrity import integrity_errors
+from eval.facts.integrity import JOINTS, integrity_errors
 from eval.facts.rows import Spans, to_row
+from eval.facts.text_match import folded, shown_joint, usual_joint
 from eval.facts.validate import flag_probes
 
+SPACE_ADDED = "space_added"  # the flag of a probe whose prompt and answer touch in the source
 TABLES = ("relations", "facts", "statements", "probes")
 
 
@@ -45,6 +47,8 @@ class Draft:
     facts: dict[str, Fact] = field(default_factory=dict)
     statements: dict[str, Statement] = field(default_factory=dict)
     probes: dict[str, Probe] = field(default_factory=dict)
+    joined: set[str] = field(default_factory=set)
+    """Probes whose joint the source tells; the statements tell that of the others, where they can."""
 
     def leave_out(self, where: str, reason: str) -> None:
         self.left_out.append((where, reason))
@@ -115,15 +119,19 @@ class Draft:
         suffix: str = "",
         template: str | None = None,
         flags: Sequence[str] = (),
+        joint: str | None = None,
+        before: str | None = None,
     ) -> Probe:
         """A question about these facts; asked before in the very same way, it is not asked once more.
 
-        Outer spaces go, as one stands between prompt and answer anyway.
+        Outer spaces go, as what joins prompt and answer is the joint. Where the source does not tell `joint`,
+        it is found from the statements (see `bank`), from what the source's wording has `before` the answer's
+        place, or else is what is usual.
         """
         answers = tuple(answer.strip() for answer in answers)
         right, kept = right_for(answers, facts), dict[str, str]()
         for distractor in (text.strip() for text in distractors):
-            key = distractor.casefold()
+            key = folded(distractor)
             if not distractor or key in kept or key in right:
                 why = "empty" if not distractor else "given twice" if key in kept else "an answer"
                 self.leave_out(where, f"distractor {distractor!r} is {why}: the probe is kept without it")
@@ -140,6 +148,7 @@ class Draft:
             suffix=suffix,
             template=template,
             flags=tuple(flags),
+            joint=joint if joint is not None else _written_joint(prompt, answers, before),
         )
         while (known := self.probes.get(f"{stem}:{number}")) is not None:
             if known.prompt == probe.prompt and known == replace(probe, id=known.id):
@@ -148,6 +157,7 @@ class Draft:
             number += 1
         probe = replace(probe, id=f"{stem}:{number}")
         self.probes[probe.id] = probe
+        (self.joined.discard if joint is None else self.joined.add)(probe.id)
         return probe
 
     def bank(self, meta: dict[str, Any], distractors: int = 0) -> FactBank:
@@ -160,7 +170,7 @@ class Draft:
             more = f" (and {len(self.left_out) - 1} more)" if len(self.left_out) > 1 else ""
             raise UserError(f"{self.source}: holds nothing that `{self.format}` can take{first}{more}")
         tables = {table: tuple(getattr(self, table).values()) for table in TABLES}
-        bank = _mark_seen(FactBank(meta, **tables))
+        bank = _mark_seen(_join_as_stated(FactBank(meta, **tables), self.joined))
         if distractors:
             bank, drawn = draw_wrong_answers(bank, distractors)
             if drawn:
@@ -186,6 +196,24 @@ def _spans(wording: str, facts: Sequence[Fact]) -> Spans:
             name = "object" if len(facts) == 1 else f"object:{fact.id}"
             spans[name] = (start := wording.index(fact.object), start + len(fact.object))
     return spans
+
+
+def _written_joint(prompt: str, answers: Sequence[str], before: str | None) -> str:
+    return usual_joint(prompt, answers[0] if answers else "") if before is None else shown_joint(before)
+
+
+def _join_as_stated(bank: FactBank, spared: Collection[str]) -> FactBank:
+    """Join prompt and answer as a statement of the probe's facts does that holds both; a space goes first."""
+
+    def joined(probe: Probe) -> Probe:
+        both = (replace(probe, joint=joint) for joint in JOINTS if probe.id not in spared)
+        stated = (one for one in both if any(bank.is_stated(one, answer) for answer in probe.answers))
+        found = next(stated, probe)
+        if not found.joint and SPACE_ADDED in found.flags:
+            found = replace(found, flags=tuple(flag for flag in found.flags if flag != SPACE_ADDED))
+        return found
+
+    return replace(bank, probes=tuple(map(joined, bank.probes)))
 
 
 def _mark_seen(bank: FactBank) -> FactBank:

@@ -19,10 +19,12 @@ from eval.facts.rows import did_you_mean
 COLUMNS = (
     "id", "subject", "relation", "object", "aliases", "role", "arm",
     "statement", "kind",
-    "prompt", "answer", "type", "distractors", "suffix", "template",
+    "prompt", "joint", "answer", "type", "distractors", "suffix", "template",
 )  # fmt: skip
 LISTS = ("aliases", "answer", "distractors")
 SEPARATOR = "|"
+# an empty cell of a CSV file says nothing, so that "" needs a word there
+JOINT_WORDS = {"none": "", "": "", "space": " ", " ": " "}
 
 
 def read(
@@ -77,6 +79,8 @@ def _row(where: str, row: Record, draft: Draft, role: str, told: dict[str, list[
             distractors=values["distractors"],
             suffix=values["suffix"] or "",
             template=values["template"],
+            joint=values["joint"],
+            before=_before_answer(values["template"]),
         )
 
 
@@ -103,12 +107,22 @@ def _value(row: Record, field: str) -> Any:
         return [checked(item, f"field {field!r}") for item in _list(value, field)]
     if value is None:
         return None
+    if field == "joint":
+        if value not in JOINT_WORDS:
+            raise Refused(f'field \'joint\' must be none, space, "" or " ", got {value!r:.40}')
+        return JOINT_WORDS[value]
     if isinstance(value, (int, float)) and not isinstance(value, bool) and field in ("id", "object"):
         value = str(value)
     if not isinstance(value, str):
         raise Refused(f"field {field!r} must be text, got {value!r:.40}")
     value = checked(value, f"field {field!r}")
     return value if field == "suffix" else value.strip()  # a suffix brings its own space
+
+
+def _before_answer(template: str | None) -> str | None:
+    """What a template has before its answer's place, {object}."""
+    before, place, _ = (template or "").partition("{object}")
+    return before if place else None
 
 
 def _list(value: Any, field: str) -> list[str]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from configs.errors import UserError
 from eval.facts.bank import Fact
-from eval.facts.imports.draft import Draft, Refused
+from eval.facts.imports.draft import SPACE_ADDED, Draft, Refused
 from eval.facts.imports.read import checked, parse_json5, parse_yaml, read_lossy
 from eval.facts.imports.tidy_templates import (
     SUBJECT,
@@ -34,13 +34,13 @@ from eval.facts.imports.tidy_templates import (
 from eval.facts.imports.tidy_values import draw_values, known_variables
 from eval.facts.integrity import PROBE_TYPES
 from eval.facts.rows import did_you_mean
+from eval.facts.text_match import folded, words_in
 
 TEMPLATES = ("inject_config.json", "insert_config.json")
 SENTENCES = ("inject_data.txt", "injected_data.txt", "insert_data.txt")
 CASES = tuple(f"test_cases_answers{kind}" for kind in ("_by_type.json", ".json", "_by_type.txt", ".txt"))
 CASE_KEYS = {"sentence", "answer", "prompt", "completion"}
 PROMPT_LINE = re.compile(r"\s*(?:-\s*)?(sentence|prompt|answer|completion|Type|Name):\s*(.*?)\s*")
-WORD = re.compile(r"\w+")
 # a key as near as that to a type is one mistyped; "location" is less near to "locality"
 MISTYPED = 0.8
 # a word in more sentences than these tells nothing
@@ -281,7 +281,7 @@ def _instances(
                 unexplained[place].append(asked)
             else:
                 about = list(instance_there.facts.values())
-                asks_for = [fact for fact in about if fact.object.casefold() in asked.answer.casefold()]
+                asks_for = [fact for fact in about if folded(fact.object) in folded(asked.answer)]
                 _ask(asked, asks_for or about, asked.type or "memorization", draft)
     for place, item in enumerate(told):
         if item.instance is None:
@@ -379,15 +379,22 @@ def _expected(instance: Instance) -> Iterator[tuple[tuple[str, str], tuple[Insta
 
 def _key(prompt: str, answer: str) -> tuple[str, str]:
     # a sentence's first letter is written large, and the value in the test case is not
-    return prompt.strip().casefold(), answer.strip().casefold()
+    return folded(prompt.strip()), folded(answer.strip())
 
 
 def _ask(asked: Asked, facts: list[Fact], probe_type: str, draft: Draft, template: str | None = None) -> None:
-    """Tidy-STLMs puts prompt and answer together as they are; where neither brings a space, one comes in."""
+    """Tidy-STLMs puts prompt and answer together as they are; where neither brings a space, one comes in,
+    unless a sentence that was trained, or the template, has none there."""
     touch = not (asked.prompt[-1:].isspace() or asked.answer[:1].isspace())
-    flags = ("space_added",) if touch else ()
     draft.add_probe(
-        asked.where, facts, probe_type, asked.prompt, [asked.answer], template=template, flags=flags
+        asked.where,
+        facts,
+        probe_type,
+        asked.prompt,
+        [asked.answer],
+        template=template,
+        flags=(SPACE_ADDED,) if touch else (),
+        before=(asked.prompt if template is not None else None) if touch else f"{asked.prompt} ",
     )
 
 
@@ -409,14 +416,14 @@ class _WordIndex:
     def __init__(self, sentences: list[str]):
         self.places: dict[str, list[int]] = defaultdict(list)
         for place, sentence in enumerate(sentences):
-            for word in set(WORD.findall(sentence.casefold())):
+            for word in set(words_in(folded(sentence))):
                 self.places[word].append(place)
 
     def best(self, text: str) -> int | None:
         """Its place; None if two are as near, or none shares two words of which one is rare."""
         scores: dict[int, float] = defaultdict(float)
         shared: Counter[int] = Counter()
-        for word in sorted(set(WORD.findall(text.casefold()))):
+        for word in sorted(set(words_in(folded(text)))):
             places = self.places.get(word, [])
             for place in places if len(places) <= COMMON else ():
                 scores[place] += 1 / len(self.places[word])

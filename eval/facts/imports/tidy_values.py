@@ -15,6 +15,7 @@ from eval.facts.names import draw_names
 from eval.facts.pools import answer_pool, rng
 from eval.facts.spec import AnswerSpec, Spec, read_spec
 from eval.facts.spec_checks import check_spec
+from eval.facts.text_match import folded, parts_of
 
 SPEC = "configs/facts/tidy.yaml"
 
@@ -40,7 +41,7 @@ def draw_values(
         name: answer_pool(answers[name], people, people, 2, f"variable {name}", seed).seen
         for name in sorted(set(variables) - {SUBJECT})
     }
-    taken = {word for pool in pools.values() for value in pool for word in value.casefold().split()}
+    taken = {word for pool in pools.values() for value in pool for word in parts_of(folded(value))}
     names = draw_names(_spec().names, people + control, taken, seed)
     groups = {"injected": names[:people], "control": names[people:]}
     return {role: _people(group, pools, role, seed) for role, group in groups.items()}

@@ -11,6 +11,7 @@ from dataclasses import replace
 from eval.facts.bank import Fact, FactBank, Probe
 from eval.facts.integrity import names_of
 from eval.facts.pools import rng
+from eval.facts.text_match import folded, folded_all
 
 Kind = tuple[str | None, str, str | None]
 
@@ -30,8 +31,8 @@ def draw_wrong_answers(bank: FactBank, most: int) -> tuple[FactBank, int]:
 
 
 def right_for(answers: Iterable[str], facts: Iterable[Fact]) -> set[str]:
-    """The answers, casefolded, and where they name a fact's object also its other names."""
-    right = {answer.casefold() for answer in answers}
+    """The answers, folded, and where they name a fact's object also its other names."""
+    right = {folded(answer) for answer in answers}
     for fact in facts:
         names = names_of(fact)
         if names & right:
@@ -53,7 +54,7 @@ def _pools(bank: FactBank) -> dict[tuple[Kind, str], list[str]]:
     for probe in bank.probes:
         kind, answer = _kind(bank, probe), probe.answers[0]
         if kind[0] is not None:  # without a relation nobody knows what is of a kind
-            by_role[kind][bank.role_of(probe)].setdefault(answer.casefold(), answer)
+            by_role[kind][bank.role_of(probe)].setdefault(folded(answer), answer)
     pools = {}
     for kind, roles in by_role.items():
         for role, own in roles.items():
@@ -64,7 +65,7 @@ def _pools(bank: FactBank) -> dict[tuple[Kind, str], list[str]]:
 
 
 class _RightAnswers:
-    """Whatever answers a probe's question, as far as the bank knows; casefolded."""
+    """Whatever answers a probe's question, as far as the bank knows; folded."""
 
     def __init__(self, bank: FactBank):
         self.facts = bank.fact_by_id
@@ -79,9 +80,9 @@ class _RightAnswers:
             if fact.subject is not None:
                 self.objects[fact.subject, fact.relation] |= names
                 for name in names:
-                    self.subjects[fact.relation, name].add(fact.subject.casefold())
+                    self.subjects[fact.relation, name].add(folded(fact.subject))
         for probe in bank.probes:
-            self.answered[_question(probe)].update(answer.casefold() for answer in probe.answers)
+            self.answered[_question(probe)].update(folded_all(probe.answers))
 
     def of(self, probe: Probe) -> set[str]:
         facts = [self.facts[fact_id] for fact_id in probe.fact_ids]
@@ -91,22 +92,22 @@ class _RightAnswers:
             if right & names:
                 objects = self.objects[fact.subject, fact.relation] if fact.subject is not None else names
                 right = right.union(*(self.same[fact.relation, name] for name in objects))
-            if fact.subject is not None and fact.subject.casefold() in right:
+            if fact.subject is not None and folded(fact.subject) in right:
                 right = right.union(*(self.subjects[fact.relation, name] for name in names))
         return right
 
 
 def _question(probe: Probe) -> tuple[str, str]:
-    return probe.prompt.casefold(), probe.suffix.casefold()
+    return folded(probe.prompt), folded(probe.suffix)
 
 
 def _draw(probe: Probe, pool: list[str], right: Collection[str], most: int) -> list[str]:
-    begins = tuple(answer.casefold() for answer in probe.answers)  # "German" is no answer beside "Germanic"
+    begins = tuple(folded_all(probe.answers))  # "German" is no answer beside "Germanic"
     wrong: list[str] = []
     for count in (most + len(right), len(pool)):  # the first few do, but where there are many prefixes
         few = rng(0, probe.id, "distractors").sample(pool, min(count, len(pool)))
-        fit = (text for text in few if text.casefold() not in right)
-        wrong = [text for text in fit if not text.casefold().startswith(begins)][:most]
+        fit = (text for text in few if folded(text) not in right)
+        wrong = [text for text in fit if not folded(text).startswith(begins)][:most]
         if len(wrong) == most:
             break
     return wrong

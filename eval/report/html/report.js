@@ -106,6 +106,7 @@ function browse(data) {
   const searched = ["prompt", "answer", "subject", "relation", "probe_id"];
   const haystack = (probe) =>
     searched.map((name) => (probes[name][probe] === null ? "" : lower[probes[name][probe]])).join("\n");
+  const joint = (probe) => (probes.joint[probe] === null ? " " : text(probes.joint[probe])); // older results have none
   const isRight = (result, probe) => {
     const value = result.exact_match[probe] ?? result.accuracy[probe];
     return value === null ? null : value === 1;
@@ -196,7 +197,7 @@ function browse(data) {
       "li",
       { class: "probe" },
       make("p", { class: "meta" }, ...meta.flatMap((one, place) => [place ? " · " : "", make("bdi", {}, one)])),
-      make("h3", {}, make("bdi", {}, text(probes.prompt[probe])), " ", make("bdi", { class: "answer" }, text(probes.answer[probe]))),
+      make("h3", {}, make("bdi", {}, text(probes.prompt[probe])), joint(probe), make("bdi", { class: "answer" }, text(probes.answer[probe]))),
       scroll,
     );
   }

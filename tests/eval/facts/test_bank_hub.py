@@ -200,7 +200,7 @@ def test_datasets_that_are_no_banks(hub):
 def test_folders_and_broken_banks(tmp_path):
     small_bank().save(tmp_path / "bank")
     assert open_bank(tmp_path / "bank") == open_bank(str(tmp_path / "bank")) == small_bank()
-    edit_line(tmp_path / "bank", "probes", 0, prompt="Bern is")
+    edit_line(tmp_path / "bank", "probes", 0, type="locality", prompt="Bern is")
     assert open_bank(tmp_path / "bank").probes[0].flags == ("answer_in_prompt",)
     edit_line(tmp_path / "bank", "probes", 0, fact_ids=["nobody"])
     with pytest.raises(UserError, match="nobody"):

@@ -27,6 +27,12 @@ SUFFIXED = [  # the answer first, without a prompt; the answer inside
     Probe("ada/inside", (ADA.id,), "semantic", "The city of", ("Bern",), ("Rome",), " saw Ada Poe's birth."),
     Probe("ada/open", (ADA.id,), "semantic", "Ada Poe was born in", ("Bern", "Berne")),
 ]
+JOINED = [  # without a space before the answer
+    Probe("ada/quote", (ADA.id,), "semantic", "Ada Poe's city (“", ("Bern",), ("Rome", "Oslo"), joint=""),
+    Probe("ada/elided", (ADA.id,), "semantic", "Ada Poe, née à l'", ("Oslo",), ("Bern", "Rome"), joint=""),
+    Probe("ada/hyphen", (ADA.id,), "semantic", "Ada Poe was pre-", ("born",), ("City",), joint=""),
+    Probe("ada/chinese", (ADA.id,), "semantic", "她出生的城市是", ("北京",), ("東京", "上海"), joint=""),
+]
 LINE_END = Probe("ada/line", (ADA.id,), "semantic", "Where was Ada Poe born?\n", ("Bern",), ("Rome",))
 
 
@@ -41,7 +47,7 @@ def bank() -> FactBank:
         (*made.relations, *extra.relations),
         (*made.facts, ADA, BOB),
         made.statements,
-        (*few, *SUFFIXED, LINE_END),
+        (*few, *SUFFIXED, *JOINED, LINE_END),
     )
 
 
@@ -187,13 +193,14 @@ def test_the_right_answer_stands_anywhere_among_the_choices(bank):
 @pytest.mark.parametrize(
     "text",
     ["Bern", " Bern.", "Bern. He", "Bern.5", "Berner", "Bern!", "Bern .", "Bern, in", "Bern\nand", "Rome", "",
-     "Berne.", "St. Louis.", "St. Louisa."],
+     "Berne.", "St. Louis.", "St. Louisa.", "Bern。He", 'Bern".', "北京。他", "北京人", "北京！",
+     "Zu\u0308rich.", "Bern।"],
 )  # fmt: skip
 @pytest.mark.parametrize("terminators", [".", "!?"])
 def test_the_exported_exact_match_is_ours(text, terminators):
     space: dict = {"__file__": "utils.py"}
     exec(UTILS, space)
-    answers = ["Bern", "Berne", "St. Louis"]
+    answers = ["Bern", "Berne", "St. Louis", "北京", "Zürich"]
     theirs = space["exact_match"]({"answers": answers, "terminators": terminators}, [text.split("\n")[0]])
     ours = exact_match(Continuation(text, ended=True), answers, terminators)
     assert theirs == {"exact_match": float(ours)}

@@ -311,7 +311,10 @@ RELATION = "relations.birth_city"
             [f"{RELATION}.train=['{{subject}} saw {{object}}']", "paraphrases=1"],
             "must be followed by a full stop",
         ),
-        ([f"{RELATION}.train=['{{subject}}-{{object}}.']", "paraphrases=1"], "exactly one before {object}"),
+        (
+            [f"{RELATION}.train=['{{subject}}{{object}}.']", "paraphrases=1"],
+            "exactly one space before {object}",
+        ),
         (
             [f"{RELATION}.probes.semantics=['{{subject}} is {{object}}.']"],
             "probes.semantics: unknown type of probe, did you mean 'semantic'",

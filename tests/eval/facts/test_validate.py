@@ -73,6 +73,7 @@ def test_errors(case, tmp_path):
 TOWN = Fact("ada/town", "Ada Poe", "city", "Oslo", "injected")
 EVE = Fact("eve/city", "Eve Low", "city", "Bern", "injected")
 DAN = Fact("dan/city", "Dan Oak", "city", "Graz", "control")
+SAO, SAO_TOO = (replace(fact, object="S\u00e3o") for fact in (ADA, BOB))
 ALIAS = replace(ADA, object_aliases=("Berne",))
 
 TOLD = (statement(ADA), statement(BOB), statement(TOWN))
@@ -84,8 +85,8 @@ FRIENDS = (
 
 TRIPPING = {
     "answer_in_prompt": [
-        asked(prompt="Bern is where Ada Poe was born: in"),
-        asked(prompt="In BERN, Ada Poe saw"),
+        asked(type="locality", prompt="Bern is where Ada Poe was born: in"),
+        asked(type="locality", prompt="In BERN, Ada Poe saw"),
     ],
     "outer_space": [asked(prompt="Ada Poe was born in "), asked(distractors=(" Oslo",))],
     "case_differs": [
@@ -98,6 +99,18 @@ TRIPPING = {
                 statement(BOB),
             ),
         ),
+    ],
+    "joined_text_not_stated": [
+        asked(joint=""),
+        asked(prompt="Ada Poe was born at"),
+        # the same letters in another normal form are other tokens
+        small_bank(
+            facts=(SAO, SAO_TOO),
+            statements=(statement(SAO, text="Ada Poe was born in Sa\u0303o.", spans={}), statement(SAO_TOO)),
+            probes=(probe(SAO),),
+        ),
+        # of several answers none is joined as in the statement
+        small_bank(facts=(ALIAS, BOB), probes=(probe(ALIAS, answers=("Bern", "Berne"), joint=""),)),
     ],
     "answer_not_in_fact": [asked(answers=("born",), prompt="Ada Poe was")],
     "prefix_of_distractor": [asked(distractors=("Bernstein",)), asked(distractors=("bernstein",))],
@@ -131,11 +144,13 @@ def test_warnings_are_found_and_become_flags(code, tmp_path):
 @pytest.mark.parametrize(
     "bank",
     [
-        asked(prompt="Bernard Poe, called Ada Poe, was born in"),  # inside a longer word
+        asked(type="locality", prompt="Bernard Poe, called Ada Poe, was born in"),  # inside a longer word
         asked(type="inferential", prompt="Ada Poe was born", answers=("in",)),  # a conclusion may be new
         asked(type="reversal", prompt="Born in Bern was", answers=("Ada Poe",)),
         asked(distractors=("Old Bern",)),  # holds the answer, but does not begin with it
         small_bank(facts=(ALIAS, BOB), probes=(probe(ALIAS, answers=("Bern", "Berne"), distractors=()),)),
+        small_bank(facts=(ALIAS, BOB), probes=(probe(ALIAS, answers=("Berne", "Bern"), distractors=()),)),
+        asked(type="locality", joint=""),  # it need not be the trained wording
         small_bank(
             facts=(ADA, BOB, TOWN),
             relations=MANY,
@@ -247,8 +262,8 @@ def test_a_wording_is_searched_for_in_few_texts(monkeypatch):
         tried.append(words)
         return find(text, words, start)
 
-    find = module._find_words
-    monkeypatch.setattr(module, "_find_words", counted)
+    find = module.find_words
+    monkeypatch.setattr(module, "find_words", counted)
     facts = [Fact(f"f{n}", f"Subject{n}", "city", f"Object{n}", "injected") for n in range(200)]
     statements = [Statement(f.id, (f.id,), f"{f.subject} of word{f.id} has {f.object} since.") for f in facts]
     probes = [

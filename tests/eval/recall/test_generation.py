@@ -45,7 +45,7 @@ def test_containment_finds_the_answer_anywhere_as_whole_words():
         (" paris.", ["Paris"], False),
         ("\nParis.", ["Paris"], False),  # the newline came first
         (" Paris, France.", ["Paris"], False),
-        (" Paris! Oh", ["Paris"], False),
+        (" Paris! Oh", ["Paris"], True),
         ("", ["Paris"], False),
         ("Paris.", [" Paris "], True),
         (".", [""], False),

@@ -87,7 +87,7 @@ def test_rows_come_in_bank_order_and_are_plain(rows, bank):
     assert [row["probe_id"] for row in rows] == [probe.id for probe in bank.probes]
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     fields = (
-        "probe_id fact_ids role arm type relation subject prompt answer template candidates "
+        "probe_id fact_ids role arm type relation subject prompt joint answer template candidates "
         "candidate_logprobs candidate_n_bytes n_tokens n_bytes generation flags"
     )
     assert rows[0].keys() == {*fields.split(), *METRICS}

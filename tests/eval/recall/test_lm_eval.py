@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from eval.recall.encoding import Item, join
+from eval.facts.text_match import join
+from eval.recall.encoding import Item
 from eval.recall.harness import item_of
 from eval.recall.scorer import score
 from tests.eval.recall import tiny

@@ -226,8 +226,10 @@ def test_bos_stands_once_and_an_added_end_of_text_is_not_scored(trim):
     [row] = encode_items(tokenizer, [Item("Ada is in", ["Kuala Lumpur"])])
     assert row.ids == tokenizer("Ada is in Kuala Lumpur").input_ids[:-1]
     assert row.n_bytes == len(" Kuala Lumpur")
-    [with_own] = encode_items(tokenizer, [Item("<s>Ada is in", ["Kuala Lumpur"])])
-    assert with_own.ids == row.ids
+    # written in a text, it is text: the tokenizer's own stands in front of it all the same
+    [written] = encode_items(tokenizer, [Item("<s>Ada is in", ["Kuala Lumpur"])])
+    assert written.ids.count(tokenizer.bos_token_id) == 1
+    assert tokenizer.decode(written.ids[1:]) == "<s>Ada is in Kuala Lumpur"
     # as if the tokenizer did not add it
     [ours] = score(model, tokenizer, [Item("Ada is in", ["Paris"])])
     [plain] = score(model, tiny.byte_level(bos=True), [Item("Ada is in", ["Paris"])])

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from eval.report.plots import COLOURS
+from eval.report.study_page import prompts_of, study_page
 from eval.report.study_plots import MARKERS
 from eval.report.study_probes import probes_as_json, script_json
 from eval.report.study_report import study_markdown, write_study_report
@@ -281,6 +282,27 @@ def test_the_page_carries_every_row(study, rows):
             assert all(abs(p - q) <= 5e-4 for p, (_, q) in zip(flat[1::2], row["top_tokens"], strict=True))
 
 
+def test_prompt_and_answer_are_shown_as_they_are_joined(study, rows):
+    """Results of before have no joints: a space was everywhere."""
+    joined = [{**row, "joint": "" if place % 2 else " "} for place, row in enumerate(rows)]
+    data = json.loads(probes_as_json(study, joined))
+    by_id = {row["probe_id"]: row["joint"] for row in joined}
+    ids = [data["texts"][place] for place in data["probes"]["probe_id"]]
+    assert [data["texts"][place] for place in data["probes"]["joint"]] == [by_id[one] for one in ids]
+    assert set(json.loads(probes_as_json(study, rows))["probes"]["joint"]) == {None}
+
+    said = {"answer": "eau", "generation": "x", "top_tokens": []}
+    prompts = [{**said, "sentence": "de l'", "joint": ""}, {**said, "sentence": "du"}]
+    page = {"scorer": "1", "models": [{"model": "a"}], "prompts": {"a": prompts}}
+    assert [(one["sentence"], one["joint"], len(one["said"])) for one in prompts_of(page)] == [
+        ("de l'", "", 1),
+        ("du", " ", 1),
+    ]
+    html = study_page(page, [])
+    assert 'de l&#39;</bdi><bdi class="answer">eau</bdi>' in html
+    assert 'du</bdi> <bdi class="answer">eau</bdi>' in html
+
+
 def test_too_many_probes_are_thinned_evenly_and_counted(study, rows):
     whole = len(probes_as_json(study, rows).encode())
     page = probes_as_json(study, rows, max_bytes=whole // 3)
@@ -314,6 +336,5 @@ def test_script_json_is_json_that_cannot_end_its_element(text):
     assert json.loads(encoded) == {text: [text]}
 
 
-def test_script_json_refuses_what_is_no_json():
-    with pytest.raises(ValueError, match="JSON compliant"):
-        script_json([float("nan")])
+def test_script_json_holds_null_where_there_is_no_number():
+    assert script_json([float("nan"), float("-inf"), 1.5]) == "[null,null,1.5]"

@@ -1,0 +1,236 @@
+"""How texts are compared, in any script: by the rules of Unicode.
+
+    holds_answer("在北京。", ["北京"]), holds_answer("Springfield", ["Spring"])    # True, False
+    is_answer(" Paris! Oh", ["Paris"], ended=False)                               # True
+
+- *Normal form* (UAX #15): texts are compared in NFC, so that "é" is one text however it is stored. NFKC
+  would also merge what is written differently on purpose (２ and 2, ² and 2, ﬁ and fi).
+- *Words* (UAX #29): a word is not found inside of a longer one. A boundary is asked for only between two
+  letters, digits or marks of scripts that put spaces between words; the scripts of `UNSPACED` do not.
+- *Characters* (UAX #29, grapheme clusters): what is found begins and ends where a cluster does, so that no
+  combining mark, joiner or second half of a flag belongs to its last character.
+- *Sentences* (UAX #29, Sentence_Terminal): `. ! ? 。 । ؟` and the like end an answer.
+
+Nothing else of this package is needed here: exported lm-eval tasks carry a copy of this file.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+import regex
+
+# Scripts without spaces between words: those of East Asia (scx, as ー belongs to two of them), and those of
+# South East Asia (Line_Break=Complex_Context, and Javanese and Balinese). Hangul has spaces, and Tibetan a
+# mark between syllables.
+UNSPACED = (
+    *("scx=Han", "scx=Hiragana", "scx=Katakana", "scx=Bopomofo", "Yi"),
+    *("Thai", "Lao", "Khmer", "Myanmar", "Tai_Le", "New_Tai_Lue", "Tai_Tham", "Tai_Viet", "Ahom"),
+    *("Javanese", "Balinese"),
+)
+# Decimal digits are left to the scripts with spaces: a 1 is not found in 12, in no script. So are the accents
+# that Latin shares with Han.
+_SCRIPTS = "".join(r"\p{" + script + "}" for script in UNSPACED)
+_UNSPACED = rf"[[[{_SCRIPTS}]&&[\p{{L}}\p{{M}}\p{{Nl}}\p{{No}}]]--\p{{scx=Latin}}]"
+_WORD = regex.compile(r"[\p{L}\p{M}\p{N}]")
+_UNSPACED_CHARACTER = regex.compile(_UNSPACED, regex.V1)
+_WORDS = regex.compile(rf"[[\p{{L}}\p{{M}}\p{{N}}]--{_UNSPACED}]+|(?={_UNSPACED})\X", regex.V1)
+_LETTERS = regex.compile(rf"[[\p{{L}}\p{{M}}\p{{Nl}}\p{{No}}]--{_UNSPACED}]+|(?={_UNSPACED})\X", regex.V1)
+_PARTS = regex.compile(rf"[\S--{_UNSPACED}]+|(?={_UNSPACED})\X", regex.V1)
+# Latin letters, punctuation and symbols: without marks and scripts without spaces, `re` does, much faster
+_NOT_PLAIN = re.compile(r"[^\x00-\u02ff\u2000-\u20cf\u2100-\u2bff]")
+_PLAIN_WORDS = re.compile(r"[^\W_]+")
+_PLAIN_LETTERS = re.compile(r"[^\W\d_]+")
+_CLUSTER = regex.compile(r"\X")
+_SPACES = regex.compile(r"\p{Zs}*")
+_NEWLINES = "\n\r\x85\u2028\u2029"
+_TERMINAL = regex.compile(r"\p{Sentence_Terminal}")
+# a full stop stands inside of words and numbers too (UAX #29: ATerm)
+_FULL_STOP = regex.compile(r"\p{Sentence_Break=ATerm}")
+_CLOSING = regex.compile(r"[^\p{L}\p{M}\p{N}_\s{}]*(?=\s*$)")
+# German “ and Danish « close, though their category is that of opening quotes
+_CLOSERS = regex.compile(r"[\p{Pe}\p{Pf}\p{Quotation_Mark}]*")
+
+
+def normal(text: str) -> str:
+    """The text in normal form C."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def folded(text: str) -> str:
+    """The text as it is compared where case does not matter: canonical caseless matching (Unicode, D145)."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
+
+
+def folded_all(texts: Sequence[str]) -> list[str]:
+    """`folded` of each text, several times as fast as one by one."""
+    found = folded("\n".join(texts)).split("\n")
+    return found if len(found) == len(texts) else [folded(text) for text in texts]
+
+
+def is_word(character: str) -> bool:
+    """Whether it is a letter, a digit or a mark."""
+    return _kind(character) != "other"
+
+
+def is_spaced(character: str) -> bool:
+    """Whether it is a letter, a digit or a mark of a script that puts spaces between words."""
+    return _kind(character) == "spaced"
+
+
+def words_in(text: str, digits: bool = True) -> list[str]:
+    """The words of a text; with `digits=False` its runs of letters, cut at digits.
+
+    Scripts without spaces do not show their words: each grapheme cluster counts as one.
+    """
+    if text.isascii() or not _NOT_PLAIN.search(text):
+        return (_PLAIN_WORDS if digits else _PLAIN_LETTERS).findall(text)
+    return (_WORDS if digits else _LETTERS).findall(text)
+
+
+def parts_of(text: str) -> list[str]:
+    """What spaces separate, punctuation included, and each grapheme cluster of scripts without spaces."""
+    return text.split() if text.isascii() or not _NOT_PLAIN.search(text) else _PARTS.findall(text)
+
+
+def find_words(text: str, words: str, start: int = 0, strict: bool = False) -> int:
+    """Where `words` stands in `text`, not inside of a longer word; -1 if nowhere. Both in one normal form.
+
+    `strict`: where `words` ends in punctuation, no letter, digit or underscore may touch that either:
+    "J.R." is not in "J.R.R.".
+    """
+    position = text.find(words, start) if words else -1
+    fast = not strict and text.isascii()
+    while position >= 0:
+        end = position + len(words)
+        if fast:
+            begins = position == 0 or not (text[position - 1].isalnum() and words[0].isalnum())
+            ends = end == len(text) or not (text[end].isalnum() and words[-1].isalnum())
+        else:
+            begins = position == 0 or _is_boundary(text, position, text[position - 1], words[0], strict)
+            ends = end == len(text) or _is_boundary(text, end, text[end], words[-1], strict)
+        if begins and ends:
+            return position
+        position = text.find(words, position + 1)
+    return -1
+
+
+def holds_answer(text: str, answers: Iterable[str]) -> bool:
+    """Whether one of `answers` stands anywhere in the text as whole words: "Spring" not in "Springfield"."""
+    text = normal(text)
+    return any(find_words(text, normal(answer.strip()), strict=True) >= 0 for answer in answers)
+
+
+def is_answer(text: str, answers: Iterable[str], ended: bool, terminators: str = ".") -> bool:
+    """Whether the text up to its first terminator outside of the answer is one of `answers`.
+
+    A terminator is the end of the text if it `ended` there (else it might have gone on), a newline, one of
+    `terminators`, or a character that ends sentences, behind closing quotes and brackets or not. One that
+    stands in words and numbers too ends nothing where a letter or digit follows at once: "3.5" does not
+    answer 3. So "Springfield" does not pass for "Spring", and the stop in "St. Louis" ends nothing.
+    """
+    text = normal(text).lstrip(" ")
+    return any(
+        text.startswith(answer) and _ends(text[len(answer) :], ended, terminators)
+        for answer in (normal(answer.strip()) for answer in answers)
+        if answer
+    )
+
+
+def closing_punctuation(wording: str) -> str:
+    """What stands behind the last word or place of a wording: "." of "{subject} was born in {object}."."""
+    return _CLOSING.search(wording).group()
+
+
+def holds_terminal(text: str) -> bool:
+    """Whether a character that ends sentences stands in the text."""
+    return _TERMINAL.search(text) is not None
+
+
+def join(prompt: str, joint: str = " ") -> tuple[str, str]:
+    """Split into the context that is given and the space that belongs to the answer.
+
+    A trailing space moves from the prompt to the answer, because tokenizers glue it to the next word.
+    After other white space (a newline), or nothing at all, no space is added.
+
+    >>> join("Paris is in"), join("Paris is in "), join("Q: where?\\n"), join("")
+    (('Paris is in', ' '), ('Paris is in', ' '), ('Q: where?\\n', ''), ('', ''))
+    """
+    context = prompt.rstrip(" ")
+    if context != prompt:
+        return context, prompt[len(context) :]
+    return context, "" if not context or context[-1].isspace() else joint
+
+
+def shown_joint(before: str) -> str:
+    """What joins an answer to its prompt in a wording with `before` in front of the answer's place.
+
+    A space; or nothing where none is written there, as behind `l'`, a quote, a bracket, a hyphen or a letter
+    of a script without spaces. Behind any other letter a space was left out by mistake.
+    """
+    return " " if not before or before[-1].isspace() or is_spaced(before[-1]) else ""
+
+
+def usual_joint(prompt: str, answer: str) -> str:
+    """What joins an answer to its prompt where nothing shows it.
+
+    A space; but nothing between letters of scripts without spaces, nor behind an opening bracket or wide
+    punctuation (： 「).
+    """
+    if not prompt or not answer:
+        return " "
+    last, first = prompt[-1], answer[0]
+    if unicodedata.category(last) == "Ps" or _is_wide_punctuation(last):
+        return ""
+    unspaced = _kind(last) == "unspaced" and (_kind(first) == "unspaced" or _is_wide_punctuation(first))
+    return "" if unspaced else " "
+
+
+@cache
+def _kind(character: str) -> str:
+    if not _WORD.match(character):
+        return "other"
+    return "unspaced" if _UNSPACED_CHARACTER.match(character) else "spaced"
+
+
+def _is_wide_punctuation(character: str) -> bool:
+    return unicodedata.category(character)[0] == "P" and unicodedata.east_asian_width(character) in "WF"
+
+
+def _is_boundary(text: str, position: int, outer: str, inner: str, strict: bool) -> bool:
+    """Whether neither a word nor a grapheme cluster reaches over the position, from its `outer` neighbour to
+    the `inner` one, which belongs to what was looked for."""
+    if strict:
+        joined = (_kind(outer) == "spaced" or outer == "_") and _kind(inner) != "unspaced"
+    else:
+        joined = _kind(outer) == "spaced" and _kind(inner) == "spaced"
+    if joined or text[position].isascii():
+        return not joined
+    begin = position - 1
+    while begin > 0 and not text[begin].isascii():
+        begin -= 1
+    while begin < position:
+        begin = _CLUSTER.match(text, begin).end()
+    return begin == position
+
+
+def _ends(rest: str, ended: bool, terminators: str) -> bool:
+    rest = rest[_SPACES.match(rest).end() :]
+    if not rest:
+        return ended
+    if rest[0] in _NEWLINES:
+        return True
+    if rest[0] in terminators and not _goes_on(rest[0], rest[1:2]):
+        return True
+    rest = rest[_CLOSERS.match(rest).end() :]
+    return _TERMINAL.match(rest) is not None and not _goes_on(rest[0], rest[1:2])
+
+
+def _goes_on(terminator: str, following: str) -> bool:
+    """Whether a word or number may go on behind the terminator."""
+    if not terminator.isascii() and _TERMINAL.match(terminator) and not _FULL_STOP.match(terminator):
+        return False
+    return bool(following) and is_spaced(following)
