@@ -34,6 +34,17 @@ def needs_cpu() -> bool:
     return launched_processes() > 1 and not torch.accelerator.is_available()
 
 
+def check_devices(cpu: bool) -> None:
+    """UserError if this machine has fewer GPUs than processes, unless all of them are on the `cpu`."""
+    local = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    gpus = torch.cuda.device_count()
+    if not cpu and 0 < gpus < int(local if local.isdecimal() else 1):
+        raise UserError(
+            f"{local} processes on this machine, which has {gpus} GPU{'' if gpus == 1 else 's'}: start as "
+            "many as there are, or use the CPU (training.use_cpu=true; stlm recall: --device cpu)"
+        )
+
+
 def check_launcher() -> None:
     """UserError if the launcher has chosen a way of training that is not supported."""
     for name in UNSUPPORTED:

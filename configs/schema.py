@@ -18,7 +18,7 @@ from transformers import SchedulerType, TrainingArguments
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 from configs.errors import UserError
-from configs.processes import check_launcher, needs_cpu
+from configs.processes import check_devices, check_launcher, needs_cpu
 
 # Arguments that a schedule gets where none are given. They belong to this schedule alone.
 SCHEDULE_DEFAULTS = {"cosine_with_min_lr": {"min_lr_rate": 0.1}}
@@ -269,6 +269,7 @@ class STLMTrainingArguments(TrainingArguments):
         self._check_precision()
         if needs_cpu():
             self.use_cpu = True
+        check_devices(self.use_cpu)
         if not torch.cuda.is_available():
             self.dataloader_pin_memory = False  # it only warns there
         if self.disable_tqdm is None:

@@ -4,6 +4,8 @@ import os
 import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything of Hugging Face is imported: fail at once, never hang
+# Bits are compared, and two processes started: a GPU would be one too few, and rounds otherwise.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # tiny models gain nothing from more, and processes share the cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -282,5 +282,6 @@ Task names end in the role of the facts, their arm where there are several, the 
 task: `_mc` is multiple choice (`acc`; `acc_bytes` is normalised by the bytes of an answer), `_ll` the
 log-probability of the right answer in nats, `_gen` exact match of greedy generation. Facts of role `control`
 are never trained on: on them a model that guesses is right as often as chance. Each sample carries
-`probe_id`, `fact_ids`, `role`, `arm`, `relation` and `type`.
+`probe_id`, `fact_ids`, `role`, `arm`, `relation` and `type`. Where a text holds a control token such as
+`<|endoftext|>`, lm-eval reads it as such; `stlm recall` reads its characters, and the figures differ.
 """

@@ -10,7 +10,13 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from configs.errors import UserError
-from configs.processes import check_launcher, check_processes, launched_processes, needs_cpu
+from configs.processes import (
+    check_devices,
+    check_launcher,
+    check_processes,
+    launched_processes,
+    needs_cpu,
+)
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -29,6 +35,7 @@ def join_processes(device: str | None = None) -> str | None:
         return device
     from accelerate import PartialState
 
+    check_devices(cpu=device == "cpu")
     # the others wait while the first one runs benchmarks
     state = PartialState(cpu=device == "cpu" or needs_cpu(), timeout=timedelta(days=7))
     check_processes(state.num_processes)

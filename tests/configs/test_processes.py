@@ -3,7 +3,14 @@
 import pytest
 
 from configs.errors import UserError
-from configs.processes import SIZES, UNSUPPORTED, check_processes, launched_processes, needs_cpu
+from configs.processes import (
+    SIZES,
+    UNSUPPORTED,
+    check_devices,
+    check_processes,
+    launched_processes,
+    needs_cpu,
+)
 from scripts.__main__ import main
 
 
@@ -32,6 +39,18 @@ def test_processes_share_the_cpu_where_there_is_no_accelerator(monkeypatch):
         monkeypatch.setattr("torch.accelerator.is_available", lambda available=available: available)
         monkeypatch.setenv("WORLD_SIZE", str(launched))
         assert needs_cpu() is expected
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for gpus, cpu in ((0, False), (2, False), (1, True)):
+        monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
+        check_devices(cpu)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(
+        UserError, match="2 processes on this machine, which has 1 GPU: start as many as there are"
+    ):
+        check_devices(cpu=False)
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
