@@ -34,14 +34,15 @@ def needs_cpu() -> bool:
     return launched_processes() > 1 and not torch.accelerator.is_available()
 
 
-def check_devices(cpu: bool) -> None:
-    """UserError if this machine has fewer GPUs than processes, unless all of them are on the `cpu`."""
+def check_devices() -> None:
+    """UserError if this machine has GPUs, and fewer than processes: accelerate numbers devices by process,
+    also where the work is on the CPU."""
     local = os.environ.get("LOCAL_WORLD_SIZE", "1")
     gpus = torch.cuda.device_count()
-    if not cpu and 0 < gpus < int(local if local.isdecimal() else 1):
+    if 0 < gpus < int(local if local.isdecimal() else 1):
         raise UserError(
             f"{local} processes on this machine, which has {gpus} GPU{'' if gpus == 1 else 's'}: start as "
-            "many as there are, or use the CPU (training.use_cpu=true; stlm recall: --device cpu)"
+            "many as there are, or hide them and use the CPU (CUDA_VISIBLE_DEVICES= torchrun ...)"
         )
 
 

@@ -269,7 +269,7 @@ class STLMTrainingArguments(TrainingArguments):
         self._check_precision()
         if needs_cpu():
             self.use_cpu = True
-        check_devices(self.use_cpu)
+        check_devices()
         if not torch.cuda.is_available():
             self.dataloader_pin_memory = False  # it only warns there
         if self.disable_tqdm is None:

@@ -35,7 +35,7 @@ def join_processes(device: str | None = None) -> str | None:
         return device
     from accelerate import PartialState
 
-    check_devices(cpu=device == "cpu")
+    check_devices()
     # the others wait while the first one runs benchmarks
     state = PartialState(cpu=device == "cpu" or needs_cpu(), timeout=timedelta(days=7))
     check_processes(state.num_processes)

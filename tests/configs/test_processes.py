@@ -43,14 +43,14 @@ def test_processes_share_the_cpu_where_there_is_no_accelerator(monkeypatch):
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    for gpus, cpu in ((0, False), (2, False), (1, True)):
+    for gpus in (0, 2):
         monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
-        check_devices(cpu)
+        check_devices()
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(
         UserError, match="2 processes on this machine, which has 1 GPU: start as many as there are"
     ):
-        check_devices(cpu=False)
+        check_devices()
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
