@@ -174,6 +174,18 @@ def test_tables_have_the_joint_of_their_statements(take):
     assert joints(take("jsonl", {"rows.jsonl": lines(apart)}, alone=True)) == RIGHT
 
 
+def test_case_and_normal_form_do_not_hide_the_joint(take):
+    rows = [
+        {"id": "a", "object": "\u00e9t\u00e9", "statement": "C'est l'e\u0301te\u0301.", "prompt": "C'est l'"},
+        {"id": "b", "object": "eau", "statement": "C'est l'Eau.", "prompt": "C'est l'"},
+    ]
+    bank = take("jsonl", {"rows.jsonl": lines(rows)}, alone=True)
+    assert joints(bank) == ["", ""]
+    # and it is said all the same that the text was not trained so
+    assert "joined_text_not_stated" in bank.probes[0].flags
+    assert "case_differs" in bank.probes[1].flags
+
+
 def test_tables_have_the_joint_of_their_templates_or_of_their_column(take):
     rows = [
         {"object": "eau", "prompt": "C'est l'", "template": "C'est l'{object}."},
