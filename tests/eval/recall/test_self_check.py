@@ -95,3 +95,11 @@ def test_weights_that_were_lost_are_named():
         model.lm_head.weight.fill_(float("nan"))
     with pytest.raises(UserError, match="it: its logits are not finite"):
         check_logits(model, "it")
+
+
+def test_broken_weights_are_not_blamed_on_the_cache():
+    model = stlm()
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0] = float("nan")
+    with pytest.raises(UserError, match="is not a finite number: its weights are broken"):
+        evaluate_recall(model, byte_level(), bank())
