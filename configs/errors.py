@@ -9,4 +9,7 @@ class UserError(Exception):
 
 
 class RunFailed(Exception):
-    """Work that failed on the way, with what was reached before still whole: one line, exit code 1."""
+    """A run that failed after its start. What it saved before is complete.
+
+    Entry points print the line and exit with code 1, without a traceback.
+    """

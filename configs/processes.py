@@ -1,7 +1,7 @@
-"""How many processes a launcher has started, and whether a run knows of all of them.
+"""Checks that the launcher, torch and transformers count the same number of processes.
 
-Processes that each believe to be alone would write the same files at the same time. So whatever writes files
-compares the launcher's number with the one that torch and transformers count.
+Otherwise each process would run as if it were the only one, and all would write the same files at the same
+time.
 """
 
 import os
@@ -12,9 +12,9 @@ import torch.distributed as dist
 from configs.errors import UserError
 
 # Where torchrun and MPI's launchers say how many processes there are; accelerate reads the same.
-SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-# What `accelerate launch` sets for ways of training that are not tried here.
-UNSUPPORTED = (
+WORLD_SIZE_VARIABLES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+# Variables of `accelerate launch` for ways of training that are not supported.
+UNSUPPORTED_VARIABLES = (
     "ACCELERATE_USE_DEEPSPEED",
     "ACCELERATE_USE_FSDP",
     "ACCELERATE_USE_MEGATRON_LM",
@@ -25,7 +25,7 @@ UNSUPPORTED = (
 
 def launched_processes() -> int:
     """The number of processes that a launcher says it has started; 1 without a launcher."""
-    sizes = (os.environ.get(name, "") for name in SIZES)
+    sizes = (os.environ.get(name, "") for name in WORLD_SIZE_VARIABLES)
     return next((int(size) for size in sizes if size.isdecimal()), 1)
 
 
@@ -35,8 +35,10 @@ def needs_cpu() -> bool:
 
 
 def check_devices() -> None:
-    """UserError if this machine has GPUs, and fewer than processes: accelerate numbers devices by process,
-    also where the work is on the CPU."""
+    """Raise UserError if this machine has GPUs, but fewer than processes.
+
+    accelerate assigns GPU n to process n, even if the work is on the CPU.
+    """
     local = os.environ.get("LOCAL_WORLD_SIZE", "1")
     gpus = torch.cuda.device_count()
     if 0 < gpus < int(local if local.isdecimal() else 1):
@@ -48,7 +50,7 @@ def check_devices() -> None:
 
 def check_launcher() -> None:
     """UserError if the launcher has chosen a way of training that is not supported."""
-    for name in UNSUPPORTED:
+    for name in UNSUPPORTED_VARIABLES:
         if os.environ.get(name, "").lower() in ("true", "1", "yes", "on", "y", "t"):
             raise UserError(
                 f"{name}={os.environ[name]}: not supported; unset it, and start several processes with "
@@ -57,7 +59,7 @@ def check_launcher() -> None:
 
 
 def check_processes(counted: int) -> None:
-    """UserError unless `counted`, what this process takes for the number of processes, is right."""
+    """Raise UserError unless `counted`, the processes this one knows of, are all that were started."""
     launched = launched_processes()
     joined = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
     if counted != joined or launched not in (1, counted):

@@ -22,7 +22,7 @@ from configs.processes import check_devices, check_launcher, needs_cpu
 
 # Arguments that a schedule gets where none are given. They belong to this schedule alone.
 SCHEDULE_DEFAULTS = {"cosine_with_min_lr": {"min_lr_rate": 0.1}}
-GIVEN_TO_SCHEDULES = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
+TRAINER_SCHEDULE_ARGUMENTS = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
 
 
 @dataclass
@@ -285,13 +285,13 @@ class STLMTrainingArguments(TrainingArguments):
             )
 
     def _check_schedule(self) -> None:
-        """The arguments of one schedule often stand in a file whose schedule an override has changed."""
+        """Refuse arguments of another schedule, such as those of a file after an override of the schedule."""
         try:
             make: Any = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(self.lr_scheduler_type)]
         except (ValueError, KeyError):
             return  # TrainingArguments names those that there are
         parameters = inspect.signature(make).parameters
-        taken = [name for name in parameters if name not in GIVEN_TO_SCHEDULES]
+        taken = [name for name in parameters if name not in TRAINER_SCHEDULE_ARGUMENTS]
         if "kwargs" in taken:
             return
         for name in self.lr_scheduler_kwargs or {}:
@@ -303,7 +303,7 @@ class STLMTrainingArguments(TrainingArguments):
                 )
 
     def _check_precision(self) -> None:
-        """The environment must not change the precision, which the saved config then would not show."""
+        """Refuse a precision that only the environment sets: the saved config would not show it."""
         precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         if precision not in ("no", "") and not (self.bf16 or self.fp16):
             raise UserError(

@@ -1,7 +1,7 @@
-"""Whether a model that was just loaded is the one that was trained, and a causal language model at all.
+"""Checks of a model right after loading: weights that fit the config, usable logits, causal attention.
 
-Each check costs no more than a pass over a few tokens. What fails here would not fail later: another model
-than the trained one would be measured.
+Each check costs at most one pass over a few tokens. Without them nothing would fail later, and the recall
+reported would be that of a broken or wrong model.
 """
 
 import contextlib
@@ -15,10 +15,10 @@ logger = logging.getLogger(__name__)
 
 
 def check_fit(model: Any, info: dict[str, Any]) -> None:
-    """ValueError if the weights are not those of the model in the config.
+    """Raise ValueError if the weights do not fit the config.
 
-    transformers fills tensors that are missing, or have another size, with random numbers, and leaves out
-    those that the config has no place for: another model than the trained one would be measured.
+    transformers initialises missing tensors and tensors of another size at random, and drops those that the
+    config has no place for. The model would load, but would not be the trained one.
 
     Args:
         info: What `from_pretrained(..., output_loading_info=True)` returns with the model.
@@ -33,7 +33,7 @@ def check_fit(model: Any, info: dict[str, Any]) -> None:
             f"{len(other)} tensors of the weights have another size than the config says: {tensor} is "
             f"{tuple(in_file)}, not {tuple(in_config)}"
         )
-    # a part that the model lacks as a whole, such as the head of a classifier, has no say in its logits
+    # a part that the model lacks as a whole, such as the head of a classifier, does not change its logits
     parts = {child for owner in (model, model.base_model) for child, _ in owner.named_children()}
     unexpected = sorted(key for key in info["unexpected_keys"] if key.partition(".")[0] in parts)
     if unexpected:
@@ -60,8 +60,10 @@ def check_adapter_fit(model: Any, name: str, revision: str | None) -> None:
 
 
 def check_logits(model: Any, name: str) -> None:
-    """UserError for a model, in eval mode, whose logits are not finite or the same whatever it reads: its
-    weights were damaged, or not loaded. Tried on eight tokens."""
+    """Raise UserError if logits are not finite, or all equal: the weights are damaged or were not loaded.
+
+    `model` is in eval mode and reads eight tokens.
+    """
     import torch
 
     from eval.recall.batching import last_logits
@@ -78,8 +80,10 @@ def check_logits(model: Any, name: str) -> None:
 
 
 def check_causal(model: Any, name: str) -> None:
-    """UserError for a model, in eval mode, that sees tokens before it has to say them, as BERT does where
-    its config does not say `is_decoder`. Tried on two texts of eight tokens that differ in the last."""
+    """Raise UserError if the model attends to later tokens, as BERT does without `is_decoder`.
+
+    `model` is in eval mode and reads two texts of eight tokens that differ in the last one.
+    """
     import torch
 
     from eval.recall.batching import last_logits

@@ -1,7 +1,7 @@
-"""People's text to token ids, the same way for corpus, statements, prompts, answers and held-out text.
+"""Encodes text the same way for corpus, statements, prompts, answers and held-out text.
 
-Text is text. Where somebody writes `<|endoftext|>` or `<|pad|>`, its characters are encoded: control tokens
-come into a row from this project alone. Added tokens that are not special (whitespace runs, `<think>`) are
+`<|endoftext|>` or `<|pad|>` in a text is encoded as its characters: only this project's code adds control
+tokens to a row. Added tokens that are not special (whitespace runs, `<think>`) are
 words of the tokenizer's vocabulary, and stay.
 """
 
@@ -52,8 +52,8 @@ def encode_with_own_tokens(tokenizer: Any, text: str) -> list[int]:
 
 
 def control_ids(tokenizer: Any) -> set[int]:
-    """Ids of the special tokens: no text may become one of them. The unknown token is none, unless it has
-    another role too (GPT-2's is its end-of-text)."""
+    """Ids of the special tokens, which no text may produce. The unknown token counts only if it is also BOS,
+    end-of-text or padding (GPT-2 uses one token for both)."""
     special = set(tokenizer.all_special_ids)
     special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     roles = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)

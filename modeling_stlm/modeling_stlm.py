@@ -37,10 +37,10 @@ CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else 
 
 
 def given_cache(cache: Cache | None, past_key_values: Cache | None, others: dict) -> Cache | None:
-    """The cache that a caller gave, under either of its names.
+    """Return the cache, which callers pass as `cache` or as `past_key_values`.
 
-    Raises a TypeError for a cache under a third name: `**kwargs` would swallow it, and generation would
-    forget all tokens but the last.
+    Raises TypeError for a cache under any other name: it would be ignored in `**kwargs`, and generation
+    would read only the last token.
     """
     for name, value in others.items():
         if isinstance(value, Cache) or ("past" in name and value is not None):
@@ -345,9 +345,9 @@ class STLMModel(STLMPreTrainedModel):
     ) -> BaseModelOutputWithPast:
         r"""
         past_key_values (`Cache`, *optional*):
-            Keys and values of the tokens before: their name until transformers 5.23.
+            The key/value cache, by its name until transformers 5.23.
         cache (`Cache`, *optional*):
-            The same: their name since transformers 5.24.
+            The key/value cache, by its name since transformers 5.24.
         """
         cache = given_cache(cache, past_key_values, kwargs)
         if (input_ids is None) == (inputs_embeds is None):
@@ -456,9 +456,9 @@ class STLMForCausalLM(STLMPreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         r"""
         past_key_values (`Cache`, *optional*):
-            Keys and values of the tokens before: their name until transformers 5.23.
+            The key/value cache, by its name until transformers 5.23.
         cache (`Cache`, *optional*):
-            The same: their name since transformers 5.24.
+            The key/value cache, by its name since transformers 5.24.
         """
         outputs: BaseModelOutputWithPast = self.model(
             input_ids=input_ids,

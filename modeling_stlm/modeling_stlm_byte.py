@@ -267,9 +267,9 @@ class STLMByteModel(STLMPreTrainedModel):
             Read only for where they do not go on by one: a new document begins there, and none of its bytes
             sees what stands before. Words are numbered from the beginning of their document.
         past_key_values (`None`, *optional*):
-            Refused: there is no cache. Its name until transformers 5.23.
+            Refused: the model keeps no cache. The argument's name until transformers 5.23.
         cache (`None`, *optional*):
-            Refused: the same, since transformers 5.24.
+            Refused: the model keeps no cache. The argument's name since transformers 5.24.
         inputs_embeds (`None`, *optional*):
             Refused: words are cut by the bytes themselves.
         """
@@ -339,9 +339,9 @@ class STLMByteForCausalLM(STLMPreTrainedModel, GenerationMixin):
     ) -> CausalLMOutput:
         r"""
         past_key_values (`None`, *optional*):
-            Refused: there is no cache. Its name until transformers 5.23.
+            Refused: the model keeps no cache. The argument's name until transformers 5.23.
         cache (`None`, *optional*):
-            Refused: the same, since transformers 5.24.
+            Refused: the model keeps no cache. The argument's name since transformers 5.24.
         """
         outputs: BaseModelOutput = self.model(
             input_ids=input_ids,

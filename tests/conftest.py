@@ -4,7 +4,7 @@ import os
 import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything of Hugging Face is imported: fail at once, never hang
-# Bits are compared, and two processes started: a GPU would be one too few, and rounds otherwise.
+# Tests compare bits and start two processes. A GPU rounds differently, and one is too few for two processes.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # tiny models gain nothing from more, and processes share the cores

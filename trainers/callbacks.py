@@ -128,8 +128,8 @@ class RecallCallback(_Periodic):
 
 
 def recall_means(rows: Sequence[dict], doses: Doses | None = None) -> dict[str, float]:
-    """`recall/ROLE/TYPE/METRIC` for the metrics that are worth a curve. Where facts were injected by arm the
-    arm's name stands for the role, in order of `doses`."""
+    """`recall/ROLE/TYPE/METRIC` for the metrics in `TRACKED`. With several arms, ROLE is the name of an arm,
+    in order of `doses`."""
     names = arm_names(rows, doses)
     return {
         f"recall/{names.get(group, group)}/{kind}/{metric}": round(values["mean"], 6)

@@ -99,7 +99,7 @@ def _write_tokens(
 ) -> int:
     """Write the ids of all documents to `path`; returns how many there are."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    total = n_written = 0
+    total = n_with_control_tokens = 0
     controls = control_texts(tokenizer)
     with (
         path.open("wb") as file,
@@ -108,16 +108,16 @@ def _write_tokens(
         for texts in _batches(dataset):
             kept = [text for text in texts if text and not text.isspace()]
             if kept:
-                n_written += sum(any(control in text for control in controls) for text in kept)
+                n_with_control_tokens += sum(any(control in text for control in controls) for text in kept)
                 encoded = encode_texts(tokenizer, kept)["input_ids"]
                 flat = np.concatenate([[*ids, tokenizer.eos_token_id] for ids in encoded])
                 flat.astype(dtype).tofile(file)
                 total += len(flat)
             bar.update(len(texts))
-    if n_written:
+    if n_with_control_tokens:
         logger.warning(
-            "%d %s documents hold a control token (%s) as text, and it is read as text: it ends no document",
-            *(n_written, split, ", ".join(controls)),
+            "%d %s documents hold a control token (%s): it is encoded as plain text and ends no document",
+            *(n_with_control_tokens, split, ", ".join(controls)),
         )
     return total
 

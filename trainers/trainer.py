@@ -63,7 +63,7 @@ class STLMTrainer(Trainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
-        # asked for its value only once a step, in `_get_grad_norm`: a GPU is not made to wait here
+        # stays on the device; `_get_grad_norm` reads it once a step, so that the GPU need not wait here
         self._losses_are_finite = self._losses_are_finite.to(loss.device) & loss.isfinite().all()
         return loss
 
@@ -84,11 +84,11 @@ class STLMTrainer(Trainer):
         return grad_norm
 
     def check_weights(self) -> None:
-        """Raises RunFailed if a weight is not finite: no loss shows yet what the last update has broken."""
+        """Raise RunFailed if a weight is not finite. The loss would show it only after the next step."""
         model: Any = self.model
         sums = torch.stack([parameter.detach().float().sum() for parameter in model.parameters()])
         if not sums.isfinite().all():
-            raise self._failed("the weights are no finite numbers any more", self.state.global_step)
+            raise self._failed("the weights are not finite numbers", self.state.global_step)
 
     def _failed(self, reason: str, step: int) -> RunFailed:
         rate = self._get_learning_rate()

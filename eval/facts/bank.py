@@ -71,9 +71,9 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A question about facts: `prompt`, `joint`, then `answers[0]` (the others are as right) and `suffix`.
+    """A question about facts. Its text is `prompt` + `joint` + an answer + `suffix`; all `answers` are right.
 
-    `joint` stands in neither of its neighbours: a space, or nothing, as in "l'" + "eau". `seen_verbatim` says
+    `joint` is a space, or "" as in "l'" + "eau"; prompt and answer do not contain it. `seen_verbatim` says
     that prompt and answer stand word for word in one of the facts' own statements, control facts included;
     whether a model has read them is the role's matter.
     `flags` are the validator's remarks, not content: they do not enter the hash.

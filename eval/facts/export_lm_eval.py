@@ -10,10 +10,10 @@ For every role and probe type there are three tasks, all of them in one group:
     NAME_injected_semantic_gen   generate_until    exact_match
 
 so that injected and control facts are told apart. Where injected facts are in several arms, each arm has
-tasks of its own, `NAME_injected_ARM_semantic_mc`; so have control facts of the arm `unseen`. What joins an
-answer to its prompt belongs to the choice (`target_delimiter` is empty), as in our scorer. Probes without
-wrong answers have no place in `_mc`, those with a suffix none in `_gen`, those whose prompt ends in a newline
-or a tab only there, for lm-eval scores such an end with the answer; how many is reported. Each document
+tasks of its own, `NAME_injected_ARM_semantic_mc`; so have control facts of the arm `unseen`. The joint
+is part of each choice (`target_delimiter` is empty), as in our scorer. `_mc` leaves out probes without wrong
+answers, and `_gen` probes with a suffix. Probes with a prompt that ends in a newline or a tab are in `_gen`
+only, since lm-eval would score that end with the answer. The export reports how many. Each document
 carries `probe_id`, `fact_ids`, `role`, `arm`, `relation` and `type`, so that logged samples can be joined
 with a run's plan. The folder finds its own data and can be moved. lm-eval reads a control token that a text
 holds (`<|endoftext|>`) as such, where our scorer reads its characters.

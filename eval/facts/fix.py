@@ -14,13 +14,12 @@ Spellings = dict[tuple[str | None, str], str]  # by relation and folded name
 def fix_bank(bank: FactBank) -> tuple[FactBank, list[str]]:
     """The bank with what is certain mended, and a line for each change.
 
-    - Spaces around prompts, answers and distractors go: what joins prompt and answer is the joint. Line
-      breaks stay, as a prompt may end with one on purpose. No answer is left empty.
+    - Removes spaces around prompts, answers and distractors; the joint supplies the space. Keeps line breaks,
+      since a prompt may end with one on purpose. Never empties an answer.
     - A fact's object (or alias) that is asked for in another case than the statements write it in is
       written like them, and so are the distractors. All of them must be names that the statements of the
       relation write in one way: were the answer mended alone, its capital would give it away.
-    - Where prompt and answer stand in no statement of the probe's facts, but do with the other joint, that
-      one is taken.
+    - Takes the other joint if prompt and answer occur in a statement of the probe's facts only with that one.
 
     `seen_verbatim` of a mended probe is renewed.
     """

@@ -15,8 +15,8 @@ def draw_names(
 ) -> list[str]:
     """`count` names in random order, by default of people: last names differ as long as they last.
 
-    `taken` are words, folded, that no name may have: those of the answers, lest
-    "Ruby White" be asked for a colour. No name stands in the texts of `corpus`, which are read once.
+    `taken` are folded words that no name may contain: those of the answers. Otherwise
+    "Ruby White" would be asked for a colour. No name stands in the texts of `corpus`, which are read once.
     """
     draw = rng(seed, "names")
     # as many to spare, for those that collide or that the corpus knows

@@ -5,10 +5,10 @@
 
 - *Normal form* (UAX #15): texts are compared in NFC, so that "é" is one text however it is stored. NFKC
   would also merge what is written differently on purpose (２ and 2, ² and 2, ﬁ and fi).
-- *Words* (UAX #29): a word is not found inside of a longer one. A boundary is asked for only between two
-  letters, digits or marks of scripts that put spaces between words; the scripts of `UNSPACED` do not.
-- *Characters* (UAX #29, grapheme clusters): what is found begins and ends where a cluster does, so that no
-  combining mark, joiner or second half of a flag belongs to its last character.
+- *Words* (UAX #29): a match must not be part of a longer word. This is tested only between letters, digits
+  and marks of scripts that put spaces between words, not for the scripts of `UNSPACED`.
+- *Characters* (UAX #29, grapheme clusters): a match begins and ends at the edge of a cluster. It does not
+  split a letter from its combining mark, or a flag in two.
 - *Sentences* (UAX #29, Sentence_Terminal): `. ! ? 。 । ؟` and the like end an answer.
 
 Nothing else of this package is needed here: exported lm-eval tasks carry a copy of this file.
@@ -29,8 +29,8 @@ UNSPACED = (
     *("Thai", "Lao", "Khmer", "Myanmar", "Tai_Le", "New_Tai_Lue", "Tai_Tham", "Tai_Viet", "Ahom"),
     *("Javanese", "Balinese"),
 )
-# Decimal digits are left to the scripts with spaces: a 1 is not found in 12, in no script. So are the accents
-# that Latin shares with Han.
+# Decimal digits of every script count as letters of a spaced script, so that 1 is not found in 12. So do the
+# accents that Latin shares with Han.
 _SCRIPTS = "".join(r"\p{" + script + "}" for script in UNSPACED)
 _UNSPACED = rf"[[[{_SCRIPTS}]&&[\p{{L}}\p{{M}}\p{{Nl}}\p{{No}}]]--\p{{scx=Latin}}]"
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}]")
@@ -127,10 +127,10 @@ def holds_answer(text: str, answers: Iterable[str]) -> bool:
 def is_answer(text: str, answers: Iterable[str], ended: bool, terminators: str = ".") -> bool:
     """Whether the text up to its first terminator outside of the answer is one of `answers`.
 
-    A terminator is the end of the text if it `ended` there (else it might have gone on), a newline, one of
-    `terminators`, or a character that ends sentences, behind closing quotes and brackets or not. One that
-    stands in words and numbers too ends nothing where a letter or digit follows at once: "3.5" does not
-    answer 3. So "Springfield" does not pass for "Spring", and the stop in "St. Louis" ends nothing.
+    A terminator is a newline, one of `terminators`, a character that ends sentences (closing quotes and
+    brackets may come before it), or the end of a text that `ended` there. ASCII characters such as `.`, `!`
+    and `?` end nothing if a letter or digit follows directly: "3.5" does not answer 3. "Springfield" does not
+    answer "Spring", and the stop inside "St. Louis" does not end that answer.
     """
     text = normal(text).lstrip(" ")
     return any(
@@ -166,18 +166,18 @@ def join(prompt: str, joint: str = " ") -> tuple[str, str]:
 
 
 def shown_joint(before: str) -> str:
-    """What joins an answer to its prompt in a wording with `before` in front of the answer's place.
+    """The joint that a wording shows, from the text `before` its answer.
 
-    A space; or nothing where none is written there, as behind `l'`, a quote, a bracket, a hyphen or a letter
-    of a script without spaces. Behind any other letter a space was left out by mistake.
+    "" after an apostrophe, quote, bracket or hyphen, or a letter of a script without spaces; else a space.
+    A missing space after a letter of another script is taken for a mistake, and the joint is a space.
     """
     return " " if not before or before[-1].isspace() or is_spaced(before[-1]) else ""
 
 
 def usual_joint(prompt: str, answer: str) -> str:
-    """What joins an answer to its prompt where nothing shows it.
+    """The joint where neither a statement nor a wording shows it.
 
-    A space; but nothing between letters of scripts without spaces, nor behind an opening bracket or wide
+    A space; but "" between letters of scripts without spaces, nor behind an opening bracket or wide
     punctuation (： 「).
     """
     if not prompt or not answer:
@@ -201,8 +201,8 @@ def _is_wide_punctuation(character: str) -> bool:
 
 
 def _is_boundary(text: str, position: int, outer: str, inner: str, strict: bool) -> bool:
-    """Whether neither a word nor a grapheme cluster reaches over the position, from its `outer` neighbour to
-    the `inner` one, which belongs to what was looked for."""
+    """Whether no word and no grapheme cluster crosses `position`, the edge of a match. `inner` is the
+    character next to it inside the match, `outer` the one outside."""
     if strict:
         joined = (_kind(outer) == "spaced" or outer == "_") and _kind(inner) != "unspaced"
     else:

@@ -10,7 +10,7 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-# Keys and values of the tokens before, since transformers 5.24 and until then. Models may know either name.
+# Names of forward's cache argument, since transformers 5.24 and before. A model may use either.
 CACHE_NAMES = ("cache", "past_key_values")
 # Names under which configs keep the longest sequence; models without such a limit have none of them.
 CONTEXT_LENGTH_NAMES = (

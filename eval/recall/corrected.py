@@ -1,22 +1,21 @@
 """Control-corrected recall: what injected facts have beyond familiar wordings, answers and names.
 
-Control people are asked the same questions and were never injected. `lp(s, a)` is the log-probability of a
-candidate a for subject s, in nats, and `m(a)` its mean over the control subjects that are offered the same
-candidate by the same wording of the same relation. For each probe type
+Control subjects are asked the same questions, and their facts are never injected. `lp(s, a)` is the
+log-probability of candidate a for subject s, in nats. `m(a)` is its mean over the control subjects that have
+candidate a in the same wording of the same relation. For each probe type
 
 - `accuracy_over_control` = accuracy of injected facts - accuracy of control facts;
-- `answer_familiarity` = mean logprob, for control subjects, of answers that were injected (for others) - of
-  answers that never were, in the same wordings: what the answers gained by being read at all. It needs
-  control facts of the arm "unseen", whose answers are in no statement, and is None without them;
+- `answer_familiarity` = for control subjects, mean logprob of answers that were injected for other subjects
+  - mean logprob of answers that never were, in the same wordings: the gain from having read the answer. It
+  needs control facts of the arm "unseen", with answers that are in no statement, and is left out otherwise;
 - `subject_shift` = mean over injected probes of the mean over the other candidates a' of lp(s, a') - m(a'):
-  what wrong answers gained because the name is familiar;
-- `binding` = mean over injected probes of [lp(s, a) - m(a)] - mean over a' of [lp(s, a') - m(a')]: what ties
-  this answer to this subject.
+  wrong answers rise if the name is familiar, and fall if the right answer takes their probability;
+- `binding` = mean over injected probes of [lp(s, a) - m(a)] - mean over a' of [lp(s, a') - m(a')]: the gain
+  of the right answer beyond that of the wrong ones.
 
-binding is a difference of differences. The probabilities of all continuations add up to one, so whatever
-makes some candidates more probable makes the others less so, all of one probe by the same number of nats, and
-only differences between candidates of one probe are free of it. binding + subject_shift is how much more
-probable the right answer is than for control subjects, over the same probes.
+binding is a difference of differences. The probabilities of all continuations sum to one: if some candidates
+become more probable, all others of the probe lose the same number of nats. This cancels in differences
+between candidates of one probe. binding + subject_shift = mean of lp(s, a) - m(a) over the same probes.
 
 docs/recall.md says why a gain has these parts. Log-probabilities belong to one tokenizer.
 """
@@ -37,16 +36,18 @@ CORRECTED = frozenset({"accuracy_over_control", "answer_familiarity", "subject_s
 # of these, what can be compared across tokenizers
 CORRECTED_COMPARABLE = frozenset({"accuracy_over_control"})
 
-_Groups = dict[Hashable, list[tuple[int, Hashable]]]  # what was asked: (cell, subject) of each control row
+_ControlCells = dict[
+    Hashable, list[tuple[int, Hashable]]
+]  # what was asked: (cell, subject) of each control row
 _Terms = list[tuple[int, float, Hashable]]  # of one probe: (cell, weight, what was asked)
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """A mean over probes of weighted sums of cells, each less the mean of its group over control rows.
+    """Mean over probes of weighted sums of cells; from each cell the mean of its control cells is subtracted.
 
-    A cell is a number of a row (of a candidate in the row), as `figures` lists them; a group is what was
-    asked. All of it follows from the bank alone, so one contrast serves all models.
+    A cell is one number of a row, or of one candidate of a row, in the order of `figures`. A group is the
+    control cells with one wording (and one candidate). A contrast depends on the bank, not on the model.
     """
 
     figure: str
@@ -77,7 +78,7 @@ class Contrast:
         and V = V_subject + V_control. V_subject is that of the mean of the probes' own values
         (`ratio_and_variance`). V_control adds up, over control subjects, the squares of their weighted
         residuals from the means of their groups. Each residual is multiplied by sqrt(n / (n - 1)), with n
-        control subjects in its group: it is too near to a mean that it is part of.
+        control subjects in its group, because its value is part of the mean (HC2, MacKinnon and White 1985).
         """
         n_groups = int(self.groups.max()) + 1
         counts = np.bincount(self.control_groups, minlength=n_groups)
@@ -86,22 +87,24 @@ class Contrast:
             sums_by_cluster(controls, self.control_groups, n_groups) / counts[:, None]
         )  # (groups, figures)
 
-        apart = self.weights[:, None] * (values[self.cells] - means[self.groups])
-        by_probe = sums_by_cluster(apart, self.probes, self.n)
+        deviations = self.weights[:, None] * (values[self.cells] - means[self.groups])
+        by_probe = sums_by_cluster(deviations, self.probes, self.n)
         n_probes = np.bincount(self.subjects)
         mean, variance = ratio_and_variance(
             sums_by_cluster(by_probe, self.subjects, len(n_probes)), n_probes.astype(float)
         )
 
         # every control subject once for each of its groups
-        asked, who = np.unique(np.stack([self.control_groups, self.control_subjects]), axis=1)
-        n_subjects = np.bincount(asked, minlength=n_groups)
+        group_numbers, control_subjects = np.unique(
+            np.stack([self.control_groups, self.control_subjects]), axis=1
+        )
+        n_subjects = np.bincount(group_numbers, minlength=n_groups)
         share = np.bincount(self.groups, self.weights, minlength=n_groups) / self.n  # of the groups' means
-        load = share / counts * np.sqrt(n_subjects / (n_subjects - 1))
-        residuals = load[self.control_groups, None] * (controls - means[self.control_groups])
-        n_control = int(who.max()) + 1
-        of_controls = (sums_by_cluster(residuals, self.control_subjects, n_control) ** 2).sum(0)
-        return t_tests(mean, (variance, len(n_probes)), (of_controls, n_control))
+        residual_weights = share / counts * np.sqrt(n_subjects / (n_subjects - 1))
+        residuals = residual_weights[self.control_groups, None] * (controls - means[self.control_groups])
+        n_control = int(control_subjects.max()) + 1
+        control_variance = (sums_by_cluster(residuals, self.control_subjects, n_control) ** 2).sum(0)
+        return t_tests(mean, (variance, len(n_probes)), (control_variance, n_control))
 
 
 def corrected_summary(rows: Sequence[Row], doses: Doses | None = None) -> dict[str, Any]:
@@ -109,8 +112,8 @@ def corrected_summary(rows: Sequence[Row], doses: Doses | None = None) -> dict[s
     them, the arms of injected facts with their `doses`; `answer_familiarity` is of the group "control".
 
     low and high are a 95% interval by t, p is that of the figure being zero, not corrected for the number of
-    figures; `n` are the group's probes that found their counterpart. Figures without control probes are left
-    out, and so is what has a single subject on a side: nobody can tell from it how others are.
+    figures; `n` is the number of probes that have control cells. Figures without control
+    probes, or with a single subject on a side, are left out: their variance cannot be estimated.
     """
     result: dict[str, Any] = {}
     for (group, kind), contrasts in contrasts_of(rows, groups_of(rows, doses)).items():
@@ -130,16 +133,18 @@ def contrasts_of(rows: Sequence[Row], groups: Sequence[str]) -> dict[tuple[str, 
     found: dict[tuple[str, str], dict[str, Contrast]] = {}
     for kind, members in kinds.items():
         control, unseen = members.pop(CONTROL, []), members.pop(UNSEEN, [])
-        offered = _offered(rows, control, first_cells)
+        offered = _candidate_control_cells(rows, control, first_cells)
         contrasts = {
             (group, kind): {
-                "accuracy_over_control": _match(rows, own, control, "accuracy", _nothing),
-                **_by_candidate(rows, own, offered, first_cells),
+                "accuracy_over_control": _row_contrast(rows, own, control, "accuracy", _nothing),
+                **_candidate_contrasts(rows, own, offered, first_cells),
             }
             for group, own in members.items()
             if is_injected(group)
         }
-        contrasts[CONTROL, kind] = {"answer_familiarity": _match(rows, control, unseen, "logprob", _wording)}
+        contrasts[CONTROL, kind] = {
+            "answer_familiarity": _row_contrast(rows, control, unseen, "logprob", _wording)
+        }
         for asked, by_name in contrasts.items():
             if there := {name: contrast for name, contrast in by_name.items() if contrast is not None}:
                 found[asked] = there
@@ -160,7 +165,7 @@ def _first_cells(rows: Sequence[Row]) -> list[int]:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(int).tolist()
 
 
-def _match(
+def _row_contrast(
     rows: Sequence[Row],
     first: Sequence[int],
     second: Sequence[int],
@@ -169,7 +174,7 @@ def _match(
 ) -> Contrast | None:
     """A figure of the rows `first` against that of the rows `second` with equal keys."""
     there = {index for index in (*first, *second) if rows[index][figure] is not None}
-    groups = _groups((key(rows[i]), i, cluster_of(rows[i])) for i in second if i in there)
+    groups = _control_cells((key(rows[i]), i, cluster_of(rows[i])) for i in second if i in there)
     terms = {i: [(i, 1.0, key(rows[i]))] for i in first if i in there and key(rows[i]) in groups}
     return _contrast(rows, figure, terms, groups)
 
@@ -180,15 +185,17 @@ def _cells(row: Row, first_cell: int) -> list[tuple[Hashable, int]]:
     return [((_wording(row), text), first_cell + place) for place, text in enumerate(texts)]
 
 
-def _offered(rows: Sequence[Row], control: Sequence[int], first_cells: Sequence[int]) -> _Groups:
+def _candidate_control_cells(
+    rows: Sequence[Row], control: Sequence[int], first_cells: Sequence[int]
+) -> _ControlCells:
     """The control cells of each candidate of each wording."""
-    return _groups(
+    return _control_cells(
         (asked, cell, cluster_of(rows[i])) for i in control for asked, cell in _cells(rows[i], first_cells[i])
     )
 
 
-def _by_candidate(
-    rows: Sequence[Row], own: Sequence[int], offered: _Groups, first_cells: Sequence[int]
+def _candidate_contrasts(
+    rows: Sequence[Row], own: Sequence[int], offered: _ControlCells, first_cells: Sequence[int]
 ) -> dict[str, Contrast | None]:
     """subject_shift and binding, over the same probes: those whose answer, and at least one other candidate,
     are offered to two control subjects or more by the same wording."""
@@ -208,17 +215,17 @@ def _by_candidate(
     }
 
 
-def _groups(cells: Iterable[tuple[Hashable, int, Hashable]]) -> _Groups:
+def _control_cells(cells: Iterable[tuple[Hashable, int, Hashable]]) -> _ControlCells:
     """Control cells, (what was asked, cell, subject), by what was asked; without groups of a single subject,
     of whose spread nobody can tell."""
-    groups: _Groups = defaultdict(list)
+    groups: _ControlCells = defaultdict(list)
     for asked, cell, subject in cells:
         groups[asked].append((cell, subject))
     return {asked: own for asked, own in groups.items() if len({subject for _, subject in own}) > 1}
 
 
 def _contrast(
-    rows: Sequence[Row], figure: str, terms: Mapping[int, _Terms], groups: _Groups
+    rows: Sequence[Row], figure: str, terms: Mapping[int, _Terms], groups: _ControlCells
 ) -> Contrast | None:
     """The mean over rows of their `terms`; None where fewer than two subjects have any."""
     subjects, n_subjects = number_clusters([cluster_of(rows[index]) for index in terms])

@@ -55,11 +55,11 @@ def exposures_until(run: str | Path, step: int | None, bank: FactBank) -> dict[s
 
 
 def arm_doses(bank: FactBank, run: str | Path | None = None) -> dict[str | None, tuple[int, int]]:
-    """By arm, the fewest and the most exposures of one of its facts.
+    """By arm, the fewest and the most exposures of its facts.
 
-    What the whole plan of a run gives them: 0 for one that injected nothing. Without a run, and where its
-    plan is of other facts, what the bank's own `arms` say; arms of unknown exposures are left out. Empty
-    where all facts are in one arm, or in none.
+    Counted in the whole plan of `run`; 0 for a run that injected nothing. Without a run, or if its plan has
+    other facts, read from the bank's `arms`; arms that are not named there are left out. Empty if all
+    injected facts are in one arm or in none.
     """
     if len({fact.arm for fact in bank.injected_facts()}) < 2:
         return {}
@@ -77,7 +77,7 @@ def arm_doses(bank: FactBank, run: str | Path | None = None) -> dict[str | None,
 
 
 def doses_of_runs(bank: FactBank, runs: Iterable[str]) -> dict[str | None, tuple[int, int]]:
-    """`arm_doses` for models side by side: over the runs that injected anything, or else any of them."""
+    """`arm_doses` over several runs: over those that injected something, or over all if none did."""
     runs = list(dict.fromkeys(runs))
     runs = [run for run in runs if (Path(run) / PLAN).is_file()] or runs
     if not runs:
@@ -96,9 +96,9 @@ def dose_response(
     """Mean accuracy and log-probability by probe type, group and number of exposures.
 
     Each is `{"type", "role", "exposures", "metric", "mean", "low", "high", "n"}`. A probe's exposures are
-    those of its rarest fact. The role is "control", "injected", or an arm's name where there are several:
-    control facts and injected ones of no exposures are of other people, and arms may differ in more than
-    exposures.
+    those of its rarest fact. The role is "control", "injected", or an arm's name where there are several.
+    Equal exposures are kept apart by role: control facts and injected facts with 0 exposures have different
+    subjects, and arms may differ in more than exposures.
     """
     doses: dict[int, int] = {}
     roles = groups_of(rows)

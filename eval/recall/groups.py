@@ -1,4 +1,4 @@
-"""Which facts are shown as one figure: those of one role, and of injected facts only those treated alike.
+"""Groups of facts that are averaged together: one for each role, and one for each arm of injected facts.
 
     groups_of(rows, {"once": (1, 1), "often": (64, 64)})    # "once (1 exposure)", "control", ...
 
@@ -50,7 +50,7 @@ def arm_names(rows: Sequence[Mapping[str, Any]], doses: Doses | None = None) -> 
 
 
 def role_of(row: Mapping[str, Any]) -> str:
-    """The role under which a row is shown that is not injected."""
+    """The group of a row that is not injected: its role, or `unseen` for control facts of that arm."""
     return UNSEEN if row["role"] == CONTROL and row.get("arm") == UNSEEN else row["role"]
 
 
@@ -74,7 +74,7 @@ def facts_in_words(group: str) -> str:
 def _label(arm: str | None, dose: tuple[int, int] | None) -> str:
     name = "no arm" if arm is None else arm
     if dose is None:
-        return f"arm {name}" if name in ROLES else name  # which is no role
+        return f"arm {name}" if name in ROLES else name  # an arm named "control" is not the role
     fewest, most = dose
     often = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
     return f"{name} ({often} exposure{'' if (fewest, most) == (1, 1) else 's'})"

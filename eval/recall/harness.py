@@ -47,7 +47,7 @@ def evaluate_recall(
     has `top_tokens`, that many [text, probability] pairs of what the model finds most probable where the
     answer begins. Neither the random generators nor the model's train/eval modes are touched.
 
-    With `self_check` two prompts are tried first (`check_generation`), unless nothing is generated.
+    With `generate` and `self_check`, `check_generation` tries two prompts first.
 
     With `spread` the processes of `torchrun` share the probes, and each gets all rows. Every one
     of them must call this, with the whole model.

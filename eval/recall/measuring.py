@@ -219,11 +219,11 @@ def _recall(model: _Model, measured: Measured) -> None:
     if bank is None:
         return
 
-    unchecked = True
+    needs_self_check = True
 
     def measure(start: int, stop: int) -> list[dict[str, Any]]:
-        nonlocal unchecked
-        self_check, unchecked = unchecked, False
+        nonlocal needs_self_check
+        self_check, needs_self_check = needs_self_check, False
         return evaluate_recall(
             *model.get(),
             replace(bank, probes=bank.probes[start:stop]),

@@ -1,4 +1,4 @@
-"""Work shared among the processes of `torchrun` or `accelerate launch`, each with the whole model.
+"""Work shared among the processes of `torchrun`, each with the whole model.
 
 rows = spread(probes, ask)  # every process gets all rows, in the order of the probes
 """
@@ -23,10 +23,10 @@ Result = TypeVar("Result")
 
 
 def join_processes(device: str | None = None) -> str | None:
-    """Find the other processes that a launcher has started; the device that this one takes of its own.
+    """Join the processes that a launcher started, and return the device of this one.
 
-    `device` is what the user asked for; with "auto" or None each process takes an accelerator, else the CPU.
-    Without other processes it is returned as it is.
+    With `device` None or "auto", each process gets its own accelerator, or the CPU if there is none. Any
+    other device is returned unchanged, and so is every device without other processes.
 
     Raises UserError for a launcher that is not supported, and where not all processes are found.
     """

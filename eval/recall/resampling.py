@@ -70,9 +70,9 @@ def t_tests(
 
     A t-test of the mean being zero, and its 95% interval, with the degrees of freedom of Satterthwaite
     (1946), as in Welch's test. `first` and `second` are variances, (figures,), and the number of clusters
-    that they were taken over, two at least. p is never below the share that one way of dealing the clusters
-    out to the two sides has of all: no permutation test could go below that. Where this share is 0.05 or
-    more, the interval is made wide enough to hold zero, so that it never disagrees with p.
+    that they were taken over, two at least. p is never below 1 / C(n_1 + n_2, n_1), the lowest p-value of a
+    permutation test that deals the clusters out to the two sides. If p is 0.05 or more, the interval is
+    widened to include zero, so that both agree.
     """
     (variance_1, n_1), (variance_2, n_2) = first, second
     variance = variance_1 + variance_2

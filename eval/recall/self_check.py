@@ -1,8 +1,7 @@
-"""A cheap trial, on two prompts, that a model may be measured: its generation with the cache is right.
+"""Checks on two prompts that a model generates with its cache what it generates without.
 
-A model whose code does not fit the installed transformers can forget its cache without an error: the
-argument has another name there, say, and `**kwargs` swallows it. Then every continuation is wrong, and
-nothing says so.
+Model code for another version of transformers can ignore the cache without an error, for example because the
+argument was renamed and lands in `**kwargs`. Every continuation would then be wrong, without a warning.
 """
 
 from collections.abc import Sequence
@@ -16,8 +15,8 @@ from eval.recall.encoding import encode_prompts
 from eval.recall.generation import generate_ids
 from eval.recall.isolation import eval_mode
 
-STEPS = 3  # the first reads the prompt, the second its cache, the third what the second has added to it
-# Of the largest logit. A cache that is not read moves logits by about their own size, rounding by far less.
+STEPS = 3  # step 1 fills the cache, step 2 reads it, step 3 also reads what step 2 added
+# Relative to the largest logit. An ignored cache changes logits by about their size, rounding by far less.
 TOLERANCE = 1e-2
 
 

@@ -1,9 +1,9 @@
 """A model folder to the Hub: weights, code, tokenizer, card, and what a run leaves beside them.
 
 Everything goes in one commit, so that a repository never holds half a model. Nothing in the folder is
-changed. An STLM's code goes as this project has it now, whatever the folder was saved with. Optimizer states,
-pickles (`training_args.bin`), checkpoints and the bank's facts stay at home; the bank's hash, and what it was
-generated from, go along in `facts/bank.json`.
+changed. An STLM gets this project's current code, not the code in its folder. Optimizer states, pickles
+(`training_args.bin`), checkpoints and the bank's facts are not pushed. `facts/bank.json` is: it has
+the bank's hash and what it was generated from.
 """
 
 import warnings
@@ -71,7 +71,7 @@ def push_model(
 
     check_model_path(folder)
     records = run_folder or folder
-    files = {name: folder / name for name in files_to_push(folder)} | _code_of_today(folder)
+    files = {name: folder / name for name in files_to_push(folder)} | _current_code(folder)
     if run_folder is not None:
         files |= {name: run_folder / name for name in RUN_FILES if (run_folder / name).is_file()}
     if not any(name.endswith((".safetensors", ".bin")) for name in files):
@@ -90,7 +90,7 @@ def push_model(
     return str(commit.commit_url), len(operations)
 
 
-def _code_of_today(folder: Path) -> dict[str, Path]:
+def _current_code(folder: Path) -> dict[str, Path]:
     """An STLM's code as this project has it now. The code beside older weights may not fit the transformers
     that people load them with."""
     import modeling_stlm

@@ -23,7 +23,7 @@ WITHIN_TOKENIZER = {*TOKEN_METRICS, "binding", "subject_shift", "answer_familiar
 NAMES = {**SHOWN, **TOKEN_METRICS, **CORRECTED}
 DIGITS = {"perplexity": 1, "token_rank": 1}  # all others: 2
 LOWER_IS_BETTER = {"candidate_rank", "bits_per_byte", "perplexity", "token_rank"}
-NO_MERIT = {CONTROL, UNSEEN}  # more recall of these facts
+NO_MERIT = {CONTROL, UNSEEN}  # groups of facts for which more recall is not better
 
 Study = Mapping[str, Any]
 

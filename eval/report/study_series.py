@@ -200,8 +200,8 @@ def dose_figures(study: Study) -> list[LineFigure]:
 
 
 def _dose_lines(entries: Sequence[Mapping[str, Any]], positions: Mapping[int | str, float]) -> list[Line]:
-    """One model's marks by probe type. They are a curve where every number of exposures is that of one arm;
-    arms that differ in something else are not joined."""
+    """One line for each probe type of a model. Its marks are joined unless two arms have equal exposures;
+    control facts are never joined."""
     kinds = ordered((entry["type"] for entry in entries), TYPES)
     apart = 0.015 * (max(positions.values()) - min(positions.values()))  # of types of control facts
     lines: dict[tuple[str, str], list[Mark]] = {}

@@ -1,11 +1,11 @@
-"""What a launcher says of its processes is compared with what this one knows of them."""
+"""The launcher's number of processes must be the number that this process knows of."""
 
 import pytest
 
 from configs.errors import UserError
 from configs.processes import (
-    SIZES,
-    UNSUPPORTED,
+    UNSUPPORTED_VARIABLES,
+    WORLD_SIZE_VARIABLES,
     check_devices,
     check_processes,
     launched_processes,
@@ -14,7 +14,7 @@ from configs.processes import (
 from scripts.__main__ import main
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", WORLD_SIZE_VARIABLES)
 def test_a_launcher_whose_processes_do_not_find_each_other_is_refused(monkeypatch, name):
     check_processes(1)
     monkeypatch.setenv(name, "2")
@@ -53,7 +53,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
         check_devices()
 
 
-@pytest.mark.parametrize("name", UNSUPPORTED)
+@pytest.mark.parametrize("name", UNSUPPORTED_VARIABLES)
 def test_ways_of_training_that_are_not_supported_are_refused_in_the_environment(
     monkeypatch, tiny, tmp_path, capsys, name
 ):

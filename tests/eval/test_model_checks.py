@@ -1,4 +1,4 @@
-"""Weights that are not those of the config are refused by name: another model would be measured."""
+"""Weights that do not fit the config are refused, and the error names a tensor."""
 
 import json
 import logging

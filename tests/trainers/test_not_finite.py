@@ -108,7 +108,7 @@ def test_weights_that_an_update_breaks_are_neither_measured_nor_saved(tiny, tmp_
 
     monkeypatch.setattr(STLMTrainer, "__init__", with_break)
     line = fails(capsys, tiny("run", "training.save_steps=2"))
-    assert "step 4: the weights are no finite numbers any more" in line
+    assert "step 4: the weights are not finite numbers" in line
     assert check_what_is_left(tmp_path / "run", last_step=4) == ["checkpoint-2"]
     assert {row["step"] for row in read_jsonl(tmp_path / "run/recall.jsonl")} == {0}
 

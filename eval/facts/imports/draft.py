@@ -48,7 +48,7 @@ class Draft:
     statements: dict[str, Statement] = field(default_factory=dict)
     probes: dict[str, Probe] = field(default_factory=dict)
     joined: set[str] = field(default_factory=set)
-    """Probes whose joint the source tells; the statements tell that of the others, where they can."""
+    """Ids of probes that got their joint from the source. The joint of the others is found in statements."""
 
     def leave_out(self, where: str, reason: str) -> None:
         self.left_out.append((where, reason))
@@ -124,9 +124,9 @@ class Draft:
     ) -> Probe:
         """A question about these facts; asked before in the very same way, it is not asked once more.
 
-        Outer spaces go, as what joins prompt and answer is the joint. Where the source does not tell `joint`,
-        it is found from the statements (see `bank`), from what the source's wording has `before` the answer's
-        place, or else is what is usual.
+        Removes outer spaces, since the joint supplies the space. Without `joint`, the joint is taken from the
+        statements (see `bank`), else from `before`, the wording's text in front of the answer, else from
+        `usual_joint`.
         """
         answers = tuple(answer.strip() for answer in answers)
         right, kept = right_for(answers, facts), dict[str, str]()

@@ -383,8 +383,8 @@ def _key(prompt: str, answer: str) -> tuple[str, str]:
 
 
 def _ask(asked: Asked, facts: list[Fact], probe_type: str, draft: Draft, template: str | None = None) -> None:
-    """Tidy-STLMs puts prompt and answer together as they are; where neither brings a space, one comes in,
-    unless a sentence that was trained, or the template, has none there."""
+    """Add a test case as a probe. Tidy-STLMs concatenates prompt and answer; if there is no space between
+    them, one is added, unless a trained sentence or the template has none there."""
     touch = not (asked.prompt[-1:].isspace() or asked.answer[:1].isspace())
     draft.add_probe(
         asked.where,
