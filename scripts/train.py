@@ -15,7 +15,7 @@ examples:
   stlm train configs/quickstart.yaml injection.enabled=false training.output_dir=outputs/twin
   stlm train configs/quickstart.yaml training.max_steps=50 --dry-run
   stlm train configs/quickstart.yaml training.resume_from_checkpoint=true
-  torchrun --nproc_per_node 2 -m scripts.train configs/quickstart.yaml
+  torchrun --nproc_per_node 2 -m scripts.train configs/quickstart.yaml training.per_device_train_batch_size=16
 """
 
 
