@@ -13,6 +13,8 @@ from configs.errors import UserError
 
 # Where torchrun and MPI's launchers say how many processes there are; accelerate reads the same.
 WORLD_SIZE_VARIABLES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+# Where they tell each process its own number.
+RANK_VARIABLES = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 # Variables of `accelerate launch` for ways of training that are not supported.
 UNSUPPORTED_VARIABLES = (
     "ACCELERATE_USE_DEEPSPEED",
@@ -49,7 +51,12 @@ def check_devices() -> None:
 
 
 def check_launcher() -> None:
-    """UserError if the launcher has chosen a way of training that is not supported."""
+    """UserError for several processes without a launcher, or a launcher's way of training without support."""
+    if launched_processes() > 1 and not any(name in os.environ for name in RANK_VARIABLES):
+        raise UserError(
+            f"{launched_processes()} processes are said to run (WORLD_SIZE), and none of them has a number "
+            "(RANK): unset WORLD_SIZE, or start them with `torchrun --nproc_per_node N -m scripts.train ...`"
+        )
     for name in UNSUPPORTED_VARIABLES:
         if os.environ.get(name, "").lower() in ("true", "1", "yes", "on", "y", "t"):
             raise UserError(

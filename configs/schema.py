@@ -209,6 +209,7 @@ class STLMTrainingArguments(TrainingArguments):
     """Optimizer steps; when not positive, `num_train_epochs` passes over the corpus."""
     num_train_epochs: float = 1.0
     per_device_train_batch_size: int = 8
+    """Rows of each process; a step sees these times processes times `gradient_accumulation_steps`."""
     per_device_eval_batch_size: int = 8
     learning_rate: float = 6e-4
     lr_scheduler_type: str = "cosine_with_min_lr"
@@ -285,7 +286,7 @@ class STLMTrainingArguments(TrainingArguments):
             )
 
     def _check_schedule(self) -> None:
-        """Refuse arguments of another schedule, such as those of a file after an override of the schedule."""
+        """Refuse arguments of another schedule, and a schedule without those that it needs."""
         try:
             make: Any = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(self.lr_scheduler_type)]
         except (ValueError, KeyError):
@@ -294,7 +295,14 @@ class STLMTrainingArguments(TrainingArguments):
         taken = [name for name in parameters if name not in TRAINER_SCHEDULE_ARGUMENTS]
         if "kwargs" in taken:
             return
-        for name in self.lr_scheduler_kwargs or {}:
+        given = self.lr_scheduler_kwargs or {}
+        for name in taken:
+            if parameters[name].default is inspect.Parameter.empty and name not in given:
+                raise UserError(
+                    f"training.lr_scheduler_kwargs.{name}: the schedule {self.lr_scheduler_type} needs it; "
+                    f"it takes {', '.join(taken)}"
+                )
+        for name in given:
             if name not in taken:
                 own = f"takes {', '.join(taken)}" if taken else "takes none"
                 raise UserError(

@@ -11,10 +11,14 @@ import logging
 import re
 import shutil
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 
+import yaml
+
 from configs.errors import UserError
-from configs.files import read_json, write_json, write_whole
+from configs.files import read_json, read_text, write_json, write_whole
+from configs.schema import SCHEDULE_DEFAULTS, STLMTrainingArguments
 from trainers.stream import Geometry
 
 logger = logging.getLogger(__name__)
@@ -122,6 +126,38 @@ def load_stream_state(checkpoint: str | Path, geometry: Geometry) -> tuple[float
                 "see the same stream: use the same config, or start anew in another training.output_dir"
             )
     return state["loss_sum"], state["last_logged"]
+
+
+# What a resumed optimizer and schedule take from the checkpoint, whatever the config says by then.
+KEPT_BY_CHECKPOINT = (
+    "learning_rate",
+    "lr_scheduler_type",
+    "lr_scheduler_kwargs",
+    "warmup_steps",
+    "optim",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+)
+
+
+def check_optimizer_settings(folder: str | Path, args: STLMTrainingArguments) -> None:
+    """UserError where `args` differ from the run's own config in what a checkpoint keeps.
+
+    The new values would be ignored, in whole or in part, and config.yaml would name them all the same.
+    """
+    before = yaml.safe_load(read_text(Path(folder) / "config.yaml")).get("training", {})
+    if before.get("lr_scheduler_kwargs") is None:
+        before["lr_scheduler_kwargs"] = SCHEDULE_DEFAULTS.get(before.get("lr_scheduler_type"))
+    for key in KEPT_BY_CHECKPOINT:
+        now = getattr(args, key)
+        now = now.value if isinstance(now, Enum) else now
+        if key in before and before[key] != now:
+            raise UserError(
+                f"training.{key}={now}: this run has {before[key]}, which its checkpoints keep; "
+                "remove the key, or start anew in another training.output_dir"
+            )
 
 
 def _checkpoints(folder: str | Path) -> list[Path]:

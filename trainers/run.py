@@ -50,6 +50,7 @@ from trainers.callbacks import (
     RecallCallback,
 )
 from trainers.checkpoints import (
+    check_optimizer_settings,
     last_whole_checkpoint,
     load_stream_state,
     missing_files,
@@ -265,6 +266,7 @@ def _checkpoint(args: STLMTrainingArguments, geometry: Geometry) -> Path | None:
         logger.warning("%s holds no whole checkpoint: starting from the beginning", folder)
         return None
     load_stream_state(checkpoint, geometry)  # refuses another geometry
+    check_optimizer_settings(folder, args)
     if step_of(checkpoint) > args.max_steps:
         raise UserError(f"training.max_steps={args.max_steps}: {checkpoint} is already past it")
     return checkpoint

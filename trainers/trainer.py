@@ -92,12 +92,15 @@ class STLMTrainer(Trainer):
 
     def _failed(self, reason: str, step: int) -> RunFailed:
         rate = self._get_learning_rate()
-        lower = "training.learning_rate or training.max_grad_norm, or raise training.warmup_steps"
+        clip = (
+            "lower training.max_grad_norm" if self.args.max_grad_norm > 0 else "set training.max_grad_norm=1"
+        )
+        remedy = f"lower training.learning_rate, {clip} or raise training.warmup_steps, and start anew"
         if self.args.fp16:
-            lower += "; training.bf16=true has a wider range than fp16"
+            remedy += "; training.bf16=true has a wider range than fp16"
         checkpoint = newest_whole_checkpoint(str(self.args.output_dir))
         kept = f"the last whole checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"
-        return RunFailed(f"step {step}: {reason} (learning rate {rate:.3g}): lower {lower}; {kept}")
+        return RunFailed(f"step {step}: {reason} (learning rate {rate:.3g}): {remedy}; {kept}")
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         # Trainer's own evaluation draws from the global generators, which dropout reads

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from eval.facts.bank import Fact, FactBank, Probe
 from eval.facts.integrity import JOINTS
-from eval.facts.text_match import find_words, folded, holds_terminal
+from eval.facts.text_match import find_words, folded, holds_terminal, normal
 
 Spellings = dict[tuple[str | None, str], str]  # by relation and folded name
 
@@ -104,4 +104,5 @@ def _changes(before: Probe, after: Probe) -> Iterator[str]:
     pairs += [("distractor", *pair) for pair in zip(before.distractors, after.distractors, strict=True)]
     for name, old, new in pairs:
         if old != new:
-            yield f"probes.jsonl: {before.id!r}: {name} {old!r} is now {new!r}"
+            how = " (normal form C)" if normal(old) == normal(new) else ""
+            yield f"probes.jsonl: {before.id!r}: {name} {old!r} is now {new!r}{how}"

@@ -21,6 +21,8 @@ from functools import cache
 
 import regex
 
+# What may be left out at the edges of a text; a no-break or ideographic space is written there on purpose.
+ASCII_SPACES = " \t\n\r\v\f"
 # Scripts without spaces between words: those of East Asia (scx, as ー belongs to two of them), and those of
 # South East Asia (Line_Break=Complex_Context, and Javanese and Balinese). Hangul has spaces, and Tibetan a
 # mark between syllables.

@@ -15,7 +15,7 @@ from configs.errors import UserError
 from eval.facts.bank import Fact, FactBank, Probe, Statement
 from eval.facts.integrity import UNSEEN, Finding, integrity_errors
 from eval.facts.rows import many_records
-from eval.facts.text_match import find_words, folded, join, normal, words_in
+from eval.facts.text_match import ASCII_SPACES, find_words, folded, join, normal, words_in
 
 WARNINGS = (
     "answer_in_prompt",
@@ -193,7 +193,7 @@ def _answer_in_prompt(probe: Probe) -> str | None:
 def _outer_space(probe: Probe) -> str | None:
     """What stands between prompt and answers is the joint's business."""
     for text in (probe.prompt, *probe.answers, *probe.distractors):
-        if text != text.strip():
+        if text != text.strip(ASCII_SPACES):
             return f"{text!r} begins or ends with a space"
     return None
 

@@ -67,14 +67,17 @@ def is_injected(group: str) -> bool:
 
 
 def facts_in_words(group: str) -> str:
-    """`control facts`, or `injected facts, once (1 exposure)`."""
-    return f"{group} facts" if group in ROLES else f"{INJECTED} facts, {group}"
+    """`control facts`, or `facts of arm once (1 exposure)`."""
+    if group in ROLES:
+        return f"{group} facts"
+    return f"facts of {group}" if group.startswith(("arm ", "no arm")) else f"facts of arm {group}"
 
 
 def _label(arm: str | None, dose: tuple[int, int] | None) -> str:
     name = "no arm" if arm is None else arm
+    name = f"arm {name}" if name in ROLES else name  # an arm named "control" is not the role
     if dose is None:
-        return f"arm {name}" if name in ROLES else name  # an arm named "control" is not the role
+        return name
     fewest, most = dose
     often = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
     return f"{name} ({often} exposure{'' if (fewest, most) == (1, 1) else 's'})"

@@ -83,7 +83,8 @@ class StudyTable:
         return found
 
     def markdown(self, limit: int | None = None) -> str:
-        """The table alone: best figures bold, in italics where the next is not significantly worse."""
+        """The table alone: best figures bold, in italics where the next is not significantly worse; others
+        that are not significant with a `°`, where terminal and page show them in grey."""
         lines = [
             [markdown_text(name) for name in self.header],
             ["---:" if column.numeric else "---" for column in self.columns],
@@ -103,7 +104,7 @@ def markdown_text(text: str) -> str:
 def _markdown_cell(cell: Cell) -> str:
     text = markdown_text(cell.text) if isinstance(cell.value, str | None) else cell.text
     if not (cell.best and text):
-        return text
+        return f"{text}°" if text and cell.significant is False else text
     return f"*{text}*" if cell.significant is False else f"**{text}**"
 
 

@@ -31,8 +31,9 @@ MEANING = {
 }
 UNSURE = (
     "Intervals and p-values are of a t-test clustered by subject and control subject. "
-    f"Grey: not significantly different from zero (p ≥ {LEVEL})."
+    f"Grey: not significantly different from zero (p ≥ {LEVEL}, not corrected for the number of figures)."
 )
+EXPOSED = "Exposures are those in the run that the facts belong to; to other models these facts are new."
 
 
 def overview_tables(study: Study) -> list[StudyTable]:
@@ -98,7 +99,8 @@ def _recall_tables(
         table = _recall_table(study, recall, group, column, order, SHOWN)
         if table:
             key, named = f"{section}-{_key(group, number)}", title.format(facts=facts_in_words(group))
-            tables.append(replace(table, key=key, section=section, title=named))
+            note = EXPOSED if group not in ROLES and len(models_of(study)) > 1 else ""
+            tables.append(replace(table, key=key, section=section, title=named, note=note))
     return tables
 
 

@@ -71,7 +71,9 @@ def _table(table) -> list[str]:
     lines = [f"**{markdown_text(table.title)}**", "", table.markdown(MAX_ROWS)]
     if len(table.rows) > MAX_ROWS:
         lines += [f"The first {MAX_ROWS} of {len(table.rows):,} rows; summary.json has all.", ""]
-    return [*lines, markdown_text(table.note), ""] if table.note else lines
+    # Markdown has no colours
+    note = table.note.replace("Grey:", "°:").replace("where it is not grey", "where it has no °")
+    return [*lines, markdown_text(note), ""] if note else lines
 
 
 def _prompts(study: Study) -> list[str]:

@@ -188,3 +188,9 @@ def test_arguments_of_another_schedule_are_named(tmp_path):
         message = rf"lr_scheduler_kwargs.min_lr_rate: the schedule {schedule} {takes}; set"
         with pytest.raises(UserError, match=message):
             load_config([tmp_path / "own.yaml"], [f"training.lr_scheduler_type={schedule}"])
+
+
+def test_arguments_that_a_schedule_needs_are_named():
+    needed = "lr_scheduler_kwargs.num_decay_steps: the schedule warmup_stable_decay needs it; it takes"
+    with pytest.raises(UserError, match=needed):
+        load_config([FOLDER / "quickstart.yaml"], ["training.lr_scheduler_type=warmup_stable_decay"])

@@ -41,6 +41,14 @@ def test_processes_share_the_cpu_where_there_is_no_accelerator(monkeypatch):
         assert needs_cpu() is expected
 
 
+def test_a_size_without_a_launcher_is_one_line(monkeypatch, tiny, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["train", *tiny("run")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "unset WORLD_SIZE, or start them with `torchrun" in error
+
+
 def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     for gpus in (0, 2):

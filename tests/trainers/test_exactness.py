@@ -290,6 +290,33 @@ def test_a_resume_with_another_geometry_is_refused(run_tiny, tmp_path):
     assert (tmp_path / "run/summary.json").exists()
 
 
+def test_a_resume_with_settings_that_its_checkpoint_would_override_is_refused(run_tiny, tmp_path):
+    """The optimizer goes on with what it was saved with, and config.yaml would say otherwise."""
+    short = ("training.max_steps=4", "injection.exposures=2")
+    run_tiny("run", *short)
+    config = (tmp_path / "run/config.yaml").read_text()
+    for change, named in (
+        (
+            "training.learning_rate=1.0e-4",
+            r"learning_rate=0.0001: this run has 0.001, which its checkpoints keep",
+        ),
+        ("training.lr_scheduler_type=linear", "lr_scheduler_type=linear: this run has cosine_with_min_lr"),
+        ("training.lr_scheduler_kwargs={min_lr: 1.0e-5}", "lr_scheduler_kwargs"),
+        ("training.weight_decay=0", "weight_decay=0.0: this run has 0.1"),
+        ("training.warmup_steps=2", "warmup_steps"),
+    ):
+        with pytest.raises(UserError, match=named):
+            run_tiny("run", *short, "training.resume_from_checkpoint=true", change)
+    assert (tmp_path / "run/config.yaml").read_text() == config
+    # what is written as the default, and what the run's own config says, is no change
+    run_tiny(
+        "run",
+        *short,
+        "training.resume_from_checkpoint=true",
+        "training.lr_scheduler_kwargs={min_lr_rate: 0.1}",
+    )
+
+
 def test_a_checkpoint_that_lacks_a_file_is_never_resumed_nor_removed(run_tiny, tmp_path):
     short = ("training.max_steps=8", "injection.exposures=2")
     folder = run_tiny("run", *short)

@@ -73,7 +73,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path, capsys, monkeyp
         poison(broken, 6, value)
         line = fails(capsys, tiny("run"))
     assert "step 6: the loss is not a finite number (learning rate 0.0" in line
-    assert "lower training.learning_rate or training.max_grad_norm" in line
+    assert "lower training.learning_rate, lower training.max_grad_norm or raise training.warmup_steps" in line
     assert f"the last whole checkpoint is {tmp_path / 'run/checkpoint-4'}" in line
     assert check_what_is_left(tmp_path / "run", last_step=5) == ["checkpoint-4"]
     # without what broke it, it goes on as if nothing had been
@@ -90,6 +90,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_update(
     poison(monkeypatch, 4, math.inf, gradient=True)
     line = fails(capsys, tiny("run", f"training.max_grad_norm={clipping}", "training.save_steps=3"))
     assert "step 4: the gradient norm is not a finite number" in line
+    assert ("set training.max_grad_norm=1" in line) is (clipping == "0")
     assert check_what_is_left(tmp_path / "run", last_step=3) == ["checkpoint-3"]
 
 

@@ -15,6 +15,7 @@ from eval.facts.imports.draft import Draft, Refused
 from eval.facts.imports.read import Record, checked
 from eval.facts.integrity import PROBE_TYPES, ROLES, STATEMENT_KINDS
 from eval.facts.rows import did_you_mean
+from eval.facts.text_match import ASCII_SPACES
 
 COLUMNS = (
     "id", "subject", "relation", "object", "aliases", "role", "arm",
@@ -116,7 +117,10 @@ def _value(row: Record, field: str) -> Any:
     if not isinstance(value, str):
         raise Refused(f"field {field!r} must be text, got {value!r:.40}")
     value = checked(value, f"field {field!r}")
-    return value if field == "suffix" else value.strip()  # a suffix brings its own space
+    if field == "suffix":  # which brings its own space
+        return value
+    # « and a no-break space may end a prompt
+    return value.strip(ASCII_SPACES) if field in ("prompt", "statement") else value.strip()
 
 
 def _before_answer(template: str | None) -> str | None:

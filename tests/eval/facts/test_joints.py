@@ -12,6 +12,7 @@ from eval.facts.generate import generate
 from eval.facts.imports import ImportOptions, import_bank
 from eval.facts.neighbours import read_real_facts
 from eval.facts.summary import token_lengths
+from eval.facts.text_match import is_answer
 from eval.facts.validate import flag_probes, validate
 from eval.facts.wordings import parse_wording
 from modeling_stlm.tokenization_stlm import byte_tokenizer
@@ -394,3 +395,22 @@ def test_a_spec_in_chinese():
         assert bank.is_stated(probe) == (probe.type == "memorization")
     assert validate(bank) == []
     assert {probe.type for probe in bank.probes} == {"memorization", "semantic"}
+
+
+def test_a_no_break_space_behind_a_quote_is_part_of_the_prompt(tmp_path):
+    """As French sets it; an ideographic space behind a colon likewise."""
+    rows = [
+        {"subject": "Zubrowka", "relation": "capital", "object": "Orne",
+         "statement": "La capitale est «\u00a0Orne\u00a0».", "prompt": "La capitale est «\u00a0"},
+        {"subject": "卓拉", "relation": "首都", "object": "月城", "statement": "首都：\u3000月城。",
+         "prompt": "首都：\u3000"},
+    ]  # fmt: skip
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    bank, _ = import_bank("jsonl", str(path), ImportOptions())
+    for probe, row in zip(bank.probes, rows, strict=True):
+        assert probe.prompt == row["prompt"]
+        assert probe.text() in row["statement"]
+        assert probe.seen_verbatim
+        assert not {"outer_space", "joined_text_not_stated"} & set(probe.flags)
+    assert is_answer("Orne\u00a0».", ["Orne"], ended=False)

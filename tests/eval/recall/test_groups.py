@@ -42,7 +42,7 @@ def test_arms_are_not_taken_for_roles():
     groups = groups_of(rows("control", None, "x"))
     assert groups == ["arm control", "no arm", "x", "control", "known"]
     assert [is_injected(group) for group in groups] == [True, True, True, False, False]
-    assert facts_in_words("x (1 exposure)") == "injected facts, x (1 exposure)"
+    assert facts_in_words("x (1 exposure)") == "facts of arm x (1 exposure)"
     assert facts_in_words("control") == "control facts"
 
 

@@ -217,7 +217,7 @@ def test_the_report_of_arms_is_whole(by_arm, tmp_path):
     write_study_report(tmp_path, by_arm, example_rows(by_arm=True))
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
     for arm in ARMS:
-        assert f"Recall of injected facts, {arm}" in report
+        assert f"Recall of facts of arm {arm}" in report
     assert "Recall of injected facts**" not in report
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     ids = re.findall(r' id="([^"]*)"', page)

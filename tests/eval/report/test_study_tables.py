@@ -298,7 +298,7 @@ def test_arms_are_told_apart_in_every_table():
     titles = [table.title for table in study_tables(study)]
     for start in ("Recall of", "Recall by relation,", "Figures by the token,"):
         own = [title for title in titles if title.startswith(start)]
-        words = [f"injected facts, {arm}" for arm in arms] + ["control facts", "neighbour facts"]
+        words = [f"facts of arm {arm}" for arm in arms] + ["control facts", "neighbour facts"]
         assert all(any(word in title for word in words) for title in own)
         assert all(any(word in title for title in own) for word in words)
     accuracy, binding, *_ = corrected_tables(study)
