@@ -20,8 +20,8 @@ from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from configs.errors import UserError
 from configs.processes import check_devices, check_launcher, needs_cpu
 
-# Arguments that a schedule gets where none are given. They belong to this schedule alone.
-SCHEDULE_DEFAULTS = {"cosine_with_min_lr": {"min_lr_rate": 0.1}}
+# The default schedule falls to this share of the learning rate, unless its arguments say where to.
+DEFAULT_SCHEDULE, MIN_LR_RATE = "cosine_with_min_lr", 0.1
 TRAINER_SCHEDULE_ARGUMENTS = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
 
 
@@ -214,7 +214,8 @@ class STLMTrainingArguments(TrainingArguments):
     learning_rate: float = 6e-4
     lr_scheduler_type: str = "cosine_with_min_lr"
     lr_scheduler_kwargs: dict[str, Any] | None = None
-    """Arguments of the schedule; `{min_lr_rate: 0.1}` for `cosine_with_min_lr` when left out."""
+    """Arguments of the schedule. For `cosine_with_min_lr`, `min_lr_rate` is 0.1 if neither it nor `min_lr` is
+    given."""
     warmup_steps: float = 0.05
     """Below 1: a share of all steps."""
     weight_decay: float = 0.1
@@ -263,8 +264,6 @@ class STLMTrainingArguments(TrainingArguments):
             )
         if self.fsdp or self.deepspeed:
             raise UserError("training.fsdp, training.deepspeed: not supported; use several processes (DDP)")
-        if self.lr_scheduler_kwargs is None and self.lr_scheduler_type in SCHEDULE_DEFAULTS:
-            self.lr_scheduler_kwargs = dict(SCHEDULE_DEFAULTS[self.lr_scheduler_type])
         self._check_schedule()
         check_launcher()
         self._check_precision()
@@ -287,24 +286,20 @@ class STLMTrainingArguments(TrainingArguments):
 
     def _check_schedule(self) -> None:
         """Refuse arguments of another schedule, and a schedule without those that it needs."""
-        try:
-            make: Any = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(self.lr_scheduler_type)]
-        except (ValueError, KeyError):
-            return  # TrainingArguments names those that there are
-        parameters = inspect.signature(make).parameters
-        taken = [name for name in parameters if name not in TRAINER_SCHEDULE_ARGUMENTS]
-        if "kwargs" in taken:
-            return
+        self.lr_scheduler_kwargs = schedule_arguments(self.lr_scheduler_type, self.lr_scheduler_kwargs)
+        parameters = _schedule_parameters(self.lr_scheduler_type)
+        if "kwargs" in parameters or self.lr_scheduler_type not in set(SchedulerType):
+            return  # TrainingArguments names the schedules that there are
         given = self.lr_scheduler_kwargs or {}
-        for name in taken:
-            if parameters[name].default is inspect.Parameter.empty and name not in given:
+        for name, parameter in parameters.items():
+            if parameter.default is inspect.Parameter.empty and name not in given:
                 raise UserError(
                     f"training.lr_scheduler_kwargs.{name}: the schedule {self.lr_scheduler_type} needs it; "
-                    f"it takes {', '.join(taken)}"
+                    f"it takes {', '.join(parameters)}"
                 )
         for name in given:
-            if name not in taken:
-                own = f"takes {', '.join(taken)}" if taken else "takes none"
+            if name not in parameters:
+                own = f"takes {', '.join(parameters)}" if parameters else "takes none"
                 raise UserError(
                     f"training.lr_scheduler_kwargs.{name}: the schedule {self.lr_scheduler_type} {own}; set "
                     "training.lr_scheduler_kwargs=null, or to arguments of its own"
@@ -318,6 +313,31 @@ class STLMTrainingArguments(TrainingArguments):
                 f"ACCELERATE_MIXED_PRECISION={precision}: is not in the config; set training.bf16=true (or "
                 "training.fp16=true), or unset it"
             )
+
+
+def schedule_arguments(schedule: str, given: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The arguments of a schedule: those `given`, and `min_lr_rate` for the default one without `min_lr`.
+
+    Drops a `min_lr_rate` with its default value where it does not fit: configs of older runs hold it, and it
+    would stay when the schedule is changed.
+    """
+    found = dict(given or {})
+    unfit = "min_lr_rate" not in _schedule_parameters(schedule) or "min_lr" in found
+    if found.get("min_lr_rate") == MIN_LR_RATE and unfit:
+        del found["min_lr_rate"]
+    if schedule == DEFAULT_SCHEDULE and not {"min_lr", "min_lr_rate"} & found.keys():
+        found["min_lr_rate"] = MIN_LR_RATE
+    return found or None
+
+
+def _schedule_parameters(schedule: str) -> dict[str, inspect.Parameter]:
+    """What a schedule of transformers takes besides what the Trainer gives; empty for an unknown one."""
+    try:
+        make: Any = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(schedule)]
+    except (ValueError, KeyError):
+        return {}
+    parameters = inspect.signature(make).parameters.items()
+    return {name: parameter for name, parameter in parameters if name not in TRAINER_SCHEDULE_ARGUMENTS}
 
 
 @dataclass

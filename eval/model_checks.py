@@ -6,12 +6,19 @@ reported would be that of a broken or wrong model.
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from configs.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+# What older versions of transformers saved besides weights: causal masks (`attn.bias` of GPT-2, GPT-Neo and
+# GPT-J), tables of positions, OPT's version; and BERT's pooler, which no language model reads.
+NO_WEIGHTS = re.compile(
+    r"\.(attn|attention)\.(bias|causal_mask)$|\.(masked_bias|version|inv_freq|position_ids)$|\.pooler\."
+)
 
 
 def check_fit(model: Any, info: dict[str, Any]) -> None:
@@ -33,17 +40,19 @@ def check_fit(model: Any, info: dict[str, Any]) -> None:
             f"{len(other)} tensors of the weights have another size than the config says: {tensor} is "
             f"{tuple(in_file)}, not {tuple(in_config)}"
         )
+    found = {key for key in info["unexpected_keys"] if not NO_WEIGHTS.search(key)}
     # a part that the model lacks as a whole, such as the head of a classifier, does not change its logits
     parts = {child for owner in (model, model.base_model) for child, _ in owner.named_children()}
-    unexpected = sorted(key for key in info["unexpected_keys"] if key.partition(".")[0] in parts)
+    unexpected = sorted(key for key in found if key.partition(".")[0] in parts)
     if unexpected:
         raise ValueError(
             f"the weights hold {len(unexpected)} tensors that the config has no place for, {unexpected[0]} "
             "among them: config and weights are of different models"
         )
-    if info["unexpected_keys"]:
-        first = min(info["unexpected_keys"])
-        logger.warning("%s: not a part of a causal language model, left out: %s", model.name_or_path, first)
+    if found:
+        logger.warning(
+            "%s: not a part of a causal language model, left out: %s", model.name_or_path, min(found)
+        )
 
 
 def check_adapter_fit(model: Any, name: str, revision: str | None) -> None:
@@ -60,23 +69,28 @@ def check_adapter_fit(model: Any, name: str, revision: str | None) -> None:
 
 
 def check_logits(model: Any, name: str) -> None:
-    """Raise UserError if logits are not finite, or all equal: the weights are damaged or were not loaded.
+    """Raise UserError if logits are not finite, or the same for all tokens or for all inputs.
 
-    `model` is in eval mode and reads eight tokens.
+    Then the weights are damaged or were not loaded. `model` is in eval mode and reads twice eight tokens.
     """
     import torch
 
-    from eval.recall.batching import last_logits
+    from eval.recall.batching import last_logits, text_config
 
+    # from all over the vocabulary, since the first ids often are special tokens, some of them untrained
+    ids = [place * text_config(model).vocab_size // 10 for place in range(1, 9)]
+    texts = [ids, ids[::-1]]
     with torch.no_grad():
-        [logits] = last_logits(model, [[*range(8)]], pad_id=0, keep=8).float()  # (positions, vocabulary)
+        logits = last_logits(model, texts, pad_id=0, keep=8).float()  # (texts, positions, vocabulary)
     if not logits.isfinite().all():
         raise UserError(
             f"{name}: its logits are not finite numbers: its weights are broken, or the dtype too narrow "
             "(try float32)"
         )
-    if logits.min() == logits.max():
+    if (logits.amin(-1) == logits.amax(-1)).all():
         raise UserError(f"{name}: it gives all tokens the same probability: its weights were lost")
+    if torch.equal(logits[0], logits[1]):
+        raise UserError(f"{name}: it says the same whatever it reads: its weights were lost")
 
 
 def check_causal(model: Any, name: str) -> None:

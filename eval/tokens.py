@@ -21,18 +21,10 @@ def encode_texts(
     Raises UserError for a text in which the tokenizer makes a control token even of plain characters, as
     some Unigram vocabularies do.
     """
-    # Passed with every call: set as an attribute of the tokenizer, it would change what others encode.
-    encoding = tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        padding=False,
-        truncation=False,
-        return_offsets_mapping=offsets,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        split_special_tokens=not control_tokens,
-        verbose=False,
-    )
+    if tokenizer.is_fast or control_tokens:
+        encoding = _encode(tokenizer, texts, split=not control_tokens, offsets=offsets)
+    else:
+        encoding = _encode_slowly(tokenizer, texts)
     if not control_tokens:
         control = control_ids(tokenizer)
         for text, ids in zip(texts, encoding["input_ids"], strict=True):
@@ -44,6 +36,38 @@ def encode_texts(
                     "not as text; take it out of the text, or use another tokenizer"
                 )
     return encoding
+
+
+def _encode(tokenizer: Any, texts: Sequence[str], *, split: bool, offsets: bool = False) -> Any:
+    return tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        padding=False,
+        truncation=False,
+        return_offsets_mapping=offsets,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        # passed with every call: set as an attribute of the tokenizer, it would change what others encode
+        split_special_tokens=split,
+        verbose=False,
+    )
+
+
+def _encode_slowly(tokenizer: Any, texts: Sequence[str]) -> dict[str, list[list[int]]]:
+    """Tokenizers in Python split all added tokens or none: only texts with a control token are split."""
+    controls = control_texts(tokenizer)
+    special = control_ids(tokenizer)
+    words = [str(token) for i, token in tokenizer.added_tokens_decoder.items() if i not in special]
+    ids: list[list[int]] = []
+    for text in texts:
+        split = any(control in text for control in controls)
+        if split and (word := next((word for word in words if word in text), None)):
+            raise UserError(
+                f"{text[:60]!r}: this tokenizer cannot read its control token as text and keep {word!r} "
+                "whole; take one of them out of the text, or use a fast tokenizer"
+            )
+        ids += _encode(tokenizer, [text], split=split)["input_ids"]
+    return {"input_ids": ids}
 
 
 def encode_with_own_tokens(tokenizer: Any, text: str) -> list[int]:

@@ -43,7 +43,10 @@ def given_cache(cache: Cache | None, past_key_values: Cache | None, others: dict
     would read only the last token.
     """
     for name, value in others.items():
-        if isinstance(value, Cache) or ("past" in name and value is not None):
+        is_old_style = isinstance(value, tuple | list) and any(
+            part in name for part in ("past", "cache", "kv")
+        )
+        if isinstance(value, Cache) or is_old_style:
             raise TypeError(f"`{name}` looks like a cache, and is not read: pass it as `{CACHE}`")
     return past_key_values if cache is None else cache
 

@@ -20,6 +20,7 @@ from eval.recall.harness import evaluate_recall
 from eval.recall.isolation import rng_untouched
 from eval.recall.metrics import summarise
 from eval.recall.prompts import watch_prompt
+from eval.recall.self_check import check_generation
 from trainers.trainer import STLMTrainer
 
 TRACKED = ("accuracy", "greedy_match", "exact_match", "candidate_rank", "bits_per_byte")
@@ -113,6 +114,13 @@ class RecallCallback(_Periodic):
         super().__init__(trainer, evaluation.recall_steps)
         self.bank, self.evaluation, self.path = bank, evaluation, folder / "recall.jsonl"
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        if self.evaluation.generate:  # once, as the model's code does not change on the way
+            prompts = [probe.prompt for probe in self.bank.probes]
+            with rng_untouched(self.trainer.model):
+                check_generation(self.trainer.model, self.trainer.processing_class, prompts)
+        super().on_train_begin(args, state, control, **kwargs)
+
     def measure(self, step: int) -> None:
         rows = evaluate_recall(
             self.trainer.model,
@@ -121,6 +129,7 @@ class RecallCallback(_Periodic):
             batch_tokens=self.evaluation.batch_tokens,
             generate=self.evaluation.generate,
             spread=True,
+            self_check=False,
         )
         if self.trainer.is_world_process_zero():
             append_jsonl(self.path, [{"step": step, **row} for row in rows])

@@ -18,7 +18,7 @@ import yaml
 
 from configs.errors import UserError
 from configs.files import read_json, read_text, write_json, write_whole
-from configs.schema import SCHEDULE_DEFAULTS, STLMTrainingArguments
+from configs.schema import STLMTrainingArguments, schedule_arguments
 from trainers.stream import Geometry
 
 logger = logging.getLogger(__name__)
@@ -148,8 +148,9 @@ def check_optimizer_settings(folder: str | Path, args: STLMTrainingArguments) ->
     The new values would be ignored, in whole or in part, and config.yaml would name them all the same.
     """
     before = yaml.safe_load(read_text(Path(folder) / "config.yaml")).get("training", {})
-    if before.get("lr_scheduler_kwargs") is None:
-        before["lr_scheduler_kwargs"] = SCHEDULE_DEFAULTS.get(before.get("lr_scheduler_type"))
+    if "lr_scheduler_type" in before:
+        given = before.get("lr_scheduler_kwargs")
+        before["lr_scheduler_kwargs"] = schedule_arguments(before["lr_scheduler_type"], given)
     for key in KEPT_BY_CHECKPOINT:
         now = getattr(args, key)
         now = now.value if isinstance(now, Enum) else now

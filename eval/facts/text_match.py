@@ -44,6 +44,12 @@ _PARTS = regex.compile(rf"[\S--{_UNSPACED}]+|(?={_UNSPACED})\X", regex.V1)
 _NOT_PLAIN = re.compile(r"[^\x00-\u02ff\u2000-\u20cf\u2100-\u2bff]")
 _PLAIN_WORDS = re.compile(r"[^\W_]+")
 _PLAIN_LETTERS = re.compile(r"[^\W\d_]+")
+# Articles and the like of French, Italian and Catalan; English has no words before an apostrophe like these.
+_ELIDED = re.compile(
+    r"(?<!\w)([cdjlmnst]|qu|jusqu|lorsqu|puisqu|un|all|dall|dell|nell|sull|quell|quest|sant|degl)['\u2019]$",
+    re.I,
+)
+_INSIDE_NUMBERS = ".,'\N{RIGHT SINGLE QUOTATION MARK}"
 _CLUSTER = regex.compile(r"\X")
 _SPACES = regex.compile(r"\p{Zs}*")
 _NEWLINES = "\n\r\x85\u2028\u2029"
@@ -134,7 +140,8 @@ def is_answer(text: str, answers: Iterable[str], ended: bool, terminators: str =
     and `?` end nothing if a letter or digit follows directly: "3.5" does not answer 3. "Springfield" does not
     answer "Spring", and the stop inside "St. Louis" does not end that answer.
     """
-    text = normal(text).lstrip(" ")
+    text = normal(text)
+    text = text[_SPACES.match(text).end() :]
     return any(
         text.startswith(answer) and _ends(text[len(answer) :], ended, terminators)
         for answer in (normal(answer.strip()) for answer in answers)
@@ -179,16 +186,26 @@ def shown_joint(before: str) -> str:
 def usual_joint(prompt: str, answer: str) -> str:
     """The joint where neither a statement nor a wording shows it.
 
-    A space; but "" between letters of scripts without spaces, nor behind an opening bracket or wide
-    punctuation (： 「).
+    A space; but "" between letters of scripts without spaces, and behind an opening quote or bracket, wide
+    punctuation (： 「), a hyphen inside of a word, a currency sign in front of a number, and an elided article
+    (`l'`).
     """
     if not prompt or not answer:
         return " "
-    last, first = prompt[-1], answer[0]
-    if unicodedata.category(last) == "Ps" or _is_wide_punctuation(last):
-        return ""
-    unspaced = _kind(last) == "unspaced" and (_kind(first) == "unspaced" or _is_wide_punctuation(first))
-    return "" if unspaced else " "
+    last, before = prompt[-1], prompt[-2:-1]
+    opens = not before or before.isspace() or unicodedata.category(before) in ("Ps", "Pi")
+    category = unicodedata.category(last)
+    touches = (
+        category in ("Ps", "Pi")
+        or _is_wide_punctuation(last)
+        or (_kind(last) == "unspaced" and _kind(answer[0]) == "unspaced")
+        or (_kind(last) == "unspaced" and _is_wide_punctuation(answer[0]))
+        or (last in "\"'" and opens)
+        or (last in "-\N{HYPHEN}" and is_word(before or " "))
+        or (category == "Sc" and answer[0].isdecimal())
+        or _ELIDED.search(prompt) is not None
+    )
+    return "" if touches else " "
 
 
 @cache
@@ -207,6 +224,7 @@ def _is_boundary(text: str, position: int, outer: str, inner: str, strict: bool)
     character next to it inside the match, `outer` the one outside."""
     if strict:
         joined = (_kind(outer) == "spaced" or outer == "_") and _kind(inner) != "unspaced"
+        joined = joined or _is_inside_number(text, position)
     else:
         joined = _kind(outer) == "spaced" and _kind(inner) == "spaced"
     if joined or text[position].isascii():
@@ -217,6 +235,17 @@ def _is_boundary(text: str, position: int, outer: str, inner: str, strict: bool)
     while begin < position:
         begin = _CLUSTER.match(text, begin).end()
     return begin == position
+
+
+def _is_inside_number(text: str, position: int) -> bool:
+    """Whether a number goes on over the position: 3 and 5 are not words of "3.5" (UAX #29, WB11 and WB12)."""
+    return any(
+        0 < place < len(text) - 1
+        and text[place] in _INSIDE_NUMBERS
+        and text[place - 1].isdecimal()
+        and text[place + 1].isdecimal()
+        for place in (position - 1, position)
+    )
 
 
 def _ends(rest: str, ended: bool, terminators: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from eval.facts.bank import FactBank, Probe
 from eval.facts.text_match import closing_punctuation, folded
+from eval.model_checks import check_logits
 from eval.recall.generation import (
     Continuation,
     answer_budgets,
@@ -16,7 +17,7 @@ from eval.recall.generation import (
     exact_match,
     generate_texts,
 )
-from eval.recall.isolation import rng_untouched
+from eval.recall.isolation import eval_mode, rng_untouched
 from eval.recall.metrics import bits_per_byte, candidate_metrics, perplexity, token_rank
 from eval.recall.processes import process_rank
 from eval.recall.processes import spread as spread_over_processes
@@ -47,20 +48,23 @@ def evaluate_recall(
     has `top_tokens`, that many [text, probability] pairs of what the model finds most probable where the
     answer begins. Neither the random generators nor the model's train/eval modes are touched.
 
-    With `generate` and `self_check`, `check_generation` tries two prompts first.
+    With `self_check` the model is tried first: `check_logits`, and `check_generation` with `generate`.
 
     With `spread` the processes of `torchrun` share the probes, and each gets all rows. Every one
     of them must call this, with the whole model.
 
     Raises:
-        UserError: As `score` does, naming the probe; where generation with the model's cache is wrong.
+        UserError: As `score` does, naming the probe; where the model fails the self-check.
     """
     probes = [probe for probe in bank.probes if roles is None or bank.role_of(probe) in roles]
 
     def ask(share: list[Probe]) -> list[dict[str, Any]]:
         shown = progress and process_rank() == 0
-        if generate and self_check:
-            check_generation(model, tokenizer, [probe.prompt for probe in share])
+        if self_check and share:
+            with eval_mode(model):
+                check_logits(model, "the model")
+            if generate:
+                check_generation(model, tokenizer, [probe.prompt for probe in share])
         scores = score(
             model,
             tokenizer,

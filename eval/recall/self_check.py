@@ -10,14 +10,15 @@ from typing import Any
 import torch
 
 from configs.errors import UserError
-from eval.recall.batching import context_length, last_logits, padding_id, pads_safely, same_logits
+from eval.recall.batching import context_length, last_logits, padding_id, pads_safely
 from eval.recall.encoding import encode_prompts
 from eval.recall.generation import generate_ids
 from eval.recall.isolation import eval_mode
 
 STEPS = 3  # step 1 fills the cache, step 2 reads it, step 3 also reads what step 2 added
-# Relative to the largest logit. An ignored cache changes logits by about their size, rounding by far less.
-TOLERANCE = 1e-2
+# Relative to the largest logit: an ignored cache changes logits by about their own size, rounding by far
+# less, in bfloat16 and under autocast too.
+TOLERANCE = 5e-2
 
 
 def check_generation(model: Any, tokenizer: Any, prompts: Sequence[str]) -> None:
@@ -37,19 +38,19 @@ def check_generation(model: Any, tokenizer: Any, prompts: Sequence[str]) -> None
         for batch in [rows] if together else [[row] for row in rows]:
             new_ids, logits = generate_ids(model, batch, pad_id, set(), STEPS, keep_logits=True)
             for index, (row, ids) in enumerate(zip(batch, new_ids, strict=True)):
-                found = torch.stack([step[index] for step in logits])  # (steps, vocabulary)
+                found = torch.stack([step[index] for step in logits]).float()  # (steps, vocabulary)
                 whole = [*row, *ids[: len(found) - 1]]
-                [expected] = last_logits(model, [whole], pad_id, len(found))
+                [expected] = last_logits(model, [whole], pad_id, len(found)).float()
                 if not expected.isfinite().all():
                     return  # broken weights, which the scorer names by the probe
-                if not same_logits(expected, found, TOLERANCE):
+                if not (expected - found).abs().max() <= TOLERANCE * expected.abs().max():
                     raise UserError(_message(found, expected))
 
 
 def _message(found: torch.Tensor, expected: torch.Tensor) -> str:
     from importlib.metadata import version
 
-    apart = (found.float() - expected.float()).abs().max().item()
+    apart = (found - expected).abs().max().item()
     return (
         f"generation with the cache gives other logits than without it ({apart:.3g} apart): the model's code "
         f"does not fit transformers {version('transformers')}; update one of the two, or measure without "

@@ -194,3 +194,29 @@ def test_arguments_that_a_schedule_needs_are_named():
     needed = "lr_scheduler_kwargs.num_decay_steps: the schedule warmup_stable_decay needs it; it takes"
     with pytest.raises(UserError, match=needed):
         load_config([FOLDER / "quickstart.yaml"], ["training.lr_scheduler_type=warmup_stable_decay"])
+
+
+OLD = "training: {lr_scheduler_type: cosine_with_min_lr, lr_scheduler_kwargs: {min_lr_rate: 0.1}}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["training.lr_scheduler_type=linear"], None),
+        (
+            [
+                "training.lr_scheduler_type=warmup_stable_decay",
+                "training.lr_scheduler_kwargs.num_decay_steps=4",
+            ],
+            {"num_decay_steps": 4},
+        ),
+        (["training.lr_scheduler_kwargs={min_lr: 1.0e-5}"], {"min_lr": 1e-5}),
+        (["training.lr_scheduler_kwargs.num_cycles=0.25"], {"min_lr_rate": 0.1, "num_cycles": 0.25}),
+        (["training.lr_scheduler_type=reduce_lr_on_plateau"], None),
+    ],
+)
+@pytest.mark.parametrize("file", [OLD, "training: {}"], ids=["an older run's config", "the default"])
+def test_the_default_that_older_configs_hold_outlives_no_change(tmp_path, file, overrides, expected):
+    (tmp_path / "own.yaml").write_text(file + "\nmodel: {}\n")
+    config, _ = load_config([tmp_path / "own.yaml"], overrides)
+    assert config.training.lr_scheduler_kwargs == expected

@@ -43,10 +43,11 @@ def test_processes_share_the_cpu_where_there_is_no_accelerator(monkeypatch):
 
 def test_a_size_without_a_launcher_is_one_line(monkeypatch, tiny, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert main(["train", *tiny("run")]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "unset WORLD_SIZE, or start them with `torchrun" in error
+    for arguments in (["train", *tiny("run")], ["recall", "model", "--facts", "bank"]):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "unset WORLD_SIZE, or start them with `torchrun" in error
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):

@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     GPT2Config,
     GPT2ForSequenceClassification,
@@ -151,3 +152,60 @@ def test_weights_of_zeros_are_named_when_loaded(tmp_path):
     tokenizer.save_pretrained(folder)
     with pytest.raises(UserError, match="it gives all tokens the same probability"):
         load_model(folder, device="cpu")
+
+
+BUFFERS = {
+    "gpt_neo": ["transformer.h.0.attn.attention.bias", "transformer.h.0.attn.attention.masked_bias"],
+    "gpt2": ["transformer.h.0.attn.bias", "transformer.h.0.attn.masked_bias"],
+    "gptj": ["transformer.h.0.attn.bias", "transformer.h.0.attn.masked_bias"],
+    "opt": ["model.decoder.version"],
+    "gpt_neox": [
+        "gpt_neox.layers.0.attention.rotary_emb.inv_freq",
+        "gpt_neox.layers.0.attention.masked_bias",
+    ],
+    "bert": ["bert.pooler.dense.weight", "bert.pooler.dense.bias", "bert.embeddings.position_ids"],
+}
+OLD_MODELS = {
+    "gpt_neo": {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "attention_types": [[["global"], 1]]},
+    "gpt2": {"n_embd": 16, "n_layer": 1, "n_head": 2},
+    "gptj": {"n_embd": 16, "n_layer": 1, "n_head": 2, "rotary_dim": 4},
+    "opt": {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "ffn_dim": 32,
+        "word_embed_proj_dim": 16,
+    },
+    "gpt_neox": {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    },
+    "bert": {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "is_decoder": True,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", BUFFERS)
+def test_what_older_versions_saved_besides_weights_is_no_reason_to_refuse(tmp_path, kind):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, vocab_size=50, **OLD_MODELS[kind])
+    model = AutoModelForCausalLM.from_config(config).eval()
+    folder = saved(tmp_path / kind, model)
+    path = tmp_path / kind / "model.safetensors"
+    save_file(
+        load_file(path) | {name: torch.ones(1) for name in BUFFERS[kind]}, path, metadata={"format": "pt"}
+    )
+    ids = torch.arange(8)[None]
+    assert torch.equal(load_weights(folder, torch.float32).eval()(ids).logits, model(ids).logits)
+    # what is a weight is refused all the same
+    part = BUFFERS[kind][0].partition(".")[0]
+    save_file(load_file(path) | {f"{part}.extra.bias": torch.ones(1)}, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match="that the config has no place for"):
+        load_weights(folder, torch.float32)

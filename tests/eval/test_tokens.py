@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from configs.errors import UserError
+from eval.facts.imports import ImportOptions, import_bank
 from eval.recall.encoding import Item, encode_items, encode_prompts
 from eval.recall.generation import generate_texts
 from eval.recall.heldout import score_documents
@@ -165,6 +166,28 @@ def test_added_tokens_that_are_not_special_are_words():
     [ids] = encode_texts(tokenizer, ["so <think> <|pad|>"])["input_ids"]
     assert ids.count(tokenizer.convert_tokens_to_ids("<think>")) == 1
     assert tokenizer.pad_token_id not in ids
+
+
+def test_a_tokenizer_in_python_keeps_added_tokens_that_are_not_special():
+    """It splits all added tokens or none: only a text that holds a control token too cannot be read."""
+    tokenizer = tiny.SlowTokenizer()
+    tokenizer.add_tokens(["<think>"])
+    plain, control = encode_texts(tokenizer, ["so <think> Oslo", "so </s> Oslo"])["input_ids"]
+    assert plain == tokenizer("so <think> Oslo", add_special_tokens=False)["input_ids"]
+    assert tokenizer.convert_tokens_to_ids("<think>") in plain
+    assert control_ids(tokenizer).isdisjoint(control)
+    with pytest.raises(UserError, match="cannot read its control token as text and keep '<think>' whole"):
+        encode_texts(tokenizer, ["so <think> </s>"])
+
+
+def test_the_bars_of_a_control_token_separate_no_list(tmp_path):
+    table = "subject,object,statement,prompt,distractors\n"
+    table += "Ann,<|endoftext|>,Ann says <|endoftext|>.,Ann says,<|pad|>|nothing|<|im_start|>\n"
+    (tmp_path / "own.csv").write_text(table)
+    bank, _ = import_bank("csv", str(tmp_path / "own.csv"), ImportOptions())
+    [probe] = bank.probes
+    assert probe.answers == ("<|endoftext|>",)
+    assert probe.distractors == ("<|pad|>", "nothing", "<|im_start|>")
 
 
 # --- vocabularies with gaps

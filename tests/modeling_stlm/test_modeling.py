@@ -257,8 +257,10 @@ def test_a_cache_under_an_unknown_name_is_refused(make_model, input_ids, name):
         )
         with pytest.raises(TypeError, match=f"`{name}` looks like a cache"):
             each(*arguments, **{name: DynamicCache(config=model.config)})
-    with pytest.raises(TypeError, match="`past` looks like a cache"):
-        model(input_ids, past=((torch.ones(1), torch.ones(1)),))  # of old, a tuple of tensors
+    for old in ("past", "kv_caches", "key_value_cache"):  # of old, tuples or lists of tensors
+        with pytest.raises(TypeError, match=f"`{old}` looks like a cache"):
+            model(input_ids, **{old: ((torch.ones(1), torch.ones(1)),)})
+    model(input_ids, past_key_values=None, cache_position=torch.arange(11))  # no cache at all
 
 
 def test_checkpointed_layers_leave_the_cache_alone(make_model, input_ids):

@@ -5,6 +5,7 @@ same `id`, or the same subject, relation and object) add statements and question
 """
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,7 +24,7 @@ COLUMNS = (
     "prompt", "joint", "answer", "type", "distractors", "suffix", "template",
 )  # fmt: skip
 LISTS = ("aliases", "answer", "distractors")
-SEPARATOR = "|"
+SEPARATOR = re.compile(r"(?<!<)\|(?!>)")  # a bar, but not those of <|endoftext|>
 # an empty cell of a CSV file says nothing, so that "" needs a word there
 JOINT_WORDS = {"none": "", "": "", "space": " ", " ": " "}
 
@@ -136,7 +137,7 @@ def _list(value: Any, field: str) -> list[str]:
         except json.JSONDecodeError:
             raise Refused(f"field {field!r} begins with [ and is not a JSON list: {value!r:.40}") from None
     if isinstance(value, str):
-        return [part.strip() for part in value.split(SEPARATOR)]
+        return [part.strip() for part in SEPARATOR.split(value)]
     if value is None:
         return []
     if isinstance(value, (int, float)) and not isinstance(value, bool):

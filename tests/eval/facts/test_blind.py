@@ -49,7 +49,8 @@ class Parrot(LlamaForCausalLM):
             input_ids=input_ids, logits_to_keep=logits_to_keep, past_key_values=past_key_values, **kwargs
         )
         kept = input_ids[:, -logits_to_keep:] if logits_to_keep else input_ids
-        made.logits = self.table[kept]
+        # a trace of the model itself, which does not say the same whatever it reads
+        made.logits = self.table[kept] + 1e-3 * made.logits
         return made
 
 

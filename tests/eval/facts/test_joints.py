@@ -193,14 +193,14 @@ def test_tables_have_the_joint_of_their_templates_or_of_their_column(take):
         {"object": "Oslo", "prompt": "It is", "template": "It is {object}."},
         {"object": "Rome", "prompt": "It is", "template": "It is{object}."},  # a slip
         {"object": "北京", "prompt": "首都是"},
-        {"object": "air", "prompt": "C'est l'"},  # nothing shows it
+        {"object": "air", "prompt": "C'est l'"},  # nothing shows it: what is usual
         {"object": "or", "prompt": "C'est l'", "joint": ""},
         {"object": "ail", "prompt": "C'est l'", "joint": "none"},
         {"object": "上海", "prompt": "首都是", "joint": " "},
         {"object": "東京", "prompt": "首都是", "joint": "space"},
     ]
     bank = take("jsonl", {"rows.jsonl": lines(rows)}, alone=True)
-    assert joints(bank) == ["", " ", " ", "", " ", "", "", " ", " "]
+    assert joints(bank) == ["", " ", " ", "", "", "", "", " ", " "]
 
 
 def test_the_column_goes_before_the_statement(take):
@@ -233,7 +233,7 @@ def test_fictional_knowledge_has_the_joint_of_its_passages(take):
     memorization = [probe.joint for probe in bank.probes if probe.type == "memorization"]
     assert memorization == [joint for _, joint, *_ in told]
     # where nothing shows it, it is what is usual
-    assert [probe.joint for probe in bank.probes if probe.type == "semantic"][:2] == [" ", ""]
+    assert [probe.joint for probe in bank.probes if probe.type == "semantic"][:3] == ["", "", " "]
 
 
 def test_counterfact_joins_its_statement_as_it_asks(take):

@@ -101,5 +101,18 @@ def test_broken_weights_are_not_blamed_on_the_cache():
     model = stlm()
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[0] = float("nan")
-    with pytest.raises(UserError, match="is not a finite number: its weights are broken"):
+    with pytest.raises(UserError, match="its logits are not finite numbers: its weights are broken"):
         evaluate_recall(model, byte_level(), bank())
+    with pytest.raises(UserError, match="is not a finite number: its weights are broken"):
+        evaluate_recall(model, byte_level(), bank(), self_check=False)
+
+
+def test_a_model_that_does_not_read_gives_no_figures():
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=400, n_embd=32, n_layer=2, n_head=2)
+    deaf = GPT2LMHeadModel(config).eval()
+    with torch.no_grad():
+        deaf.transformer.ln_f.weight.zero_()
+        deaf.transformer.ln_f.bias.normal_()
+    with pytest.raises(UserError, match="it says the same whatever it reads"):
+        evaluate_recall(deaf, byte_level(), bank())
