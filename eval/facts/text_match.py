@@ -187,7 +187,7 @@ def usual_joint(prompt: str, answer: str) -> str:
     """The joint where neither a statement nor a wording shows it.
 
     A space; but "" between letters of scripts without spaces, and behind an opening quote or bracket, wide
-    punctuation (： 「), a hyphen in a word, a currency sign in front of a number, and an elided article (`l'`).
+    punctuation (： 「), a hyphen in a word, a currency sign before a number, and an elided article (`l'`).
     """
     if not prompt or not answer:
         return " "

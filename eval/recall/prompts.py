@@ -7,7 +7,7 @@
       joint: ""
 
 `joint` is what stands between the two, " " or "". Left out, it is what is usual (`usual_joint`): a space, but
-"" between characters of scripts without spaces, and behind an opening quote, a bracket or an article like `l'`.
+"" between characters of scripts without spaces, and behind an opening quote, a bracket or `l'`.
 
 The lists of Tidy-STLMs work as they are, in YAML, JSON and Markdown: an answer's leading space, which
 belongs between sentence and answer, may be written or not, and lists may be nested under names.
