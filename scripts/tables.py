@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def print_recall_table(console: Console, table: "RecallTable", title: str) -> None:
     """Print as a table, or as a list where the terminal is too narrow for one.
 
-    A table by arm that is too wide gets a row for each group, or else for each group and metric.
+    A table by treatment that is too wide gets a row for each group, or else for each group and metric.
     """
     shapes = [(table.header, table.rows, 2)]
     if not set(table.header[2:]) <= set(ROLES):

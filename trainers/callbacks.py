@@ -5,6 +5,7 @@ All of them append to JSONL files in the run folder, a line at a time, from the 
 
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
@@ -14,8 +15,8 @@ from configs.files import to_json
 from configs.schema import EvaluationSection
 from eval.benchmarks import check_benchmarks, run_benchmarks
 from eval.facts.bank import FactBank
-from eval.recall.exposures import arm_doses
-from eval.recall.groups import Doses, arm_names
+from eval.recall.exposures import doses_of_facts
+from eval.recall.groups import Doses, treatment_groups
 from eval.recall.harness import evaluate_recall
 from eval.recall.isolation import rng_untouched
 from eval.recall.metrics import summarise
@@ -133,13 +134,17 @@ class RecallCallback(_Periodic):
         )
         if self.trainer.is_world_process_zero():
             append_jsonl(self.path, [{"step": step, **row} for row in rows])
-            self.trainer.log_beside(recall_means(rows, arm_doses(self.bank, self.path.parent)))
+            self.trainer.log_beside(recall_means(rows, self._doses))
+
+    @cached_property
+    def _doses(self) -> Doses:
+        return doses_of_facts(self.bank, [self.path.parent])  # read once: the plan does not change
 
 
 def recall_means(rows: Sequence[dict], doses: Doses | None = None) -> dict[str, float]:
-    """`recall/ROLE/TYPE/METRIC` for the metrics in `TRACKED`. With several arms, ROLE is the name of an arm,
-    in order of `doses`."""
-    names = arm_names(rows, doses)
+    """`recall/ROLE/TYPE/METRIC` for the metrics in `TRACKED`. Where injected facts were treated
+    differently, ROLE is what `eval.recall.groups` calls a treatment, in order of `doses`."""
+    names = treatment_groups(rows, doses)
     return {
         f"recall/{names.get(group, group)}/{kind}/{metric}": round(values["mean"], 6)
         for group, kinds in summarise(rows, doses=doses, n_boot=1).items()

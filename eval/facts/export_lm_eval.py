@@ -9,14 +9,15 @@ For every role and probe type there are three tasks, all of them in one group:
     NAME_injected_semantic_ll    loglikelihood     logprob, greedy_match, bits_per_byte
     NAME_injected_semantic_gen   generate_until    exact_match
 
-so that injected and control facts are told apart. Where injected facts are in several arms, each arm has
-tasks of its own, `NAME_injected_ARM_semantic_mc`; so have control facts of the arm `unseen`. The joint
-is part of each choice (`target_delimiter` is empty), as in our scorer. `_mc` leaves out probes without wrong
-answers, and `_gen` probes with a suffix. Probes with a prompt that ends in a newline or a tab are in `_gen`
-only, since lm-eval would score that end with the answer. The export reports how many. Each document
-carries `probe_id`, `fact_ids`, `role`, `arm`, `relation` and `type`, so that logged samples can be joined
-with a run's plan. The folder finds its own data and can be moved. lm-eval reads a control token that a text
-holds (`<|endoftext|>`) as such, where our scorer reads its characters.
+so that injected and control facts are told apart. Injected facts of different arms have tasks of their own,
+`NAME_injected_ARM_semantic_mc`, and so have those of different exposures in one arm,
+`NAME_injected_ARM_4_semantic_mc`; exposures are those that the bank plans. Control facts of the arm `unseen`
+have tasks of their own too. The joint is part of each choice (`target_delimiter` is empty), as in our scorer.
+`_mc` leaves out probes without wrong answers, and `_gen` probes with a suffix. Probes with a prompt that ends
+in a newline or a tab are in `_gen` only, since lm-eval would score that end with the answer. The export
+reports how many. Each document carries `probe_id`, `fact_ids`, `role`, `arm`, `relation` and `type`, so that
+logged samples can be joined with a run's plan. The folder finds its own data and can be moved. lm-eval reads
+a control token that a text holds (`<|endoftext|>`) as such, where our scorer reads its characters.
 """
 
 import inspect
@@ -36,7 +37,8 @@ from eval.facts.bank import FactBank, Probe
 from eval.facts.integrity import PROBE_TYPES
 from eval.facts.pools import rng
 from eval.facts.text_match import join
-from eval.recall.groups import INJECTED, arm_labels, groups_of, in_order
+from eval.recall.exposures import doses_of_facts
+from eval.recall.groups import INJECTED, groups_of, in_order, treatment_groups
 
 # end-of-text apart, what follows the answer in our own generation, and the space before it
 TOKENS_AROUND_ANSWER = 4
@@ -116,9 +118,10 @@ def export_lm_eval(
     if not group:
         raise UserError(f"{name or bank.meta.get('name')!r}: no name for tasks; give one with --name")
     parts: dict[tuple[str, str], list[Probe]] = defaultdict(list)
-    for probe, facts in zip(bank.probes, _groups(bank), strict=True):
+    groups, words = _groups(bank)
+    for probe, facts in zip(bank.probes, groups, strict=True):
         parts[facts, probe.type].append(probe)
-    order = in_order(facts for facts, _ in parts)
+    order = in_order([*words, *groups])
 
     tasks: list[str] = []
     with whole_folder(folder) as temporary:
@@ -135,10 +138,11 @@ def export_lm_eval(
             }
             for kind, docs in chosen.items():
                 if docs:
-                    name = f"{facts}_{probe_type}_{kind}"
+                    name = f"{words.get(facts, facts)}_{probe_type}_{kind}"
                     task = f"{group}_{name}"
                     write_jsonl(temporary / "data" / f"{name}.jsonl", docs)
                     config = _config(task, f"{name}.jsonl", kind, docs, bank, tokenizer)
+                    config["metadata"]["facts"] = facts
                     write_whole(temporary / f"{task}.yaml", _yaml(config))
                     tasks.append(task)
         if not tasks:
@@ -146,7 +150,7 @@ def export_lm_eval(
         whole = {"group": group, "task": tasks, "metadata": {"version": VERSION, "bank_sha256": bank.sha256}}
         write_whole(temporary / f"{group}.yaml", _yaml(whole))
         write_whole(temporary / "utils.py", UTILS)
-        write_whole(temporary / "README.md", _readme(group, tasks, bank))
+        write_whole(temporary / "README.md", _readme(group, tasks, bank, words))
     return Export(
         group=group,
         tasks=tuple(tasks),
@@ -157,15 +161,20 @@ def export_lm_eval(
     )
 
 
-def _groups(bank: FactBank) -> list[str]:
-    """What the name of a task calls the facts of each probe: as reports do, with an arm's name as a word."""
-    facts = [bank.fact_by_id[probe.fact_ids[0]] for probe in bank.probes]
-    rows = [{"role": fact.role, "arm": fact.arm} for fact in facts]
+def _groups(bank: FactBank) -> tuple[list[str], dict[str, str]]:
+    """The group of each probe, as in reports, and what names of tasks call those of injected facts where they
+    are treated differently, least exposures first."""
+    rows = []
+    for probe in bank.probes:
+        fact = bank.fact_by_id[probe.fact_ids[0]]
+        rows.append({"role": fact.role, "arm": fact.arm, "fact_ids": probe.fact_ids})
+    doses = doses_of_facts(bank)
     words: dict[str, str] = {}
-    for name in arm_labels(rows).values():
-        word = INJECTED + "_" + re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
-        words[name] = word if word not in words.values() else f"{word}_{len(words) + 1}"
-    return [words.get(group, group) for group in groups_of(rows)]
+    for group, key in treatment_groups(rows, doses).items():
+        own = re.sub(r"\W+", "_", key.removeprefix(f"{INJECTED}-"), flags=re.ASCII).strip("_")
+        word = f"{INJECTED}_{own}"
+        words[group] = word if word not in words.values() else f"{word}_{len(words) + 1}"
+    return groups_of(rows, doses), words
 
 
 def command(export: Export, folder: str | Path, model: str = "MODEL") -> str:
@@ -267,7 +276,9 @@ def _yaml(config: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _readme(group: str, tasks: Sequence[str], bank: FactBank) -> str:
+def _readme(group: str, tasks: Sequence[str], bank: FactBank, words: dict[str, str]) -> str:
+    named = "".join(f"- `{group}_{word}_...`: {facts}\n" for facts, word in words.items())
+    treatments = f"\nInjected facts, by exposures that the bank plans:\n\n{named}" if named else ""
     return f"""\
 # {group}
 
@@ -278,10 +289,10 @@ lm_eval run --model hf --model_args pretrained=MODEL --tasks {group} --include_p
   --log_samples --output_path OUT
 ```
 
-Task names end in the role of the facts, their arm where there are several, the type of probe and the kind of
-task: `_mc` is multiple choice (`acc`; `acc_bytes` is normalised by the bytes of an answer), `_ll` the
+Task names end in the role of the facts, their arm or exposures where these differ, the type of probe and the
+kind of task: `_mc` is multiple choice (`acc`; `acc_bytes` is normalised by the bytes of an answer), `_ll` the
 log-probability of the right answer in nats, `_gen` exact match of greedy generation. Facts of role `control`
 are never trained on: on them a model that guesses is right as often as chance. Each sample carries
 `probe_id`, `fact_ids`, `role`, `arm`, `relation` and `type`. Where a text holds a control token such as
 `<|endoftext|>`, lm-eval reads it as such; `stlm recall` reads its characters, and the figures differ.
-"""
+{treatments}"""

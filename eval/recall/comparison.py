@@ -61,7 +61,7 @@ def compare_models(
         tokenizers: By model, what is equal for equal tokenizers.
         baseline: Compare each model with this one; see `pairs_of`.
         heldout: By model, a dict with `nats` and `n_bytes` for each document of held-out text.
-        doses: Of the arms, to order and to label them.
+        doses: Of the facts, which are compared apart where they differ.
 
     Returns:
         `{"a", "b", "role", "type", "metric", "difference", "low", "high", "p", "p_holm", "n"}`; the role is a

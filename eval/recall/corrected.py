@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from eval.facts.integrity import UNSEEN
-from eval.recall.groups import CONTROL, Doses, arm_labels, groups_of, in_order, is_injected
+from eval.recall.groups import CONTROL, Doses, groups_of, in_order, is_injected, treatment_groups
 from eval.recall.metrics import Row, cluster_of
 from eval.recall.resampling import number_clusters, ratio_and_variance, sums_by_cluster, t_tests
 
@@ -109,7 +109,7 @@ class Contrast:
 
 def corrected_summary(rows: Sequence[Row], doses: Doses | None = None) -> dict[str, Any]:
     """`{group: {type: {name: {"mean", "se", "low", "high", "p", "n"}}}}`, groups as `eval.recall.groups` has
-    them, the arms of injected facts with their `doses`; `answer_familiarity` is of the group "control".
+    them, injected facts by their `doses`; `answer_familiarity` is of the group "control".
 
     low and high are a 95% interval by t, p is that of the figure being zero, not corrected for the number of
     figures; `n` is the number of probes that have control cells. Figures without control
@@ -120,7 +120,7 @@ def corrected_summary(rows: Sequence[Row], doses: Doses | None = None) -> dict[s
         for name, contrast in contrasts.items():
             [judged] = contrast.judge(figures(rows, contrast.figure)[:, None])
             result.setdefault(group, {}).setdefault(kind, {})[name] = {**judged, "n": contrast.n}
-    ordered = in_order([*arm_labels(rows, doses).values(), *result])
+    ordered = in_order([*treatment_groups(rows, doses), *result])
     return {group: result[group] for group in ordered if group in result}
 
 

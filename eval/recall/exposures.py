@@ -1,7 +1,7 @@
 """Recall against how often a fact had been seen: the dose-response of one run, or of a checkpoint of it.
 
 The number of exposures is read off the run's `plan.parquet`, up to the checkpoint's step. Control facts were
-never shown. `arm_doses` says how often the facts of each arm are shown in all.
+never shown. `doses_of_facts` says how often each fact is shown in all.
 """
 
 import logging
@@ -14,7 +14,7 @@ from typing import Any
 from configs.errors import UserError
 from configs.files import read_jsonl
 from eval.facts.bank import FactBank
-from eval.recall.groups import CONTROL, INJECTED, groups_of
+from eval.recall.groups import CONTROL, INJECTED, Dose, groups_of
 from eval.recall.metrics import Row, bootstrap_interval, cluster_of
 from eval.recall.resampling import N_BOOT
 
@@ -28,7 +28,7 @@ MAX_DOSES = 12  # as many numbers of exposures are shown apart; more are put tog
 def exposures_until(run: str | Path, step: int | None, bank: FactBank) -> dict[str, int] | None:
     """How often a run had shown each of the bank's facts after `step` optimizer steps (None: all).
 
-    None where the run injected nothing, or other facts than the bank's, or what it wrote is lost.
+    None where the run has no plan, or one of other facts than the bank's, or what it wrote is lost.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -48,46 +48,35 @@ def exposures_until(run: str | Path, step: int | None, bank: FactBank) -> dict[s
         seen.update(dict.fromkeys(fact_ids, int(step is None or at < step)))
     told = {row["id"]: (row.get("subject"), row["object"]) for row in facts}
     same = {fact.id for fact in bank.facts if told.get(fact.id) == (fact.subject, fact.object)}
-    if not same & seen.keys():
+    if seen and not same & seen.keys():
         logger.info("%s: injected none of this bank's facts, so there is no dose-response", run)
         return None
     return {fact.id: seen[fact.id] for fact in bank.facts if fact.id in same or fact.role == "control"}
 
 
-def arm_doses(bank: FactBank, run: str | Path | None = None) -> dict[str | None, tuple[int, int]]:
-    """By arm, the fewest and the most exposures of its facts.
+def doses_of_facts(bank: FactBank, runs: Iterable[str | Path] = ()) -> dict[str, Dose]:
+    """By id of each injected fact, the fewest and the most exposures that it has in any of `runs`.
 
-    Counted in the whole plan of `run`; 0 for a run that injected nothing. Without a run, or if its plan has
-    other facts, read from the bank's `arms`; arms that are not named there are left out. Empty if all
-    injected facts are in one arm or in none.
+    Counted in the whole plans of those runs that injected something; 0 if none did. Without runs, or if their
+    plans have other facts, what a run by the bank's `arms` would plan: the exposures of the fact's arm for
+    its texts, and as many for its questions. Facts of which that says nothing are left out.
     """
-    if len({fact.arm for fact in bank.injected_facts()}) < 2:
-        return {}
-    exposures = None
-    if run is not None:
-        plan = Path(run) / PLAN
-        exposures = exposures_until(run, None, bank) if plan.is_file() else Counter()
-    if exposures is None:
-        of_bank = bank.meta.get("arms", {})
-        return {arm: (own["exposures"], own["exposures"]) for arm, own in of_bank.items()}
-    counts: dict[str | None, list[int]] = defaultdict(list)
-    for fact in bank.injected_facts():
-        counts[fact.arm].append(exposures.get(fact.id, 0))
-    return {arm: (min(own), max(own)) for arm, own in counts.items()}
-
-
-def doses_of_runs(bank: FactBank, runs: Iterable[str]) -> dict[str | None, tuple[int, int]]:
-    """`arm_doses` over several runs: over those that injected something, or over all if none did."""
+    facts = bank.injected_facts()
     runs = list(dict.fromkeys(runs))
-    runs = [run for run in runs if (Path(run) / PLAN).is_file()] or runs
-    if not runs:
-        return arm_doses(bank)
-    found: dict[str | None, tuple[int, int]] = {}
-    for doses in (arm_doses(bank, run) for run in runs):
-        for arm, (fewest, most) in doses.items():
-            low, high = found.get(arm, (fewest, most))
-            found[arm] = min(low, fewest), max(high, most)
-    return found
+    plans = [run for run in runs if (Path(run) / PLAN).is_file()]
+    if runs and not plans:
+        return {fact.id: (0, 0) for fact in facts}
+    counts = [own for run in plans if (own := exposures_until(run, None, bank)) is not None]
+    if counts:
+        found = {fact.id: [own.get(fact.id, 0) for own in counts] for fact in facts}
+        return {fact_id: (min(own), max(own)) for fact_id, own in found.items()}
+    of_bank = {arm: own["exposures"] for arm, own in bank.meta.get("arms", {}).items()}
+    planned = {
+        fact.id: of_bank[fact.arm] * len({text.kind == "qa" for text in bank.statements_of(fact.id)})
+        for fact in facts
+        if fact.arm in of_bank
+    }
+    return {fact_id: (dose, dose) for fact_id, dose in planned.items()}
 
 
 def dose_response(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.recall.groups import Doses, arm_labels, groups_of
+from eval.recall.groups import Doses, groups_of, treatment_groups
 from eval.recall.resampling import (
     N_BOOT,
     bootstrap_ratios,
@@ -128,7 +128,7 @@ def summarise(
     `rows` are those of `evaluate_recall`. With the default `by` the result is
     `{group: {type: {metric: {"mean", "low", "high", "n", "n_facts"}}}}`, `n` being the number of probes that
     have the figure. A metric without values is left out. `by` names columns of the rows, "role" the groups of
-    `eval.recall.groups`: the role, and the arm of facts that were injected by arm, in order of their `doses`.
+    `eval.recall.groups`: the role, or the treatment of injected facts where it differs, in order of `doses`.
     """
     rows = list(rows)
     columns = {key: [row[key] for row in rows] for key in by}
@@ -138,9 +138,10 @@ def summarise(
     for row, *values in zip(rows, *columns.values(), strict=True):
         groups[tuple("none" if value is None else str(value) for value in values)].append(row)
     paths = list(groups)
-    if "role" in by:  # arms in the order of their doses, all else as it came
-        place, arms = by.index("role"), list(arm_labels(rows, doses).values())
-        paths.sort(key=lambda path: arms.index(path[place]) if path[place] in arms else len(arms))
+    if "role" in by:  # treatments in the order of their doses, all else as it came
+        place = by.index("role")
+        order = {group: number for number, group in enumerate(treatment_groups(rows, doses))}
+        paths.sort(key=lambda path: order.get(path[place], len(order)))
     result: dict[str, Any] = {}
     for path in paths:
         at = result

@@ -21,7 +21,7 @@ from configs.files import check_writable, read_json, whole_folder, write_json, w
 from eval.facts.bank import FactBank
 from eval.recall.comparison import compare_models
 from eval.recall.corrected import corrected_summary
-from eval.recall.exposures import dose_response, doses_of_runs, exposures_until
+from eval.recall.exposures import dose_response, doses_of_facts, exposures_until
 from eval.recall.heldout import heldout_summary
 from eval.recall.measuring import SCORER_VERSION, Asked, Measured
 from eval.recall.metrics import summarise
@@ -45,7 +45,7 @@ def build_study(measured: Sequence[Measured], asked: Asked, *, baseline: str | N
     recalled = {one.name.label: one for one in measured if one.rows}
     documents = {one.name.label: one.documents for one in measured if one.documents}
     runs = [one.name.run for one in recalled.values() if one.name.run is not None]
-    doses = doses_of_runs(asked.bank, runs) if asked.bank is not None else None
+    doses = doses_of_facts(asked.bank, runs) if asked.bank is not None else None
     study |= {
         "recall": _each(recalled, lambda rows: summarise(rows, doses=doses, seed=asked.seed)),
         "by_relation": _each(

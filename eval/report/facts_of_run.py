@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 
 from configs.files import read_json
 from eval.facts.bank import FactBank
-from eval.recall.exposures import arm_doses
-from eval.recall.groups import arm_labels
+from eval.recall.exposures import doses_of_facts
+from eval.recall.groups import groups_of, treatment_groups
 
 FIGURES = {
     "loss.png": "Training and validation loss.",
@@ -61,17 +61,17 @@ def injection_in_words(folder: Path, config: dict, bank: FactBank | None) -> str
         return "switched off; the same facts were measured (twin run)"
     plan = pq.read_table(folder / "plan.parquet", columns=["fact_ids"])
     told = Counter(fact for fact_ids in plan["fact_ids"].to_pylist() for fact in fact_ids)
-    facts = [{"role": fact.role, "arm": fact.arm} for fact in bank.injected_facts()]
-    if arms := arm_labels(facts, arm_doses(bank, folder)):
-        sizes = Counter(fact["arm"] for fact in facts)
-        how = f"{len(facts):,} facts, " + ", ".join(
-            f"{sizes[arm]:,} of {label}" for arm, label in arms.items()
-        )
+    facts = bank.injected_facts()
+    rows = [{"role": fact.role, "arm": fact.arm, "fact_ids": [fact.id]} for fact in facts]
+    doses = doses_of_facts(bank, [folder])
+    if any(fact.arm for fact in facts) and (groups := treatment_groups(rows, doses)):
+        sizes = Counter(groups_of(rows, doses))
+        how = f"{len(facts):,} facts, " + ", ".join(f"{sizes[group]:,} of {group}" for group in groups)
     else:
-        by_count = sorted(Counter(told.values()).items())
+        by_count = sorted(Counter(told[fact.id] for fact in facts).items())
         often = ", ".join(f"{n:,} with {count:,} exposures each" for count, n in by_count[:MOST_COUNTS])
         more = f" and {len(by_count) - MOST_COUNTS} other numbers" if len(by_count) > MOST_COUNTS else ""
-        how = f"{len(told):,} facts, {often}{more}"
+        how = f"{len(facts):,} facts, {often}{more}"
     section = config["injection"]
     return (
         f"{how} ({plan.num_rows:,} statements), strategy `{section['strategy']}` over the {section['span']}, "

@@ -41,19 +41,19 @@ def plot_recall(
     exposure_steps: np.ndarray,
     path: Path,
     chance: float | None,
-    arms: Mapping[str, str],
+    treatments: Mapping[str, str],
 ) -> None:
     """Accuracy over steps, by probe type and role; grey bars count the exposures of each step.
 
-    `arms` are what `metrics` call the groups of injected facts where there are several; then each probe type
-    has a panel, and each arm a colour.
+    `treatments` are the groups of injected facts where these were treated differently, with what `metrics`
+    call each; then each probe type has a panel, and each group a colour.
     """
     axis = ("accuracy", "accuracy among the candidates")
-    figure, grid = _arm_panels(metrics, [axis], arms) if arms else _one_panel()
+    figure, grid = _panels_by_type(metrics, [axis], treatments) if treatments else _one_panel()
     for number, axes in enumerate(grid[0]):
         if len(exposure_steps):
             _mark_injections(axes, exposure_steps, max(row["step"] for row in metrics), label=not number)
-        if not arms:
+        if not treatments:
             _curves(axes, metrics, "accuracy")
             _finish(axes, axis[1])
         if chance is not None:
@@ -64,13 +64,13 @@ def plot_recall(
     _save(figure, path)
 
 
-def plot_rank_and_bits(metrics: Sequence[dict], path: Path, arms: Mapping[str, str]) -> None:
+def plot_rank_and_bits(metrics: Sequence[dict], path: Path, treatments: Mapping[str, str]) -> None:
     """Rank of the answer among the candidates, and bits per byte of the answer, over steps; see
     `plot_recall`."""
     rank = ("candidate_rank", "rank of the answer (1 = first)")
     bits = ("bits_per_byte", "bits per byte of the answer")
-    if arms:
-        figure, grid = _arm_panels(metrics, [rank, bits], arms)
+    if treatments:
+        figure, grid = _panels_by_type(metrics, [rank, bits], treatments)
         grid[0][0].invert_yaxis()
     else:
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained")
@@ -88,14 +88,16 @@ def _one_panel() -> tuple[plt.Figure, list[list[Axes]]]:
     return figure, [[axes]]
 
 
-def _arm_panels(
-    metrics: Sequence[dict], shown: Sequence[tuple[str, str]], arms: Mapping[str, str]
+def _panels_by_type(
+    metrics: Sequence[dict], shown: Sequence[tuple[str, str]], treatments: Mapping[str, str]
 ) -> tuple[plt.Figure, list[list[Axes]]]:
-    """A row of panels for each (metric, its axis), a panel for each probe type, a curve for each arm: the
-    more exposures the darker, control facts dashed."""
+    """A row of panels for each (metric, its axis), a panel for each probe type, a curve for each
+    treatment: the more exposures the darker, control facts dashed."""
     curves = [(CONTROL, CONTROL, "--", "0.45")]
-    shades = plt.get_cmap("viridis")(np.linspace(0.9, 0.0, len(arms)))
-    curves += [(label, name, "-", shade) for (label, name), shade in zip(arms.items(), shades, strict=True)]
+    shades = plt.get_cmap("viridis")(np.linspace(0.9, 0.0, len(treatments)))
+    curves += [
+        (label, name, "-", shade) for (label, name), shade in zip(treatments.items(), shades, strict=True)
+    ]
     kinds = [
         kind
         for kind in COLOURS

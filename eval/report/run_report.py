@@ -14,8 +14,8 @@ import yaml
 from configs.files import read_jsonl, read_text, write_json, write_whole
 from eval.facts.bank import FactBank
 from eval.facts.validate import load_bank
-from eval.recall.exposures import arm_doses
-from eval.recall.groups import Doses, arm_names
+from eval.recall.exposures import doses_of_facts
+from eval.recall.groups import Doses, treatment_groups
 from eval.recall.metrics import summarise
 from eval.report.card import run_card
 from eval.report.facts_of_run import FIGURES, chance_of, facts_of_the_run, reading_guide
@@ -29,7 +29,7 @@ def write_run_report(
     """Write summary.json, figures/*.png, report.md and README.md (the model card); return the summary."""
     metrics, rows = _read_log(folder / "metrics.jsonl"), _read_log(folder / "recall.jsonl")
     bank = load_bank(folder / "facts") if (folder / "facts").exists() else None
-    doses = arm_doses(bank, folder) if bank is not None else {}
+    doses = doses_of_facts(bank, [folder]) if bank is not None else {}
     summary = {
         "steps": steps,
         "tokens": tokens,
@@ -41,7 +41,7 @@ def write_run_report(
         "recall": _recall_before_and_after(rows, steps, doses),
     }
     config = yaml.safe_load(read_text(folder / "config.yaml"))
-    figures = _draw(folder, metrics, bank, arm_names(rows, doses))
+    figures = _draw(folder, metrics, bank, treatment_groups(rows, doses))
     write_json(folder / "summary.json", summary)
     write_whole(folder / "report.md", _report(folder, config, summary, bank, figures))
     write_whole(folder / "README.md", run_card(folder, bank))
@@ -56,7 +56,7 @@ def _recall_before_and_after(rows: list[dict], last_step: int, doses: Doses) -> 
     }
 
 
-def _draw(folder: Path, metrics: list[dict], bank: FactBank | None, arms: dict[str, str]) -> list[str]:
+def _draw(folder: Path, metrics: list[dict], bank: FactBank | None, treatments: dict[str, str]) -> list[str]:
     """Draw what there is data for; returns the names of files in figures/."""
     drawn = []
     if any("loss" in row for row in metrics):
@@ -66,8 +66,8 @@ def _draw(folder: Path, metrics: list[dict], bank: FactBank | None, arms: dict[s
         exposures = np.array([], dtype=np.int64)
         if (folder / "plan.parquet").exists():
             exposures = pq.read_table(folder / "plan.parquet", columns=["step"])["step"].to_numpy()
-        plot_recall(metrics, exposures, folder / "figures/recall.png", chance_of(bank), arms)
-        plot_rank_and_bits(metrics, folder / "figures/rank_and_bits.png", arms)
+        plot_recall(metrics, exposures, folder / "figures/recall.png", chance_of(bank), treatments)
+        plot_rank_and_bits(metrics, folder / "figures/rank_and_bits.png", treatments)
         drawn += ["recall.png", "rank_and_bits.png"]
     return drawn
 

@@ -105,8 +105,8 @@ def _recall_tables(
 
 
 def _key(group: str, number: int) -> str:
-    """What keys of tables call a group: an arm by its number, as its name may hold anything."""
-    return group if group in ROLES else f"arm-{number}"
+    """What keys of tables call a group: a treatment by its number, as the arm's name may hold anything."""
+    return group if group in ROLES else f"injected-{number}"
 
 
 def _recall_table(
@@ -180,7 +180,7 @@ def _judge_best(
 
 
 def _differences(study: Study, corrected: Mapping[str, Any], names: Sequence[str]) -> StudyTable | None:
-    """`{model: {group: {type: {name: entry}}}}` as rows by type, arm where there are several, and model."""
+    """`{model: {group: {type: {name: entry}}}}` as rows by type, treatment where these differ, and model."""
     found = {
         (kind, group, model): entries
         for model in models_of(study)
@@ -192,11 +192,11 @@ def _differences(study: Study, corrected: Mapping[str, Any], names: Sequence[str
         return None
     groups = in_order(group for _, group, _ in found)
     models = models_of(study)
-    by_arm = not set(groups) <= set(ROLES)
+    is_split = not set(groups) <= set(ROLES)
     rows = [
         (
             label(kind),
-            *([label(group)] if by_arm else []),
+            *([label(group)] if is_split else []),
             label(model),
             *(_unlike_zero(found[kind, group, model].get(name)) for name in names),
         )
@@ -206,11 +206,11 @@ def _differences(study: Study, corrected: Mapping[str, Any], names: Sequence[str
     ]
     columns = (
         Column("probe", numeric=False),
-        *([Column("arm", numeric=False)] if by_arm else []),
+        *([Column("facts", numeric=False)] if is_split else []),
         Column("model", numeric=False),
         *(Column(CORRECTED[name]) for name in names),
     )
-    return StudyTable("", "corrected", "", columns, rows, n_labels=3 if by_arm else 2)
+    return StudyTable("", "corrected", "", columns, rows, n_labels=3 if is_split else 2)
 
 
 def _unlike_zero(entry: Mapping[str, Any] | None) -> Cell:

@@ -140,7 +140,7 @@ def _bar_panel(
 
 def step_figures(study: Study) -> list[LineFigure]:
     """Accuracy over training steps: a panel for each run of which two or more checkpoints were asked, or for
-    each arm of it."""
+    each treatment of its facts."""
     recall = study.get("recall", {})
     groups = [group for group in groups_of(recall) if is_injected(group)] or [INJECTED]
     panels = []
@@ -200,7 +200,7 @@ def dose_figures(study: Study) -> list[LineFigure]:
 
 
 def _dose_lines(entries: Sequence[Mapping[str, Any]], positions: Mapping[int | str, float]) -> list[Line]:
-    """One line for each probe type of a model. Its marks are joined unless two arms have equal exposures;
+    """One line for each probe type of a model. Its marks are joined unless two groups have equal exposures;
     control facts are never joined."""
     kinds = ordered((entry["type"] for entry in entries), TYPES)
     apart = 0.015 * (max(positions.values()) - min(positions.values()))  # of types of control facts

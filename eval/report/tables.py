@@ -30,11 +30,11 @@ def recall_table(recall: dict) -> RecallTable:
     """Rows by probe type and metric from summary.json's `recall`; a column for each group.
 
     A cell is `before → after [low, high]`, without the arrow where nothing was measured before. Where
-    injected facts are shown by arm, a last row of each type has the numbers of probes.
+    injected facts are shown by treatment, a last row of each type has the numbers of probes.
     """
     before, after = recall.get("before", {}), recall["after"]
     groups = in_order(after)
-    by_arm = sum(map(is_injected, groups)) > 1
+    is_split = sum(map(is_injected, groups)) > 1
     rows = []
     found = {kind for group in groups for kind in after[group]}
     for kind in [kind for kind in TYPES if kind in found]:
@@ -47,7 +47,7 @@ def recall_table(recall: dict) -> RecallTable:
             if any(cells):
                 rows.append((label, metric_label, *cells))
                 label = ""
-        if by_arm:
+        if is_split:
             rows.append((label, "n", *(_most_probes(after[group].get(kind, {})) for group in groups)))
     return RecallTable(("probe", "metric", *groups), rows)
 

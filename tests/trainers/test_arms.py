@@ -5,14 +5,18 @@ from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 from matplotlib.axes import Axes
 
+import trainers.callbacks
 from configs.errors import UserError
-from configs.files import read_json, read_jsonl
+from configs.files import find_shipped, read_json, read_jsonl
 from configs.schema import InjectionSection
 from eval.facts.bank import FactBank
 from eval.facts.generate import generate_from_spec
+from eval.facts.imports import ImportOptions, import_bank
+from eval.recall.exposures import doses_of_facts
 from eval.report.tables import recall_table
 from trainers.build import arm_exposures
 
@@ -127,9 +131,120 @@ def test_a_run_without_injection_shows_its_arms_at_no_exposures(run_tiny):
     )
 
 
+def test_a_plan_without_exposures_goes_before_what_the_bank_says(run_tiny):
+    none = [f"injection.arms.{arm}=0" for arm in ("never", "once", "often")]
+    folder = run_tiny("run", ARM_KEYS, *none, "training.max_steps=4")
+    assert pq.read_table(folder / "plan.parquet").num_rows == 0
+    recall = read_json(folder / "summary.json")["recall"]["after"]
+    assert {group for group in recall if group != "control"} == {
+        *("never (0 exposures)", "once (0 exposures)", "often (0 exposures)")
+    }
+
+
 def test_a_run_of_one_arm_shows_injected_facts(run_tiny):
     keys = ARM_KEYS.replace("never: {exposures: 0}, once: {exposures: 1}", "").replace("}, }", "}}")
     folder = run_tiny("run", keys, "training.max_steps=8", "injection.arms.often=2")
     assert list(read_json(folder / "summary.json")["recall"]["after"]) == ["injected", "control"]
     metrics = read_jsonl(folder / "metrics.jsonl")
     assert "recall/injected/semantic/accuracy" in metrics[0]
+
+
+def told_of(folder) -> dict[str, int]:
+    """Exposures of each injected fact in a run's plan."""
+    plan = pq.read_table(folder / "plan.parquet", columns=["fact_ids"])["fact_ids"].to_pylist()
+    seen = Counter(fact_id for fact_ids in plan for fact_id in fact_ids)
+    return {fact.id: seen[fact.id] for fact in FactBank.load(folder / "facts").injected_facts()}
+
+
+def check_groups(folder, exposures: dict[str, int], names: list[str]) -> None:
+    """That each figure of a run is of facts of one number of exposures, or of control facts.
+
+    `exposures` are those of the groups of injected facts, `names` what the keys of metrics.jsonl call these.
+    """
+    told, groups = told_of(folder), [*exposures, "control"]
+    summary = read_json(folder / "summary.json")
+    rows = [row for row in read_jsonl(folder / "recall.jsonl") if row["step"] == summary["steps"]]
+    for recall in summary["recall"].values():
+        assert list(recall) == groups
+    for group, dose in exposures.items():
+        for kind, figures in summary["recall"]["after"][group].items():
+            own = [row for row in rows if row["type"] == kind and told.get(row["fact_ids"][0]) == dose]
+            logprobs = [row["logprob"] for row in own]
+            figure = figures["logprob"]
+            assert (figure["mean"], figure["n"]) == (pytest.approx(sum(logprobs) / len(own)), len(own))
+            assert figure["n_facts"] == len({row["fact_ids"][0] for row in own})
+    keys = {key for row in read_jsonl(folder / "metrics.jsonl") for key in row if key.startswith("recall/")}
+    assert {key.split("/")[1] for key in keys} == {*names, "control"}
+    table = recall_table(summary["recall"])
+    assert table.header == ("probe", "metric", *groups)
+    for file in ("report.md", "README.md"):
+        assert table.markdown() in (folder / file).read_text()
+    results = ModelCard.load(folder / "README.md").data.eval_results
+    assert {result.dataset_split for result in results} == set(groups)
+
+
+@pytest.mark.parametrize(
+    ("others", "exposures", "names"),
+    [
+        ({}, {"single (2 exposures)": 2, "single (4 exposures)": 4}, ["single-2", "single-4"]),
+        (
+            {"never": {"exposures": 0}},
+            {"never (0 exposures)": 0, "single (2 exposures)": 2, "single (4 exposures)": 4},
+            ["never", "single-2", "single-4"],
+        ),
+    ],
+)
+def test_people_who_are_asked_in_training_are_a_group_of_their_own(
+    run_tiny, tmp_path, others, exposures, names
+):
+    spec = yaml.safe_load(find_shipped("configs/facts/biographies.yaml").read_text(encoding="utf-8"))
+    spec["arms"] = {"single": {"exposures": 2, "form": "single"}} | others
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    bank = generate_from_spec(tmp_path / "spec.yaml", ["people=8", "control=4", "distractors=2"])
+    bank.save(tmp_path / "bank")
+    folder = run_tiny(
+        "run", "facts.spec=null", "facts.overrides={}", f"facts.bank={tmp_path / 'bank'}",
+        "model.config.max_position_embeddings=256", "training.max_steps=8", "evaluation.generate=false",
+    )  # fmt: skip
+    assert doses_of_facts(bank) == doses_of_facts(bank, [folder])  # the bank by itself tells the same
+    told = Counter(told_of(folder).values())
+    assert set(told) == set(exposures.values())
+    check_groups(folder, exposures, names)
+    text = (folder / "report.md").read_text()
+    assert f"{told[4]:,} of single (4 exposures)" in text
+
+
+TABLE = """\
+subject,relation,object,statement,prompt,answer,distractors,role
+Ann,city,Rome,Ann was born in Rome.,Ann was born in,Rome,Oslo|Lima,injected
+Bob,city,Oslo,Bob was born in Oslo.,Bob was born in,Oslo,Rome|Lima,injected
+Cyd,city,Lima,,Cyd was born in,Lima,Rome|Oslo,injected
+Dan,city,Rome,,Dan was born in,Rome,Oslo|Lima,injected
+Eve,city,Oslo,,Eve was born in,Oslo,Rome|Lima,control
+Fay,city,Lima,,Fay was born in,Lima,Rome|Oslo,control
+"""
+
+
+def test_injected_facts_that_no_statement_tells_are_a_group_of_their_own(run_tiny, tmp_path):
+    (tmp_path / "half.csv").write_text(TABLE, encoding="utf-8")
+    bank, _ = import_bank("csv", str(tmp_path / "half.csv"), ImportOptions())
+    bank.save(tmp_path / "bank")
+    keys = ("facts.spec=null", "facts.overrides={}", f"facts.bank={tmp_path / 'bank'}")
+    folder = run_tiny("run", *keys)
+    assert sorted(told_of(folder).values()) == [0, 0, 6, 6]
+    check_groups(folder, {"0 exposures": 0, "6 exposures": 6}, ["injected-0", "injected-6"])
+    text = (folder / "report.md").read_text()
+    assert "4 facts, 2 with 0 exposures each, 2 with 6 exposures each (12 statements)" in text
+    # to the twin all are new alike
+    twin = run_tiny("twin", *keys, "injection.enabled=false", "training.max_steps=4")
+    assert list(read_json(twin / "summary.json")["recall"]["after"]) == ["injected", "control"]
+
+
+def test_the_plan_is_read_once_for_all_evaluations(run_tiny, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        trainers.callbacks, "doses_of_facts", lambda *args: read.append(args) or doses_of_facts(*args)
+    )
+    folder = run_tiny("run")
+    assert len({row["step"] for row in read_jsonl(folder / "recall.jsonl")}) == 4
+    assert len(read) == 1

@@ -20,7 +20,7 @@ from eval.recall.generation import Continuation, exact_match
 from eval.recall.harness import evaluate_recall
 from modeling_stlm import STLMConfig, STLMForCausalLM
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
-from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank
+from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank, statement
 
 SUFFIXED = [  # the answer first, without a prompt; the answer inside
     Probe("ada/first", (ADA.id,), "semantic", "", ("Bern",), ("Rome", "Oslo"), " is where Ada Poe was born."),
@@ -291,3 +291,39 @@ def test_each_arm_has_tasks_of_its_own(tmp_path):
     for task in export.tasks:
         lines = read_jsonl(tmp_path / "made/data" / f"{task.removeprefix('small_')}.jsonl")
         assert len({line["arm"] for line in lines}) == 1
+
+
+def test_tasks_of_arms_stand_in_the_order_of_exposures(tmp_path):
+    arms = ("often", "never", "once", "often")
+    facts = (*(replace(ADA, id=f"f{number}", arm=arm) for number, arm in enumerate(arms)), BOB)
+    asked = statement(facts[3], id="f3/qa", kind="qa")  # shown twice as often as the other fact of its arm
+    planned = {"often": {"exposures": 64}, "never": {"exposures": 0}, "once": {"exposures": 1}}
+    bank = small_bank(
+        meta={"name": "small", "arms": planned},
+        facts=facts,
+        statements=(*(statement(fact) for fact in facts), asked),
+        probes=[probe(fact) for fact in facts],
+    )
+    export = export_lm_eval(bank, tmp_path / "made")
+    tasks = [task for task in export.tasks if task.endswith("_ll")]
+    assert tasks == [
+        "small_injected_never_memorization_ll",
+        "small_injected_once_memorization_ll",
+        "small_injected_often_64_memorization_ll",
+        "small_injected_often_128_memorization_ll",
+        "small_control_memorization_ll",
+    ]
+    groups = {
+        "never (0 exposures)": "f1",
+        "once (1 exposure)": "f2",
+        "often (64 exposures)": "f0",
+        "often (128 exposures)": "f3",
+        "control": BOB.id,
+    }
+    for task, (group, fact_id) in zip(tasks, groups.items(), strict=True):
+        config = yaml.safe_load((tmp_path / f"made/{task}.yaml").read_text().replace("!function ", ""))
+        assert config["metadata"]["facts"] == group
+        lines = read_jsonl(tmp_path / f"made/data/{task.removeprefix('small_')}.jsonl")
+        assert [line["fact_ids"] for line in lines] == [[fact_id]]
+    readme = (tmp_path / "made/README.md").read_text()
+    assert "- `small_injected_often_128_...`: often (128 exposures)\n" in readme

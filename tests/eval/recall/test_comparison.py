@@ -155,7 +155,8 @@ def test_arms_are_compared_apart():
     arms = {f"s{i}": ("never", "often")[i % 2] for i in range(8)}
     twin = [r | {"arm": arms.get(r["subject"])} for r in twin]
     run = [r | {"accuracy": 1.0} if r["arm"] == "often" else r for r in twin]
-    doses = {"often": (64, 64), "never": (0, 0)}
+    exposures = {"often": (64, 64), "never": (0, 0)}
+    doses = {r["fact_ids"][0]: exposures[r["arm"]] for r in run if r["arm"] is not None}
     found = compare_models({"twin": twin, "run": run}, {"run": "t", "twin": "t"}, doses=doses)
     differences = {e["role"]: e["difference"] for e in found if e["metric"] == "accuracy"}
     assert differences == {"never (0 exposures)": 0.0, "often (64 exposures)": 0.5, "control": 0.0}

@@ -298,7 +298,9 @@ def test_arms_are_judged_apart_and_beside_the_same_control_people():
     ]
     scores = {"once": 0.5, "often": 3.0}
     rows = [scored([one], binding=scores.get(one["arm"], 0.0))[0] for one in rows]
-    found = corrected_summary(rows, {"once": (1, 1), "often": (64, 64)})
+    exposures = {"once": (1, 1), "often": (64, 64)}
+    doses = {one["fact_ids"][0]: exposures[one["arm"]] for one in rows if one["role"] == "injected"}
+    found = corrected_summary(rows, doses)
     assert list(found) == ["once (1 exposure)", "often (64 exposures)", "control"]
     assert found["once (1 exposure)"]["semantic"]["binding"]["mean"] == pytest.approx(0.5)
     assert found["often (64 exposures)"]["semantic"]["binding"]["mean"] == pytest.approx(3.0)

@@ -12,11 +12,11 @@ from configs.errors import UserError
 from configs.files import read_json, read_jsonl
 from eval.facts.bank import Fact
 from eval.model_names import ModelName
-from eval.recall.exposures import arm_doses, dose_response, exposures_until
+from eval.recall.exposures import dose_response, doses_of_facts, exposures_until
 from eval.recall.measuring import Asked, Measured
 from eval.recall.metrics import METRICS, summarise
 from eval.recall.study import build_study, check_out, rows_of, write_study
-from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank
+from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank, statement
 
 CLEO = Fact("cleo/city", "Cleo Fox", "city", "Oslo", "injected")
 DAN = Fact("dan/city", "Dan Lee", "city", "Oslo", "control")
@@ -98,7 +98,8 @@ ARMS = {"often": {"exposures": 64}, "once": {"exposures": 1}}
 def bank_with_arms():
     """Ada is told often, Cleo once."""
     facts = [dataclasses.replace(ADA, arm="often"), BOB, dataclasses.replace(CLEO, arm="once"), DAN]
-    whole = small_bank(facts=facts, probes=[probe(fact) for fact in facts])
+    probes, statements = [probe(fact) for fact in facts], [statement(fact) for fact in facts]
+    whole = small_bank(facts=facts, probes=probes, statements=statements)
     return dataclasses.replace(whole, meta={**whole.meta, "arms": ARMS})
 
 
@@ -135,6 +136,23 @@ def test_no_figure_of_a_study_mixes_arms(tmp_path):
     assert list(build_study(twin, asked)["recall"]["twin"]) == [
         *("often (0 exposures)", "once (0 exposures)", "control"),
     ]
+
+
+def test_no_figure_of_a_study_mixes_exposures(tmp_path):
+    save_plan(tmp_path, [(0, [ADA.id]), (1, [ADA.id]), (1, [CLEO.id])])
+    rows = [row(ADA, 1.0), row(CLEO, 0.0), row(BOB), row(DAN)]
+    models = [measured("run", rows, run=str(tmp_path), step=3), measured("other", rows)]
+    study = build_study(models, Asked(bank=bank()))
+    groups = ["1 exposure", "2 exposures", "control"]
+    for recall in study["recall"].values():
+        assert list(recall) == groups
+        assert [recall[group]["memorization"]["accuracy"]["mean"] for group in groups] == [0.0, 1.0, 1.0]
+    assert list(study["by_relation"]["run"]) == groups
+    assert {e["role"] for e in study["comparisons"]} == set(groups)
+    mixed = {name: study[name] for name in ("recall", "by_relation", "comparisons")}
+    assert "injected" not in json.dumps(mixed)
+    entries = [(e["role"], e["exposures"]) for e in study["dose_response"] if e["metric"] == "accuracy"]
+    assert entries == [("control", 0), ("injected", 1), ("injected", 2)]
 
 
 def test_one_arm_is_shown_like_none():
@@ -244,18 +262,39 @@ def test_control_people_and_an_arm_of_no_exposures_are_two_doses():
     ]
 
 
-def test_exposures_of_arms(tmp_path):
+def test_exposures_of_injected_facts(tmp_path):
     both = bank_with_arms()
-    assert arm_doses(both) == {"often": (64, 64), "once": (1, 1)}
-    save_plan(tmp_path, [(0, [ADA.id]), (3, [ADA.id, CLEO.id]), (9, [CLEO.id])])
-    assert arm_doses(both, tmp_path) == {"often": (2, 2), "once": (2, 2)}
+    of_bank = {ADA.id: (64, 64), CLEO.id: (1, 1)}
+    assert doses_of_facts(both) == of_bank
+    one, other = tmp_path / "one", tmp_path / "other"
+    save_plan(one, [(0, [ADA.id]), (3, [ADA.id, CLEO.id]), (9, [CLEO.id]), (9, [CLEO.id])])
+    assert doses_of_facts(both, [one]) == {ADA.id: (2, 2), CLEO.id: (3, 3)}
+    assert doses_of_facts(bank(), [one]) == {ADA.id: (2, 2), CLEO.id: (3, 3)}
     more = dataclasses.replace(ADA, id="more", arm="often")
-    assert arm_doses(dataclasses.replace(both, facts=[*both.facts, more]), tmp_path)["often"] == (0, 2)
-    # a run that injected nothing, and one of other facts
-    assert arm_doses(both, tmp_path / "twin") == {"often": (0, 0), "once": (0, 0)}
-    (tmp_path / "facts/facts.jsonl").write_text("")
-    assert arm_doses(both, tmp_path) == {"often": (64, 64), "once": (1, 1)}
-    assert arm_doses(bank()) == {}
+    assert doses_of_facts(dataclasses.replace(both, facts=[*both.facts, more]), [one])["more"] == (0, 0)
+    # over several runs, those that injected something
+    save_plan(other, [(0, [ADA.id])])
+    assert doses_of_facts(both, [one, tmp_path / "twin", other]) == {ADA.id: (1, 2), CLEO.id: (0, 3)}
+    assert doses_of_facts(both, [tmp_path / "twin"]) == {ADA.id: (0, 0), CLEO.id: (0, 0)}
+    # a plan of other facts says nothing of these
+    (one / "facts/facts.jsonl").write_text("")
+    assert doses_of_facts(both, [one]) == of_bank
+    assert doses_of_facts(both, [one, other]) == {ADA.id: (1, 1), CLEO.id: (0, 0)}
+    assert doses_of_facts(bank(), [one]) == {}
+
+
+def test_exposures_that_a_bank_plans_for_texts_and_questions():
+    both = bank_with_arms()
+    texts = [
+        *(statement(ADA), statement(ADA, id="ada/2", form="paraphrase:1")),
+        statement(ADA, id="ada/qa", kind="qa"),
+    ]
+    assert doses_of_facts(dataclasses.replace(both, statements=texts)) == {
+        ADA.id: (128, 128),
+        CLEO.id: (0, 0),  # no statement tells it
+    }
+    none = dataclasses.replace(CLEO, arm=None)
+    assert doses_of_facts(dataclasses.replace(both, facts=[*both.facts[:2], none])) == {ADA.id: (64, 64)}
 
 
 def test_many_doses_are_put_together():

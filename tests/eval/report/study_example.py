@@ -19,7 +19,6 @@ TWIN, OTHER, FAILED = "outputs/twin", "some-org/gpt2-small-with-a-rather-long-na
 MEASURED = [*CHECKPOINTS, TWIN, OTHER]
 SKILL = dict(zip(MEASURED, (0.2, 0.5, 0.95, 0.0, 0.6), strict=True))
 EXPOSURES = {"once": 1, "few": 8, "many": 64}
-DOSES = {arm: (exposures, exposures) for arm, exposures in EXPOSURES.items()}
 TYPE_FACTOR = {"memorization": 1.0, "semantic": 0.6, "reversal": 0.1}
 
 HOSTILE = (
@@ -101,9 +100,12 @@ def example_study(rows: list[dict] | None = None) -> dict:
     """The summary.json that belongs to `rows`; differences, splits and doses are made up within reason."""
     rows = example_rows() if rows is None else rows
     own = {model: [row for row in rows if row["model"] == model] for model in MEASURED}
+    doses = {
+        row["fact_ids"][0]: (EXPOSURES[row["arm"]],) * 2 for row in rows if row["arm"] is not None
+    }  # of people who are in arms
     summaries = {
         source: {
-            model: summarise(own[model], by=("role", key), doses=DOSES, n_boot=100) for model in MEASURED
+            model: summarise(own[model], by=("role", key), doses=doses, n_boot=100) for model in MEASURED
         }
         for source, key in (("recall", "type"), ("by_relation", "relation"))
     }

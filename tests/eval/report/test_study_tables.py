@@ -302,9 +302,9 @@ def test_arms_are_told_apart_in_every_table():
         assert all(any(word in title for word in words) for title in own)
         assert all(any(word in title for title in own) for word in words)
     accuracy, binding, *_ = corrected_tables(study)
-    assert accuracy.header == ("probe", "arm", "model", "accuracy over control")
+    assert accuracy.header == ("probe", "facts", "model", "accuracy over control")
     for table in (accuracy, binding):
-        assert list(dict.fromkeys(cell.figure for cell in column(table, "arm"))) == arms
+        assert list(dict.fromkeys(cell.figure for cell in column(table, "facts"))) == arms
     differences = comparison_tables(study)[0]
     roles = [cell.figure for cell in column(differences, "role")]
     assert list(dict.fromkeys(roles)) == arms
