@@ -225,7 +225,7 @@ def test_accumulation_does_not_matter(run_tiny, one_process):
     assert (split / "plan.parquet").read_bytes() == (one_process / "plan.parquet").read_bytes()
 
 
-def test_two_processes_equal_one(tiny, one_process, tmp_path):
+def test_two_processes_equal_one(tiny, run_tiny, one_process, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "tests.trainers.record_batches"]
     arguments = tiny("two", *EXACT, "training.per_device_train_batch_size=4")  # as the README writes it
@@ -239,6 +239,9 @@ def test_two_processes_equal_one(tiny, one_process, tmp_path):
     )
     assert result.returncode == 0, result.stderr[-2000:]
     assert largest_difference(weights(one_process), weights(tmp_path / "two")) < 1e-5
+    accumulated = ("training.per_device_train_batch_size=4", "training.gradient_accumulation_steps=2")
+    same_sums = run_tiny("accumulated", *EXACT, *accumulated)
+    assert_bit_equal(weights(same_sums), weights(tmp_path / "two"))
     assert (tmp_path / "two/plan.parquet").read_bytes() == (one_process / "plan.parquet").read_bytes()
     # together the two processes saw every row of the stream once, hence the same exposures
     seen = [torch.load(tmp_path / f"batches-{rank}.pt") for rank in (0, 1)]
