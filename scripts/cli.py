@@ -14,7 +14,9 @@ def run(main: Callable[[], int | None]) -> int:
     the way, 130 for Ctrl-C, else what it returns (None: 0)."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        return main() or 0
+        code = main() or 0
+        leave_processes()
+        return code
     except UserError as error:
         print(f"stlm: error: {error}", file=sys.stderr)
         return 2
@@ -33,6 +35,13 @@ def run(main: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("\nstlm: stopped", file=sys.stderr)
         return 130
+
+
+def leave_processes() -> None:
+    """Leave the process group of torchrun: without this, a process was once seen to abort on its way out."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def add_model_options(cli: argparse.ArgumentParser) -> None:

@@ -7,9 +7,17 @@ import sys
 
 import torch.distributed as dist
 
+from scripts import cli
 from scripts.recall import main
 
-if __name__ == "__main__":
-    code = main()
+leave = cli.leave_processes
+
+
+def count_and_leave() -> None:
     sys.stderr.write(f"joined {dist.get_world_size()}\n")
-    sys.exit(code)
+    leave()
+
+
+if __name__ == "__main__":
+    cli.leave_processes = count_and_leave
+    sys.exit(main())

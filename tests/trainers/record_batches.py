@@ -13,11 +13,13 @@ from trainers.collator import InjectionCollator
 
 positions: list[int] = []
 exposures: dict[str, int] = {}
+joined: set[int] = set()
 original = InjectionCollator.__call__
 
 
 def record(self, rows):
     batch = original(self, rows)
+    joined.add(torch.distributed.get_world_size())
     for row, built in zip(rows, batch["input_ids"].tolist(), strict=True):
         if "position" not in row:
             continue
@@ -33,7 +35,6 @@ if __name__ == "__main__":
     InjectionCollator.__call__ = record
     code = main(sys.argv[2:])
     rank = os.environ["RANK"]
-    joined = torch.distributed.get_world_size()
-    told = {"positions": positions, "exposures": exposures, "joined": joined}
+    told = {"positions": positions, "exposures": exposures, "joined": joined.pop()}
     torch.save(told, f"{sys.argv[1]}/batches-{rank}.pt")
     sys.exit(code)
