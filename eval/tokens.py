@@ -1,8 +1,8 @@
 """Encodes text the same way for corpus, statements, prompts, answers and held-out text.
 
 `<|endoftext|>` or `<|pad|>` in a text is encoded as its characters: only this project's code adds control
-tokens to a row. Added tokens that are not special (whitespace runs, `<think>`) are
-words of the tokenizer's vocabulary, and stay.
+tokens to a row. Added tokens that are not special (whitespace runs, `<think>`) are words of the tokenizer's
+vocabulary, and stay.
 """
 
 from collections.abc import Sequence

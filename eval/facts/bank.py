@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -175,7 +175,11 @@ class FactBank:
         """Whether prompt and answer (the first when left out) stand word for word in a statement of the
         probe's own facts."""
         asked = probe.text(answer)
-        return any(asked in s.text for fact_id in probe.fact_ids for s in self.statements_of(fact_id))
+        return any(asked in statement.text for statement in self.statements_about(probe))
+
+    def statements_about(self, probe: Probe) -> Iterator[Statement]:
+        """The statements of the probe's facts; one that states several of them comes once for each."""
+        return (statement for fact_id in probe.fact_ids for statement in self.statements_of(fact_id))
 
     def subject_of(self, probe: Probe) -> str:
         """The subject of the probe's first fact, or the fact's id where it has none: what is resampled."""

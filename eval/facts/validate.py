@@ -161,7 +161,7 @@ def _probe_warnings(bank: FactBank, corpus_words: set[str] | None) -> Iterator[F
     is_trained, unseen_words = _trained_wordings(bank), _unseen_words(bank, corpus_words)
     for probe in bank.probes:
         facts = [bank.fact_by_id[fact_id] for fact_id in probe.fact_ids]
-        statements = [statement for fact in facts for statement in bank.statements_of(fact.id)]
+        statements = list(bank.statements_about(probe))
         wording = _wording(probe.prompt, facts)
         outer_space, case_differs = _outer_space(probe), _case_differs(probe, statements)
         explained = outer_space is not None or case_differs is not None

@@ -206,7 +206,7 @@ def _join_as_stated(bank: FactBank, spared: Collection[str]) -> FactBank:
     """Join prompt and answer as a statement of the probe's facts does that holds both; a space goes first."""
 
     def joined(probe: Probe) -> Probe:
-        found = probe if probe.id in spared else _joined_as_in(_told(bank, probe), probe)
+        found = probe if probe.id in spared else _joined_as_in(bank, probe)
         if not found.joint and SPACE_ADDED in found.flags:
             found = replace(found, flags=tuple(flag for flag in found.flags if flag != SPACE_ADDED))
         return found
@@ -214,17 +214,14 @@ def _join_as_stated(bank: FactBank, spared: Collection[str]) -> FactBank:
     return replace(bank, probes=tuple(map(joined, bank.probes)))
 
 
-def _joined_as_in(texts: Sequence[str], probe: Probe) -> Probe:
+def _joined_as_in(bank: FactBank, probe: Probe) -> Probe:
+    texts = [statement.text for statement in bank.statements_about(probe)]
     for form in (str, folded):  # case and normal form may differ, and the text still shows the joint
         told = list(map(form, texts))
         for one in (replace(probe, joint=joint) for joint in JOINTS):
             if any(form(one.text(answer)) in text for answer in probe.answers for text in told):
                 return one
     return probe
-
-
-def _told(bank: FactBank, probe: Probe) -> list[str]:
-    return [statement.text for fact_id in probe.fact_ids for statement in bank.statements_of(fact_id)]
 
 
 def _mark_seen(bank: FactBank) -> FactBank:
