@@ -13,3 +13,10 @@ class RunFailed(Exception):
 
     Entry points print the line and exit with code 1, without a traceback.
     """
+
+
+class DiskFull(RunFailed):
+    """There was no room for a file. `configs.files.writing` raises it, with the file and the free space."""
+
+    remedy = "run the command again"
+    """What to do when there is room."""

@@ -1,55 +1,211 @@
 """Reading and writing files so that nobody ever sees half of one.
 
-Whatever matters is written to a temporary name beside its place and then renamed, which is atomic
-on one filesystem: a reader, or a run that was killed, finds the old file or the new one.
+Whatever matters is written to a temporary name beside its place, flushed to the disk and then renamed,
+which is atomic on one file system: a reader, or a command that was killed, finds the old file or the
+new one, after a power failure too. A temporary name tells the process that it belongs to. Whoever
+writes into a folder next removes those of processes that are gone.
 """
 
 import contextlib
+import errno
+import hashlib
 import json
 import math
 import os
+import platform
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
+from configs.errors import DiskFull, UserError
+
+# .NAME.MACHINE-PROCESS-RANDOM.tmp is being written; .old holds what is being replaced by a new NAME
+TEMPORARY = re.compile(
+    r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-\w{8}\.(?P<kind>tmp|old)", re.S
+)
+ABANDONED_AFTER = 7 * 24 * 3600  # seconds, for processes of other machines, which cannot be looked for
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What libraries say whose errors have no number: the system's own words (safetensors, tokenizers), or torch's
+FULL_WORDS = {
+    **{os.strerror(number): os.strerror(number) for number in FULL},
+    "PytorchStreamWriter failed writing": "not all of it could be written",
+    "unexpected pos": "not all of it could be written",
+}
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
     """Write `content` to `path` through a temporary file and a rename; makes missing folders."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        flush(path.parent)
 
 
 @contextlib.contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
+def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` if the block ends well, and vanishes if not.
 
-    `path` must not exist as a non-empty folder (OSError otherwise); a link is followed.
+    `path` must not exist as a non-empty folder (OSError otherwise), unless `replace` says that the new
+    folder takes its place; a link is followed.
     """
     path = Path(path).resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent)
+        temporary = _temporary_folder(path, "tmp")
+        try:
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            readable_as_usual(temporary)
+            flush_folder(temporary)
+            if replace and path.exists():
+                old = _temporary_folder(path, "old")
+                os.replace(path, old)
+                os.replace(temporary, path)
+                shutil.rmtree(old)
+            else:
+                os.replace(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        flush(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that nobody ever finds half of it: it loses its name first."""
+    doomed = _temporary_folder(path, "tmp")
+    os.replace(path, doomed)
+    shutil.rmtree(doomed)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files and folders in `folder` whose process is gone.
+
+    What a killed process had moved away to put something new in its place gets its name back.
+    """
+    with os.scandir(folder) as entries:
+        found = [(Path(entry.path), TEMPORARY.fullmatch(entry.name)) for entry in entries]
+    for path, match in found:
+        if match is None or not _is_abandoned(path, match["machine"], int(match["pid"])):
+            continue
+        with contextlib.suppress(OSError):  # another process may do the same at the same time
+            place = folder / match["name"]
+            if match["kind"] == "old" and not place.exists() and any(path.iterdir()):
+                os.rename(path, place)
+            elif path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _is_abandoned(path: Path, machine: str, pid: int) -> bool:
+    if machine == _machine():
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            pass  # it is there, and belongs to somebody else
+        return False
+    with contextlib.suppress(OSError):
+        inside = path.rglob("*") if path.is_dir() else ()
+        newest = max(item.lstat().st_mtime for item in (path, *inside))
+        return time.time() - newest > ABANDONED_AFTER
+    return False
+
+
+@cache
+def _machine() -> str:
+    """8 hex digits for the machine since its start, or the container: where a process number means one."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):  # Linux
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}.{_machine()}-{os.getpid()}-"
+
+
+def _temporary_folder(path: Path, kind: str) -> Path:
+    return Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path), suffix=f".{kind}"))
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Turn the errors of a full disk inside the block into DiskFull, naming `path`."""
     try:
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        readable_as_usual(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        yield
+    except DiskFull:
         raise
+    except Exception as error:
+        reason = full_disk(error)
+        if reason is None:
+            raise
+        raise DiskFull(f"{path}: {reason} ({free_space(Path(path))})") from error
+
+
+def full_disk(error: BaseException) -> str | None:
+    """What an error says of a full disk, a full quota or a limit of file sizes; None if it is another."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in FULL:
+            return os.strerror(seen.errno)
+        reason = next((reason for words, reason in FULL_WORDS.items() if words in str(seen)), None)
+        if reason is not None:
+            return reason
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def free_space(path: Path) -> str:
+    """`1.2 GB free in FOLDER`, for the nearest folder of `path` that exists."""
+    folder = next(parent for parent in (path, *path.absolute().parents) if parent.is_dir())
+    return f"{shutil.disk_usage(folder).free / 1e9:,.3g} GB free in {folder}"
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that flush no folders
+            raise
+    finally:
+        os.close(handle)
+
+
+def flush_folder(folder: Path) -> None:
+    """`flush` for a folder and everything in it."""
+    for path in folder.rglob("*"):
+        flush(path)
+    flush(folder)
+
+
+def append_jsonl(path: Path, rows: Iterable[dict]) -> None:
+    """Add lines to a JSONL file. A process that is killed here leaves a part of the last one."""
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        file.writelines(to_json(row) + "\n" for row in rows)
 
 
 def check_writable(path: str | Path) -> None:

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from configs.errors import RunFailed, UserError
+from configs.errors import DiskFull, RunFailed, UserError
+from configs.files import full_disk
 
 
 def run(main: Callable[[], int | None]) -> int:
@@ -15,26 +16,33 @@ def run(main: Callable[[], int | None]) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         code = main() or 0
+        sys.stdout.flush()
         leave_processes()
         return code
     except UserError as error:
         print(f"stlm: error: {error}", file=sys.stderr)
         return 2
+    except DiskFull as error:
+        whole = "what was saved before is whole"
+        print(f"stlm: error: {error}; {whole}: make room, then {error.remedy}", file=sys.stderr)
+        return 1
     except RunFailed as error:
         print(f"stlm: error: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # `stlm ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        file = error.filename2 or error.filename
-        if file is None:  # nothing of the user's files: a defect
-            raise
-        print(f"stlm: error: {file}: {error.strerror}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("\nstlm: stopped", file=sys.stderr)
         return 130
+    except Exception as error:
+        if (reason := full_disk(error)) is not None:  # of a file that is not named
+            print(f"stlm: error: {reason} while writing", file=sys.stderr)
+            return 1
+        if not isinstance(error, OSError) or not (file := error.filename2 or error.filename):
+            raise  # nothing of the user's files: a defect
+        print(f"stlm: error: {file}: {error.strerror}", file=sys.stderr)
+        return 2
 
 
 def leave_processes() -> None:

@@ -234,7 +234,6 @@ def _replace_probes(bank, folder: Path) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> None:
-    from configs.files import write_json
     from eval.facts.imports import ImportOptions, import_bank
 
     _check_free(arguments.out)
@@ -267,8 +266,11 @@ def _import(arguments: argparse.Namespace) -> None:
     report = Path(arguments.out) / "import.json"
     if len(draft.left_out) > REPORTED:
         print(f"left out: {len(draft.left_out) - REPORTED:,} more, all in {report}")
-    _save(bank, arguments.out)
-    write_json(report, {"read": draft.read, "taken": draft.mapped, "left_out": draft.left_out})
+    _save(
+        bank,
+        arguments.out,
+        {report.name: {"read": draft.read, "taken": draft.mapped, "left_out": draft.left_out}},
+    )
     flagged = sum(bool(probe.flags) for probe in bank.probes)
     if flagged:
         print(f"{flagged:,} probes carry a remark; `stlm facts validate {arguments.out}` lists why")
@@ -315,8 +317,8 @@ def _check_free(out: str) -> None:
         raise UserError(f"{out}: exists already; choose another folder or remove it")
 
 
-def _save(bank, out: str) -> None:
-    bank.save(out)
+def _save(bank, out: str, beside: dict | None = None) -> None:
+    bank.save(out, beside=beside)
     print(
         f"{out}: {len(bank.facts):,} facts, {len(bank.statements):,} statements, {len(bank.probes):,} probes"
     )

@@ -6,7 +6,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from configs.errors import UserError
+from configs.errors import DiskFull, UserError
 from scripts.cli import parser, quiet_loading, run
 
 EPILOG = """\
@@ -54,6 +54,7 @@ def _train(items: list[str], dry_run: bool, overwrite: bool) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=config.logging.level.upper())
     quiet_loading()
     from trainers.run import Interrupted, command_line, train
+    from trainers.run_folder import is_run
 
     try:
         summary = train(config, merged, overwrite=overwrite)
@@ -64,6 +65,10 @@ def _train(items: list[str], dry_run: bool, overwrite: bool) -> int:
             how = how if several else f"\n  {command_line(files, overrides)}"
             print(f"\nstopped; saved {stop.checkpoint}. To go on: {how}", file=sys.stderr)
         return 130
+    except DiskFull as full:
+        if is_run(Path(config.training.output_dir)):
+            full.remedy = f"go on with\n  {command_line(files, overrides)}"
+        raise
     if summary:  # the first process
         _print_summary(summary, config.training.output_dir)
     return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from configs.errors import RunFailed, UserError
-from configs.files import to_json
+from configs.files import append_jsonl
 from configs.schema import EvaluationSection
 from eval.benchmarks import check_benchmarks, run_benchmarks
 from eval.facts.bank import FactBank
@@ -25,11 +25,6 @@ from eval.recall.self_check import check_generation
 from trainers.trainer import STLMTrainer
 
 TRACKED = ("accuracy", "greedy_match", "exact_match", "candidate_rank", "bits_per_byte")
-
-
-def append_jsonl(path: Path, rows: Sequence[dict]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(to_json(row) + "\n" for row in rows)
 
 
 class MetricsFile(TrainerCallback):

@@ -1,95 +1,197 @@
 """What makes a run resumable: whole checkpoints, its geometry, and logs cut back to the checkpoint.
 
-A run may be killed at any moment, in the middle of a save too. A checkpoint counts as whole when its
-`trainer_state.json`, which the Trainer writes last, parses and nothing that a resume reads is
-missing. Resuming removes the checkpoints that are not, and the log lines of steps that will be run
-again, so that a resumed run leaves the same files as an uninterrupted one.
+A run may be killed at any moment, in the middle of a save too. So a checkpoint is written in a folder of
+another name (`SAVING`), flushed to the disk, and renamed when nothing is missing. Its last file, `MARK`,
+has the size and hash of every other one and the lengths of the logs, so that damage is found on resume,
+which then goes on from the checkpoint before. Resuming removes what lies behind its checkpoint, log lines
+too, so that a resumed run leaves the same files as an uninterrupted one.
 """
 
+import hashlib
 import json
 import logging
+import os
 import re
-import shutil
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 
 import yaml
+from transformers import TrainerState
 
 from configs.errors import UserError
-from configs.files import read_json, read_text, write_json, write_whole
+from configs.files import flush, flush_folder, read_json, read_text, remove_folder, to_json, write_json
 from configs.schema import STLMTrainingArguments, schedule_arguments
 from trainers.stream import Geometry
 
 logger = logging.getLogger(__name__)
 
-STREAM_FILE = "stream.json"
+MARK = "checkpoint.json"
+SAVING = ".saving"  # in the run folder: what is being saved, until it is whole
 LOGS = ("metrics.jsonl", "recall.jsonl", "generations.jsonl")
 STATE_FILE = "trainer_state.json"
-NEEDED = ("optimizer.pt", "scheduler.pt")
 
 
-def last_whole_checkpoint(folder: str | Path) -> Path | None:
-    """The newest checkpoint of a run from which it can go on; None if it was killed before the first.
+@dataclass(frozen=True)
+class Mark:
+    """What is known of a whole checkpoint: everything that a resume needs beside the Trainer's own files."""
 
-    Raises UserError if there are checkpoints that were finished and yet lack a file.
+    run_id: str
+    """The run's own, see `trainers.run_folder`: no checkpoint of another one is taken for it."""
+    step: int
+    processes: int
+    geometry: dict
+    loss_sum: float
+    """Of the losses since the last one that was logged."""
+    last_logged: int
+    """The step of that log line."""
+    logs: dict[str, int]
+    """Lines of each log file."""
+    files: dict[str, list]
+    """[bytes, SHA-256] of each other file of the checkpoint."""
+
+
+def mark_whole(
+    folder: Path,
+    run_folder: Path,
+    *,
+    run_id: str,
+    step: int,
+    processes: int,
+    geometry: Geometry,
+    **loss: float,
+) -> None:
+    """Write the mark of a checkpoint, behind everything that it vouches for: its files and the logs.
+
+    Args:
+        folder: The checkpoint.
+        run_folder: Where the logs are.
+        **loss: `loss_sum` and `last_logged`, as in `Mark`.
     """
-    whole = newest_whole_checkpoint(folder)
-    finished = [path for path in _checkpoints(folder) if _state_parses(path)]
-    if finished and whole is None:
+    logs = {name: run_folder / name for name in LOGS if (run_folder / name).exists()}
+    for path in logs.values():
+        flush(path)
+    flush(run_folder)
+    flush_folder(folder)
+    mark = Mark(
+        run_id=run_id,
+        step=step,
+        processes=processes,
+        geometry=asdict(geometry),
+        logs={name: _count_lines(path) for name, path in logs.items()},
+        files={name: _size_and_hash(folder / name) for name in _files(folder)},
+        **loss,  # type: ignore[arg-type]
+    )
+    write_json(folder / MARK, {**asdict(mark), "sha256": _hash_of(asdict(mark))})
+
+
+def read_mark(checkpoint: Path) -> Mark:
+    """The mark of a checkpoint. Raises UserError if it is missing or was changed."""
+    path = checkpoint / MARK
+    if not path.exists():
+        raise UserError(f"{path}: is missing")
+    try:
+        content = read_json(path)
+        digest = content.pop("sha256")
+        if digest != _hash_of(content):
+            raise ValueError
+        return Mark(**content)
+    except (UserError, ValueError, TypeError, AttributeError, KeyError):
+        raise UserError(f"{path}: is damaged") from None
+
+
+def check_checkpoint(checkpoint: Path, run_id: str) -> None:
+    """Raise UserError, naming the file, if a checkpoint or the logs up to it are not as they were saved."""
+    mark = read_mark(checkpoint)
+    if mark.run_id != run_id:
+        raise UserError(f"{checkpoint}: was saved by another run")
+    if mark.step != step_of(checkpoint):
+        raise UserError(f"{checkpoint / MARK}: is of step {mark.step}")
+    for name, (size, digest) in mark.files.items():
+        path = checkpoint / name
+        if not path.is_file():
+            raise UserError(f"{path}: is missing")
+        if path.stat().st_size != size:
+            raise UserError(f"{path}: is damaged, it has {path.stat().st_size:,} bytes of {size:,}")
+        if _size_and_hash(path)[1] != digest:
+            raise UserError(f"{path}: is damaged, its content has changed since it was saved")
+    try:
+        TrainerState.load_from_json(str(checkpoint / STATE_FILE))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{checkpoint / STATE_FILE}: this transformers cannot read it ({error})") from None
+    for name, lines in mark.logs.items():
+        _end_of_line(checkpoint.parent / name, lines, mark.step)
+
+
+def whole_checkpoint(folder: str | Path, run_id: str) -> Path | None:
+    """The newest checkpoint of a run from which it can go on; None if there is none yet.
+
+    Names the damaged ones that it passes over. Raises UserError if all are damaged.
+    """
+    found = list(reversed(checkpoints_of(folder)))
+    damage: list[UserError] = []
+    for checkpoint in found:
+        try:
+            check_checkpoint(checkpoint, run_id)
+        except UserError as error:
+            damage.append(error)
+            continue
+        for reason in damage:
+            logger.warning("%s; going on from %s", reason, checkpoint)
+        return checkpoint
+    if damage:
         raise UserError(
-            f"{finished[-1]}: cannot be resumed from, {', '.join(missing_files(finished[-1]))} is missing; "
-            "start anew in another training.output_dir"
+            f"{damage[0]}, and there is no whole checkpoint before it; start anew in another "
+            "training.output_dir, or with --overwrite"
         )
-    return whole
+    return None
 
 
-def newest_whole_checkpoint(folder: str | Path) -> Path | None:
-    """The newest checkpoint that nothing is missing from, if there is one."""
-    return next((path for path in reversed(_checkpoints(folder)) if not missing_files(path)), None)
-
-
-def missing_files(checkpoint: Path) -> list[str]:
-    """What a checkpoint lacks to be resumed from, by name."""
-    if not _state_parses(checkpoint):
-        return [STATE_FILE]
-    if not (checkpoint / STREAM_FILE).exists():
-        return [STREAM_FILE]
-    processes = read_json(checkpoint / STREAM_FILE)["processes"]
-    states = ["rng_state.pth"] if processes == 1 else [f"rng_state_{i}.pth" for i in range(processes)]
-    return [name for name in (*NEEDED, *states) if not (checkpoint / name).exists()]
+def checkpoints_of(folder: str | Path) -> list[Path]:
+    """The checkpoints in a run folder, in order of their steps."""
+    found = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted(found, key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
+def remove_old_checkpoints(folder: Path, limit: int | None) -> None:
+    """Keep the newest `limit` checkpoints; None keeps all."""
+    if limit is not None and limit > 0:
+        for checkpoint in checkpoints_of(folder)[:-limit]:
+            remove_folder(checkpoint)
+
+
 def prepare_resume(folder: str | Path, checkpoint: Path | None) -> None:
     """Remove what a run left behind the `checkpoint` to go on from (None: behind its start)."""
     last_step = step_of(checkpoint) if checkpoint else -1
-    for path in _checkpoints(folder):
+    for path in checkpoints_of(folder):
         if step_of(path) > last_step:
             logger.warning("removing %s, which lies behind the point to go on from", path)
-            shutil.rmtree(path)
+            remove_folder(path)
+    lines = read_mark(checkpoint).logs if checkpoint else {}
     for name in LOGS:
-        cut_log(Path(folder) / name, last_step)
+        log = Path(folder) / name
+        if log.exists():
+            os.truncate(log, _end_of_line(log, lines.get(name, 0), last_step))
 
 
-def cut_log(path: Path, last_step: int) -> None:
-    """Keep a JSONL log's lines up to `last_step`; a line torn by a kill is dropped too."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split(
-        "\n"
-    ):  # not splitlines: a text may hold U+2028
-        try:
-            step = json.loads(line)["step"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue
-        if step <= last_step:
-            kept.append(line + "\n")
-    write_whole(path, "".join(kept))
+def load_stream_state(checkpoint: str | Path, geometry: Geometry) -> tuple[float, int]:
+    """Return (loss_sum, last_logged); raises UserError if the run's geometry is another one."""
+    mark = read_mark(Path(checkpoint))
+    for key, now in asdict(geometry).items():
+        before = mark.geometry.get(key)
+        if before != now:
+            keys = DECIDED_BY.get(key)
+            other = f"another {key} ({keys} decide it)" if keys else f"{key}={before}, this run has {now}"
+            raise UserError(
+                f"{checkpoint}: was written with {other}; a resumed run must "
+                "see the same stream: use the same config, or start anew in another training.output_dir"
+            )
+    return mark.loss_sum, mark.last_logged
 
 
 # What the parts of the geometry that are hashes follow from, as the keys of the config.
@@ -98,35 +200,6 @@ DECIDED_BY = {
     "injection": "training.max_steps, injection and facts",
     "model": "model and tokenizer",
 }
-
-
-def save_stream_state(
-    checkpoint: str | Path, geometry: Geometry, processes: int, loss_sum: float, last_logged: int
-) -> None:
-    """Store what the Trainer does not: the geometry, and the loss summed since it was last logged."""
-    state = {
-        "geometry": asdict(geometry),
-        "processes": processes,
-        "loss_sum": loss_sum,
-        "last_logged": last_logged,
-    }
-    write_json(Path(checkpoint) / STREAM_FILE, state)
-
-
-def load_stream_state(checkpoint: str | Path, geometry: Geometry) -> tuple[float, int]:
-    """Return (loss_sum, last_logged); raises UserError if the run's geometry is another one."""
-    state = read_json(Path(checkpoint) / STREAM_FILE)
-    for key, now in asdict(geometry).items():
-        before = state["geometry"].get(key)
-        if before != now:
-            keys = DECIDED_BY.get(key)
-            other = f"another {key} ({keys} decide it)" if keys else f"{key}={before}, this run has {now}"
-            raise UserError(
-                f"{checkpoint}: was written with {other}; a resumed run must "
-                "see the same stream: use the same config, or start anew in another training.output_dir"
-            )
-    return state["loss_sum"], state["last_logged"]
-
 
 # What a resumed optimizer and schedule take from the checkpoint, whatever the config says by then.
 KEPT_BY_CHECKPOINT = (
@@ -161,14 +234,47 @@ def check_optimizer_settings(folder: str | Path, args: STLMTrainingArguments) ->
             )
 
 
-def _checkpoints(folder: str | Path) -> list[Path]:
-    found = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    return sorted(found, key=step_of)
+def _end_of_line(log: Path, lines: int, last_step: int) -> int:
+    """The byte behind the first `lines` lines of a log.
+
+    Raises UserError if there are fewer, or one of them is not a JSON object of a step up to `last_step`.
+    """
+    end = seen = 0
+    if lines == 0:
+        return 0
+    if not log.exists():
+        raise UserError(f"{log}: is missing")
+    with log.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            end += len(line)
+            if not line.strip():
+                continue
+            try:
+                step = json.loads(line.decode("utf-8-sig"))["step"]
+            except (ValueError, KeyError, TypeError):
+                raise UserError(f"{log}, line {number}: is damaged") from None
+            if not isinstance(step, int) or step > last_step:
+                raise UserError(f"{log}, line {number}: is of step {step}, where {last_step} is the last")
+            seen += 1
+            if seen == lines:
+                return end
+    raise UserError(f"{log}: has {seen} lines, {lines} were written up to step {last_step}")
 
 
-def _state_parses(checkpoint: Path) -> bool:
-    try:
-        json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.strip())
+
+
+def _files(folder: Path) -> Sequence[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _size_and_hash(path: Path) -> list:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return [path.stat().st_size, digest]
+
+
+def _hash_of(content: dict) -> str:
+    return hashlib.sha256(to_json(content, sort_keys=True).encode()).hexdigest()

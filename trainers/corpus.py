@@ -111,7 +111,7 @@ def _write_tokens(
                 n_with_control_tokens += sum(any(control in text for control in controls) for text in kept)
                 encoded = encode_texts(tokenizer, kept)["input_ids"]
                 flat = np.concatenate([[*ids, tokenizer.eos_token_id] for ids in encoded])
-                flat.astype(dtype).tofile(file)
+                file.write(flat.astype(dtype).data)  # tofile hides the reason when the disk is full
                 total += len(flat)
             bar.update(len(texts))
     if n_with_control_tokens:

@@ -21,6 +21,7 @@ from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 import configs
 from configs.errors import UserError
+from configs.files import full_disk
 from configs.schema import DataSection
 from trainers.synthetic import DEFAULT_DOCUMENTS, synthetic_documents
 
@@ -238,6 +239,8 @@ def _from_hub(data: DataSection) -> tuple[Dataset, str]:
         try:
             dataset = load_dataset(path, config, split="train", revision=part.get("revision"))
         except (DatasetNotFoundError, OSError) as error:
+            if full_disk(error):
+                raise
             reason = str(error).strip().splitlines()[0]
             raise UserError(
                 f"data.name={data.name}: cannot load {path} from the Hub ({reason}); check the name and "

@@ -6,6 +6,7 @@
 be checked beforehand has been: files, keys, tokenizer, model, and that the facts fit.
 """
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -14,7 +15,6 @@ import math
 import os
 import platform
 import shlex
-import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,12 +26,13 @@ from omegaconf import DictConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
 
 from configs.errors import UserError
-from configs.files import write_json
-from configs.load import cache_folder, save_config
+from configs.files import writing
+from configs.load import cache_folder
 from configs.processes import check_processes
 from configs.schema import RunConfig, STLMTrainingArguments
 from eval.facts.bank import FactBank
 from eval.models import check_model_path
+from eval.recall.processes import in_first_process
 from eval.report.run_report import write_run_report
 from trainers.build import (
     arm_exposures,
@@ -50,12 +51,11 @@ from trainers.callbacks import (
     RecallCallback,
 )
 from trainers.checkpoints import (
+    check_checkpoint,
     check_optimizer_settings,
-    last_whole_checkpoint,
     load_stream_state,
-    missing_files,
-    prepare_resume,
     step_of,
+    whole_checkpoint,
 )
 from trainers.collator import InjectionCollator
 from trainers.corpus import prepare_corpus
@@ -64,13 +64,12 @@ from trainers.dropout import DropoutCallback
 from trainers.hub import CheckpointPusher
 from trainers.interrupt import StopCallback, catch_signals
 from trainers.plan import InjectionPlan
+from trainers.run_folder import SUMMARY, check_folder, is_run, locked, open_folder, run_id
 from trainers.stream import Geometry, TrainingStream, ValidationRows
 from trainers.text_bytes import bytes_per_token
 from trainers.trainer import STLMTrainer
 
 logger = logging.getLogger(__name__)
-
-RUN_FILES = ("config.yaml", "environment.json")
 
 
 class Interrupted(Exception):
@@ -101,19 +100,42 @@ class Prepared:
 def train(config: RunConfig, merged: DictConfig, *, overwrite: bool = False) -> dict:
     """Run `config` from preparation to report; returns what summary.json holds.
 
+    The run folder is this command's alone from before the preparation to the end.
+
     Raises UserError for what the user can put right, RunFailed where a loss, a gradient or a weight is not
-    finite, and Interrupted after Ctrl-C or SIGTERM.
+    finite or the disk is full, and Interrupted after Ctrl-C or SIGTERM.
     """
     folder = Path(config.training.output_dir)
     check_processes(config.training.world_size)
-    _check_folder(folder, config.training, overwrite)
+    with contextlib.ExitStack() as until_the_end:
+
+        def enter() -> None:
+            until_the_end.enter_context(locked(folder))
+            resume = bool(config.training.resume_from_checkpoint)
+            check_folder(folder, resume=resume, overwrite=overwrite)
+
+        in_first_process(enter)
+        return _train(config, merged, folder, overwrite)
+
+
+def _train(config: RunConfig, merged: DictConfig, folder: Path, overwrite: bool) -> dict:
     run = prepare(config)
     trainer = build_trainer(config, run, folder)
-    if trainer.is_world_process_zero():
+
+    def lay_out() -> None:
         if config.training.push_to_hub:
             trainer.pusher = CheckpointPusher(config.training, folder)
-        _open_folder(folder, merged, run, overwrite)
-    trainer.accelerator.wait_for_everyone()
+        trainer.run_id = open_folder(
+            folder,
+            merged,
+            environment(run),
+            run.bank,
+            run.plan,
+            checkpoint=run.checkpoint,
+            overwrite=overwrite,
+        )
+
+    in_first_process(lay_out)
     with catch_signals() as stop:
         stopping = StopCallback(stop, trainer.accelerator)
         trainer.add_callback(stopping)
@@ -123,7 +145,7 @@ def train(config: RunConfig, merged: DictConfig, *, overwrite: bool = False) -> 
             trainer.pusher.wait()
         raise Interrupted(folder / f"checkpoint-{trainer.state.global_step}")
     trainer.check_weights()
-    trainer.save_model(str(folder))
+    trainer.save_final_model(folder)
     summary: dict = {}
     if trainer.is_world_process_zero():
         summary = write_run_report(
@@ -149,7 +171,7 @@ def prepare(config: RunConfig) -> Prepared:
         check_model_path(config.model.name_or_path, revision=config.model.revision)
     else:
         scratch_config(config.model, vocab_size=1)  # before the corpus is prepared, which may take hours
-    with args.main_process_first(desc="preparing the corpus"):
+    with args.main_process_first(desc="preparing the corpus"), writing(cache):
         documents = load_documents(config.data, args.seed, cache)
         tokenizer = load_tokenizer(config, documents, bank, cache)
         corpus = prepare_corpus(documents, tokenizer, cache, progress=not args.disable_tqdm)
@@ -182,7 +204,7 @@ def prepare(config: RunConfig) -> Prepared:
         collator=collator,
         plan=plan,
         geometry=geometry,
-        checkpoint=_checkpoint(args, geometry),
+        checkpoint=in_first_process(lambda: _checkpoint(args, geometry)),
     )
 
 
@@ -227,42 +249,33 @@ def build_trainer(config: RunConfig, run: Prepared, folder: Path) -> STLMTrainer
     return trainer
 
 
-def _check_folder(folder: Path, args: STLMTrainingArguments, overwrite: bool) -> None:
-    resume = bool(args.resume_from_checkpoint)
-    if overwrite and resume:
-        raise UserError("--overwrite and training.resume_from_checkpoint contradict each other; give one")
-    occupied = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
-    if occupied is not None:
-        raise UserError(f"training.output_dir={folder}: {occupied} is a file; take another folder")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not overwrite and not resume:
-        raise UserError(
-            f"{folder}: already holds something; take another training.output_dir, pass --overwrite to "
-            "replace it, or training.resume_from_checkpoint=true to go on"
-        )
-    if not all((folder / name).exists() for name in RUN_FILES):
-        raise UserError(
-            f"{folder}: does not look like a run, so it is neither replaced nor gone on with; take another "
-            "training.output_dir"
-        )
-
-
 def _checkpoint(args: STLMTrainingArguments, geometry: Geometry) -> Path | None:
     """The checkpoint that `training.resume_from_checkpoint` stands for."""
     wanted, folder = args.resume_from_checkpoint, Path(args.output_dir)
     if not wanted:
         return None
-    if isinstance(wanted, str):
-        found = [path for path in folder.glob("checkpoint-*") if path.resolve() == Path(wanted).resolve()]
-        missing = missing_files(found[0]) if found else []
-        if not found or missing:
-            reason = f"lacks {', '.join(missing)}" if found else f"is not a checkpoint of {folder}"
-            raise UserError(f"training.resume_from_checkpoint={wanted}: {reason}; give true for the newest")
-        checkpoint: Path | None = found[0]
+    if not is_run(folder):
+        checkpoint = None
+    elif isinstance(wanted, str):
+        checkpoint = next(
+            (path for path in folder.glob("checkpoint-*") if path.resolve() == Path(wanted).resolve()), None
+        )
+        try:
+            if checkpoint is None:
+                raise UserError(f"is not a checkpoint of {folder}")
+            check_checkpoint(checkpoint, run_id(folder))
+        except UserError as error:
+            raise UserError(
+                f"training.resume_from_checkpoint={wanted}: {error}; give true for the newest"
+            ) from None
     else:
-        checkpoint = last_whole_checkpoint(folder)
+        checkpoint = whole_checkpoint(folder, run_id(folder))
     if checkpoint is None:
+        if (folder / SUMMARY).exists():
+            raise UserError(
+                f"{folder}: is finished, and has no checkpoint to go on from; take another "
+                "training.output_dir, or pass --overwrite to replace it"
+            )
         logger.warning("%s holds no whole checkpoint: starting from the beginning", folder)
         return None
     load_stream_state(checkpoint, geometry)  # refuses another geometry
@@ -270,24 +283,6 @@ def _checkpoint(args: STLMTrainingArguments, geometry: Geometry) -> Path | None:
     if step_of(checkpoint) > args.max_steps:
         raise UserError(f"training.max_steps={args.max_steps}: {checkpoint} is already past it")
     return checkpoint
-
-
-def _open_folder(folder: Path, merged: DictConfig, run: Prepared, overwrite: bool) -> None:
-    """Lay out the run folder: config, environment, plan and facts."""
-    if overwrite and folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    prepare_resume(folder, run.checkpoint)
-    repeatable = merged.copy()
-    repeatable.training.resume_from_checkpoint = None
-    save_config(repeatable, folder / "config.yaml")
-    write_json(folder / "environment.json", environment(run))
-    (folder / "plan.parquet").unlink(missing_ok=True)
-    if run.plan is not None:
-        run.plan.save(folder / "plan.parquet")
-    shutil.rmtree(folder / "facts", ignore_errors=True)
-    if run.bank is not None:
-        run.bank.save(folder / "facts")
 
 
 def environment(run: Prepared) -> dict:

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,15 @@ from transformers.trainer_pt_utils import nested_gather
 from transformers.trainer_utils import EvalLoopOutput, HubStrategy
 
 from configs.errors import RunFailed
-from configs.files import readable_as_usual
+from configs.files import flush, flush_folder, readable_as_usual, writing
 from eval.recall.isolation import rng_untouched
-from trainers.checkpoints import load_stream_state, newest_whole_checkpoint, save_stream_state
+from trainers.checkpoints import (
+    SAVING,
+    load_stream_state,
+    mark_whole,
+    remove_old_checkpoints,
+    whole_checkpoint,
+)
 from trainers.hub import CheckpointPusher
 from trainers.stream import Geometry
 
@@ -38,6 +45,8 @@ class STLMTrainer(Trainer):
     ):
         super().__init__(*args, **kwargs)
         self.geometry, self.eval_bytes_per_token = geometry, eval_bytes_per_token
+        self.run_id = ""
+        """The run folder's, which every checkpoint is marked with."""
         self.pusher: CheckpointPusher | None = None
         """Pushes checkpoints to the Hub, in the first process only."""
         self.tokens_per_second: float | None = None
@@ -45,6 +54,7 @@ class STLMTrainer(Trainer):
         self.logged_beside_loss: dict[str, float] = {}
         """What callbacks want to have logged with every training loss."""
         self._began = self._paused = 0.0
+        self._is_saving = False
         self._losses_are_finite = torch.tensor(True)
         self.add_callback(_StreamState(self))
 
@@ -98,7 +108,7 @@ class STLMTrainer(Trainer):
         remedy = f"lower training.learning_rate, {clip} or raise training.warmup_steps, and start anew"
         if self.args.fp16:
             remedy += "; training.bf16=true has a wider range than fp16"
-        checkpoint = newest_whole_checkpoint(str(self.args.output_dir))
+        checkpoint = whole_checkpoint(str(self.args.output_dir), self.run_id)
         kept = f"the last whole checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"
         return RunFailed(f"step {step}: {reason} (learning rate {rate:.3g}): {remedy}; {kept}")
 
@@ -190,21 +200,59 @@ class STLMTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.check_weights()
-        with self.paused():
-            self._save_whole_checkpoint(model, trial)
+        run_folder = Path(str(self.args.output_dir))
+        checkpoint = run_folder / f"checkpoint-{self.state.global_step}"
+        with self.paused(), writing(checkpoint):
+            self._save_whole_checkpoint(model, trial, checkpoint)
 
-    def _save_whole_checkpoint(self, model: nn.Module, trial: Any) -> None:
+    def _save_whole_checkpoint(self, model: nn.Module, trial: Any, checkpoint: Path) -> None:
+        """Save to another folder, which gets the checkpoint's name when it is whole and on the disk."""
         loss_sum = nested_gather(self._tr_loss, self.args.parallel_mode).mean().item()
-        if self.args.should_save:
-            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-            save_stream_state(
-                folder, self.geometry, self.args.world_size, loss_sum, self._globalstep_last_logged
-            )
-        super()._save_checkpoint(model, trial)
+        self._is_saving = True
+        try:
+            super()._save_checkpoint(model, trial)  # its rotation finds nothing to remove there
+        finally:
+            self._is_saving = False
+        if not self.args.should_save:
+            return
+        run_folder = checkpoint.parent
+        saved = run_folder / SAVING / checkpoint.name
+        mark_whole(
+            saved,
+            run_folder,
+            run_id=self.run_id,
+            step=self.state.global_step,
+            processes=self.args.world_size,
+            geometry=self.geometry,
+            loss_sum=loss_sum,
+            last_logged=self._globalstep_last_logged,
+        )
+        os.replace(saved, checkpoint)
+        flush(run_folder)
+        remove_old_checkpoints(run_folder, self.args.save_total_limit)
+
+    def save_final_model(self, run_folder: Path) -> None:
+        """Save model and tokenizer to the run folder's root, each file whole, and take the old summary away.
+
+        Without a summary nobody takes the new weights for those of another step.
+        """
+        saved = run_folder / SAVING
+        with writing(run_folder):
+            self.save_model(str(saved))
+            if self.is_world_process_zero():
+                flush_folder(saved)
+                (run_folder / "summary.json").unlink(missing_ok=True)
+                for path in sorted(saved.iterdir()):
+                    os.replace(path, run_folder / path.name)
+                saved.rmdir()
+
+    def _get_output_dir(self, trial: Any) -> str:
+        folder = super()._get_output_dir(trial)
+        return str(Path(folder) / SAVING) if self._is_saving else folder
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
-        # trainer_state.json comes next and marks the checkpoint as whole: every rank must be done
+        # the first process marks the checkpoint as whole next: all others must be done
         self.accelerator.wait_for_everyone()
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
@@ -221,7 +269,8 @@ class STLMTrainer(Trainer):
             super()._save(output_dir, state_dict)
         finally:
             config.use_cache = before
-        readable_as_usual(Path(output_dir or str(self.args.output_dir)))
+        if self.args.should_save:
+            readable_as_usual(Path(output_dir or str(self.args.output_dir)))
 
 
 class _StreamState(TrainerCallback):

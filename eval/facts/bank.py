@@ -134,11 +134,21 @@ class FactBank:
         return bank
 
     @many_records()
-    def save(self, folder: str | Path) -> None:
-        """Write the bank as a new folder, whole or not at all; UserError if something is there already."""
-        if Path(folder).is_file() or (Path(folder).is_dir() and any(Path(folder).iterdir())):
+    def save(
+        self, folder: str | Path, *, replace: bool = False, beside: dict[str, Any] | None = None
+    ) -> None:
+        """Write the bank as a folder, whole or not at all.
+
+        Args:
+            folder: UserError if something is there already, unless `replace` says that it goes.
+            beside: Further JSON files of the folder, by name.
+        """
+        taken = Path(folder).is_file() or (Path(folder).is_dir() and any(Path(folder).iterdir()))
+        if taken and not replace:
             raise UserError(f"{folder}: exists already; choose another folder or remove it")
-        with whole_folder(folder) as temporary:
+        with whole_folder(folder, replace=replace) as temporary:
+            for name, content in (beside or {}).items():
+                write_json(temporary / name, content)
             write_json(temporary / "bank.json", {"schema": SCHEMA, **self.meta, "sha256": self.sha256})
             for table in TABLES:
                 # line by line, as a bank of 100,000 facts is half a gigabyte of text

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from configs.errors import UserError
+from configs.errors import RunFailed, UserError
 from configs.processes import (
     check_devices,
     check_launcher,
@@ -69,14 +69,20 @@ def spread(tasks: Sequence[Task], run: Callable[[list[Task]], list[Result]]) -> 
     except Exception as caught:  # raised below: here it would leave the others waiting
         error = caught
     told: list[Any] = [None] * count
-    dist.all_gather_object(told, (own, None if error is None else (isinstance(error, UserError), str(error))))
+    kind = type(error) if isinstance(error, UserError | RunFailed) else None
+    dist.all_gather_object(told, (own, None if error is None else (kind, str(error))))
     if error is not None:
         raise error
     for number, (_, failure) in enumerate(told):
         if failure is not None:
-            is_users, text = failure
-            raise UserError(text) if is_users else RuntimeError(f"process {number} failed: {text}")
+            kind, text = failure
+            raise RuntimeError(f"process {number} failed: {text}") if kind is None else kind(text)
     results: list[Any] = [None] * len(tasks)
     for number, (share, _) in enumerate(told):
         results[number::count] = share
     return results
+
+
+def in_first_process(run: Callable[[], Result]) -> Result:
+    """The result of `run`, which only the first process calls, in all of them; its errors likewise."""
+    return spread([None], lambda tasks: [run() for _ in tasks])[0]

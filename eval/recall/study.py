@@ -9,7 +9,6 @@ left out.
 
 import csv
 import io
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -98,14 +97,12 @@ def write_study(
 
     Earlier results there are replaced; `check_out` says whether they may be.
     """
-    with whole_folder(out) as folder:
+    with whole_folder(out, replace=True) as folder:
         write_json(folder / SUMMARY, study)
         write_jsonl(folder / ROWS, rows)
         write_whole(folder / TABLE, _csv(rows))
         if report is not None:
             report(folder, study, rows)
-        if out.exists():
-            shutil.rmtree(out.resolve())
 
 
 def _bank(bank: FactBank) -> dict[str, Any]:

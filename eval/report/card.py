@@ -24,6 +24,7 @@ def run_card(
     repo_id: str | None = None,
     license: str | None = None,
     model_folder: Path | None = None,
+    summary: dict | None = None,
 ) -> str:
     """The card of a run, whole: metadata, architecture, data, injection, recall, how to load and repeat.
 
@@ -31,12 +32,14 @@ def run_card(
         repo_id: Where the model can be loaded from.
         license: Instead of the one that the run's config names.
         model_folder: A checkpoint of the run. Its card says so, and has no figures of the final model.
+        summary: Of the finished run; read from its folder when left out.
     """
     weights = model_folder or folder
     config = yaml.safe_load(read_text(folder / "config.yaml"))
     name = repo_id.rpartition("/")[2] if repo_id else folder.resolve().name
-    is_final = weights.resolve() == folder.resolve() and (folder / "summary.json").exists()
-    summary = read_json(folder / "summary.json") if is_final else None
+    if summary is None and weights.resolve() == folder.resolve() and (folder / "summary.json").exists():
+        summary = read_json(folder / "summary.json")
+    is_final = summary is not None
     base = config["model"]["name_or_path"]
     lines = [f"# {name}", ""]
     lines += [f"{f'`{base}`' if base else 'A Super Tiny Language Model'}, trained with Tidy STLMs.", ""]

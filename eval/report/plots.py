@@ -1,5 +1,6 @@
 """The curves of a run, as PNG files for its report."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from configs.files import write_whole
 from eval.recall.groups import CONTROL, INJECTED
 
 COLOURS = {
@@ -33,7 +35,7 @@ def plot_loss(metrics: Sequence[dict], path: Path) -> None:
             axes.plot(*zip(*points, strict=True), style, markersize=4, label=label)
     _finish(axes, "loss (nats per token)")
     axes.legend(frameon=False)
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 def plot_recall(
@@ -61,7 +63,7 @@ def plot_recall(
             axes.axhline(chance, color="black", linewidth=0.8, linestyle=":", label=label)
         axes.set_ylim(-0.02, 1.02)
     figure.legend(frameon=False, fontsize=8, loc="outside right upper")
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 def plot_rank_and_bits(metrics: Sequence[dict], path: Path, treatments: Mapping[str, str]) -> None:
@@ -80,7 +82,7 @@ def plot_rank_and_bits(metrics: Sequence[dict], path: Path, treatments: Mapping[
         _curves(right, metrics, bits[0], label=False)
         _finish(right, bits[1])
     figure.legend(frameon=False, fontsize=8, loc="outside right upper")
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 def _one_panel() -> tuple[plt.Figure, list[list[Axes]]]:
@@ -157,7 +159,9 @@ def _finish(axes: Axes, ylabel: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+def write_figure(figure: plt.Figure, path: Path) -> None:
+    """Write a PNG file, whole, and close the figure."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=130)
     plt.close(figure)
+    write_whole(path, image.getvalue())

@@ -42,9 +42,9 @@ def write_run_report(
     }
     config = yaml.safe_load(read_text(folder / "config.yaml"))
     figures = _draw(folder, metrics, bank, treatment_groups(rows, doses))
-    write_json(folder / "summary.json", summary)
     write_whole(folder / "report.md", _report(folder, config, summary, bank, figures))
-    write_whole(folder / "README.md", run_card(folder, bank))
+    write_whole(folder / "README.md", run_card(folder, bank, summary=summary))
+    write_json(folder / "summary.json", summary)  # last: who finds it finds the rest
     return summary
 
 

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from eval.report.plots import COLOURS, STYLES
+from eval.report.plots import COLOURS, STYLES, write_figure
 from eval.report.study_series import Axis, BarFigure, BarPanel, LineFigure, LinePanel, legend_of, short_name
 
 MARKERS = {
@@ -45,7 +45,7 @@ def _plot_bars(figure: BarFigure, path: Path) -> None:
         axes.set_yticks(range(len(shown)), [short_name(name) for name in shown], parse_math=False)
         axes.tick_params(axis="y", labelleft=first or shown != names)
         names = shown
-    _save(sheet, path)
+    write_figure(sheet, path)
 
 
 def _draw_bars(axes: Axes, panel: BarPanel, figure: BarFigure) -> None:
@@ -79,7 +79,7 @@ def _plot_lines(figure: LineFigure, path: Path) -> None:
         for kind in kinds
     ]
     sheet.legend(handles, kinds, frameon=False, fontsize=8, loc="outside right upper")
-    _save(sheet, path)
+    write_figure(sheet, path)
 
 
 def _draw_lines(axes: Axes, panel: LinePanel) -> None:
@@ -134,9 +134,3 @@ def _finish(axes: Axes, x: Axis, y: Axis | None) -> None:
 def _stands_first(axes: Axes) -> bool:
     spec = axes.get_subplotspec()
     return spec is not None and spec.is_first_col()
-
-
-def _save(sheet: plt.Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.savefig(path, dpi=130)
-    plt.close(sheet)

@@ -8,9 +8,9 @@ from trainers.run import train
 def run_tiny(tiny, tmp_path):
     """`run_tiny(name, "section.key=value", ...)`: a tiny run in this process; returns its folder."""
 
-    def run(name, *overrides):
+    def run(name, *overrides, overwrite=False):
         file, *keys = tiny(name, *overrides)
-        train(*load_config([file], keys))
+        train(*load_config([file], keys), overwrite=overwrite)
         return tmp_path / name
 
     return run

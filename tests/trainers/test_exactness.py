@@ -19,9 +19,9 @@ import trainers.run
 from configs.errors import UserError
 from configs.files import read_json, read_jsonl
 from configs.load import load_config
-from trainers.checkpoints import cut_log, last_whole_checkpoint, load_stream_state, save_stream_state
+from trainers.checkpoints import whole_checkpoint
 from trainers.run import prepare
-from trainers.stream import Geometry
+from trainers.run_folder import run_id
 from trainers.trainer import STLMTrainer
 
 TIMINGS = ("_runtime", "_per_second")
@@ -176,7 +176,8 @@ def test_ctrl_c_saves_and_the_run_goes_on(run_tiny, tmp_path, whole, monkeypatch
         with pytest.raises(trainers.run.Interrupted) as stopped:
             run_tiny("run")
     assert stopped.value.checkpoint == tmp_path / "run/checkpoint-7"
-    assert last_whole_checkpoint(tmp_path / "run") == tmp_path / "run/checkpoint-7"
+    run = tmp_path / "run"
+    assert whole_checkpoint(run, run_id(run)) == run / "checkpoint-7"
     assert not (tmp_path / "run/summary.json").exists()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     folder = run_tiny("run", "training.resume_from_checkpoint=true")
@@ -318,41 +319,3 @@ def test_a_resume_with_settings_that_its_checkpoint_would_override_is_refused(ru
         "training.resume_from_checkpoint=true",
         "training.lr_scheduler_kwargs={min_lr_rate: 0.1}",
     )
-
-
-def test_a_checkpoint_that_lacks_a_file_is_never_resumed_nor_removed(run_tiny, tmp_path):
-    short = ("training.max_steps=8", "injection.exposures=2")
-    folder = run_tiny("run", *short)
-    (folder / "checkpoint-8/optimizer.pt").unlink()
-    with pytest.raises(UserError, match=r"checkpoint-8: lacks optimizer.pt"):
-        run_tiny("run", *short, f"training.resume_from_checkpoint={folder / 'checkpoint-8'}")
-    (folder / "checkpoint-4/rng_state.pth").unlink()
-    with pytest.raises(UserError, match=r"checkpoint-8: cannot be resumed from, optimizer.pt is missing"):
-        run_tiny("run", *short, "training.resume_from_checkpoint=true")
-    with pytest.raises(UserError, match="is not a checkpoint of"):
-        run_tiny("run", *short, "training.resume_from_checkpoint=elsewhere/checkpoint-4")
-    assert (folder / "checkpoint-8").exists()
-    assert (folder / "summary.json").exists()
-
-
-def test_logs_are_cut_at_the_checkpoint_line_by_line(tmp_path):
-    log = tmp_path / "generations.jsonl"
-    rows = [{"step": step, "generation": "a\u2028b"} for step in (1, 2, 3)]
-    log.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows) + '{"step": 3, "ge')
-    cut_log(log, 2)
-    assert [json.loads(line) for line in log.read_text().split("\n") if line] == rows[:2]
-
-
-def test_a_checkpoint_of_another_number_of_processes_is_whole(tmp_path):
-    geometry = Geometry(4, 64, 42, 100, "corpus", None, "model")
-    checkpoint = tmp_path / "checkpoint-4"
-    save_stream_state(checkpoint, geometry, processes=2, loss_sum=1.5, last_logged=3)
-    for name in ("optimizer.pt", "scheduler.pt", "rng_state_0.pth", "rng_state_1.pth"):
-        (checkpoint / name).touch()
-    assert last_whole_checkpoint(tmp_path) is None  # its state, written last, is not there
-    (checkpoint / "trainer_state.json").write_text("{}")
-    assert last_whole_checkpoint(tmp_path) == checkpoint
-    assert load_stream_state(checkpoint, geometry) == (1.5, 3)
-    (checkpoint / "rng_state_1.pth").unlink()
-    with pytest.raises(UserError, match=r"rng_state_1.pth is missing"):
-        last_whole_checkpoint(tmp_path)

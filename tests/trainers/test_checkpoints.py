@@ -1,0 +1,217 @@
+"""Damage to the checkpoints and logs of a run: found, named, and passed over if others are whole."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from configs.errors import UserError
+from configs.files import read_json, write_json
+from tests.trainers.test_exactness import assert_bit_equal, logs, weights
+from trainers.checkpoints import (
+    MARK,
+    check_checkpoint,
+    load_stream_state,
+    mark_whole,
+    prepare_resume,
+    read_mark,
+    whole_checkpoint,
+)
+from trainers.run_folder import run_id
+from trainers.stream import Geometry
+
+SHORT = ("training.max_steps=8", "injection.exposures=2", "training.eval_steps=4")
+RESUME = "training.resume_from_checkpoint=true"
+
+
+@pytest.fixture
+def finished(run_tiny):
+    return run_tiny("run", *SHORT)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def garble(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def remove(path):
+    path.unlink()
+
+
+def from_step_4(path):
+    shutil.copy(path.parent.with_name("checkpoint-4") / path.name, path)
+
+
+def with_unknown_key(path):
+    write_json(path, {**read_json(path), "colour": "blue"})
+
+
+def without_a_key(path):
+    write_json(path, {key: value for key, value in read_json(path).items() if key != "processes"})
+
+
+FILES = (
+    "model.safetensors",
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state.pth",
+    "trainer_state.json",
+    "config.json",
+    "tokenizer.json",
+    MARK,
+)
+DAMAGE = [(change, file) for change in (cut, garble, empty, remove) for file in FILES]
+DAMAGE += [(from_step_4, file) for file in FILES if file not in ("config.json", "tokenizer.json")]
+DAMAGE += [(with_unknown_key, "trainer_state.json"), (with_unknown_key, MARK), (without_a_key, MARK)]
+
+
+def test_every_kind_of_damage_is_found_and_named(finished, caplog):
+    """And the checkpoint before is taken, until that is damaged too."""
+    identity = run_id(finished)
+    last = finished / "checkpoint-8"
+    kept = finished.parent / "kept"
+    shutil.copytree(finished, kept)
+    assert whole_checkpoint(finished, identity) == last
+    for change, file in DAMAGE:
+        change(last / file)
+        with pytest.raises(UserError, match=rf"checkpoint-8/{file}: "):
+            check_checkpoint(last, identity)
+        caplog.clear()
+        assert whole_checkpoint(finished, identity) == finished / "checkpoint-4"
+        assert f"checkpoint-8/{file}: " in caplog.text
+        assert "going on from" in caplog.text
+        shutil.copy(kept / "checkpoint-8" / file, last / file)
+        check_checkpoint(last, identity)
+    for checkpoint in ("checkpoint-8", "checkpoint-4"):
+        garble(finished / checkpoint / "optimizer.pt")
+    with pytest.raises(UserError, match=r"checkpoint-8/optimizer.pt: is damaged.*no whole checkpoint before"):
+        whole_checkpoint(finished, identity)
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(run_tiny, finished, caplog):
+    before, lines = weights(finished), logs(finished)
+    garble(finished / "checkpoint-8/model.safetensors")
+    run_tiny("run", *SHORT, RESUME)
+    assert "checkpoint-8/model.safetensors: is damaged" in caplog.text
+    assert_bit_equal(weights(finished), before)
+    assert logs(finished) == lines
+    assert whole_checkpoint(finished, run_id(finished)) == finished / "checkpoint-8"
+
+
+def test_where_every_checkpoint_is_damaged_nothing_is_touched(run_tiny, finished):
+    for checkpoint in ("checkpoint-4", "checkpoint-8"):
+        empty(finished / checkpoint / "rng_state.pth")
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"rng_state.pth: is damaged, it has 0 bytes of [\d,]+, and there is"):
+        run_tiny("run", *SHORT, RESUME)
+    wanted = f"training.resume_from_checkpoint={finished / 'checkpoint-4'}"
+    with pytest.raises(UserError, match=r"checkpoint-4/rng_state.pth: is damaged.*give true for the newest"):
+        run_tiny("run", *SHORT, wanted)
+    with pytest.raises(UserError, match="is not a checkpoint of"):
+        run_tiny("run", *SHORT, "training.resume_from_checkpoint=elsewhere/checkpoint-4")
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_a_checkpoint_of_another_run_is_not_taken(run_tiny, finished, caplog):
+    """Same stream, same shapes, other weights: nothing but the run's id tells them apart."""
+    other = run_tiny("other", *SHORT, "training.learning_rate=5.0e-3")
+    assert not torch.equal(*(next(iter(weights(folder).values())) for folder in (finished, other)))
+    shutil.rmtree(finished / "checkpoint-8")
+    shutil.copytree(other / "checkpoint-8", finished / "checkpoint-8")
+    with pytest.raises(UserError, match="checkpoint-8: was saved by another run"):
+        check_checkpoint(finished / "checkpoint-8", run_id(finished))
+    (finished / "checkpoint-4").rename(finished / "checkpoint-6")
+    with pytest.raises(UserError, match=r"checkpoint-6/checkpoint.json: is of step 4"):
+        check_checkpoint(finished / "checkpoint-6", run_id(finished))
+
+
+def test_a_finished_run_without_checkpoints_is_not_trained_again(run_tiny):
+    folder = run_tiny("run", *SHORT, "training.save_strategy='no'")
+    before = weights(folder)
+    with pytest.raises(UserError, match=r"is finished, and has no checkpoint .* --overwrite"):
+        run_tiny("run", *SHORT, "training.save_strategy='no'", RESUME)
+    assert_bit_equal(weights(folder), before)
+
+
+GEOMETRY = Geometry(4, 64, 42, 100, "corpus", None, "model")
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A checkpoint of step 2 whose log has two lines, and a third one behind it."""
+    lines = [json.dumps({"step": step, "generation": "a\u2028b"}, ensure_ascii=False) for step in (1, 2, 3)]
+    log = tmp_path / "generations.jsonl"
+    log.write_text("\n".join(lines[:2]) + "\n", encoding="utf-8")
+    folder = tmp_path / "checkpoint-2"
+    folder.mkdir()
+    (folder / "rng_state_1.pth").write_bytes(b"1")
+    (folder / "trainer_state.json").write_text("{}")
+    mark_whole(
+        folder,
+        tmp_path,
+        run_id="me",
+        step=2,
+        processes=2,
+        geometry=GEOMETRY,
+        loss_sum=1.5,
+        last_logged=3,
+    )
+    log.write_text("\n".join(lines) + '\n{"step": 3, "ge', encoding="utf-8")  # torn by a kill
+    return folder
+
+
+def test_a_mark_holds_what_a_resume_needs(checkpoint):
+    check_checkpoint(checkpoint, "me")
+    assert read_mark(checkpoint).processes == 2
+    assert read_mark(checkpoint).logs == {"generations.jsonl": 2}
+    assert load_stream_state(checkpoint, GEOMETRY) == (1.5, 3)
+    (checkpoint / "rng_state_1.pth").unlink()
+    with pytest.raises(UserError, match=r"rng_state_1.pth: is missing"):
+        check_checkpoint(checkpoint, "me")
+
+
+def test_logs_are_cut_behind_the_checkpoint_only(checkpoint):
+    log = checkpoint.parent / "generations.jsonl"
+    kept = log.read_bytes().splitlines(keepends=True)
+    prepare_resume(checkpoint.parent, checkpoint)
+    assert [json.loads(line)["step"] for line in log.read_text().split("\n") if line] == [1, 2]
+    # an editor's marks do no harm
+    log.write_bytes(b"\xef\xbb\xbf" + b"".join(kept).replace(b"\n", b"\r\n\r\n"))
+    check_checkpoint(checkpoint, "me")
+    prepare_resume(checkpoint.parent, checkpoint)
+    assert [json.loads(line)["step"] for line in log.read_text("utf-8-sig").split("\n") if line.strip()] == [
+        1,
+        2,
+    ]
+    prepare_resume(checkpoint.parent, None)
+    assert log.read_bytes() == b""
+    assert not checkpoint.exists()
+
+
+def test_damage_to_a_log_before_the_checkpoint_is_refused_by_its_line(checkpoint):
+    log = checkpoint.parent / "generations.jsonl"
+    first, second, third, _ = log.read_text(encoding="utf-8").split("\n")
+    for content, reason in (
+        (f"{first[:-3]}\n{second}\n", r"line 1: is damaged"),
+        (f"{first}\n{second[1:]}\n{third}\n", r"line 2: is damaged"),
+        (f"{first}\n\n[2]\n", r"line 3: is damaged"),
+        (f"{first}\n\x00\xff\n", r"line 2: is damaged"),
+        (f"{first}\n{third}\n", r"line 2: is of step 3, where 2 is the last"),
+        (f"{first}\n", r"has 1 lines, 2 were written up to step 2"),
+        (None, "is missing"),
+    ):
+        log.unlink() if content is None else log.write_text(content, encoding="utf-8")
+        with pytest.raises(UserError, match=rf"generations.jsonl(, |: ){reason}"):
+            check_checkpoint(checkpoint, "me")
+        with pytest.raises(UserError, match="no whole checkpoint before it"):
+            whole_checkpoint(checkpoint.parent, "me")

@@ -1,0 +1,120 @@
+"""Who may write to a run folder, and what state every step of its layout leaves it in."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from configs.errors import UserError
+from configs.files import read_json
+from trainers.run_folder import LOCK, REPLACED, check_folder, is_run, locked
+
+START = (
+    "training.max_steps=4",
+    "injection.exposures=2",
+    "training.save_strategy='no'",
+    "evaluation.recall_steps=0",
+)
+
+
+def test_a_folder_that_another_process_writes_to_is_refused(tmp_path, run_tiny):
+    holder = (
+        "import sys, time; from pathlib import Path; from trainers.run_folder import locked\n"
+        "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", holder, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    for flag in ("training.resume_from_checkpoint=true", "training.resume_from_checkpoint=null"):
+        with pytest.raises(UserError, match="another `stlm train` is writing there"):
+            run_tiny("run", flag)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert os.listdir(tmp_path / "run") == [LOCK]
+    run_tiny("run", *START)
+
+
+def test_the_lock_goes_with_its_process_though_a_forked_worker_lives_on(tmp_path):
+    holder = (
+        "import os, sys, time; from pathlib import Path; from trainers.run_folder import locked\n"
+        "with locked(Path(sys.argv[1])):\n"
+        "    worker = os.fork()\n"
+        "    print(worker, flush=True) if worker else None\n"
+        "    time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", holder, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
+    )
+    worker = int(process.stdout.readline())
+    time.sleep(0.2)  # the worker is at its sleep
+    process.kill()
+    process.wait()
+    try:
+        with locked(tmp_path / "run"):
+            pass
+        os.kill(worker, 0)
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
+def test_what_ends_before_the_layout_leaves_nothing(tmp_path, run_tiny):
+    with pytest.raises(UserError):
+        run_tiny("run", "facts.overrides={people: 0}")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    with pytest.raises(UserError):
+        run_tiny("run", "facts.overrides={people: 0}")
+    assert os.listdir(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        [LOCK],
+        [LOCK, "environment.json"],
+        [LOCK, "environment.json", "plan.parquet", ".config.yaml.01234567-1-abcdefgh.tmp"],
+        [LOCK, REPLACED, "config.json", "notes.txt", "checkpoint-8"],
+    ],
+)
+@pytest.mark.parametrize("flag", ["plain", "overwrite", "resume"])
+def test_what_a_killed_layout_or_removal_leaves_is_nothing_yet(tmp_path, run_tiny, left, flag):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in left:
+        (folder / name).mkdir() if name.startswith("checkpoint") else (folder / name).write_text("{}")
+    extra = ("training.resume_from_checkpoint=true",) if flag == "resume" else ()
+    run_tiny("run", *START, *extra, overwrite=flag == "overwrite")
+    assert is_run(folder)
+    assert not {"notes.txt", REPLACED, "checkpoint-8"} & set(os.listdir(folder))
+    assert [name for name in os.listdir(folder) if name.startswith(".")] == [LOCK]
+
+
+@pytest.mark.parametrize("left", [["notes.txt"], ["config.yaml", "notes.txt"], [LOCK, "notes.txt"]])
+def test_what_no_run_has_left_is_never_removed(tmp_path, run_tiny, left):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in left:
+        (folder / name).write_text("{}")
+    for arguments in ({}, {"overwrite": True}):
+        with pytest.raises(UserError, match="does not look like a run"):
+            run_tiny("run", *START, **arguments)
+    with pytest.raises(UserError, match="does not look like a run"):
+        run_tiny("run", *START, "training.resume_from_checkpoint=true")
+    assert sorted(os.listdir(folder)) == sorted(left)
+
+
+def test_a_run_is_replaced_or_gone_on_with_only_on_request(run_tiny):
+    folder = run_tiny("run", *START)
+    first = read_json(folder / "environment.json")["run_id"]
+    with pytest.raises(UserError, match=r"pass --overwrite to replace it, or .*resume_from_checkpoint=true"):
+        run_tiny("run", *START)
+    with pytest.raises(UserError, match="contradict each other"):
+        check_folder(folder, resume=True, overwrite=True)
+    (folder / "notes.txt").write_text("old")
+    run_tiny("run", *START, overwrite=True)
+    assert not (folder / "notes.txt").exists()
+    assert read_json(folder / "environment.json")["run_id"] != first

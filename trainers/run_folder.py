@@ -1,0 +1,171 @@
+"""The run folder: who may write there, what state it is in, and how it is laid out.
+
+    config.yaml is there   a run, which can be resumed or replaced
+    it is not              nothing yet: what a killed command may have left there is removed by the next
+
+So config.yaml is the last file that a new run's layout writes, and the first that loses its name when a
+run is replaced: a command that is killed between any two operations leaves one of the two.
+"""
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig
+
+from configs.errors import UserError
+from configs.files import TEMPORARY, read_json, remove_folder, write_json, writing
+from configs.load import save_config
+from eval.facts.bank import FactBank
+from trainers.checkpoints import SAVING, prepare_resume
+from trainers.hub import WAITING
+from trainers.plan import InjectionPlan
+
+CONFIG, ENVIRONMENT, PLAN, FACTS, SUMMARY = (
+    "config.yaml",
+    "environment.json",
+    "plan.parquet",
+    "facts",
+    "summary.json",
+)
+LOCK = ".run.lock"
+REPLACED = ".replaced.yaml"  # config.yaml of a run that is being removed: everything beside it goes
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a run folder for this process, until the block or the process ends.
+
+    Makes the folder; removes it again if nothing was put in it. Raises UserError if another process
+    writes there, or the folder holds something that no run has left.
+    """
+    file = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
+    if file is not None:
+        raise UserError(f"training.output_dir={folder}: {file} is a file; take another folder")
+    is_new = not folder.exists()
+    if not (is_new or _is_ours(folder)):
+        raise _foreign(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise UserError(
+                f"{folder}: another `stlm train` is writing there; wait for its end, or take another "
+                "training.output_dir"
+            ) from None
+    try:
+        yield
+    finally:
+        if os.listdir(folder) == [LOCK]:
+            (folder / LOCK).unlink()
+            if is_new:
+                folder.rmdir()
+        lock.release()
+
+
+def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """UserError where a run may not write to `folder`, which is locked; changes nothing."""
+    if overwrite and resume:
+        raise UserError("--overwrite and training.resume_from_checkpoint contradict each other; give one")
+    if is_run(folder):
+        if not overwrite and not resume:
+            raise UserError(
+                f"{folder}: already holds something; take another training.output_dir, pass --overwrite to "
+                "replace it, or training.resume_from_checkpoint=true to go on"
+            )
+    elif not (folder / REPLACED).exists() and any(not _is_of_layout(path) for path in folder.iterdir()):
+        raise _foreign(folder)
+
+
+def is_run(folder: Path) -> bool:
+    return (folder / CONFIG).is_file()
+
+
+def run_id(folder: Path) -> str:
+    """What tells a run from every other, its checkpoints included. Raises UserError if it cannot be read."""
+    found = read_json(folder / ENVIRONMENT)
+    if not isinstance(found, dict) or not isinstance(found.get("run_id"), str):
+        raise UserError(
+            f"{folder / ENVIRONMENT}: names no run_id, so checkpoints cannot be told from another run's; "
+            "start anew in another training.output_dir, or with --overwrite"
+        )
+    return found["run_id"]
+
+
+def open_folder(
+    folder: Path,
+    config: DictConfig,
+    environment: dict,
+    bank: FactBank | None,
+    plan: InjectionPlan | None,
+    *,
+    checkpoint: Path | None,
+    overwrite: bool,
+) -> str:
+    """Lay out the locked run folder, anew or to go on from `checkpoint`; returns the run's id.
+
+    What is there already was accepted by `check_folder`.
+    """
+    if overwrite and is_run(folder):
+        os.replace(folder / CONFIG, folder / REPLACED)
+    if is_run(folder):
+        identity = run_id(folder)
+        _remove_unfinished(folder)
+        prepare_resume(folder, checkpoint)
+    else:
+        identity = uuid.uuid4().hex
+        _clear(folder)
+    write_json(folder / ENVIRONMENT, {"run_id": identity, **environment})
+    if plan is not None:
+        plan.save(folder / PLAN)
+    else:
+        (folder / PLAN).unlink(missing_ok=True)
+    if bank is not None:
+        bank.save(folder / FACTS, replace=True)
+    elif (folder / FACTS).exists():
+        remove_folder(folder / FACTS)
+    repeatable = config.copy()
+    repeatable.training.resume_from_checkpoint = None
+    save_config(repeatable, folder / CONFIG)
+    return identity
+
+
+def _clear(folder: Path) -> None:
+    """Remove everything but the lock, and last of all the file that says that everything must go."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == REPLACED):
+        if path.name != LOCK:
+            _remove(path)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    for name in (SAVING, WAITING, REPLACED):
+        _remove(folder / name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_ours(folder: Path) -> bool:
+    names = set(os.listdir(folder))
+    return not names or LOCK in names or {CONFIG, ENVIRONMENT} <= names
+
+
+def _is_of_layout(path: Path) -> bool:
+    return path.name in (LOCK, ENVIRONMENT, PLAN, FACTS) or TEMPORARY.fullmatch(path.name) is not None
+
+
+def _foreign(folder: Path) -> UserError:
+    return UserError(
+        f"{folder}: already holds something that does not look like a run, so it is neither replaced nor "
+        "gone on with; take another training.output_dir"
+    )
