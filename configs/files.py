@@ -63,8 +63,8 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
 def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` if the block ends well, and vanishes if not.
 
-    `path` must not exist as a non-empty folder (OSError otherwise), unless `replace` says that the new
-    folder takes its place; a link is followed.
+    Raises UserError if `path` is a folder with something in it by then, or a file, unless `replace` says
+    that the new folder takes the old one's place. A link is followed.
     """
     path = Path(path).resolve()
     with writing(path):
@@ -82,11 +82,20 @@ def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
                 os.replace(temporary, path)
                 shutil.rmtree(old)
             else:
-                os.replace(temporary, path)
+                _rename_to_free(temporary, path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         flush(path.parent)
+
+
+def _rename_to_free(folder: Path, path: Path) -> None:
+    try:
+        os.replace(folder, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise UserError(f"{path}: exists already; remove it, or take another name") from None
 
 
 def remove_folder(path: Path) -> None:
@@ -233,7 +242,7 @@ def build_once(path: str | Path, build: Callable[[Path], None]) -> None:
     try:
         with whole_folder(path) as temporary:
             build(temporary)
-    except OSError:
+    except (OSError, UserError):
         if not path.exists():  # else another process was faster, and its folder is as good
             raise
 

@@ -150,7 +150,7 @@ def _recall(arguments: argparse.Namespace) -> int:
         return 0
     if len(names) == 1 and "model" in measured[0].errors:
         return 2  # it was no model
-    _show(measured, asked, baseline, out)
+    _show(measured, asked, baseline, out, arguments.overwrite)
     return 1 if any(one.failed for one in measured) else 0
 
 
@@ -274,7 +274,9 @@ def _measure(names: "list[ModelName]", asked: "Asked") -> "list[Measured]":
     return measured
 
 
-def _show(measured: "list[Measured]", asked: "Asked", baseline: str | None, out: Path | None) -> None:
+def _show(
+    measured: "list[Measured]", asked: "Asked", baseline: str | None, out: Path | None, overwrite: bool
+) -> None:
     from rich.console import Console
 
     from eval.recall.study import build_study, rows_of, write_study
@@ -287,7 +289,7 @@ def _show(measured: "list[Measured]", asked: "Asked", baseline: str | None, out:
     if out is not None:  # before anything is printed, for whoever reads that may close the pipe
         from eval.report.study_report import write_study_report
 
-        write_study(out, study, rows_of(measured), report=write_study_report)
+        write_study(out, study, rows_of(measured), report=write_study_report, overwrite=overwrite)
     print_study(Console(), study, asked.bank, baseline)
     if out is not None:
         print(f"wrote {out}: results.jsonl, results.csv, summary.json, report.md, report.html")

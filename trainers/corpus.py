@@ -41,6 +41,14 @@ class Corpus:
     tokens: dict[str, int]
     """Tokens of `train` and `validation`, end-of-text tokens included."""
 
+    def check(self) -> None:
+        """Raise UserError if a token file is missing or of another size than it was written with."""
+        for split, tokens in self.tokens.items():
+            path = self.folder / f"{split}.bin"
+            size = path.stat().st_size if path.is_file() else 0
+            if size != tokens * np.dtype(self.dtype).itemsize:
+                raise UserError(f"{path}: is damaged; remove {self.folder}, and it will be prepared anew")
+
     def blocks(self, split: str, context_window: int) -> Blocks:
         """The rows of a split. Raises UserError if there is not a single one."""
         blocks = Blocks(self.folder / f"{split}.bin", self.dtype, context_window)
@@ -78,7 +86,9 @@ def prepare_corpus(documents: Documents, tokenizer: Any, cache: Path, progress: 
 
     build_once(folder, build)
     meta = read_json(folder / "meta.json")
-    return Corpus(folder, key, meta["dtype"], meta["tokens"])
+    corpus = Corpus(folder, key, meta["dtype"], meta["tokens"])
+    corpus.check()
+    return corpus
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:

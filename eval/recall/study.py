@@ -91,13 +91,19 @@ def check_out(out: Path, *, overwrite: bool) -> None:
 
 
 def write_study(
-    out: Path, study: dict[str, Any], rows: Sequence[dict[str, Any]], *, report: Report | None = None
+    out: Path,
+    study: dict[str, Any],
+    rows: Sequence[dict[str, Any]],
+    *,
+    report: Report | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write summary.json, results.jsonl, results.csv and what `report` adds, as a whole folder.
 
-    Earlier results there are replaced; `check_out` says whether they may be.
+    Raises UserError if another command has written results there since `check_out`, unless `overwrite` says
+    that they go.
     """
-    with whole_folder(out, replace=True) as folder:
+    with whole_folder(out, replace=overwrite) as folder:
         write_json(folder / SUMMARY, study)
         write_jsonl(folder / ROWS, rows)
         write_whole(folder / TABLE, _csv(rows))

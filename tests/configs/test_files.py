@@ -112,7 +112,7 @@ def test_a_folder_in_use_is_replaced_only_on_request_and_not_by_an_error(tmp_pat
     path = tmp_path / "results"
     with whole_folder(path) as folder:
         (folder / "file").write_text("old")
-    with pytest.raises(OSError, match="not empty"), whole_folder(path):
+    with pytest.raises(UserError, match="results: exists already"), whole_folder(path):
         pass
     with pytest.raises(ZeroDivisionError), whole_folder(path, replace=True):
         raise ZeroDivisionError

@@ -248,13 +248,13 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(bank, tmp_pa
 
 
 def test_a_disk_that_fails_on_the_way_is_one_line(tmp_path, capsys, monkeypatch):
-    def full(self, folder):
-        raise OSError(28, "No space left on device", str(folder))
+    def broken(self, folder, **options):
+        raise OSError(5, "Input/output error", str(folder))
 
-    monkeypatch.setattr(FactBank, "save", full)
+    monkeypatch.setattr(FactBank, "save", broken)
     out = str(tmp_path / "x")
     spec = ["generate", "configs/facts/people.yaml", "people=4", "distractors=3", "use=[profession]"]
-    refused(capsys, [*spec, "--out", out], f"{out}: No space left on device")
+    refused(capsys, [*spec, "--out", out], f"{out}: Input/output error")
 
 
 def test_export_lm_eval_says_how_to_run_it(tmp_path, capsys):

@@ -208,3 +208,15 @@ def test_synthetic_documents_are_seeded_and_hold_no_braces():
     assert documents == list(synthetic_documents(50, 3))
     assert documents != list(synthetic_documents(50, 4))
     assert not any("{" in document for document in documents)
+
+
+def test_a_damaged_cache_is_named_and_not_trained_on(tmp_path, tokenizer):
+    documents = load_documents(DataSection(name="synthetic", max_documents=40), 1, tmp_path)
+    corpus = prepare_corpus(documents, tokenizer, tmp_path, progress=False)
+    file = corpus.folder / "train.bin"
+    file.write_bytes(file.read_bytes()[:-2])
+    with pytest.raises(UserError, match=r"train.bin: is damaged; remove .*, and it will be prepared anew"):
+        prepare_corpus(documents, tokenizer, tmp_path, progress=False)
+    file.unlink()
+    with pytest.raises(UserError, match="is damaged"):
+        prepare_corpus(documents, tokenizer, tmp_path, progress=False)

@@ -348,9 +348,12 @@ def test_a_study_is_written_whole(tmp_path):
 
     (out / "old.png").write_text("old")
     with pytest.raises(RuntimeError):
-        write_study(out, study, rows[:1], report=broken)
+        write_study(out, study, rows[:1], report=broken, overwrite=True)
     assert len(read_jsonl(out / "results.jsonl")) == 8
-    write_study(out, study, rows[:1])
+    with pytest.raises(UserError, match="comparison: exists already"):  # written by another command since
+        write_study(out, study, rows[:1])
+    assert len(read_jsonl(out / "results.jsonl")) == 8
+    write_study(out, study, rows[:1], overwrite=True)
     assert sorted(path.name for path in out.iterdir()) == ["results.csv", "results.jsonl", "summary.json"]
     assert [path.name for path in out.parent.iterdir()] == ["comparison"]
 
