@@ -187,14 +187,20 @@ def full_disk(error: BaseException) -> str | None:
 
 
 def free_space(path: Path) -> str:
-    """`1.2 GB free in FOLDER`, for the nearest folder of `path` that exists."""
-    folder = next(parent for parent in (path, *path.absolute().parents) if parent.is_dir())
-    return f"{shutil.disk_usage(folder).free / 1e9:,.3g} GB free in {folder}"
+    """`12.3 MB free in FOLDER`, for the nearest folder of `path` that exists."""
+    folder = next(parent for parent in (path, *path.parents, Path.cwd()) if parent.is_dir())
+    free = shutil.disk_usage(folder).free
+    return (
+        f"{free / 1e9:,.1f} GB free in {folder}" if free >= 1e9 else f"{free / 1e6:.1f} MB free in {folder}"
+    )
 
 
 def flush(path: Path) -> None:
     """Wait until a file, or the list of names in a folder, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return  # a folder may be written to and not be listed
     try:
         os.fsync(handle)
     except OSError as error:

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from configs.errors import UserError
-from configs.files import TEMPORARY, read_json, remove_folder, write_json, writing
+from configs.files import TEMPORARY, flush, read_json, remove_folder, write_json, writing
 from configs.load import save_config
 from eval.facts.bank import FactBank
 from trainers.checkpoints import SAVING, prepare_resume
@@ -51,6 +51,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise _foreign(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        flush(folder.parent)
         lock = FileLock(folder / LOCK)
         try:
             lock.acquire(blocking=False)
@@ -144,7 +145,7 @@ def _clear(folder: Path) -> None:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    for name in (SAVING, WAITING, REPLACED):
+    for name in (SAVING, WAITING):
         _remove(folder / name)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +55,7 @@ class STLMTrainer(Trainer):
         self.logged_beside_loss: dict[str, float] = {}
         """What callbacks want to have logged with every training loss."""
         self._began = self._paused = 0.0
-        self._is_saving = False
+        self._save_to: Path | None = None
         self._losses_are_finite = torch.tensor(True)
         self.add_callback(_StreamState(self))
 
@@ -200,23 +201,16 @@ class STLMTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.check_weights()
-        run_folder = Path(str(self.args.output_dir))
-        checkpoint = run_folder / f"checkpoint-{self.state.global_step}"
-        with self.paused(), writing(checkpoint):
-            self._save_whole_checkpoint(model, trial, checkpoint)
-
-    def _save_whole_checkpoint(self, model: nn.Module, trial: Any, checkpoint: Path) -> None:
-        """Save to another folder, which gets the checkpoint's name when it is whole and on the disk."""
         loss_sum = nested_gather(self._tr_loss, self.args.parallel_mode).mean().item()
-        self._is_saving = True
-        try:
+        checkpoint = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        with self.paused(), writing(checkpoint), self._saving(checkpoint.parent) as saving:
             super()._save_checkpoint(model, trial)  # its rotation finds nothing to remove there
-        finally:
-            self._is_saving = False
-        if not self.args.should_save:
-            return
+            if self.args.should_save:
+                self._finish_checkpoint(saving / checkpoint.name, checkpoint, loss_sum)
+
+    def _finish_checkpoint(self, saved: Path, checkpoint: Path, loss_sum: float) -> None:
+        """Mark what was saved as whole, give it its name, and only then remove older checkpoints."""
         run_folder = checkpoint.parent
-        saved = run_folder / SAVING / checkpoint.name
         mark_whole(
             saved,
             run_folder,
@@ -231,24 +225,32 @@ class STLMTrainer(Trainer):
         flush(run_folder)
         remove_old_checkpoints(run_folder, self.args.save_total_limit)
 
+    @contextlib.contextmanager
+    def _saving(self, run_folder: Path) -> Iterator[Path]:
+        """Inside the block, the Trainer saves to this folder of the run instead; it is removed at the end."""
+        self._save_to = run_folder / SAVING
+        try:
+            yield self._save_to
+        finally:
+            if self.args.should_save:
+                shutil.rmtree(self._save_to, ignore_errors=True)
+            self._save_to = None
+
     def save_final_model(self, run_folder: Path) -> None:
         """Save model and tokenizer to the run folder's root, each file whole, and take the old summary away.
 
         Without a summary nobody takes the new weights for those of another step.
         """
-        saved = run_folder / SAVING
-        with writing(run_folder):
-            self.save_model(str(saved))
-            if self.is_world_process_zero():
-                flush_folder(saved)
+        with writing(run_folder), self._saving(run_folder) as saving:
+            self.save_model(str(saving))
+            if self.args.should_save:
+                flush_folder(saving)
                 (run_folder / "summary.json").unlink(missing_ok=True)
-                for path in sorted(saved.iterdir()):
+                for path in sorted(saving.iterdir()):
                     os.replace(path, run_folder / path.name)
-                saved.rmdir()
 
     def _get_output_dir(self, trial: Any) -> str:
-        folder = super()._get_output_dir(trial)
-        return str(Path(folder) / SAVING) if self._is_saving else folder
+        return str(self._save_to or super()._get_output_dir(trial))
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)

@@ -164,7 +164,7 @@ def test_a_full_disk_is_recognised_whoever_reports_it(tmp_path):
         Exception("I/O error: No space left on device (os error 28)"),
     ):
         assert full_disk(error)
-        named = rf"{tmp_path}/file: .* \([\d.,]+ GB free in {tmp_path}\)"
+        named = rf"{tmp_path}/file: .* \([\d.,]+ [GM]B free in {tmp_path}\)"
         with pytest.raises(DiskFull, match=named), writing(tmp_path / "file"):
             raise error
     for error in (OSError(errno.ENOENT, "No such file"), ValueError("full"), UserError("x: No such file")):
