@@ -114,11 +114,11 @@ def judge(
     whole: Path,
 ) -> tuple[str, str]:
     """The verdict on what `command` has made of `state`, and its reason. `whole` is the uninterrupted run."""
-    old_is_whole = series.old_run is not None and contents(state) == contents(series.old_run)
+    old_is_whole = series.old_run is not None and contents(series.old_run).items() <= contents(state).items()
     saved = max(killed.saved, series.saved)
     if after.end == "refused":
-        if contents(bench.work) != contents(state):
-            return "refused with changes", after.message
+        if changed := _changed(state, bench.work):
+            return "refused with changes", f"{', '.join(changed)}: {after.message}"
         if command.how == "starts":
             named = all(remedy in after.message for remedy in ("--overwrite", "resume_from_checkpoint"))
             return ("refused", "") if named else ("no remedy named", after.message)
@@ -156,6 +156,15 @@ def contents(folder: Path) -> dict[str, str]:
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest() if (folder / name).is_file() else ""
         for name in _paths(folder)
     }
+
+
+def _changed(state: Path, work: Path) -> list[str]:
+    """What a command has changed that refused to run. It may have removed temporary files."""
+    before, after = contents(state), contents(work)
+    names = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
+    return sorted(
+        name for name in names if name in after or not any(part[0] == "." for part in Path(name).parts)
+    )
 
 
 def _paths(folder: Path) -> set[str]:

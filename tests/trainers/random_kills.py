@@ -1,5 +1,6 @@
 """Kills at random moments, of one process, of two, of one of two, and of a real torchrun."""
 
+import contextlib
 import os
 import random
 import signal
@@ -102,8 +103,10 @@ def _kill_torchrun(bench: Bench, seconds: float) -> Outcome:
     while agent.poll() is None and not (bench.work / "run").exists():
         time.sleep(0.01)
     time.sleep(seconds)
+    assert (bench.work / "run").exists(), (bench.root / "log").read_text()[-2000:]
     for pid in (agent.pid, *_descendants(agent.pid)):
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(pid, signal.SIGKILL)
     agent.wait()
     # nothing reports what was saved; the checkpoint before the newest folder surely was
     steps = sorted(int(path.name.rpartition("-")[2]) for path in bench.work.glob("run/checkpoint-*"))
@@ -112,9 +115,8 @@ def _kill_torchrun(bench: Bench, seconds: float) -> Outcome:
 
 def _descendants(pid: int) -> list[int]:
     """Processes of torchrun are in sessions of their own, so a process group does not reach them."""
-    children = [
-        int(child)
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]
+    children = []
+    with contextlib.suppress(OSError):  # it has just ended
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            children += [int(child) for child in (task / "children").read_text().split()]
     return children + [below for child in children for below in _descendants(child)]
