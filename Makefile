@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-versions check style clean
+.PHONY: demo test test-versions fuzz check style clean
 .DEFAULT_GOAL := test
 
 .venv/installed: pyproject.toml constraints.txt
@@ -18,6 +18,9 @@ test: .venv/installed  ## a process for each core; a file's tests stay together
 
 test-versions: .venv/installed  ## models, scorer, training on the lowest and the newest versions allowed
 	$(BIN)/python tests/versions.py
+
+fuzz: .venv/installed  ## kill training at every file operation and at random moments
+	$(BIN)/python -m tests.fuzz
 
 check: .venv/installed  ## format, lint, types
 	$(BIN)/ruff format --check .
