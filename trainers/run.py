@@ -271,7 +271,7 @@ def _checkpoint(args: STLMTrainingArguments, geometry: Geometry) -> Path | None:
     else:
         checkpoint = whole_checkpoint(folder, run_id(folder))
     if checkpoint is None:
-        if (folder / SUMMARY).exists():
+        if is_run(folder) and (folder / SUMMARY).exists():
             raise UserError(
                 f"{folder}: is finished, and has no checkpoint to go on from; take another "
                 "training.output_dir, or pass --overwrite to replace it"
