@@ -14,6 +14,7 @@ import math
 import os
 import platform
 import re
+import secrets
 import shutil
 import tempfile
 import time
@@ -34,29 +35,42 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FULL_WORDS = {
     **{os.strerror(number): os.strerror(number) for number in FULL},
     "PytorchStreamWriter failed writing": "not all of it could be written",
-    "unexpected pos": "not all of it could be written",
+    "unexpected pos ": "not all of it could be written",
+    "iostream error": "not all of it could be written",
+    "Not enough disk space": os.strerror(errno.ENOSPC),  # datasets, before it writes
+    "No usable temporary directory": "no folder for temporary files has room",
 }
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
     """Write `content` to `path` through a temporary file and a rename; makes missing folders."""
+    with written(path, content) as temporary:
+        os.replace(temporary, path)
+        flush(Path(path).parent)
+
+
+@contextlib.contextmanager
+def written(path: str | Path, content: str | bytes) -> Iterator[Path]:
+    """Yield a temporary file beside `path` that holds `content` and is on the disk, to be renamed inside.
+
+    What has not been renamed by then is removed.
+    """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(path.parent)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=".tmp")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=".tmp")
+        temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        flush(path.parent)
+            temporary.chmod(0o666 & ~_umask())
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -70,14 +84,14 @@ def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(path.parent)
-        temporary = _temporary_folder(path, "tmp")
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path), suffix=".tmp"))
         try:
             yield temporary
             temporary.chmod(0o777 & ~_umask())
             readable_as_usual(temporary)
             flush_folder(temporary)
             if replace and path.exists():
-                old = _temporary_folder(path, "old")
+                old = _unused_name(path, "old")
                 os.replace(path, old)
                 os.replace(temporary, path)
                 shutil.rmtree(old)
@@ -100,7 +114,7 @@ def _rename_to_free(folder: Path, path: Path) -> None:
 
 def remove_folder(path: Path) -> None:
     """Remove a folder so that nobody ever finds half of it: it loses its name first."""
-    doomed = _temporary_folder(path, "tmp")
+    doomed = _unused_name(path, "tmp")
     os.replace(path, doomed)
     shutil.rmtree(doomed)
 
@@ -155,13 +169,17 @@ def _prefix(path: Path) -> str:
     return f".{path.name}.{_machine()}-{os.getpid()}-"
 
 
-def _temporary_folder(path: Path, kind: str) -> Path:
-    return Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path), suffix=f".{kind}"))
+def _unused_name(path: Path, kind: str) -> Path:
+    """A temporary name to move `path` to. It is not made first: a full disk may have no room for that."""
+    return path.with_name(f"{_prefix(path)}{secrets.token_hex(4)}.{kind}")
 
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turn the errors of a full disk inside the block into DiskFull, naming `path`."""
+    """Turn the errors of a full disk inside the block into DiskFull, naming `path`.
+
+    A path inside a temporary folder is named as it would have been in the end.
+    """
     try:
         yield
     except DiskFull:
@@ -170,18 +188,24 @@ def writing(path: str | Path) -> Iterator[None]:
         reason = full_disk(error)
         if reason is None:
             raise
-        raise DiskFull(f"{path}: {reason} ({free_space(Path(path))})") from error
+        parts = ((part, TEMPORARY.fullmatch(part)) for part in Path(path).parts)
+        place = Path(*(part if match is None else match["name"] for part, match in parts))
+        raise DiskFull(f"{place}: {reason} ({free_space(place)})") from error
 
 
 def full_disk(error: BaseException) -> str | None:
-    """What an error says of a full disk, a full quota or a limit of file sizes; None if it is another."""
+    """What an error, or one that it arose from, says of a full disk, a full quota or a limit of file sizes.
+
+    None if there is no such error.
+    """
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in FULL:
             return os.strerror(seen.errno)
-        reason = next((reason for words, reason in FULL_WORDS.items() if words in str(seen)), None)
-        if reason is not None:
-            return reason
+        if not isinstance(seen, UserError):  # our own words may say anything
+            reason = next((reason for words, reason in FULL_WORDS.items() if words in str(seen)), None)
+            if reason is not None:
+                return reason
         seen = seen.__cause__ or seen.__context__
     return None
 
@@ -218,17 +242,29 @@ def flush_folder(folder: Path) -> None:
 
 
 def append_jsonl(path: Path, rows: Iterable[dict]) -> None:
-    """Add lines to a JSONL file. A process that is killed here leaves a part of the last one."""
-    with writing(path), path.open("a", encoding="utf-8") as file:
-        file.writelines(to_json(row) + "\n" for row in rows)
+    """Add lines to a JSONL file: all of them, or none if there is no room.
+
+    A process that is killed here leaves a part of the last one.
+    """
+    lines = "".join(to_json(row) + "\n" for row in rows)
+    with writing(path):
+        before = path.stat().st_size if path.exists() else 0
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(lines)
+        except OSError:
+            if path.exists():
+                os.truncate(path, before)
+            raise
 
 
 def check_writable(path: str | Path) -> None:
     """UserError where no `whole_folder` could be written at `path`; makes the folders above it."""
     try:
-        parent = Path(path).resolve().parent
-        parent.mkdir(parents=True, exist_ok=True)
-        os.rmdir(tempfile.mkdtemp(dir=parent, prefix=f".{Path(path).name}."))
+        with writing(path):
+            parent = Path(path).resolve().parent
+            parent.mkdir(parents=True, exist_ok=True)
+            os.rmdir(tempfile.mkdtemp(dir=parent, prefix=f".{Path(path).name}."))
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
 

@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
+from configs.errors import DiskFull, UserError
+from eval.hub import hub_cache
 from eval.public_data import local_copies, quiet, why_missing
 from eval.recall.isolation import rng_untouched
 
@@ -78,20 +79,23 @@ def run_benchmarks(
         harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         for name in tasks:
             try:
-                found: Any = simple_evaluate(
-                    model=harness,
-                    tasks=[name],
-                    task_manager=task_manager(),
-                    limit=limit,
-                    num_fewshot=num_fewshot,
-                    bootstrap_iters=BOOTSTRAP,
-                    log_samples=False,
-                    random_seed=seed,
-                    numpy_random_seed=seed,
-                    torch_random_seed=seed,
-                    fewshot_random_seed=seed,
-                )
+                with hub_cache():
+                    found: Any = simple_evaluate(
+                        model=harness,
+                        tasks=[name],
+                        task_manager=task_manager(),
+                        limit=limit,
+                        num_fewshot=num_fewshot,
+                        bootstrap_iters=BOOTSTRAP,
+                        log_samples=False,
+                        random_seed=seed,
+                        numpy_random_seed=seed,
+                        torch_random_seed=seed,
+                        fewshot_random_seed=seed,
+                    )
                 results |= figures_of(name, found)
+            except DiskFull:
+                raise
             except (OSError, ValueError) as error:
                 # what datasets raises without a network, without a copy, or for a copy that is not whole
                 results[name] = {"error": why_missing(error, data_dir)}

@@ -1,9 +1,22 @@
-"""Writing to the Hugging Face Hub: what goes wrong becomes one line, and no line holds a token."""
+"""The Hugging Face Hub: what goes wrong in writing to it becomes one line, and no line holds a token."""
 
 import contextlib
 from collections.abc import Iterator
 
 from configs.errors import UserError
+from configs.files import writing
+
+
+@contextlib.contextmanager
+def hub_cache() -> Iterator[None]:
+    """For whatever loads from the Hub: where its cache has no room, the block raises DiskFull.
+
+    Use it around the handling of other errors, which would take a full disk for a wrong name.
+    """
+    from huggingface_hub.constants import HF_HOME
+
+    with writing(HF_HOME):
+        yield
 
 
 @contextlib.contextmanager

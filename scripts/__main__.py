@@ -9,6 +9,8 @@ stlm ask outputs/quickstart
 import sys
 from importlib import import_module
 
+from scripts.cli import run
+
 COMMANDS = {
     "train": "train a model, with facts injected or without",
     "facts": "generate, inspect, import and export banks of facts",
@@ -23,7 +25,10 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if argv is None else argv
+    return run(lambda: _main(sys.argv[1:] if argv is None else argv))
+
+
+def _main(arguments: list[str]) -> int:
     if arguments and arguments[0] in COMMANDS:
         return import_module(f"scripts.{arguments[0]}").main(arguments[1:])
     if arguments and arguments[0] in ("-h", "--help"):

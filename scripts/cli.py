@@ -1,10 +1,12 @@
 """What all entry points share: errors become one line and an exit code, output knows its terminal."""
 
 import argparse
+import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 from configs.errors import DiskFull, RunFailed, UserError
 from configs.files import full_disk
@@ -14,35 +16,89 @@ def run(main: Callable[[], int | None]) -> int:
     """Call `main`; 2 for a user's mistake or a file that cannot be read or written, 1 for work that failed on
     the way, 130 for Ctrl-C, else what it returns (None: 0)."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    _hush_full_disks()
     try:
-        code = main() or 0
+        try:
+            code = main() or 0
+        except SystemExit:  # argparse has printed help
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()
         leave_processes()
         return code
-    except UserError as error:
-        print(f"stlm: error: {error}", file=sys.stderr)
-        return 2
-    except DiskFull as error:
-        whole = "what was saved before is whole"
-        print(f"stlm: error: {error}; {whole}: make room, then {error.remedy}", file=sys.stderr)
-        return 1
-    except RunFailed as error:
-        print(f"stlm: error: {error}", file=sys.stderr)
-        return 1
     except BrokenPipeError:  # `stlm ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         print("\nstlm: stopped", file=sys.stderr)
         return 130
     except Exception as error:
-        if (reason := full_disk(error)) is not None:  # of a file that is not named
-            print(f"stlm: error: {reason} while writing", file=sys.stderr)
-            return 1
-        if not isinstance(error, OSError) or not (file := error.filename2 or error.filename):
-            raise  # nothing of the user's files: a defect
-        print(f"stlm: error: {file}: {error.strerror}", file=sys.stderr)
-        return 2
+        code, line = _in_one_line(error)
+        with contextlib.suppress(OSError):  # it may be standard error that has no room
+            print(f"stlm: error: {line}", file=sys.stderr)
+        return code
+    finally:
+        _give_up(sys.stdout)
+        _give_up(sys.stderr)
+
+
+def _in_one_line(error: Exception) -> tuple[int, str]:
+    """The exit code and the line for an error; raises it again if it is a defect."""
+    whole = "what was saved before is whole: make room, then"
+    if isinstance(error, DiskFull):
+        return 1, f"{error}; {whole} {error.remedy}"
+    if isinstance(error, RunFailed):
+        return 1, str(error)
+    if (reason := full_disk(error)) is not None:  # of a file that is not named
+        if _is_stuck(sys.stdout):
+            return 1, f"standard output: {reason}; what was saved before is whole"
+        text = str(error) if isinstance(error, UserError) else f"a file: {reason}"
+        return 1, f"{text}; {whole} {DiskFull.remedy}"
+    if isinstance(error, UserError):
+        return 2, str(error)
+    if isinstance(error, OSError) and (file := error.filename2 or error.filename):
+        return 2, f"{file}: {error.strerror}"
+    raise error  # nothing of the user's files
+
+
+def _is_stuck(stream: TextIO) -> bool:
+    """Whether not even a newline can be printed any more."""
+    try:
+        stream.write("\n")
+        stream.flush()
+    except OSError:
+        return True
+    return False
+
+
+def _give_up(stream: TextIO) -> None:
+    """Throw away what was printed and cannot be written.
+
+    The interpreter would try again when it ends, and print a traceback.
+    """
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _hush_full_disks() -> None:
+    """One line for a full disk in a thread, none in a finalizer, in place of a traceback."""
+
+    def in_thread(args: threading.ExceptHookArgs) -> None:
+        reason = full_disk(args.exc_value) if args.exc_value is not None else None
+        if reason is None:
+            threading.__excepthook__(args)
+        else:
+            print(f"stlm: warning: {args.thread and args.thread.name}: {reason}", file=sys.stderr)
+
+    def in_finalizer(args: Any) -> None:
+        if args.exc_value is None or full_disk(args.exc_value) is None:
+            sys.__unraisablehook__(args)
+
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = in_thread
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = in_finalizer
 
 
 def leave_processes() -> None:

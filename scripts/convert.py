@@ -59,7 +59,7 @@ def _convert_config(source: str, out: Path) -> None:
     text = converted.yaml(Path(source).name)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / out.name
-        trial.write_text(text, encoding="utf-8")
+        write_whole(trial, text)
         try:
             load_config([trial])
         except UserError as error:

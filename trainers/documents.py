@@ -21,8 +21,8 @@ from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 import configs
 from configs.errors import UserError
-from configs.files import full_disk
 from configs.schema import DataSection
+from eval.hub import hub_cache
 from trainers.synthetic import DEFAULT_DOCUMENTS, synthetic_documents
 
 TEXT = Features({"text": Value("large_string")})
@@ -231,6 +231,7 @@ def short_names() -> dict[str, list[dict]]:
     return {name: parts if isinstance(parts, list) else [parts] for name, parts in table.items()}
 
 
+@hub_cache()
 def _from_hub(data: DataSection) -> tuple[Dataset, str]:
     parts = short_names().get(data.name, [{"path": data.name, "column": data.text_column}])
     loaded = []
@@ -239,8 +240,6 @@ def _from_hub(data: DataSection) -> tuple[Dataset, str]:
         try:
             dataset = load_dataset(path, config, split="train", revision=part.get("revision"))
         except (DatasetNotFoundError, OSError) as error:
-            if full_disk(error):
-                raise
             reason = str(error).strip().splitlines()[0]
             raise UserError(
                 f"data.name={data.name}: cannot load {path} from the Hub ({reason}); check the name and "

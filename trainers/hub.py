@@ -44,9 +44,14 @@ class CheckpointPusher:
         # by then the checkpoint itself may have been rotated away
         copy = self.run_folder / WAITING / checkpoint.name
         shutil.rmtree(copy, ignore_errors=True)
-        copy.mkdir(parents=True)
-        for name in files_to_push(checkpoint):
-            _link(checkpoint / name, copy / name)
+        try:
+            copy.mkdir(parents=True)
+            for name in files_to_push(checkpoint):
+                _link(checkpoint / name, copy / name)
+        except OSError as error:
+            logger.warning("%s: is not pushed (%s); training goes on", checkpoint, error.strerror or error)
+            shutil.rmtree(copy, ignore_errors=True)
+            return
         self._current = self._executor.submit(
             self._push_and_remove, copy, f"Training in progress, step {step}"
         )

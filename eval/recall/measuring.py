@@ -19,8 +19,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from configs.errors import UserError
-from configs.files import read_json, write_json
+from configs.errors import DiskFull, UserError
+from configs.files import full_disk, read_json, write_json
 from eval.facts.bank import FactBank
 from eval.model_identity import model_identity, versions
 from eval.model_names import ModelName
@@ -142,6 +142,8 @@ class _Model:
                     trust_remote_code=self.asked.trust_remote_code,
                     revision=self.name.revision,
                 )
+            except DiskFull:
+                raise
             except Exception as error:
                 raise _NotLoaded(_line(error, self.name)) from error
             model, tokenizer = self.loaded
@@ -344,6 +346,8 @@ def _attempt(
     except _NotLoaded as error:
         measured.errors["model"] = str(error)
     except Exception as error:  # what one model breaks on must not take the others along
+        if full_disk(error) is not None:  # but that is not the model's fault
+            raise
         logger.debug("%s: %s failed", measured.name.label, section, exc_info=True)
         measured.errors[section] = _line(error, measured.name)
 
@@ -359,6 +363,8 @@ def _warning_where_it_cannot_be_kept(folder: Path | None) -> Iterator[None]:
     """A full disk must not cost what was measured."""
     try:
         yield
+    except DiskFull as error:
+        logger.warning("%s; going on, but what is measured is not kept", error)
     except OSError as error:
         logger.warning("%s: cannot be kept (%s)", folder, error.strerror or error)
 

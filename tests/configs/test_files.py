@@ -161,13 +161,20 @@ def test_a_full_disk_is_recognised_whoever_reports_it(tmp_path):
         OSError(errno.EFBIG, "File too large"),
         raised(ValueError("generation failed"), cause=full),
         RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+        RuntimeError("basic_ios::clear: iostream error"),
+        OSError("Not enough disk space. Needed: Unknown size"),
+        raised(UserError("model: cannot be loaded"), cause=full),
         Exception("I/O error: No space left on device (os error 28)"),
     ):
         assert full_disk(error)
         named = rf"{tmp_path}/file: .* \([\d.,]+ [GM]B free in {tmp_path}\)"
         with pytest.raises(DiskFull, match=named), writing(tmp_path / "file"):
             raise error
-    for error in (OSError(errno.ENOENT, "No such file"), ValueError("full"), UserError("x: No such file")):
+    for error in (
+        OSError(errno.ENOENT, "No such file"),
+        ValueError("unexpected position"),
+        UserError("No space left on device"),
+    ):
         assert full_disk(error) is None
         with pytest.raises(type(error)), writing(tmp_path / "file"):
             raise error
