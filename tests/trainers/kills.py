@@ -18,8 +18,11 @@ LOCK = ".run.lock"
 TIMINGS = ("_runtime", "_per_second")
 # Pickled with the flag of the resume in it; drawn elsewhere (see `_draw_nothing`).
 MAY_DIFFER = ("training_args.bin", "loss.png", "recall.png", "rank_and_bits.png")
-# Keys that differ from run to run: its id, and hashes of files with timings in them.
-OWN_TO_A_RUN = {"checkpoint.json": ("run_id", "files", "sha256"), "environment.json": ("run_id",)}
+# Keys that differ from run to run: its id, hashes of files with timings, a commit made on the way.
+OWN_TO_A_RUN = {
+    "checkpoint.json": ("run_id", "files", "sha256"),
+    "environment.json": ("run_id", "git_commit"),
+}
 
 
 @dataclass(frozen=True)
