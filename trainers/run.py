@@ -288,18 +288,26 @@ def _checkpoint(args: STLMTrainingArguments, geometry: Geometry) -> Path | None:
 def environment(run: Prepared) -> dict:
     """Versions, machine and stream: what is needed to judge or repeat the run."""
     packages = ("tidy-stlms", "torch", "transformers", "datasets", "tokenizers", "accelerate", "faker")
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
-    )
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "git_commit": commit.stdout.strip() or None,
+        "git_commit": _git_commit(),
         "platform": platform.platform(),
         "device": str(run.args.device),
         "threads": torch.get_num_threads(),
         "processes": run.args.world_size,
         "stream": asdict(run.geometry),
     }
+
+
+def _git_commit() -> str | None:
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(
+            command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+        )
+    except OSError:  # there is no git
+        return None
+    return found.stdout.strip() or None
 
 
 def _context_window(config: RunConfig, model: PreTrainedModel) -> int:

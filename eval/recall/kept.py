@@ -53,10 +53,9 @@ def read_parts(folder: Path | None, size: int) -> list[Part]:
     return apart
 
 
-def write_part(folder: Path | None, part: Part) -> None:
-    if folder is not None:
-        content = {"seconds": part.seconds, "rows": part.rows}
-        write_whole(folder / f"{part.start:08}-{part.stop:08}.json", to_json(content))
+def write_part(folder: Path, part: Part) -> None:
+    content = {"seconds": part.seconds, "rows": part.rows}
+    write_whole(folder / f"{part.start:08}-{part.stop:08}.json", to_json(content))
 
 
 def missing(parts: Sequence[Part], size: int, step: int) -> Iterator[tuple[int, int]]:

@@ -8,10 +8,10 @@ bank, settings and versions; where nothing is left to measure the model is not e
 at is noted, and the rest goes on.
 """
 
-import contextlib
+import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -150,8 +150,8 @@ class _Model:
             found = {"parameters": model.num_parameters(), "tokenizer": tokenizer_hash(tokenizer)}
             self._describe({**found, "device": str(model.device)}, loaded=True)
             if self.folder is not None and is_first_process():
-                with _warning_where_it_cannot_be_kept(self.folder):
-                    write_json(self.folder / "model.json", found)
+                path = self.folder / "model.json"
+                _is_kept(path, lambda: write_json(path, found))
         return self.loaded
 
     def describe(self) -> None:
@@ -195,6 +195,7 @@ class _Model:
         done = sum(part.stop - part.start for part in parts)
         if done < size:
             self.get()
+        keep = is_first_process()
         shown = self.asked.progress and done < size and size > 1 and is_first_process()
         with tqdm(total=size, initial=done, desc=self.name.label, unit=unit, disable=not shown) as bar:
             for start, stop in list(missing(parts, size, step() if done < size else 1)):
@@ -202,9 +203,8 @@ class _Model:
                 rows = measure(start, stop)
                 part = Part(start, stop, rows, time.perf_counter() - began)
                 parts.append(part)
-                if is_first_process() and not any("error" in row for row in rows):
-                    with _warning_where_it_cannot_be_kept(folder):
-                        write_part(folder, part)
+                if folder is not None and keep and not any("error" in row for row in rows):
+                    keep = _is_kept(folder, functools.partial(write_part, folder, part))
                 bar.update(stop - start)
         parts.sort(key=lambda part: part.start)
         return [row for part in parts for row in part.rows], sum(part.seconds for part in parts)
@@ -358,15 +358,15 @@ def _info(name: ModelName, device: str, dtype: str) -> dict[str, Any]:
     return {"model": name.label, **own, "device": device, "dtype": dtype, **unknown}
 
 
-@contextlib.contextmanager
-def _warning_where_it_cannot_be_kept(folder: Path | None) -> Iterator[None]:
-    """A full disk must not cost what was measured."""
+def _is_kept(folder: Path, write: Callable[[], None]) -> bool:
+    """Whether `write` succeeds. Only warns if it does not: a full disk must not cost what was measured."""
     try:
-        yield
-    except DiskFull as error:
-        logger.warning("%s; going on, but what is measured is not kept", error)
-    except OSError as error:
-        logger.warning("%s: cannot be kept (%s)", folder, error.strerror or error)
+        write()
+    except (DiskFull, OSError) as error:
+        reason = str(error) if isinstance(error, DiskFull) else f"{folder}: {error.strerror or error}"
+        logger.warning("%s; going on, but what is measured is not kept", reason)
+        return False
+    return True
 
 
 def _line(error: BaseException, name: ModelName) -> str:
