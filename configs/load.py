@@ -71,6 +71,12 @@ def save_config(merged: DictConfig, path: str | Path) -> None:
     write_whole(path, config_yaml(merged))
 
 
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The plain values of a run's saved config. Raises UserError if it is missing or damaged."""
+    values: Any = OmegaConf.to_container(_read_yaml(Path(path)))
+    return values
+
+
 def config_yaml(merged: DictConfig) -> str:
     return OmegaConf.to_yaml(merged, resolve=True)
 

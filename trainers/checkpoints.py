@@ -17,11 +17,11 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 
-import yaml
 from transformers import TrainerState
 
 from configs.errors import UserError
-from configs.files import flush, flush_folder, read_json, read_text, remove_folder, to_json, write_json
+from configs.files import flush, flush_folder, read_json, remove_folder, to_json, write_json
+from configs.load import read_config
 from configs.schema import STLMTrainingArguments, schedule_arguments
 from trainers.stream import Geometry
 
@@ -124,28 +124,33 @@ def check_checkpoint(checkpoint: Path, run_id: str) -> None:
         _end_of_line(checkpoint.parent / name, lines, mark.step)
 
 
-def whole_checkpoint(folder: str | Path, run_id: str) -> Path | None:
-    """The newest checkpoint of a run from which it can go on; None if there is none yet.
-
-    Names the damaged ones that it passes over. Raises UserError if all are damaged.
-    """
-    found = list(reversed(checkpoints_of(folder)))
+def newest_whole_checkpoint(folder: str | Path, run_id: str) -> tuple[Path | None, list[UserError]]:
+    """The newest checkpoint of a run from which it can go on, and what is wrong with those after it."""
     damage: list[UserError] = []
-    for checkpoint in found:
+    for checkpoint in reversed(checkpoints_of(folder)):
         try:
             check_checkpoint(checkpoint, run_id)
         except UserError as error:
             damage.append(error)
-            continue
-        for reason in damage:
-            logger.warning("%s; going on from %s", reason, checkpoint)
-        return checkpoint
-    if damage:
+        else:
+            return checkpoint, damage
+    return None, damage
+
+
+def checkpoint_to_resume(folder: str | Path, run_id: str) -> Path | None:
+    """The newest whole checkpoint of a run; None if none has been saved yet.
+
+    Warns of damaged ones after it. Raises UserError if all are damaged.
+    """
+    checkpoint, damage = newest_whole_checkpoint(folder, run_id)
+    if damage and checkpoint is None:
         raise UserError(
-            f"{damage[0]}, and there is no whole checkpoint before it; start anew in another "
+            f"{damage[0]}, and no checkpoint before it is whole; start anew in another "
             "training.output_dir, or with --overwrite"
         )
-    return None
+    for reason in damage:
+        logger.warning("%s; going on from %s", reason, checkpoint)
+    return checkpoint
 
 
 def checkpoints_of(folder: str | Path) -> list[Path]:
@@ -220,7 +225,7 @@ def check_optimizer_settings(folder: str | Path, args: STLMTrainingArguments) ->
 
     The new values would be ignored, in whole or in part, and config.yaml would name them all the same.
     """
-    before = yaml.safe_load(read_text(Path(folder) / "config.yaml")).get("training", {})
+    before = read_config(Path(folder) / "config.yaml").get("training", {})
     if "lr_scheduler_type" in before:
         given = before.get("lr_scheduler_kwargs")
         before["lr_scheduler_kwargs"] = schedule_arguments(before["lr_scheduler_type"], given)

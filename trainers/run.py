@@ -53,9 +53,9 @@ from trainers.callbacks import (
 from trainers.checkpoints import (
     check_checkpoint,
     check_optimizer_settings,
+    checkpoint_to_resume,
     load_stream_state,
     step_of,
-    whole_checkpoint,
 )
 from trainers.collator import InjectionCollator
 from trainers.corpus import prepare_corpus
@@ -269,7 +269,7 @@ def _checkpoint(args: STLMTrainingArguments, geometry: Geometry) -> Path | None:
                 f"training.resume_from_checkpoint={wanted}: {error}; give true for the newest"
             ) from None
     else:
-        checkpoint = whole_checkpoint(folder, run_id(folder))
+        checkpoint = checkpoint_to_resume(folder, run_id(folder))
     if checkpoint is None:
         if is_run(folder) and (folder / SUMMARY).exists():
             raise UserError(

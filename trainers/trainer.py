@@ -23,8 +23,8 @@ from trainers.checkpoints import (
     SAVING,
     load_stream_state,
     mark_whole,
+    newest_whole_checkpoint,
     remove_old_checkpoints,
-    whole_checkpoint,
 )
 from trainers.hub import CheckpointPusher
 from trainers.stream import Geometry
@@ -109,7 +109,7 @@ class STLMTrainer(Trainer):
         remedy = f"lower training.learning_rate, {clip} or raise training.warmup_steps, and start anew"
         if self.args.fp16:
             remedy += "; training.bf16=true has a wider range than fp16"
-        checkpoint = whole_checkpoint(str(self.args.output_dir), self.run_id)
+        checkpoint, _ = newest_whole_checkpoint(str(self.args.output_dir), self.run_id)
         kept = f"the last whole checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"
         return RunFailed(f"step {step}: {reason} (learning rate {rate:.3g}): {remedy}; {kept}")
 

@@ -9,6 +9,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from configs.files import find_shipped, read_json, read_text
+from configs.load import read_config
 from eval.facts.bank import FactBank
 from eval.models import HUB_ID
 from eval.recall.groups import ROLES, in_order
@@ -35,7 +36,7 @@ def run_card(
         summary: Of the finished run; read from its folder when left out.
     """
     weights = model_folder or folder
-    config = yaml.safe_load(read_text(folder / "config.yaml"))
+    config = read_config(folder / "config.yaml")
     name = repo_id.rpartition("/")[2] if repo_id else folder.resolve().name
     if summary is None and weights.resolve() == folder.resolve() and (folder / "summary.json").exists():
         summary = read_json(folder / "summary.json")

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-import yaml
 
-from configs.files import read_jsonl, read_text, write_json, write_whole
+from configs.files import read_jsonl, write_json, write_whole
+from configs.load import read_config
 from eval.facts.bank import FactBank
 from eval.facts.validate import load_bank
 from eval.recall.exposures import doses_of_facts
@@ -40,7 +40,7 @@ def write_run_report(
         "parameters": parameters,
         "recall": _recall_before_and_after(rows, steps, doses),
     }
-    config = yaml.safe_load(read_text(folder / "config.yaml"))
+    config = read_config(folder / "config.yaml")
     figures = _draw(folder, metrics, bank, treatment_groups(rows, doses))
     write_whole(folder / "report.md", _report(folder, config, summary, bank, figures))
     write_whole(folder / "README.md", run_card(folder, bank, summary=summary))

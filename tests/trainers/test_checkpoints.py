@@ -12,11 +12,11 @@ from tests.trainers.test_exactness import assert_bit_equal, logs, weights
 from trainers.checkpoints import (
     MARK,
     check_checkpoint,
+    checkpoint_to_resume,
     load_stream_state,
     mark_whole,
     prepare_resume,
     read_mark,
-    whole_checkpoint,
 )
 from trainers.run_folder import run_id
 from trainers.stream import Geometry
@@ -81,21 +81,21 @@ def test_every_kind_of_damage_is_found_and_named(finished, caplog):
     last = finished / "checkpoint-8"
     kept = finished.parent / "kept"
     shutil.copytree(finished, kept)
-    assert whole_checkpoint(finished, identity) == last
+    assert checkpoint_to_resume(finished, identity) == last
     for change, file in DAMAGE:
         change(last / file)
         with pytest.raises(UserError, match=rf"checkpoint-8/{file}: "):
             check_checkpoint(last, identity)
         caplog.clear()
-        assert whole_checkpoint(finished, identity) == finished / "checkpoint-4"
+        assert checkpoint_to_resume(finished, identity) == finished / "checkpoint-4"
         assert f"checkpoint-8/{file}: " in caplog.text
         assert "going on from" in caplog.text
         shutil.copy(kept / "checkpoint-8" / file, last / file)
         check_checkpoint(last, identity)
     for checkpoint in ("checkpoint-8", "checkpoint-4"):
         garble(finished / checkpoint / "optimizer.pt")
-    with pytest.raises(UserError, match=r"checkpoint-8/optimizer.pt: is damaged.*no whole checkpoint before"):
-        whole_checkpoint(finished, identity)
+    with pytest.raises(UserError, match=r"optimizer.pt: is damaged.*no checkpoint before it is whole"):
+        checkpoint_to_resume(finished, identity)
 
 
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(run_tiny, finished, caplog):
@@ -105,14 +105,14 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(run_tiny, finish
     assert "checkpoint-8/model.safetensors: is damaged" in caplog.text
     assert_bit_equal(weights(finished), before)
     assert logs(finished) == lines
-    assert whole_checkpoint(finished, run_id(finished)) == finished / "checkpoint-8"
+    assert checkpoint_to_resume(finished, run_id(finished)) == finished / "checkpoint-8"
 
 
 def test_where_every_checkpoint_is_damaged_nothing_is_touched(run_tiny, finished):
     for checkpoint in ("checkpoint-4", "checkpoint-8"):
         empty(finished / checkpoint / "rng_state.pth")
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match=r"rng_state.pth: is damaged, it has 0 bytes of [\d,]+, and there is"):
+    with pytest.raises(UserError, match=r"rng_state.pth: is damaged, .* of [\d,]+, and no checkpoint"):
         run_tiny("run", *SHORT, RESUME)
     wanted = f"training.resume_from_checkpoint={finished / 'checkpoint-4'}"
     with pytest.raises(UserError, match=r"checkpoint-4/rng_state.pth: is damaged.*give true for the newest"):
@@ -213,5 +213,22 @@ def test_damage_to_a_log_before_the_checkpoint_is_refused_by_its_line(checkpoint
         log.unlink() if content is None else log.write_text(content, encoding="utf-8")
         with pytest.raises(UserError, match=rf"generations.jsonl(, |: ){reason}"):
             check_checkpoint(checkpoint, "me")
-        with pytest.raises(UserError, match="no whole checkpoint before it"):
-            whole_checkpoint(checkpoint.parent, "me")
+        with pytest.raises(UserError, match="no checkpoint before it is whole"):
+            checkpoint_to_resume(checkpoint.parent, "me")
+
+
+def test_a_damaged_config_or_environment_of_a_run_is_named(run_tiny, finished):
+    for file, content in (
+        ("config.yaml", "training: ["),
+        ("config.yaml", "[1]"),
+        ("environment.json", "{"),
+        ("environment.json", "{}"),
+        ("environment.json", None),
+    ):
+        path = finished / file
+        before = path.read_text()
+        path.unlink() if content is None else path.write_text(content)
+        with pytest.raises(UserError, match=file):
+            run_tiny("run", *SHORT, RESUME)
+        path.write_text(before)
+    run_tiny("run", *SHORT, RESUME)
