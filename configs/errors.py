@@ -16,7 +16,9 @@ class RunFailed(Exception):
 
 
 class DiskFull(RunFailed):
-    """There was no room for a file. `configs.files.writing` raises it, with the file and the free space."""
+    """No room for a file. `configs.full_disk.writing` raises it, with the file and the free space."""
 
     remedy = "run the command again"
-    """What to do when there is room."""
+    """What to do once there is room; the last part of the message."""
+    resumable = False
+    """Whether there is a run, by then, that can be gone on with."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import DiskFull, UserError
-from eval.hub import hub_cache
+from eval.hub import writing_hub_cache
 from eval.public_data import local_copies, quiet, why_missing
 from eval.recall.isolation import rng_untouched
 
@@ -79,7 +79,7 @@ def run_benchmarks(
         harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         for name in tasks:
             try:
-                with hub_cache():
+                with writing_hub_cache():
                     found: Any = simple_evaluate(
                         model=harness,
                         tasks=[name],

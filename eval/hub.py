@@ -1,17 +1,17 @@
-"""The Hugging Face Hub: what goes wrong in writing to it becomes one line, and no line holds a token."""
+"""The Hugging Face Hub: its errors and a full cache become one line, and no line holds a token."""
 
 import contextlib
 from collections.abc import Iterator
 
 from configs.errors import UserError
-from configs.files import writing
+from configs.full_disk import writing
 
 
 @contextlib.contextmanager
-def hub_cache() -> Iterator[None]:
-    """For whatever loads from the Hub: where its cache has no room, the block raises DiskFull.
+def writing_hub_cache() -> Iterator[None]:
+    """Raise DiskFull where a download finds no room in the Hub's cache.
 
-    Use it around the handling of other errors, which would take a full disk for a wrong name.
+    Wrap it around code that handles other errors: that code would report a wrong name instead.
     """
     from huggingface_hub.constants import HF_HOME
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from configs.errors import UserError
-from eval.hub import hub_cache
+from eval.hub import writing_hub_cache
 from eval.public_data import local_copies, quiet, why_missing
 from eval.recall.batching import (
     context_length,
@@ -96,7 +96,7 @@ def run_linear_probes(
     results: dict[str, dict[str, Any]] = {}
     for name in tasks:
         try:
-            with hub_cache():
+            with writing_hub_cache():
                 splits = _load(name, limit, seed, data_dir)
         except (OSError, ValueError) as error:
             results[f"probe:{name}"] = {"error": why_missing(error, data_dir)}

@@ -14,7 +14,7 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.files import read_json
-from eval.hub import hub_cache
+from eval.hub import writing_hub_cache
 from eval.model_checks import (
     check_adapter_fit,
     check_causal,
@@ -43,7 +43,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_TIMEOUT = 10.0  # seconds
 
 
-@hub_cache()
+@writing_hub_cache()
 def load_model(
     name_or_path: str | Path,
     *,
@@ -121,7 +121,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
-@hub_cache()
+@writing_hub_cache()
 def load_weights(
     name: str, dtype: Any, *, trust_remote_code: bool = False, revision: str | None = None
 ) -> Any:
@@ -142,7 +142,7 @@ def load_weights(
         raise UserError(f"{name}: cannot be loaded: {_reason(error)}") from error
 
 
-@hub_cache()
+@writing_hub_cache()
 def load_tokenizer(name: str, **options: Any) -> Any:
     """AutoTokenizer's, which of GPT-2's bare `vocab.json` and `merges.txt` cannot tell whose they are."""
     from transformers import AutoTokenizer, GPT2Tokenizer

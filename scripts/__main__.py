@@ -25,6 +25,7 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
+    # each command calls `run` too; this one is for what is printed before: help and the version
     return run(lambda: _main(sys.argv[1:] if argv is None else argv))
 
 

@@ -6,17 +6,18 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TextIO
 
 from configs.errors import DiskFull, RunFailed, UserError
-from configs.files import full_disk
+from configs.full_disk import free_space, full_disk_reason
 
 
 def run(main: Callable[[], int | None]) -> int:
-    """Call `main`; 2 for a user's mistake or a file that cannot be read or written, 1 for work that failed on
-    the way, 130 for Ctrl-C, else what it returns (None: 0)."""
+    """Call `main` and return the exit code: 1 for work that failed on the way or a full disk, 2 for a user's
+    mistake or a file that cannot be read or written, 130 for Ctrl-C, else what `main` returns (None: 0)."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    _hush_full_disks()
+    _shorten_full_disk_tracebacks()
     try:
         try:
             code = main() or 0
@@ -37,31 +38,35 @@ def run(main: Callable[[], int | None]) -> int:
             print(f"stlm: error: {line}", file=sys.stderr)
         return code
     finally:
-        _give_up(sys.stdout)
-        _give_up(sys.stderr)
+        _discard_unwritten(sys.stdout)
+        _discard_unwritten(sys.stderr)
 
 
 def _in_one_line(error: Exception) -> tuple[int, str]:
     """The exit code and the line for an error; raises it again if it is a defect."""
-    whole = "what was saved before is whole: make room, then"
+    advice = "everything saved before is complete: make room, then"
     if isinstance(error, DiskFull):
-        return 1, f"{error}; {whole} {error.remedy}"
+        return 1, f"{error}; {advice} {error.remedy}"
     if isinstance(error, RunFailed):
         return 1, str(error)
-    if (reason := full_disk(error)) is not None:  # of a file that is not named
-        if _is_stuck(sys.stdout):
-            return 1, f"standard output: {reason}; what was saved before is whole"
-        text = str(error) if isinstance(error, UserError) else f"a file: {reason}"
-        return 1, f"{text}; {whole} {DiskFull.remedy}"
+    file = (error.filename2 or error.filename) if isinstance(error, OSError) else None
+    if (reason := full_disk_reason(error)) is not None:  # raised outside `configs.full_disk.writing`
+        if isinstance(error, UserError):
+            return 1, f"{error}; {advice} {DiskFull.remedy}"
+        if file is None and _has_no_room(sys.stdout):
+            return 1, f"standard output: {reason}; everything saved before is complete"
+        named = "a file" if file is None else f"{file}"
+        space = "" if file is None else f" ({free_space(Path(file))})"
+        return 1, f"{named}: {reason}{space}; {advice} {DiskFull.remedy}"
     if isinstance(error, UserError):
         return 2, str(error)
-    if isinstance(error, OSError) and (file := error.filename2 or error.filename):
-        return 2, f"{file}: {error.strerror}"
-    raise error  # nothing of the user's files
+    if file:
+        return 2, f"{file}: {error.strerror}"  # type: ignore[attr-defined]
+    raise error  # a defect: show the traceback
 
 
-def _is_stuck(stream: TextIO) -> bool:
-    """Whether not even a newline can be printed any more."""
+def _has_no_room(stream: TextIO) -> bool:
+    """Whether what `stream` writes to is full. Tries it by printing a newline."""
     try:
         stream.write("\n")
         stream.flush()
@@ -70,7 +75,7 @@ def _is_stuck(stream: TextIO) -> bool:
     return False
 
 
-def _give_up(stream: TextIO) -> None:
+def _discard_unwritten(stream: TextIO) -> None:
     """Throw away what was printed and cannot be written.
 
     The interpreter would try again when it ends, and print a traceback.
@@ -81,18 +86,18 @@ def _give_up(stream: TextIO) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _hush_full_disks() -> None:
-    """One line for a full disk in a thread, none in a finalizer, in place of a traceback."""
+def _shorten_full_disk_tracebacks() -> None:
+    """Replace the traceback of a full disk: by one line in a thread, by nothing in a finalizer."""
 
     def in_thread(args: threading.ExceptHookArgs) -> None:
-        reason = full_disk(args.exc_value) if args.exc_value is not None else None
+        reason = full_disk_reason(args.exc_value) if args.exc_value is not None else None
         if reason is None:
             threading.__excepthook__(args)
         else:
             print(f"stlm: warning: {args.thread and args.thread.name}: {reason}", file=sys.stderr)
 
     def in_finalizer(args: Any) -> None:
-        if args.exc_value is None or full_disk(args.exc_value) is None:
+        if args.exc_value is None or full_disk_reason(args.exc_value) is None:
             sys.__unraisablehook__(args)
 
     if threading.excepthook is threading.__excepthook__:

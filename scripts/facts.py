@@ -224,17 +224,20 @@ def _validate(arguments: argparse.Namespace) -> None:
 
 def _replace_probes(bank, folder: Path) -> None:
     """Write the probes of a bank that is in `folder` already, and the bank's new hash."""
-    from configs.files import flush, to_json, written
+    from configs.files import flush, temporary_file, to_json
     from eval.facts.bank import SCHEMA
     from eval.facts.rows import to_row
 
     probes = "".join(to_json(to_row(probe)) + "\n" for probe in bank.probes)
     meta = to_json({"schema": SCHEMA, **bank.meta, "sha256": bank.sha256}, indent=2) + "\n"
-    # both are on the disk before either gets its name, and the hash last: cut off in between, the bank is
-    # merely said to have been edited
-    with written(folder / "probes.jsonl", probes) as new_probes, written(folder / "bank.json", meta) as new:
+    # Both files are on the disk before either is renamed, the hash last: a kill in between only makes the
+    # bank look edited.
+    with (
+        temporary_file(folder / "probes.jsonl", probes) as new_probes,
+        temporary_file(folder / "bank.json", meta) as new_meta,
+    ):
         new_probes.replace(folder / "probes.jsonl")
-        new.replace(folder / "bank.json")
+        new_meta.replace(folder / "bank.json")
         flush(folder)
 
 

@@ -54,20 +54,20 @@ def _train(items: list[str], dry_run: bool, overwrite: bool) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=config.logging.level.upper())
     quiet_loading()
     from trainers.run import Interrupted, command_line, train
-    from trainers.run_folder import is_run
 
+    several = config.training.world_size > 1
+    before = "as before, but without --overwrite" if overwrite else "as before"
+    how_to_go_on = f"start it {before}, with training.resume_from_checkpoint=true added"
+    how_to_go_on = how_to_go_on if several else f"\n  {command_line(files, overrides)}"
     try:
         summary = train(config, merged, overwrite=overwrite)
     except Interrupted as stop:
         if config.training.process_index == 0:
-            several = config.training.world_size > 1
-            how = "start it as before, with training.resume_from_checkpoint=true added"
-            how = how if several else f"\n  {command_line(files, overrides)}"
-            print(f"\nstopped; saved {stop.checkpoint}. To go on: {how}", file=sys.stderr)
+            print(f"\nstopped; saved {stop.checkpoint}. To go on: {how_to_go_on}", file=sys.stderr)
         return 130
     except DiskFull as full:
-        if is_run(Path(config.training.output_dir)):
-            full.remedy = f"go on with\n  {command_line(files, overrides)}"
+        if full.resumable:
+            full.remedy = f"to go on: {how_to_go_on}"
         raise
     if summary:  # the first process
         _print_summary(summary, config.training.output_dir)

@@ -1,10 +1,10 @@
 """What makes a run resumable: whole checkpoints, its geometry, and logs cut back to the checkpoint.
 
-A run may be killed at any moment, in the middle of a save too. So a checkpoint is written in a folder of
-another name (`SAVING`), flushed to the disk, and renamed when nothing is missing. Its last file, `MARK`,
-has the size and hash of every other one and the lengths of the logs, so that damage is found on resume,
-which then goes on from the checkpoint before. Resuming removes what lies behind its checkpoint, log lines
-too, so that a resumed run leaves the same files as an uninterrupted one.
+A run may be killed at any moment, also during a save. So a checkpoint is written to the folder `SAVING`,
+flushed to the disk and renamed when it is complete. Its last file, `MARK`, holds the size and hash of
+every other file and the lengths of the logs. A resume finds damage by them and goes on from the newest
+whole checkpoint. It removes what was written after that checkpoint, log lines too, so that a resumed run
+leaves the same files as an uninterrupted one.
 """
 
 import hashlib
@@ -35,17 +35,17 @@ STATE_FILE = "trainer_state.json"
 
 @dataclass(frozen=True)
 class Mark:
-    """What is known of a whole checkpoint: everything that a resume needs beside the Trainer's own files."""
+    """The content of `MARK`: what a resume needs besides the Trainer's own files."""
 
     run_id: str
-    """The run's own, see `trainers.run_folder`: no checkpoint of another one is taken for it."""
+    """Id of the run (`trainers.run_folder`). A checkpoint of another run is refused."""
     step: int
     processes: int
     geometry: dict
     loss_sum: float
-    """Of the losses since the last one that was logged."""
+    """Sum of the losses since the last logged one."""
     last_logged: int
-    """The step of that log line."""
+    """The step at which a loss was last logged."""
     logs: dict[str, int]
     """Lines of each log file."""
     files: dict[str, list]
@@ -60,14 +60,12 @@ def mark_whole(
     step: int,
     processes: int,
     geometry: Geometry,
-    **loss: float,
+    loss_sum: float,
+    last_logged: int,
 ) -> None:
-    """Write the mark of a checkpoint, behind everything that it vouches for: its files and the logs.
+    """Write the mark of the checkpoint in `folder`, after its files and the run's logs are on the disk.
 
-    Args:
-        folder: The checkpoint.
-        run_folder: Where the logs are.
-        **loss: `loss_sum` and `last_logged`, as in `Mark`.
+    The other arguments are those of `Mark`.
     """
     logs = {name: run_folder / name for name in LOGS if (run_folder / name).exists()}
     for path in logs.values():
@@ -80,8 +78,9 @@ def mark_whole(
         processes=processes,
         geometry=asdict(geometry),
         logs={name: _count_lines(path) for name, path in logs.items()},
-        files={name: _size_and_hash(folder / name) for name in _files(folder)},
-        **loss,  # type: ignore[arg-type]
+        files={name: _size_and_hash(folder / name) for name in _file_names(folder)},
+        loss_sum=loss_sum,
+        last_logged=last_logged,
     )
     write_json(folder / MARK, {**asdict(mark), "sha256": _hash_of(asdict(mark))})
 
@@ -102,12 +101,12 @@ def read_mark(checkpoint: Path) -> Mark:
 
 
 def check_checkpoint(checkpoint: Path, run_id: str) -> None:
-    """Raise UserError, naming the file, if a checkpoint or the logs up to it are not as they were saved."""
+    """Raise UserError, naming the file, if a file of a checkpoint is missing, changed or another run's."""
     mark = read_mark(checkpoint)
     if mark.run_id != run_id:
         raise UserError(f"{checkpoint}: was saved by another run")
     if mark.step != step_of(checkpoint):
-        raise UserError(f"{checkpoint / MARK}: is of step {mark.step}")
+        raise UserError(f"{checkpoint / MARK}: belongs to step {mark.step}")
     for name, (size, digest) in mark.files.items():
         path = checkpoint / name
         if not path.is_file():
@@ -119,13 +118,26 @@ def check_checkpoint(checkpoint: Path, run_id: str) -> None:
     try:
         TrainerState.load_from_json(str(checkpoint / STATE_FILE))
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{checkpoint / STATE_FILE}: this transformers cannot read it ({error})") from None
+        raise UserError(
+            f"{checkpoint / STATE_FILE}: cannot be read by this version of transformers ({error})"
+        ) from None
+
+
+def check_logs(checkpoint: Path) -> None:
+    """Raise UserError, naming the line, if a log line up to a checkpoint is missing or cannot be read."""
+    mark = read_mark(checkpoint)
     for name, lines in mark.logs.items():
-        _end_of_line(checkpoint.parent / name, lines, mark.step)
+        try:
+            _end_of_lines(checkpoint.parent / name, lines, mark.step)
+        except UserError as error:
+            raise UserError(
+                f"{error}; mend or restore the file, or go on from a checkpoint before it "
+                "(training.resume_from_checkpoint=RUN/checkpoint-N)"
+            ) from None
 
 
 def newest_whole_checkpoint(folder: str | Path, run_id: str) -> tuple[Path | None, list[UserError]]:
-    """The newest checkpoint of a run from which it can go on, and what is wrong with those after it."""
+    """The newest checkpoint of a run that is whole, and what is wrong with those after it."""
     damage: list[UserError] = []
     for checkpoint in reversed(checkpoints_of(folder)):
         try:
@@ -140,17 +152,26 @@ def newest_whole_checkpoint(folder: str | Path, run_id: str) -> tuple[Path | Non
 def checkpoint_to_resume(folder: str | Path, run_id: str) -> Path | None:
     """The newest whole checkpoint of a run; None if none has been saved yet.
 
-    Warns of damaged ones after it. Raises UserError if all are damaged.
+    Logs a warning for each damaged checkpoint that it skips. Raises UserError if all are damaged.
     """
     checkpoint, damage = newest_whole_checkpoint(folder, run_id)
     if damage and checkpoint is None:
         raise UserError(
-            f"{damage[0]}, and no checkpoint before it is whole; start anew in another "
+            f"{damage[0]}, and no earlier checkpoint is whole; start anew in another "
             "training.output_dir, or with --overwrite"
         )
     for reason in damage:
         logger.warning("%s; going on from %s", reason, checkpoint)
     return checkpoint
+
+
+def named_checkpoint(folder: str | Path, path: str, run_id: str) -> Path:
+    """The checkpoint of a run that `path` names. Raises UserError if it is damaged, or not the run's."""
+    for checkpoint in checkpoints_of(folder):
+        if checkpoint.resolve() == Path(path).resolve():
+            check_checkpoint(checkpoint, run_id)
+            return checkpoint
+    raise UserError(f"{path}: is not a checkpoint of {folder}")
 
 
 def checkpoints_of(folder: str | Path) -> list[Path]:
@@ -164,24 +185,32 @@ def step_of(checkpoint: Path) -> int:
 
 
 def remove_old_checkpoints(folder: Path, limit: int | None) -> None:
-    """Keep the newest `limit` checkpoints; None keeps all."""
+    """Keep the newest `limit` checkpoints; None or 0 keeps all."""
     if limit is not None and limit > 0:
         for checkpoint in checkpoints_of(folder)[:-limit]:
             remove_folder(checkpoint)
 
 
 def prepare_resume(folder: str | Path, checkpoint: Path | None) -> None:
-    """Remove what a run left behind the `checkpoint` to go on from (None: behind its start)."""
+    """Remove what a run wrote after `checkpoint`; everything if it is None."""
     last_step = step_of(checkpoint) if checkpoint else -1
     for path in checkpoints_of(folder):
         if step_of(path) > last_step:
-            logger.warning("removing %s, which lies behind the point to go on from", path)
+            logger.warning("removing %s: it comes after the point to go on from", path)
             remove_folder(path)
     lines = read_mark(checkpoint).logs if checkpoint else {}
     for name in LOGS:
         log = Path(folder) / name
         if log.exists():
-            os.truncate(log, _end_of_line(log, lines.get(name, 0), last_step))
+            os.truncate(log, _end_of_lines(log, lines.get(name, 0), last_step))
+
+
+# What the parts of the geometry that are hashes follow from, as the keys of the config.
+DECIDED_BY = {
+    "corpus": "data and tokenizer",
+    "injection": "training.max_steps, injection and facts",
+    "model": "model and tokenizer",
+}
 
 
 def load_stream_state(checkpoint: str | Path, geometry: Geometry) -> tuple[float, int]:
@@ -198,13 +227,6 @@ def load_stream_state(checkpoint: str | Path, geometry: Geometry) -> tuple[float
             )
     return mark.loss_sum, mark.last_logged
 
-
-# What the parts of the geometry that are hashes follow from, as the keys of the config.
-DECIDED_BY = {
-    "corpus": "data and tokenizer",
-    "injection": "training.max_steps, injection and facts",
-    "model": "model and tokenizer",
-}
 
 # What a resumed optimizer and schedule take from the checkpoint, whatever the config says by then.
 KEPT_BY_CHECKPOINT = (
@@ -239,8 +261,8 @@ def check_optimizer_settings(folder: str | Path, args: STLMTrainingArguments) ->
             )
 
 
-def _end_of_line(log: Path, lines: int, last_step: int) -> int:
-    """The byte behind the first `lines` lines of a log.
+def _end_of_lines(log: Path, lines: int, last_step: int) -> int:
+    """Where the first `lines` lines of a log end, in bytes.
 
     Raises UserError if there are fewer, or one of them is not a JSON object of a step up to `last_step`.
     """
@@ -259,11 +281,11 @@ def _end_of_line(log: Path, lines: int, last_step: int) -> int:
             except (ValueError, KeyError, TypeError):
                 raise UserError(f"{log}, line {number}: is damaged") from None
             if not isinstance(step, int) or step > last_step:
-                raise UserError(f"{log}, line {number}: is of step {step}, where {last_step} is the last")
+                raise UserError(f"{log}, line {number}: belongs to step {step}, not to one up to {last_step}")
             seen += 1
             if seen == lines:
                 return end
-    raise UserError(f"{log}: has {seen} lines, {lines} were written up to step {last_step}")
+    raise UserError(f"{log}: lines are missing, it has {seen} of the {lines} written up to step {last_step}")
 
 
 def _count_lines(path: Path) -> int:
@@ -271,7 +293,7 @@ def _count_lines(path: Path) -> int:
         return sum(1 for line in file if line.strip())
 
 
-def _files(folder: Path) -> Sequence[str]:
+def _file_names(folder: Path) -> Sequence[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 

@@ -47,7 +47,9 @@ class Corpus:
             path = self.folder / f"{split}.bin"
             size = path.stat().st_size if path.is_file() else 0
             if size != tokens * np.dtype(self.dtype).itemsize:
-                raise UserError(f"{path}: is damaged; remove {self.folder}, and it will be prepared anew")
+                raise UserError(
+                    f"{path}: is missing or incomplete; remove {self.folder}, and it will be prepared anew"
+                )
 
     def blocks(self, split: str, context_window: int) -> Blocks:
         """The rows of a split. Raises UserError if there is not a single one."""

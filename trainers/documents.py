@@ -22,7 +22,7 @@ from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 import configs
 from configs.errors import UserError
 from configs.schema import DataSection
-from eval.hub import hub_cache
+from eval.hub import writing_hub_cache
 from trainers.synthetic import DEFAULT_DOCUMENTS, synthetic_documents
 
 TEXT = Features({"text": Value("large_string")})
@@ -231,7 +231,7 @@ def short_names() -> dict[str, list[dict]]:
     return {name: parts if isinstance(parts, list) else [parts] for name, parts in table.items()}
 
 
-@hub_cache()
+@writing_hub_cache()
 def _from_hub(data: DataSection) -> tuple[Dataset, str]:
     parts = short_names().get(data.name, [{"path": data.name, "column": data.text_column}])
     loaded = []

@@ -41,7 +41,7 @@ class CheckpointPusher:
         """Begin to push; while the last push is going on, do nothing, unless hub_always_push."""
         if self._current is not None and not self._current.done() and not self.args.hub_always_push:
             return
-        # by then the checkpoint itself may have been rotated away
+        # the checkpoint is renamed, and may be removed, before the push is done
         copy = self.run_folder / WAITING / checkpoint.name
         shutil.rmtree(copy, ignore_errors=True)
         try:
@@ -49,7 +49,7 @@ class CheckpointPusher:
             for name in files_to_push(checkpoint):
                 _link(checkpoint / name, copy / name)
         except OSError as error:
-            logger.warning("%s: is not pushed (%s); training goes on", checkpoint, error.strerror or error)
+            logger.warning("step %d: is not pushed (%s); training goes on", step, error.strerror or error)
             shutil.rmtree(copy, ignore_errors=True)
             return
         self._current = self._executor.submit(

@@ -2,8 +2,8 @@
 
     prepare (all that can be checked) -> run folder -> train -> save -> summary and report
 
-`train` is what `stlm train` calls. Nothing is written to the run folder before everything that can
-be checked beforehand has been: files, keys, tokenizer, model, and that the facts fit.
+`train` is what `stlm train` calls. Nothing but the lock is written to the run folder before everything
+that can be checked beforehand has been: files, keys, tokenizer, model, and that the facts fit.
 """
 
 import contextlib
@@ -25,8 +25,8 @@ import torch
 from omegaconf import DictConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
 
-from configs.errors import UserError
-from configs.files import writing
+from configs.errors import DiskFull, UserError
+from configs.full_disk import writing
 from configs.load import cache_folder
 from configs.processes import check_processes
 from configs.schema import RunConfig, STLMTrainingArguments
@@ -51,10 +51,12 @@ from trainers.callbacks import (
     RecallCallback,
 )
 from trainers.checkpoints import (
-    check_checkpoint,
+    check_logs,
     check_optimizer_settings,
     checkpoint_to_resume,
     load_stream_state,
+    named_checkpoint,
+    read_mark,
     step_of,
 )
 from trainers.collator import InjectionCollator
@@ -64,7 +66,7 @@ from trainers.dropout import DropoutCallback
 from trainers.hub import CheckpointPusher
 from trainers.interrupt import StopCallback, catch_signals
 from trainers.plan import InjectionPlan
-from trainers.run_folder import SUMMARY, check_folder, is_run, locked, open_folder, run_id
+from trainers.run_folder import SUMMARY, check_folder, is_run, locked, open_folder, read_run_id
 from trainers.stream import Geometry, TrainingStream, ValidationRows
 from trainers.text_bytes import bytes_per_token
 from trainers.trainer import STLMTrainer
@@ -82,7 +84,7 @@ class Interrupted(Exception):
 
 @dataclass
 class Prepared:
-    """Everything a run needs, checked, before its folder is touched."""
+    """Everything a run needs, checked before anything but the lock is written to its folder."""
 
     args: STLMTrainingArguments
     bank: FactBank | None
@@ -100,7 +102,7 @@ class Prepared:
 def train(config: RunConfig, merged: DictConfig, *, overwrite: bool = False) -> dict:
     """Run `config` from preparation to report; returns what summary.json holds.
 
-    The run folder is this command's alone from before the preparation to the end.
+    Locks the run folder from before the preparation to the end.
 
     Raises UserError for what the user can put right, RunFailed where a loss, a gradient or a weight is not
     finite or the disk is full, and Interrupted after Ctrl-C or SIGTERM.
@@ -122,10 +124,10 @@ def _train(config: RunConfig, merged: DictConfig, folder: Path, overwrite: bool)
     run = prepare(config)
     trainer = build_trainer(config, run, folder)
 
-    def lay_out() -> None:
+    def lay_out() -> str:
         if config.training.push_to_hub:
             trainer.pusher = CheckpointPusher(config.training, folder)
-        trainer.run_id = open_folder(
+        return open_folder(
             folder,
             merged,
             environment(run),
@@ -135,7 +137,15 @@ def _train(config: RunConfig, merged: DictConfig, folder: Path, overwrite: bool)
             overwrite=overwrite,
         )
 
-    in_first_process(lay_out)
+    trainer.run_id = in_first_process(lay_out)
+    try:
+        return _train_and_report(trainer, run, folder)
+    except DiskFull as full:
+        full.resumable = True
+        raise
+
+
+def _train_and_report(trainer: STLMTrainer, run: Prepared, folder: Path) -> dict:
     with catch_signals() as stop:
         stopping = StopCallback(stop, trainer.accelerator)
         trainer.add_callback(stopping)
@@ -254,34 +264,30 @@ def _checkpoint(args: STLMTrainingArguments, geometry: Geometry) -> Path | None:
     wanted, folder = args.resume_from_checkpoint, Path(args.output_dir)
     if not wanted:
         return None
-    if not is_run(folder):
-        checkpoint = None
-    elif isinstance(wanted, str):
-        checkpoint = next(
-            (path for path in folder.glob("checkpoint-*") if path.resolve() == Path(wanted).resolve()), None
-        )
-        try:
-            if checkpoint is None:
-                raise UserError(f"is not a checkpoint of {folder}")
-            check_checkpoint(checkpoint, run_id(folder))
-        except UserError as error:
+    checkpoint = None
+    if isinstance(wanted, str):
+        checkpoint = named_checkpoint(folder, wanted, read_run_id(folder) if is_run(folder) else "")
+    elif is_run(folder):
+        checkpoint = checkpoint_to_resume(folder, read_run_id(folder))
+        if checkpoint is None and (folder / SUMMARY).exists():
             raise UserError(
-                f"training.resume_from_checkpoint={wanted}: {error}; give true for the newest"
-            ) from None
-    else:
-        checkpoint = checkpoint_to_resume(folder, run_id(folder))
-    if checkpoint is None:
-        if is_run(folder) and (folder / SUMMARY).exists():
-            raise UserError(
-                f"{folder}: is finished, and has no checkpoint to go on from; take another "
-                "training.output_dir, or pass --overwrite to replace it"
+                f"{folder}: the run is finished and has no checkpoint; take another training.output_dir, or "
+                "pass --overwrite to replace it"
             )
-        logger.warning("%s holds no whole checkpoint: starting from the beginning", folder)
+    if checkpoint is None:
+        logger.warning("%s has no checkpoint: starting from the beginning", folder)
         return None
+    check_logs(checkpoint)
     load_stream_state(checkpoint, geometry)  # refuses another geometry
     check_optimizer_settings(folder, args)
     if step_of(checkpoint) > args.max_steps:
         raise UserError(f"training.max_steps={args.max_steps}: {checkpoint} is already past it")
+    if (processes := read_mark(checkpoint).processes) != args.world_size:
+        logger.warning(
+            "%s was saved by %d processes, this run has %d: dropout draws other numbers than in an "
+            "uninterrupted run",
+            *(checkpoint, processes, args.world_size),
+        )
     return checkpoint
 
 

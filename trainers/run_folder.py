@@ -1,10 +1,11 @@
 """The run folder: who may write there, what state it is in, and how it is laid out.
 
-    config.yaml is there   a run, which can be resumed or replaced
-    it is not              nothing yet: what a killed command may have left there is removed by the next
+    config.yaml is there                           a run, which can be resumed or replaced
+    only files of a layout, or .replaced.yaml      nothing yet: the next command removes them
+    anything else                                  not ours: refused, never removed
 
 So config.yaml is the last file that a new run's layout writes, and the first that loses its name when a
-run is replaced: a command that is killed between any two operations leaves one of the two.
+run is replaced: a command that is killed between any two operations leaves a run or nothing yet.
 """
 
 import contextlib
@@ -18,29 +19,29 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from configs.errors import UserError
-from configs.files import TEMPORARY, flush, read_json, remove_folder, write_json, writing
+from configs.files import flush, read_json, remove_folder, write_json
+from configs.full_disk import writing
 from configs.load import save_config
+from configs.temporary import TEMPORARY
 from eval.facts.bank import FactBank
 from trainers.checkpoints import SAVING, prepare_resume
 from trainers.hub import WAITING
 from trainers.plan import InjectionPlan
 
-CONFIG, ENVIRONMENT, PLAN, FACTS, SUMMARY = (
-    "config.yaml",
-    "environment.json",
-    "plan.parquet",
-    "facts",
-    "summary.json",
-)
+CONFIG = "config.yaml"
+ENVIRONMENT = "environment.json"
+PLAN = "plan.parquet"
+FACTS = "facts"
+SUMMARY = "summary.json"
 LOCK = ".run.lock"
-REPLACED = ".replaced.yaml"  # config.yaml of a run that is being removed: everything beside it goes
+REPLACED = ".replaced.yaml"  # the config.yaml of a run that is being removed: everything beside it goes
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a run folder for this process, until the block or the process ends.
+    """Lock a run folder for this process, until the block or the process ends.
 
-    Makes the folder; removes it again if nothing was put in it. Raises UserError if another process
+    Makes the folder, and removes it again if it is still empty. Raises UserError if another process
     writes there, or the folder holds something that no run has left.
     """
     file = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
@@ -48,7 +49,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise UserError(f"training.output_dir={folder}: {file} is a file; take another folder")
     is_new = not folder.exists()
     if not (is_new or _is_ours(folder)):
-        raise _foreign(folder)
+        raise _foreign_error(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         flush(folder.parent)
@@ -77,26 +78,26 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     if is_run(folder):
         if not overwrite and not resume:
             raise UserError(
-                f"{folder}: already holds something; take another training.output_dir, pass --overwrite to "
+                f"{folder}: already holds a run; take another training.output_dir, pass --overwrite to "
                 "replace it, or training.resume_from_checkpoint=true to go on"
             )
     elif not (folder / REPLACED).exists() and any(not _is_of_layout(path) for path in folder.iterdir()):
-        raise _foreign(folder)
+        raise _foreign_error(folder)
 
 
 def is_run(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def run_id(folder: Path) -> str:
-    """What tells a run from every other, its checkpoints included. Raises UserError if it cannot be read."""
-    found = read_json(folder / ENVIRONMENT)
-    if not isinstance(found, dict) or not isinstance(found.get("run_id"), str):
+def read_run_id(folder: Path) -> str:
+    """The id of the run in `folder`. Raises UserError if environment.json does not hold it."""
+    environment = read_json(folder / ENVIRONMENT)
+    if not isinstance(environment, dict) or not isinstance(environment.get("run_id"), str):
         raise UserError(
-            f"{folder / ENVIRONMENT}: names no run_id, so checkpoints cannot be told from another run's; "
-            "start anew in another training.output_dir, or with --overwrite"
+            f"{folder / ENVIRONMENT}: has no run_id, so the run cannot be resumed; start anew in another "
+            "training.output_dir, or with --overwrite"
         )
-    return found["run_id"]
+    return environment["run_id"]
 
 
 def open_folder(
@@ -116,13 +117,13 @@ def open_folder(
     if overwrite and is_run(folder):
         os.replace(folder / CONFIG, folder / REPLACED)
     if is_run(folder):
-        identity = run_id(folder)
+        run_id = read_run_id(folder)
         _remove_unfinished(folder)
         prepare_resume(folder, checkpoint)
     else:
-        identity = uuid.uuid4().hex
+        run_id = uuid.uuid4().hex
         _clear(folder)
-    write_json(folder / ENVIRONMENT, {"run_id": identity, **environment})
+    write_json(folder / ENVIRONMENT, {"run_id": run_id, **environment})
     if plan is not None:
         plan.save(folder / PLAN)
     else:
@@ -134,11 +135,11 @@ def open_folder(
     repeatable = config.copy()
     repeatable.training.resume_from_checkpoint = None
     save_config(repeatable, folder / CONFIG)
-    return identity
+    return run_id
 
 
 def _clear(folder: Path) -> None:
-    """Remove everything but the lock, and last of all the file that says that everything must go."""
+    """Remove everything but the lock, REPLACED last: after a kill it says that the rest must go."""
     for path in sorted(folder.iterdir(), key=lambda path: path.name == REPLACED):
         if path.name != LOCK:
             _remove(path)
@@ -165,8 +166,8 @@ def _is_of_layout(path: Path) -> bool:
     return path.name in (LOCK, ENVIRONMENT, PLAN, FACTS) or TEMPORARY.fullmatch(path.name) is not None
 
 
-def _foreign(folder: Path) -> UserError:
+def _foreign_error(folder: Path) -> UserError:
     return UserError(
-        f"{folder}: already holds something that does not look like a run, so it is neither replaced nor "
-        "gone on with; take another training.output_dir"
+        f"{folder}: holds files that are not of a run, so nothing there is removed or resumed; take another "
+        "training.output_dir"
     )

@@ -17,7 +17,8 @@ from transformers.trainer_pt_utils import nested_gather
 from transformers.trainer_utils import EvalLoopOutput, HubStrategy
 
 from configs.errors import RunFailed
-from configs.files import flush, flush_folder, readable_as_usual, writing
+from configs.files import flush, flush_folder, readable_as_usual
+from configs.full_disk import writing
 from eval.recall.isolation import rng_untouched
 from trainers.checkpoints import (
     SAVING,
@@ -47,7 +48,7 @@ class STLMTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.geometry, self.eval_bytes_per_token = geometry, eval_bytes_per_token
         self.run_id = ""
-        """The run folder's, which every checkpoint is marked with."""
+        """The id of the run, which every checkpoint stores. Empty until the run folder is laid out."""
         self.pusher: CheckpointPusher | None = None
         """Pushes checkpoints to the Hub, in the first process only."""
         self.tokens_per_second: float | None = None
@@ -204,7 +205,7 @@ class STLMTrainer(Trainer):
         loss_sum = nested_gather(self._tr_loss, self.args.parallel_mode).mean().item()
         checkpoint = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         with self.paused(), writing(checkpoint), self._saving(checkpoint.parent) as saving:
-            super()._save_checkpoint(model, trial)  # its rotation finds nothing to remove there
+            super()._save_checkpoint(model, trial)  # no other checkpoint is there, so it removes none
             if self.args.should_save:
                 self._finish_checkpoint(saving / checkpoint.name, checkpoint, loss_sum)
 
@@ -227,7 +228,7 @@ class STLMTrainer(Trainer):
 
     @contextlib.contextmanager
     def _saving(self, run_folder: Path) -> Iterator[Path]:
-        """Inside the block, the Trainer saves to this folder of the run instead; it is removed at the end."""
+        """Yield a folder to which the Trainer saves inside the block; it is removed at the end."""
         self._save_to = run_folder / SAVING
         try:
             yield self._save_to
@@ -237,9 +238,9 @@ class STLMTrainer(Trainer):
             self._save_to = None
 
     def save_final_model(self, run_folder: Path) -> None:
-        """Save model and tokenizer to the run folder's root, each file whole, and take the old summary away.
+        """Save model and tokenizer to the run folder, each file whole.
 
-        Without a summary nobody takes the new weights for those of another step.
+        Removes summary.json first: it belongs to older weights.
         """
         with writing(run_folder), self._saving(run_folder) as saving:
             self.save_model(str(saving))
@@ -254,7 +255,7 @@ class STLMTrainer(Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
-        # the first process marks the checkpoint as whole next: all others must be done
+        # the first process marks the checkpoint as whole after this, so all others must have saved
         self.accelerator.wait_for_everyone()
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
@@ -271,7 +272,7 @@ class STLMTrainer(Trainer):
             super()._save(output_dir, state_dict)
         finally:
             config.use_cache = before
-        if self.args.should_save:
+        if self.args.should_save:  # the other processes have written nothing
             readable_as_usual(Path(output_dir or str(self.args.output_dir)))
 
 

@@ -140,8 +140,9 @@ class FactBank:
         """Write the bank as a folder, whole or not at all.
 
         Args:
-            folder: UserError if something is there already, unless `replace` says that it goes.
-            beside: Further JSON files of the folder, by name.
+            folder: Where to write; UserError if something is there.
+            replace: Replace what is there instead.
+            beside: More JSON files for the folder, by name.
         """
         taken = Path(folder).is_file() or (Path(folder).is_dir() and any(Path(folder).iterdir()))
         if taken and not replace:

@@ -18,7 +18,7 @@ from configs.files import find_shipped, write_whole
 from eval.facts.bank import TABLES, FactBank
 from eval.facts.summary import bank_summary
 from eval.facts.validate import load_bank
-from eval.hub import hub_cache, hub_errors
+from eval.hub import hub_errors, writing_hub_cache
 
 PREFIX = "hub:"
 REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -87,7 +87,7 @@ def bank_folder(name: str | Path) -> Path:
     return folder
 
 
-@hub_cache()
+@writing_hub_cache()
 def download(repo_id: str, revision: str | None = None, allow_patterns: list[str] | None = None) -> Path:
     """A Hub dataset's files in the local cache; UserError, in one line, if they cannot be had."""
     from huggingface_hub import snapshot_download

@@ -20,7 +20,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from configs.errors import DiskFull, UserError
-from configs.files import full_disk, read_json, write_json
+from configs.files import read_json, write_json
+from configs.full_disk import full_disk_reason
 from eval.facts.bank import FactBank
 from eval.model_identity import model_identity, versions
 from eval.model_names import ModelName
@@ -346,7 +347,7 @@ def _attempt(
     except _NotLoaded as error:
         measured.errors["model"] = str(error)
     except Exception as error:  # what one model breaks on must not take the others along
-        if full_disk(error) is not None:  # but that is not the model's fault
+        if full_disk_reason(error) is not None:  # which is not the model's fault
             raise
         logger.debug("%s: %s failed", measured.name.label, section, exc_info=True)
         measured.errors[section] = _line(error, measured.name)
@@ -364,7 +365,7 @@ def _is_kept(folder: Path, write: Callable[[], None]) -> bool:
         write()
     except (DiskFull, OSError) as error:
         reason = str(error) if isinstance(error, DiskFull) else f"{folder}: {error.strerror or error}"
-        logger.warning("%s; going on, but what is measured is not kept", reason)
+        logger.warning("%s; going on without keeping what is measured", reason)
         return False
     return True
 

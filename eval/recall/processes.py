@@ -84,5 +84,5 @@ def spread(tasks: Sequence[Task], run: Callable[[list[Task]], list[Result]]) -> 
 
 
 def in_first_process(run: Callable[[], Result]) -> Result:
-    """The result of `run`, which only the first process calls, in all of them; its errors likewise."""
+    """Call `run` in the first process only. Every process returns its result, or raises its error."""
     return spread([None], lambda tasks: [run() for _ in tasks])[0]

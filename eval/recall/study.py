@@ -100,8 +100,8 @@ def write_study(
 ) -> None:
     """Write summary.json, results.jsonl, results.csv and what `report` adds, as a whole folder.
 
-    Raises UserError if another command has written results there since `check_out`, unless `overwrite` says
-    that they go.
+    Raises UserError if another command has written results there since `check_out`, unless `overwrite` is
+    set.
     """
     with whole_folder(out, replace=overwrite) as folder:
         write_json(folder / SUMMARY, study)

@@ -33,7 +33,8 @@ def run_card(
         repo_id: Where the model can be loaded from.
         license: Instead of the one that the run's config names.
         model_folder: A checkpoint of the run. Its card says so, and has no figures of the final model.
-        summary: Of the finished run; read from its folder when left out.
+        summary: Of the finished run. By default it is read from the run folder, unless `model_folder` is a
+            checkpoint.
     """
     weights = model_folder or folder
     config = read_config(folder / "config.yaml")

@@ -44,7 +44,7 @@ def write_run_report(
     figures = _draw(folder, metrics, bank, treatment_groups(rows, doses))
     write_whole(folder / "report.md", _report(folder, config, summary, bank, figures))
     write_whole(folder / "README.md", run_card(folder, bank, summary=summary))
-    write_json(folder / "summary.json", summary)  # last: who finds it finds the rest
+    write_json(folder / "summary.json", summary)  # last: where it is, report and card are too
     return summary
 
 

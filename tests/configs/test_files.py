@@ -1,4 +1,4 @@
-"""Writing whole, cleaning up behind killed commands, and full disks."""
+"""Writing whole, cleaning up after killed commands, and full disks."""
 
 import errno
 import os
@@ -8,20 +8,17 @@ import time
 
 import pytest
 
-import configs.files
+from configs import temporary
 from configs.errors import DiskFull, UserError
 from configs.files import (
-    ABANDONED_AFTER,
-    TEMPORARY,
     append_jsonl,
     build_once,
-    full_disk,
-    remove_abandoned,
     remove_folder,
     whole_folder,
     write_whole,
-    writing,
 )
+from configs.full_disk import full_disk_reason, writing
+from configs.temporary import ABANDONED_AFTER, TEMPORARY, remove_abandoned
 
 
 def killed_while(code, *arguments):
@@ -67,27 +64,26 @@ def test_what_a_living_process_is_writing_stays(tmp_path):
 
 
 def test_of_other_machines_only_what_is_old_is_removed(tmp_path):
-    for name in (".a.00000000-1-abcdefgh.tmp", ".b.00000000-1-abcdefgh.tmp"):
+    for name in (".a.00000000-1-0123abcd.tmp", ".b.00000000-1-0123abcd.tmp"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").touch()
     long_ago = time.time() - ABANDONED_AFTER - 60
-    for path in (tmp_path / ".a.00000000-1-abcdefgh.tmp", tmp_path / ".a.00000000-1-abcdefgh.tmp/file"):
+    for path in (tmp_path / ".a.00000000-1-0123abcd.tmp", tmp_path / ".a.00000000-1-0123abcd.tmp/file"):
         os.utime(path, (long_ago, long_ago))
-    os.utime(tmp_path / ".b.00000000-1-abcdefgh.tmp", (long_ago, long_ago))  # its file is new
+    os.utime(tmp_path / ".b.00000000-1-0123abcd.tmp", (long_ago, long_ago))  # its file is new
     remove_abandoned(tmp_path)
-    assert os.listdir(tmp_path) == [".b.00000000-1-abcdefgh.tmp"]
+    assert os.listdir(tmp_path) == [".b.00000000-1-0123abcd.tmp"]
 
 
 def test_names_that_only_look_alike_are_left_alone(tmp_path):
-    names = [".gitignore", ".a.tmp", "a.01234567-1-abcdefgh.tmp", ".a.0123456-1-abcdefgh.tmp", ".saving"]
+    names = [".gitignore", ".a.tmp", "a.01234567-1-0123abcd.tmp", ".a.0123456-1-0123abcd.tmp", ".saving"]
     for name in names:
         (tmp_path / name).touch()
     remove_abandoned(tmp_path)
     assert sorted(os.listdir(tmp_path)) == sorted(names)
 
 
-def test_a_replaced_folder_is_the_old_one_or_the_new_one_at_every_moment(tmp_path):
-    """Killed between the two renames, the old one gets its name back."""
+def test_a_folder_whose_replacement_was_killed_gets_its_name_back(tmp_path):
     path = tmp_path / "results"
     for content in ("old", "new"):
         with whole_folder(path, replace=True) as folder:
@@ -166,7 +162,7 @@ def test_a_full_disk_is_recognised_whoever_reports_it(tmp_path):
         raised(UserError("model: cannot be loaded"), cause=full),
         Exception("I/O error: No space left on device (os error 28)"),
     ):
-        assert full_disk(error)
+        assert full_disk_reason(error)
         named = rf"{tmp_path}/file: .* \([\d.,]+ [GM]B free in {tmp_path}\)"
         with pytest.raises(DiskFull, match=named), writing(tmp_path / "file"):
             raise error
@@ -175,7 +171,7 @@ def test_a_full_disk_is_recognised_whoever_reports_it(tmp_path):
         ValueError("unexpected position"),
         UserError("No space left on device"),
     ):
-        assert full_disk(error) is None
+        assert full_disk_reason(error) is None
         with pytest.raises(type(error)), writing(tmp_path / "file"):
             raise error
 
@@ -205,7 +201,7 @@ def test_writers_name_the_file_and_leave_the_old_one_when_there_is_no_room(tmp_p
     assert sorted(os.listdir(tmp_path)) == ["file", "log.jsonl"]
 
 
-def test_appended_lines_are_there_at_once(tmp_path):
+def test_appended_lines_follow_each_other_as_valid_json(tmp_path):
     append_jsonl(tmp_path / "log.jsonl", [{"a": float("nan")}])
     append_jsonl(tmp_path / "log.jsonl", [{"a": "\u2028"}])
     assert (tmp_path / "log.jsonl").read_text() == '{"a": null}\n{"a": "\u2028"}\n'
@@ -213,8 +209,8 @@ def test_appended_lines_are_there_at_once(tmp_path):
 
 def test_the_machine_is_told_by_more_than_its_name(monkeypatch):
     """Containers of one name may share a folder, each with processes of the same numbers."""
-    here = configs.files._machine()
-    configs.files._machine.cache_clear()
+    here = temporary._machine()
+    temporary._machine.cache_clear()
     monkeypatch.setattr(os, "readlink", lambda path: "pid:[1]")
-    assert configs.files._machine() != here
-    configs.files._machine.cache_clear()
+    assert temporary._machine() != here
+    temporary._machine.cache_clear()

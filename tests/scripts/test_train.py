@@ -313,7 +313,7 @@ def test_an_existing_folder_is_refused_and_replaced_only_when_asked(tiny, tmp_pa
     fails(capsys, ["train", *tiny("run/summary.json/x", *short)], "is a file")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").write_text("years of work")
-    fails(capsys, ["train", *tiny("mine", *short), "--overwrite"], "does not look like a run")
+    fails(capsys, ["train", *tiny("mine", *short), "--overwrite"], "holds files that are not of a run")
     assert (tmp_path / "mine/thesis.tex").exists()
 
 

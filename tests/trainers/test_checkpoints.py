@@ -12,13 +12,14 @@ from tests.trainers.test_exactness import assert_bit_equal, logs, weights
 from trainers.checkpoints import (
     MARK,
     check_checkpoint,
+    check_logs,
     checkpoint_to_resume,
     load_stream_state,
     mark_whole,
     prepare_resume,
     read_mark,
 )
-from trainers.run_folder import run_id
+from trainers.run_folder import read_run_id
 from trainers.stream import Geometry
 
 SHORT = ("training.max_steps=8", "injection.exposures=2", "training.eval_steps=4")
@@ -77,7 +78,7 @@ DAMAGE += [(with_unknown_key, "trainer_state.json"), (with_unknown_key, MARK), (
 
 def test_every_kind_of_damage_is_found_and_named(finished, caplog):
     """And the checkpoint before is taken, until that is damaged too."""
-    identity = run_id(finished)
+    identity = read_run_id(finished)
     last = finished / "checkpoint-8"
     kept = finished.parent / "kept"
     shutil.copytree(finished, kept)
@@ -94,7 +95,7 @@ def test_every_kind_of_damage_is_found_and_named(finished, caplog):
         check_checkpoint(last, identity)
     for checkpoint in ("checkpoint-8", "checkpoint-4"):
         garble(finished / checkpoint / "optimizer.pt")
-    with pytest.raises(UserError, match=r"optimizer.pt: is damaged.*no checkpoint before it is whole"):
+    with pytest.raises(UserError, match=r"optimizer.pt: is damaged.*no earlier checkpoint is whole"):
         checkpoint_to_resume(finished, identity)
 
 
@@ -105,17 +106,17 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(run_tiny, finish
     assert "checkpoint-8/model.safetensors: is damaged" in caplog.text
     assert_bit_equal(weights(finished), before)
     assert logs(finished) == lines
-    assert checkpoint_to_resume(finished, run_id(finished)) == finished / "checkpoint-8"
+    assert checkpoint_to_resume(finished, read_run_id(finished)) == finished / "checkpoint-8"
 
 
 def test_where_every_checkpoint_is_damaged_nothing_is_touched(run_tiny, finished):
     for checkpoint in ("checkpoint-4", "checkpoint-8"):
         empty(finished / checkpoint / "rng_state.pth")
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match=r"rng_state.pth: is damaged, .* of [\d,]+, and no checkpoint"):
+    with pytest.raises(UserError, match=r"rng_state.pth: is damaged, .* of [\d,]+, and no earlier"):
         run_tiny("run", *SHORT, RESUME)
     wanted = f"training.resume_from_checkpoint={finished / 'checkpoint-4'}"
-    with pytest.raises(UserError, match=r"checkpoint-4/rng_state.pth: is damaged.*give true for the newest"):
+    with pytest.raises(UserError, match=r"checkpoint-4/rng_state.pth: is damaged, it has 0 bytes"):
         run_tiny("run", *SHORT, wanted)
     with pytest.raises(UserError, match="is not a checkpoint of"):
         run_tiny("run", *SHORT, "training.resume_from_checkpoint=elsewhere/checkpoint-4")
@@ -129,16 +130,16 @@ def test_a_checkpoint_of_another_run_is_not_taken(run_tiny, finished, caplog):
     shutil.rmtree(finished / "checkpoint-8")
     shutil.copytree(other / "checkpoint-8", finished / "checkpoint-8")
     with pytest.raises(UserError, match="checkpoint-8: was saved by another run"):
-        check_checkpoint(finished / "checkpoint-8", run_id(finished))
+        check_checkpoint(finished / "checkpoint-8", read_run_id(finished))
     (finished / "checkpoint-4").rename(finished / "checkpoint-6")
-    with pytest.raises(UserError, match=r"checkpoint-6/checkpoint.json: is of step 4"):
-        check_checkpoint(finished / "checkpoint-6", run_id(finished))
+    with pytest.raises(UserError, match=r"checkpoint-6/checkpoint.json: belongs to step 4"):
+        check_checkpoint(finished / "checkpoint-6", read_run_id(finished))
 
 
 def test_a_finished_run_without_checkpoints_is_not_trained_again(run_tiny):
     folder = run_tiny("run", *SHORT, "training.save_strategy='no'")
     before = weights(folder)
-    with pytest.raises(UserError, match=r"is finished, and has no checkpoint .* --overwrite"):
+    with pytest.raises(UserError, match=r"is finished and has no checkpoint.* --overwrite"):
         run_tiny("run", *SHORT, "training.save_strategy='no'", RESUME)
     assert_bit_equal(weights(folder), before)
 
@@ -148,7 +149,7 @@ GEOMETRY = Geometry(4, 64, 42, 100, "corpus", None, "model")
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """A checkpoint of step 2 whose log has two lines, and a third one behind it."""
+    """A checkpoint of step 2 whose log has two lines, and a third one after it."""
     lines = [json.dumps({"step": step, "generation": "a\u2028b"}, ensure_ascii=False) for step in (1, 2, 3)]
     log = tmp_path / "generations.jsonl"
     log.write_text("\n".join(lines[:2]) + "\n", encoding="utf-8")
@@ -180,12 +181,12 @@ def test_a_mark_holds_what_a_resume_needs(checkpoint):
         check_checkpoint(checkpoint, "me")
 
 
-def test_logs_are_cut_behind_the_checkpoint_only(checkpoint):
+def test_logs_are_cut_after_the_checkpoint_only(checkpoint):
     log = checkpoint.parent / "generations.jsonl"
     kept = log.read_bytes().splitlines(keepends=True)
     prepare_resume(checkpoint.parent, checkpoint)
     assert [json.loads(line)["step"] for line in log.read_text().split("\n") if line] == [1, 2]
-    # an editor's marks do no harm
+    # what an editor adds does no harm
     log.write_bytes(b"\xef\xbb\xbf" + b"".join(kept).replace(b"\n", b"\r\n\r\n"))
     check_checkpoint(checkpoint, "me")
     prepare_resume(checkpoint.parent, checkpoint)
@@ -206,15 +207,37 @@ def test_damage_to_a_log_before_the_checkpoint_is_refused_by_its_line(checkpoint
         (f"{first}\n{second[1:]}\n{third}\n", r"line 2: is damaged"),
         (f"{first}\n\n[2]\n", r"line 3: is damaged"),
         (f"{first}\n\x00\xff\n", r"line 2: is damaged"),
-        (f"{first}\n{third}\n", r"line 2: is of step 3, where 2 is the last"),
-        (f"{first}\n", r"has 1 lines, 2 were written up to step 2"),
+        (f"{first}\n{third}\n", r"line 2: belongs to step 3, not to one up to 2"),
+        (f"{first}\n", r"lines are missing, it has 1 of the 2 written up to step 2"),
         (None, "is missing"),
     ):
         log.unlink() if content is None else log.write_text(content, encoding="utf-8")
-        with pytest.raises(UserError, match=rf"generations.jsonl(, |: ){reason}"):
-            check_checkpoint(checkpoint, "me")
-        with pytest.raises(UserError, match="no checkpoint before it is whole"):
-            checkpoint_to_resume(checkpoint.parent, "me")
+        with pytest.raises(UserError, match=rf"generations.jsonl(, |: ){reason}; mend or restore the file"):
+            check_logs(checkpoint)
+        check_checkpoint(checkpoint, "me")  # which itself is whole
+
+
+def test_a_damaged_log_is_refused_and_nothing_is_removed(run_tiny, finished):
+    """Going on from the checkpoint before it is possible, on request."""
+    log = finished / "metrics.jsonl"
+    before, model = logs(finished), weights(finished)
+    lines = log.read_text().splitlines(keepends=True)
+    number = next(n for n, line in enumerate(lines) if json.loads(line)["step"] == 8)
+    log.write_text("".join([*lines[:number], "{\n", *lines[number + 1 :]]))
+    damaged = log.read_bytes()
+    with pytest.raises(UserError, match=rf"metrics.jsonl, line {number + 1}: is damaged; mend or restore"):
+        run_tiny("run", *SHORT, RESUME)
+    assert log.read_bytes() == damaged
+    check_checkpoint(finished / "checkpoint-8", read_run_id(finished))
+    run_tiny("run", *SHORT, f"training.resume_from_checkpoint={finished / 'checkpoint-4'}")
+    assert logs(finished) == before
+    assert_bit_equal(weights(finished), model)
+
+
+def test_a_named_checkpoint_of_another_folder_is_refused(run_tiny, finished, tmp_path):
+    with pytest.raises(UserError, match=r"checkpoint-8: is not a checkpoint of .*new"):
+        run_tiny("new", *SHORT, f"training.resume_from_checkpoint={finished / 'checkpoint-8'}")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_damaged_config_or_environment_of_a_run_is_named(run_tiny, finished):

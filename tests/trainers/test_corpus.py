@@ -215,8 +215,8 @@ def test_a_damaged_cache_is_named_and_not_trained_on(tmp_path, tokenizer):
     corpus = prepare_corpus(documents, tokenizer, tmp_path, progress=False)
     file = corpus.folder / "train.bin"
     file.write_bytes(file.read_bytes()[:-2])
-    with pytest.raises(UserError, match=r"train.bin: is damaged; remove .*, and it will be prepared anew"):
+    with pytest.raises(UserError, match=r"train.bin: is missing or incomplete; remove .*, and it"):
         prepare_corpus(documents, tokenizer, tmp_path, progress=False)
     file.unlink()
-    with pytest.raises(UserError, match="is damaged"):
+    with pytest.raises(UserError, match="is missing or incomplete"):
         prepare_corpus(documents, tokenizer, tmp_path, progress=False)

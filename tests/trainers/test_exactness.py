@@ -21,7 +21,7 @@ from configs.files import read_json, read_jsonl
 from configs.load import load_config
 from trainers.checkpoints import checkpoint_to_resume
 from trainers.run import prepare
-from trainers.run_folder import run_id
+from trainers.run_folder import read_run_id
 from trainers.trainer import STLMTrainer
 
 TIMINGS = ("_runtime", "_per_second")
@@ -177,7 +177,7 @@ def test_ctrl_c_saves_and_the_run_goes_on(run_tiny, tmp_path, whole, monkeypatch
             run_tiny("run")
     assert stopped.value.checkpoint == tmp_path / "run/checkpoint-7"
     run = tmp_path / "run"
-    assert checkpoint_to_resume(run, run_id(run)) == run / "checkpoint-7"
+    assert checkpoint_to_resume(run, read_run_id(run)) == run / "checkpoint-7"
     assert not (tmp_path / "run/summary.json").exists()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     folder = run_tiny("run", "training.resume_from_checkpoint=true")

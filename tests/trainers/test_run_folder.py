@@ -76,7 +76,7 @@ def test_what_ends_before_the_layout_leaves_nothing(tmp_path, run_tiny):
     [
         [LOCK],
         [LOCK, "environment.json"],
-        [LOCK, "environment.json", "plan.parquet", ".config.yaml.01234567-1-abcdefgh.tmp"],
+        [LOCK, "environment.json", "plan.parquet", ".config.yaml.01234567-1-0123abcd.tmp"],
         [LOCK, REPLACED, "config.json", "notes.txt", "checkpoint-8"],
     ],
 )
@@ -100,9 +100,9 @@ def test_what_no_run_has_left_is_never_removed(tmp_path, run_tiny, left):
     for name in left:
         (folder / name).write_text("{}")
     for arguments in ({}, {"overwrite": True}):
-        with pytest.raises(UserError, match="does not look like a run"):
+        with pytest.raises(UserError, match="holds files that are not of a run"):
             run_tiny("run", *START, **arguments)
-    with pytest.raises(UserError, match="does not look like a run"):
+    with pytest.raises(UserError, match="holds files that are not of a run"):
         run_tiny("run", *START, "training.resume_from_checkpoint=true")
     assert sorted(os.listdir(folder)) == sorted(left)
 

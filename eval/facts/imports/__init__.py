@@ -18,7 +18,7 @@ from eval.facts.imports.draft import Draft
 from eval.facts.imports.read import DATA_FILES, Record, data_file, once, read_records
 from eval.facts.integrity import ROLES
 from eval.facts.rows import did_you_mean
-from eval.hub import hub_cache
+from eval.hub import writing_hub_cache
 
 FOLDERS = ("tidy", "bear")  # formats of several files that belong together
 RECORDS = ("fictional-knowledge", "counterfact", "tofu", "csv", "jsonl")
@@ -151,7 +151,7 @@ def _hub_id(source: str) -> str:
     return repo_id
 
 
-@hub_cache()
+@writing_hub_cache()
 def _dataset(repo_id: str, options: ImportOptions) -> Any:
     import datasets
 
