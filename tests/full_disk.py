@@ -5,7 +5,7 @@
         result = commands.run("train", "tiny.yaml", moment=Moment("trainers.run:prepare_corpus", left=0))
 
 A fork is ready at once, and ends as an interpreter does, with all that is printed on the way out. The small
-file system is one of a mount namespace of their own: nobody else sees it, and it goes with them.
+file system lies in a mount namespace of its own and ends with it.
 """
 
 import contextlib

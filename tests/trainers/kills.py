@@ -12,9 +12,9 @@ from typing import Any
 
 from tests.trainers.killed import STEPS, Bench, Command, Outcome
 from tests.trainers.operations import Kill
+from trainers.run_folder import LOCK
 
 REMEDIES = ("starts", "resumes", "overwrites")
-LOCK = ".run.lock"
 TIMINGS = ("_runtime", "_per_second")
 # Pickled with the flag of the resume in it; drawn elsewhere (see `_draw_nothing`).
 MAY_DIFFER = ("training_args.bin", "loss.png", "recall.png", "rank_and_bits.png")
