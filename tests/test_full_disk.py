@@ -1,6 +1,6 @@
 """A full disk, whatever is being written: one line, exit code 1, and everything from before is whole.
 
-Training meets it on a small file system of its own, filled up right before a chosen call until so many
+Training meets it on a small file system of its own, filled up right before a chosen call until a given number of
 bytes are left; then there is room again, and the run goes on. All other commands meet a limit of file sizes,
 which needs no rights: zero, and one byte less than the largest file that they write.
 """
@@ -47,7 +47,7 @@ SHORT = (
 )
 RESUME = "training.resume_from_checkpoint=true"
 SAVE, APPEND = "trainers.trainer:STLMTrainer._save_checkpoint", "trainers.callbacks:append_jsonl"
-# What is being written when nothing is left but so many bytes, and what the line names.
+# What is being written when a given number of bytes is left, and what the line names.
 MOMENTS = {
     "copying the documents": (Moment("trainers.run:load_documents", left=8192), "cache"),
     "saving the tokenizer": (Moment("trainers.build:train_bpe_tokenizer", left=8192), "cache/tokenizers/.*"),

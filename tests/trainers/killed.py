@@ -1,7 +1,7 @@
 """Forked training runs that report what they do and may be killed, in a process that has all imports done.
 
 A fork starts a run in no time, where a new Python would import for six seconds. The parent neither trains
-nor starts a thread, as both do not survive a fork.
+nor starts a thread, as neither survives a fork.
 """
 
 import gc
@@ -53,7 +53,7 @@ FACTS = ("people=4", "distractors=3", "use=[birth_city]")
 
 @dataclass(frozen=True)
 class Command:
-    """`stlm train`, as it `starts`, `resumes` or `overwrites`, in so many processes."""
+    """`stlm train`, as it `starts`, `resumes` or `overwrites`, in a number of processes."""
 
     how: str = "starts"
     seed: int = 42

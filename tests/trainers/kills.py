@@ -68,7 +68,7 @@ class Series:
 
 
 def kills_of(series: Series, bench: Bench) -> list[Kill]:
-    """Every kill of the series. The last one is behind the last operation: the run ends by itself."""
+    """Every kill of the series. The last one comes after the last operation: the run ends by itself."""
     series.enter(bench)
     outcome = bench.run(series.command, watched=series.watched(bench))
     assert outcome.end == "finished", outcome.message
