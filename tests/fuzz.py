@@ -5,9 +5,10 @@
     python -m tests.fuzz first replace --every 10        # two of the series, at every tenth operation
     python -m tests.fuzz random --kills 30 --seed 7
 
-After each kill, on a copy of what it left: a plain start (must refuse and name the remedies, unless there is
-nothing to lose), a resume and an overwrite. Both must end equal to the uninterrupted run, bit for bit, except
-for figures, timings and training_args.bin. A resume may also refuse if a run that was to be replaced is whole.
+After each kill, on a copy of what it left: a plain start (must refuse and name the remedies, unless there
+is nothing to lose), a resume and an overwrite. Both must end equal to the uninterrupted run, bit for bit,
+except for figures, timings and training_args.bin. A resume may also refuse if a run that was to be replaced
+is whole.
 Exits with 1 if a kill lost something. Needs no network and no GPU.
 """
 

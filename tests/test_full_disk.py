@@ -1,8 +1,8 @@
 """A full disk, whatever is being written: one line, exit code 1, and everything from before is whole.
 
-Training meets it on a small file system of its own, filled up right before a chosen call until a given number of
-bytes are left; then there is room again, and the run goes on. All other commands meet a limit of file sizes,
-which needs no rights: zero, and one byte less than the largest file that they write.
+Training meets it on a small file system of its own, filled up right before a chosen call until a given
+number of bytes are left; then there is room again, and the run goes on. All other commands meet a limit of
+file sizes, which needs no rights: zero, and one byte less than the largest file that they write.
 """
 
 import errno
