@@ -62,6 +62,8 @@ def _in_one_line(error: Exception) -> tuple[int, str]:
         return 2, str(error)
     if file:
         return 2, f"{file}: {error.strerror}"  # type: ignore[attr-defined]
+    if isinstance(error, RuntimeError) and "Connection closed by peer" in str(error):  # gloo's
+        return 1, "the connection to another process is closed: it has ended, and its message says why"
     raise error  # a defect: show the traceback
 
 

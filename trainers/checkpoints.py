@@ -131,8 +131,8 @@ def check_logs(checkpoint: Path) -> None:
             _end_of_lines(checkpoint.parent / name, lines, mark.step)
         except UserError as error:
             raise UserError(
-                f"{error}; mend or restore the file, or go on from a checkpoint before it "
-                "(training.resume_from_checkpoint=RUN/checkpoint-N)"
+                f"{error}; restore the file, or go on from a checkpoint that was saved before that line, if "
+                "there is one (training.resume_from_checkpoint=checkpoint-N)"
             ) from None
 
 
@@ -157,18 +157,18 @@ def checkpoint_to_resume(folder: str | Path, run_id: str) -> Path | None:
     checkpoint, damage = newest_whole_checkpoint(folder, run_id)
     if damage and checkpoint is None:
         raise UserError(
-            f"{damage[0]}, and no earlier checkpoint is whole; start anew in another "
+            f"{'; '.join(map(str, damage))}: no checkpoint is whole; start anew in another "
             "training.output_dir, or with --overwrite"
         )
     for reason in damage:
-        logger.warning("%s; going on from %s", reason, checkpoint)
+        logger.warning("%s; it is passed over", reason)
     return checkpoint
 
 
 def named_checkpoint(folder: str | Path, path: str, run_id: str) -> Path:
     """The checkpoint of a run that `path` names. Raises UserError if it is damaged, or not the run's."""
     for checkpoint in checkpoints_of(folder):
-        if checkpoint.resolve() == Path(path).resolve():
+        if checkpoint.resolve() in (Path(path).resolve(), (Path(folder) / path).resolve()):
             check_checkpoint(checkpoint, run_id)
             return checkpoint
     raise UserError(f"{path}: is not a checkpoint of {folder}")
@@ -191,13 +191,17 @@ def remove_old_checkpoints(folder: Path, limit: int | None) -> None:
             remove_folder(checkpoint)
 
 
-def prepare_resume(folder: str | Path, checkpoint: Path | None) -> None:
-    """Remove what a run wrote after `checkpoint`; everything if it is None."""
+def prepare_resume(folder: str | Path, checkpoint: Path | None, save_total_limit: int | None = None) -> None:
+    """Remove what a run wrote after `checkpoint`, or everything if it is None, and the oldest checkpoints.
+
+    A kill may have come between the last save and the removal of the oldest ones.
+    """
     last_step = step_of(checkpoint) if checkpoint else -1
     for path in checkpoints_of(folder):
         if step_of(path) > last_step:
             logger.warning("removing %s: it comes after the point to go on from", path)
             remove_folder(path)
+    remove_old_checkpoints(Path(folder), save_total_limit)
     lines = read_mark(checkpoint).logs if checkpoint else {}
     for name in LOGS:
         log = Path(folder) / name

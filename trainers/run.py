@@ -16,7 +16,7 @@ import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -181,7 +181,7 @@ def prepare(config: RunConfig) -> Prepared:
         check_model_path(config.model.name_or_path, revision=config.model.revision)
     else:
         scratch_config(config.model, vocab_size=1)  # before the corpus is prepared, which may take hours
-    with args.main_process_first(desc="preparing the corpus"), writing(cache):
+    with args.main_process_first(desc="preparing the corpus"), _writing_cache(cache):
         documents = load_documents(config.data, args.seed, cache)
         tokenizer = load_tokenizer(config, documents, bank, cache)
         corpus = prepare_corpus(documents, tokenizer, cache, progress=not args.disable_tqdm)
@@ -216,6 +216,20 @@ def prepare(config: RunConfig) -> Prepared:
         geometry=geometry,
         checkpoint=in_first_process(lambda: _checkpoint(args, geometry)),
     )
+
+
+@contextlib.contextmanager
+def _writing_cache(cache: Path) -> Iterator[None]:
+    try:
+        with writing(cache):
+            yield
+    except OSError as error:
+        file = error.filename2 or error.filename
+        if file is None or not Path(file).absolute().is_relative_to(cache.absolute()):
+            raise
+        raise UserError(
+            f"data.cache_dir={cache}: cannot be written ({error.strerror}); take another folder"
+        ) from None
 
 
 def build_trainer(config: RunConfig, run: Prepared, folder: Path) -> STLMTrainer:
@@ -282,6 +296,7 @@ def _checkpoint(args: STLMTrainingArguments, geometry: Geometry) -> Path | None:
     check_optimizer_settings(folder, args)
     if step_of(checkpoint) > args.max_steps:
         raise UserError(f"training.max_steps={args.max_steps}: {checkpoint} is already past it")
+    logger.warning("going on from %s (step %d of %d)", checkpoint, step_of(checkpoint), args.max_steps)
     if (processes := read_mark(checkpoint).processes) != args.world_size:
         logger.warning(
             "%s was saved by %d processes, this run has %d: dropout draws other numbers than in an "

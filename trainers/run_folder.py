@@ -9,6 +9,7 @@ run is replaced: a command that is killed between any two operations leaves a ru
 """
 
 import contextlib
+import json
 import os
 import shutil
 import uuid
@@ -19,7 +20,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from configs.errors import UserError
-from configs.files import flush, read_json, remove_folder, write_json
+from configs.files import flush, read_text, remove_folder, write_json
 from configs.full_disk import writing
 from configs.load import save_config
 from configs.temporary import TEMPORARY
@@ -50,17 +51,21 @@ def locked(folder: Path) -> Iterator[None]:
     is_new = not folder.exists()
     if not (is_new or _is_ours(folder)):
         raise _foreign_error(folder)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        flush(folder.parent)
-        lock = FileLock(folder / LOCK)
-        try:
+    lock = FileLock(folder / LOCK)
+    try:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            flush(folder.parent)
             lock.acquire(blocking=False)
-        except Timeout:
-            raise UserError(
-                f"{folder}: another `stlm train` is writing there; wait for its end, or take another "
-                "training.output_dir"
-            ) from None
+    except Timeout:
+        raise UserError(
+            f"{folder}: another `stlm train` is writing there; wait for its end, or take another "
+            "training.output_dir"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"training.output_dir={folder}: cannot be written ({error.strerror}); take another folder"
+        ) from None
     try:
         yield
     finally:
@@ -91,13 +96,14 @@ def is_run(folder: Path) -> bool:
 
 def read_run_id(folder: Path) -> str:
     """The id of the run in `folder`. Raises UserError if environment.json does not hold it."""
-    environment = read_json(folder / ENVIRONMENT)
-    if not isinstance(environment, dict) or not isinstance(environment.get("run_id"), str):
+    try:
+        environment = json.loads(read_text(folder / ENVIRONMENT))
+        return str(environment["run_id"])
+    except (UserError, ValueError, TypeError, KeyError):
         raise UserError(
-            f"{folder / ENVIRONMENT}: has no run_id, so the run cannot be resumed; start anew in another "
-            "training.output_dir, or with --overwrite"
-        )
-    return environment["run_id"]
+            f"{folder / ENVIRONMENT}: is missing or has no run_id, so the run cannot be resumed; restore the "
+            "file, or start anew in another training.output_dir, or with --overwrite"
+        ) from None
 
 
 def open_folder(
@@ -119,7 +125,7 @@ def open_folder(
     if is_run(folder):
         run_id = read_run_id(folder)
         _remove_unfinished(folder)
-        prepare_resume(folder, checkpoint)
+        prepare_resume(folder, checkpoint, config.training.save_total_limit)
     else:
         run_id = uuid.uuid4().hex
         _clear(folder)
@@ -167,6 +173,11 @@ def _is_of_layout(path: Path) -> bool:
 
 
 def _foreign_error(folder: Path) -> UserError:
+    if (folder / ENVIRONMENT).exists():
+        return UserError(
+            f"{folder / CONFIG}: is missing, so the run is neither resumed nor replaced; restore the file, "
+            "or take another training.output_dir"
+        )
     return UserError(
         f"{folder}: holds files that are not of a run, so nothing there is removed or resumed; take another "
         "training.output_dir"

@@ -65,7 +65,8 @@ def push_model(
         license: Named on the card instead of the run's own.
 
     Raises:
-        UserError: Where the folder holds no model, there is no network, or the token has no right to write.
+        UserError: Where the folder holds no model or a damaged one, there is no network, or the token has no
+            right to write.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -76,6 +77,10 @@ def push_model(
         files |= {name: run_folder / name for name in RUN_FILES if (run_folder / name).is_file()}
     if not any(name.endswith((".safetensors", ".bin")) for name in files):
         raise UserError(f"{folder}: holds no weights to push")
+    for path in files.values():
+        if path.suffix == ".safetensors":
+            _check_readable(path)
+    _card(folder, records, repo_id, license)  # reads the other files: nothing is made on the Hub if it cannot
     api = HfApi()
     with hub_errors(f"push to {repo_id}"):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -88,6 +93,17 @@ def push_model(
             warnings.simplefilter("ignore", UserWarning)
             commit = api.create_commit(repo_id, operations, commit_message=message, revision=revision)
     return str(commit.commit_url), len(operations)
+
+
+def _check_readable(weights: Path) -> None:
+    """Raise UserError if a safetensors file is cut off or is none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="pt"):
+            pass
+    except SafetensorError as error:
+        raise UserError(f"{weights}: is damaged ({error}), so nothing is pushed") from None
 
 
 def _current_code(folder: Path) -> dict[str, Path]:

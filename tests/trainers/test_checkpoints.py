@@ -8,12 +8,13 @@ import torch
 
 from configs.errors import UserError
 from configs.files import read_json, write_json
-from tests.trainers.test_exactness import assert_bit_equal, logs, weights
+from tests.trainers.test_exactness import Killed, assert_bit_equal, logs, weights
 from trainers.checkpoints import (
     MARK,
     check_checkpoint,
     check_logs,
     checkpoint_to_resume,
+    checkpoints_of,
     load_stream_state,
     mark_whole,
     prepare_resume,
@@ -90,12 +91,15 @@ def test_every_kind_of_damage_is_found_and_named(finished, caplog):
         caplog.clear()
         assert checkpoint_to_resume(finished, identity) == finished / "checkpoint-4"
         assert f"checkpoint-8/{file}: " in caplog.text
-        assert "going on from" in caplog.text
+        assert "it is passed over" in caplog.text
         shutil.copy(kept / "checkpoint-8" / file, last / file)
         check_checkpoint(last, identity)
     for checkpoint in ("checkpoint-8", "checkpoint-4"):
         garble(finished / checkpoint / "optimizer.pt")
-    with pytest.raises(UserError, match=r"optimizer.pt: is damaged.*no earlier checkpoint is whole"):
+    with pytest.raises(
+        UserError,
+        match=r"optimizer.pt: is damaged.*checkpoint-4/optimizer.pt: is damaged.*no checkpoint is whole",
+    ):
         checkpoint_to_resume(finished, identity)
 
 
@@ -104,6 +108,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(run_tiny, finish
     garble(finished / "checkpoint-8/model.safetensors")
     run_tiny("run", *SHORT, RESUME)
     assert "checkpoint-8/model.safetensors: is damaged" in caplog.text
+    assert f"going on from {finished / 'checkpoint-4'} (step 4 of 8)" in caplog.text
     assert_bit_equal(weights(finished), before)
     assert logs(finished) == lines
     assert checkpoint_to_resume(finished, read_run_id(finished)) == finished / "checkpoint-8"
@@ -113,7 +118,7 @@ def test_where_every_checkpoint_is_damaged_nothing_is_touched(run_tiny, finished
     for checkpoint in ("checkpoint-4", "checkpoint-8"):
         empty(finished / checkpoint / "rng_state.pth")
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match=r"rng_state.pth: is damaged, .* of [\d,]+, and no earlier"):
+    with pytest.raises(UserError, match=r"rng_state.pth: is damaged, .* of [\d,]+; "):
         run_tiny("run", *SHORT, RESUME)
     wanted = f"training.resume_from_checkpoint={finished / 'checkpoint-4'}"
     with pytest.raises(UserError, match=r"checkpoint-4/rng_state.pth: is damaged, it has 0 bytes"):
@@ -121,6 +126,19 @@ def test_where_every_checkpoint_is_damaged_nothing_is_touched(run_tiny, finished
     with pytest.raises(UserError, match="is not a checkpoint of"):
         run_tiny("run", *SHORT, "training.resume_from_checkpoint=elsewhere/checkpoint-4")
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_a_kill_before_the_oldest_checkpoint_is_removed_leaves_none_too_many(run_tiny, monkeypatch):
+    def killed(folder, limit):
+        if len(checkpoints_of(folder)) > limit:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trainers.trainer.remove_old_checkpoints", killed)
+        with pytest.raises(Killed):
+            run_tiny("run")
+    folder = run_tiny("run", RESUME)  # has nothing more to save
+    assert [path.name for path in checkpoints_of(folder)] == ["checkpoint-8", "checkpoint-12"]
 
 
 def test_a_checkpoint_of_another_run_is_not_taken(run_tiny, finished, caplog):
@@ -212,7 +230,7 @@ def test_damage_to_a_log_before_the_checkpoint_is_refused_by_its_line(checkpoint
         (None, "is missing"),
     ):
         log.unlink() if content is None else log.write_text(content, encoding="utf-8")
-        with pytest.raises(UserError, match=rf"generations.jsonl(, |: ){reason}; mend or restore the file"):
+        with pytest.raises(UserError, match=rf"generations.jsonl(, |: ){reason}; restore the file"):
             check_logs(checkpoint)
         check_checkpoint(checkpoint, "me")  # which itself is whole
 
@@ -225,11 +243,11 @@ def test_a_damaged_log_is_refused_and_nothing_is_removed(run_tiny, finished):
     number = next(n for n, line in enumerate(lines) if json.loads(line)["step"] == 8)
     log.write_text("".join([*lines[:number], "{\n", *lines[number + 1 :]]))
     damaged = log.read_bytes()
-    with pytest.raises(UserError, match=rf"metrics.jsonl, line {number + 1}: is damaged; mend or restore"):
+    with pytest.raises(UserError, match=rf"metrics.jsonl, line {number + 1}: is damaged; restore the file"):
         run_tiny("run", *SHORT, RESUME)
     assert log.read_bytes() == damaged
     check_checkpoint(finished / "checkpoint-8", read_run_id(finished))
-    run_tiny("run", *SHORT, f"training.resume_from_checkpoint={finished / 'checkpoint-4'}")
+    run_tiny("run", *SHORT, "training.resume_from_checkpoint=checkpoint-4")
     assert logs(finished) == before
     assert_bit_equal(weights(finished), model)
 

@@ -118,3 +118,12 @@ def test_a_run_is_replaced_or_gone_on_with_only_on_request(run_tiny):
     run_tiny("run", *START, overwrite=True)
     assert not (folder / "notes.txt").exists()
     assert read_json(folder / "environment.json")["run_id"] != first
+
+
+def test_a_run_that_lost_its_config_is_said_so(run_tiny):
+    folder = run_tiny("run", *START)
+    (folder / "config.yaml").unlink()
+    for arguments in ({}, {"overwrite": True}):
+        with pytest.raises(UserError, match=r"run/config.yaml: is missing.*restore the file"):
+            run_tiny("run", *START, **arguments)
+    assert (folder / "model.safetensors").exists()
