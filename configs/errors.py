@@ -7,12 +7,18 @@ class UserError(Exception):
     Entry points print the line and exit with code 2, without a traceback.
     """
 
+    is_told = False
+    """Whether another process, in which it was raised, prints it."""
+
 
 class RunFailed(Exception):
     """A run that failed after its start. What it saved before is complete.
 
     Entry points print the line and exit with code 1, without a traceback.
     """
+
+    is_told = False
+    """As for UserError."""
 
 
 class DiskFull(RunFailed):

@@ -17,7 +17,7 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.full_disk import writing
-from configs.temporary import remove_abandoned, temporary_path
+from configs.temporary import remove_abandoned, remove_tree, temporary_path
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
@@ -92,7 +92,7 @@ def remove_folder(path: Path) -> None:
     """Remove a folder so that nobody ever finds half of it: it loses its name first."""
     doomed = temporary_path(path)
     os.replace(path, doomed)
-    shutil.rmtree(doomed)
+    remove_tree(doomed)
 
 
 def flush(path: Path) -> None:

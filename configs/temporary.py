@@ -48,10 +48,16 @@ def remove_abandoned(folder: Path) -> None:
             final = folder / match["name"]
             if match["kind"] == "old" and not final.exists():
                 os.rename(path, final)
-            elif path.is_dir():
-                shutil.rmtree(path)
             else:
-                path.unlink()
+                remove_tree(path)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder with its content, or a file; of a link only the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_abandoned(path: Path, machine: str, pid: int) -> bool:

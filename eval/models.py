@@ -14,6 +14,7 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.files import read_json
+from eval.checkpoint_mark import check_weights_of_run
 from eval.hub import writing_hub_cache
 from eval.model_checks import (
     check_adapter_fit,
@@ -132,6 +133,7 @@ def load_weights(
     import modeling_stlm  # noqa: F401  registers STLMs, so that their folders need no remote code
 
     check_model_path(name, revision=revision)
+    check_weights_of_run(Path(name))
     # False rather than nothing, or transformers asks on stdin
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:

@@ -35,7 +35,8 @@ def run(main: Callable[[], int | None]) -> int:
     except Exception as error:
         code, line = _in_one_line(error)
         with contextlib.suppress(OSError):  # it may be standard error that has no room
-            print(f"stlm: error: {line}", file=sys.stderr)
+            if not getattr(error, "is_told", False):
+                print(f"stlm: error: {line}", file=sys.stderr)
         return code
     finally:
         _discard_unwritten(sys.stdout)

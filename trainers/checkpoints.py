@@ -1,8 +1,8 @@
 """What makes a run resumable: whole checkpoints, its geometry, and logs cut back to the checkpoint.
 
 A run may be killed at any moment, also during a save. So a checkpoint is written to the folder `SAVING`,
-flushed to the disk and renamed when it is complete. Its last file, `MARK`, holds the size and hash of
-every other file and the lengths of the logs. A resume finds damage by them and goes on from the newest
+flushed to the disk and renamed when it is complete. Its last file, the mark, holds the size and
+hash of every other file and of the logs. A resume finds damage by them and goes on from the newest
 whole checkpoint. It removes what was written after that checkpoint, log lines too, so that a resumed run
 leaves the same files as an uninterrupted one.
 """
@@ -12,44 +12,25 @@ import json
 import logging
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 
 from transformers import TrainerState
 
 from configs.errors import UserError
-from configs.files import flush, flush_folder, read_json, remove_folder, to_json, write_json
+from configs.files import flush, flush_folder, remove_folder
 from configs.load import read_config
 from configs.schema import STLMTrainingArguments, schedule_arguments
+from eval.checkpoint_mark import MARK, Mark, check_files, read_mark, sizes_and_hashes, write_mark
 from trainers.stream import Geometry
 
 logger = logging.getLogger(__name__)
 
-MARK = "checkpoint.json"
 SAVING = ".saving"  # in the run folder: what is being saved, until it is whole
 LOGS = ("metrics.jsonl", "recall.jsonl", "generations.jsonl")
 STATE_FILE = "trainer_state.json"
-
-
-@dataclass(frozen=True)
-class Mark:
-    """The content of `MARK`: what a resume needs besides the Trainer's own files."""
-
-    run_id: str
-    """Id of the run (`trainers.run_folder`). A checkpoint of another run is refused."""
-    step: int
-    processes: int
-    geometry: dict
-    loss_sum: float
-    """Sum of the losses since the last logged one."""
-    last_logged: int
-    """The step at which a loss was last logged."""
-    logs: dict[str, int]
-    """Lines of each log file."""
-    files: dict[str, list]
-    """[bytes, SHA-256] of each other file of the checkpoint."""
 
 
 def mark_whole(
@@ -77,27 +58,12 @@ def mark_whole(
         step=step,
         processes=processes,
         geometry=asdict(geometry),
-        logs={name: _count_lines(path) for name, path in logs.items()},
-        files={name: _size_and_hash(folder / name) for name in _file_names(folder)},
+        logs={name: _count_and_hash(path) for name, path in logs.items()},
+        files=sizes_and_hashes(folder),
         loss_sum=loss_sum,
         last_logged=last_logged,
     )
-    write_json(folder / MARK, {**asdict(mark), "sha256": _hash_of(asdict(mark))})
-
-
-def read_mark(checkpoint: Path) -> Mark:
-    """The mark of a checkpoint. Raises UserError if it is missing or was changed."""
-    path = checkpoint / MARK
-    if not path.exists():
-        raise UserError(f"{path}: is missing")
-    try:
-        content = read_json(path)
-        digest = content.pop("sha256")
-        if digest != _hash_of(content):
-            raise ValueError
-        return Mark(**content)
-    except (UserError, ValueError, TypeError, AttributeError, KeyError):
-        raise UserError(f"{path}: is damaged") from None
+    write_mark(folder, mark)
 
 
 def check_checkpoint(checkpoint: Path, run_id: str) -> None:
@@ -107,14 +73,7 @@ def check_checkpoint(checkpoint: Path, run_id: str) -> None:
         raise UserError(f"{checkpoint}: was saved by another run")
     if mark.step != step_of(checkpoint):
         raise UserError(f"{checkpoint / MARK}: belongs to step {mark.step}")
-    for name, (size, digest) in mark.files.items():
-        path = checkpoint / name
-        if not path.is_file():
-            raise UserError(f"{path}: is missing")
-        if path.stat().st_size != size:
-            raise UserError(f"{path}: is damaged, it has {path.stat().st_size:,} bytes of {size:,}")
-        if _size_and_hash(path)[1] != digest:
-            raise UserError(f"{path}: is damaged, its content has changed since it was saved")
+    check_files(checkpoint, mark)
     try:
         TrainerState.load_from_json(str(checkpoint / STATE_FILE))
     except (OSError, ValueError, TypeError) as error:
@@ -126,9 +85,9 @@ def check_checkpoint(checkpoint: Path, run_id: str) -> None:
 def check_logs(checkpoint: Path) -> None:
     """Raise UserError, naming the line, if a log line up to a checkpoint is missing or cannot be read."""
     mark = read_mark(checkpoint)
-    for name, lines in mark.logs.items():
+    for name, (lines, digest) in mark.logs.items():
         try:
-            _end_of_lines(checkpoint.parent / name, lines, mark.step)
+            _end_of_lines(checkpoint.parent / name, lines, digest, mark.step)
         except UserError as error:
             raise UserError(
                 f"{error}; restore the file, or go on from a checkpoint that was saved before that line, if "
@@ -176,8 +135,8 @@ def named_checkpoint(folder: str | Path, path: str, run_id: str) -> Path:
 
 def checkpoints_of(folder: str | Path) -> list[Path]:
     """The checkpoints in a run folder, in order of their steps."""
-    found = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    return sorted(found, key=step_of)
+    named = (path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name))
+    return sorted(filter(Path.is_dir, named), key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -202,11 +161,12 @@ def prepare_resume(folder: str | Path, checkpoint: Path | None, save_total_limit
             logger.warning("removing %s: it comes after the point to go on from", path)
             remove_folder(path)
     remove_old_checkpoints(Path(folder), save_total_limit)
-    lines = read_mark(checkpoint).logs if checkpoint else {}
+    logs = read_mark(checkpoint).logs if checkpoint else {}
     for name in LOGS:
         log = Path(folder) / name
         if log.exists():
-            os.truncate(log, _end_of_lines(log, lines.get(name, 0), last_step))
+            lines, digest = logs.get(name) or (0, "")
+            os.truncate(log, _end_of_lines(log, lines, digest, last_step) if lines else 0)
 
 
 # What the parts of the geometry that are hashes follow from, as the keys of the config.
@@ -265,47 +225,48 @@ def check_optimizer_settings(folder: str | Path, args: STLMTrainingArguments) ->
             )
 
 
-def _end_of_lines(log: Path, lines: int, last_step: int) -> int:
+def _end_of_lines(log: Path, lines: int, digest: str, last_step: int) -> int:
     """Where the first `lines` lines of a log end, in bytes.
 
-    Raises UserError if there are fewer, or one of them is not a JSON object of a step up to `last_step`.
+    Raises UserError if there are fewer, one of them is not a JSON object of a step up to `last_step`, or
+    they are not those that `digest` was made of.
     """
-    end = seen = 0
-    if lines == 0:
-        return 0
     if not log.exists():
         raise UserError(f"{log}: is missing")
+    hashed, ends = hashlib.sha256(), [0]
+    for number, (line, end) in enumerate(_lines_and_ends(log), 1):
+        if len(ends) > lines:
+            break
+        if not line:
+            continue
+        try:
+            step = json.loads(line.decode())["step"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise UserError(f"{log}, line {number}: is damaged") from None
+        if not isinstance(step, int) or step > last_step:
+            raise UserError(f"{log}, line {number}: belongs to step {step}, not to one up to {last_step}")
+        hashed.update(line + b"\n")
+        ends.append(end)
+    if (seen := len(ends) - 1) < lines:
+        raise UserError(f"{log}: lines are missing, it has {seen} of the {lines} up to step {last_step}")
+    if hashed.hexdigest() != digest:
+        raise UserError(f"{log}: its lines up to step {last_step} have changed since they were written")
+    return ends[-1]
+
+
+def _lines_and_ends(log: Path) -> Iterator[tuple[bytes, int]]:
+    """The lines of a log, without the marks that an editor may add, and the byte after each."""
+    end = 0
     with log.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for line in file:
             end += len(line)
-            if not line.strip():
-                continue
-            try:
-                step = json.loads(line.decode("utf-8-sig"))["step"]
-            except (ValueError, KeyError, TypeError):
-                raise UserError(f"{log}, line {number}: is damaged") from None
-            if not isinstance(step, int) or step > last_step:
-                raise UserError(f"{log}, line {number}: belongs to step {step}, not to one up to {last_step}")
-            seen += 1
-            if seen == lines:
-                return end
-    raise UserError(f"{log}: lines are missing, it has {seen} of the {lines} written up to step {last_step}")
+            yield line.removeprefix(b"\xef\xbb\xbf").strip(), end
 
 
-def _count_lines(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(1 for line in file if line.strip())
-
-
-def _file_names(folder: Path) -> Sequence[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def _size_and_hash(path: Path) -> list:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return [path.stat().st_size, digest]
-
-
-def _hash_of(content: dict) -> str:
-    return hashlib.sha256(to_json(content, sort_keys=True).encode()).hexdigest()
+def _count_and_hash(log: Path) -> list:
+    hashed, count = hashlib.sha256(), 0
+    for line, _ in _lines_and_ends(log):
+        if line:
+            hashed.update(line + b"\n")
+            count += 1
+    return [count, hashed.hexdigest()]

@@ -41,16 +41,6 @@ class Corpus:
     tokens: dict[str, int]
     """Tokens of `train` and `validation`, end-of-text tokens included."""
 
-    def check(self) -> None:
-        """Raise UserError if a token file is missing or of another size than it was written with."""
-        for split, tokens in self.tokens.items():
-            path = self.folder / f"{split}.bin"
-            size = path.stat().st_size if path.is_file() else 0
-            if size != tokens * np.dtype(self.dtype).itemsize:
-                raise UserError(
-                    f"{path}: is missing or incomplete; remove {self.folder}, and it will be prepared anew"
-                )
-
     def blocks(self, split: str, context_window: int) -> Blocks:
         """The rows of a split. Raises UserError if there is not a single one."""
         blocks = Blocks(self.folder / f"{split}.bin", self.dtype, context_window)
@@ -87,9 +77,20 @@ def prepare_corpus(documents: Documents, tokenizer: Any, cache: Path, progress: 
         write_json(temporary / "meta.json", {"dtype": dtype, "tokens": tokens})
 
     build_once(folder, build)
-    meta = read_json(folder / "meta.json")
-    corpus = Corpus(folder, key, meta["dtype"], meta["tokens"])
-    corpus.check()
+    return _read_corpus(folder, key)
+
+
+def _read_corpus(folder: Path, key: str) -> Corpus:
+    """A prepared corpus. Raises UserError if one of its files is not as it was written."""
+    damaged = UserError(f"{folder}: is damaged; remove it, and it will be prepared anew")
+    try:
+        meta = read_json(folder / "meta.json")
+        corpus = Corpus(folder, key, meta["dtype"], meta["tokens"])
+        for split, tokens in corpus.tokens.items():
+            if (folder / f"{split}.bin").stat().st_size != tokens * np.dtype(corpus.dtype).itemsize:
+                raise damaged
+    except (UserError, OSError, KeyError, TypeError, AttributeError):
+        raise damaged from None
     return corpus
 
 

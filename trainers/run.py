@@ -16,7 +16,7 @@ import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +30,7 @@ from configs.full_disk import writing
 from configs.load import cache_folder
 from configs.processes import check_processes
 from configs.schema import RunConfig, STLMTrainingArguments
+from eval.checkpoint_mark import read_mark
 from eval.facts.bank import FactBank
 from eval.models import check_model_path
 from eval.recall.processes import in_first_process
@@ -56,7 +57,6 @@ from trainers.checkpoints import (
     checkpoint_to_resume,
     load_stream_state,
     named_checkpoint,
-    read_mark,
     step_of,
 )
 from trainers.collator import InjectionCollator
@@ -110,19 +110,24 @@ def train(config: RunConfig, merged: DictConfig, *, overwrite: bool = False) -> 
     folder = Path(config.training.output_dir)
     check_processes(config.training.world_size)
     with contextlib.ExitStack() as until_the_end:
+        is_ours: Callable[[], bool] | None = None
 
         def enter() -> None:
-            until_the_end.enter_context(locked(folder))
+            nonlocal is_ours
+            is_ours = until_the_end.enter_context(locked(folder))
             resume = bool(config.training.resume_from_checkpoint)
             check_folder(folder, resume=resume, overwrite=overwrite)
 
         in_first_process(enter)
-        return _train(config, merged, folder, overwrite)
+        return _train(config, merged, folder, overwrite, is_ours)
 
 
-def _train(config: RunConfig, merged: DictConfig, folder: Path, overwrite: bool) -> dict:
+def _train(
+    config: RunConfig, merged: DictConfig, folder: Path, overwrite: bool, is_ours: Callable[[], bool] | None
+) -> dict:
     run = prepare(config)
     trainer = build_trainer(config, run, folder)
+    trainer.folder_is_ours = is_ours
 
     def lay_out() -> str:
         if config.training.push_to_hub:

@@ -11,9 +11,8 @@ run is replaced: a command that is killed between any two operations leaves a ru
 import contextlib
 import json
 import os
-import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -23,7 +22,7 @@ from configs.errors import UserError
 from configs.files import flush, read_text, remove_folder, write_json
 from configs.full_disk import writing
 from configs.load import save_config
-from configs.temporary import TEMPORARY
+from configs.temporary import TEMPORARY, remove_tree
 from eval.facts.bank import FactBank
 from trainers.checkpoints import SAVING, prepare_resume
 from trainers.hub import WAITING
@@ -39,15 +38,21 @@ REPLACED = ".replaced.yaml"  # the config.yaml of a run that is being removed: e
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[Callable[[], bool]]:
     """Lock a run folder for this process, until the block or the process ends.
 
-    Makes the folder, and removes it again if it is still empty. Raises UserError if another process
-    writes there, or the folder holds something that no run has left.
+    Yields a function that says whether the folder is still the one that was locked: somebody may remove
+    or replace it. Makes the folder, and removes it again if it is still empty.
+
+    Raises UserError if another process writes there, the folder lies inside a run's, or it holds something
+    that no run has left.
     """
     file = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
     if file is not None:
         raise UserError(f"training.output_dir={folder}: {file} is a file; take another folder")
+    outer = next((path for path in folder.absolute().parents if _holds_run(path)), None)
+    if outer is not None:
+        raise UserError(f"training.output_dir={folder}: lies inside the run {outer}; take another folder")
     is_new = not folder.exists()
     if not (is_new or _is_ours(folder)):
         raise _foreign_error(folder)
@@ -66,10 +71,11 @@ def locked(folder: Path) -> Iterator[None]:
         raise UserError(
             f"training.output_dir={folder}: cannot be written ({error.strerror}); take another folder"
         ) from None
+    mine = os.stat(folder / LOCK)
     try:
-        yield
+        yield lambda: _is_same_file(folder / LOCK, mine)
     finally:
-        if os.listdir(folder) == [LOCK]:
+        if _is_same_file(folder / LOCK, mine) and os.listdir(folder) == [LOCK]:
             (folder / LOCK).unlink()
             if is_new:
                 folder.rmdir()
@@ -148,24 +154,28 @@ def _clear(folder: Path) -> None:
     """Remove everything but the lock, REPLACED last: after a kill it says that the rest must go."""
     for path in sorted(folder.iterdir(), key=lambda path: path.name == REPLACED):
         if path.name != LOCK:
-            _remove(path)
+            remove_tree(path)
 
 
 def _remove_unfinished(folder: Path) -> None:
     for name in (SAVING, WAITING):
-        _remove(folder / name)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+        remove_tree(folder / name)
 
 
 def _is_ours(folder: Path) -> bool:
     names = set(os.listdir(folder))
-    return not names or LOCK in names or {CONFIG, ENVIRONMENT} <= names
+    return not names or LOCK in names or _holds_run(folder)
+
+
+def _holds_run(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and (folder / ENVIRONMENT).is_file()
+
+
+def _is_same_file(path: Path, state: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), state)
+    except FileNotFoundError:
+        return False
 
 
 def _is_of_layout(path: Path) -> bool:

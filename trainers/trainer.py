@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class STLMTrainer(Trainer):
         self.geometry, self.eval_bytes_per_token = geometry, eval_bytes_per_token
         self.run_id = ""
         """The id of the run, which every checkpoint stores. Empty until the run folder is laid out."""
+        self.folder_is_ours: Callable[[], bool] | None = None
+        """Whether the run folder is still the one that this run has locked; in the first process only."""
         self.pusher: CheckpointPusher | None = None
         """Pushes checkpoints to the Hub, in the first process only."""
         self.tokens_per_second: float | None = None
@@ -295,6 +297,11 @@ class _StreamState(TrainerCallback):
             self.trainer._globalstep_last_logged = last_logged
 
     def on_step_end(self, args, state, control, **kwargs):
+        is_ours = self.trainer.folder_is_ours
+        if is_ours is not None and not is_ours():  # before anything is written to it
+            raise RunFailed(
+                f"step {state.global_step}: {args.output_dir} was removed or replaced while the run went on"
+            )
         if state.global_step >= state.max_steps:
             control.should_log = True  # the last loss, whatever the interval
         return control

@@ -76,7 +76,11 @@ def spread(tasks: Sequence[Task], run: Callable[[list[Task]], list[Result]]) -> 
     for number, (_, failure) in enumerate(told):
         if failure is not None:
             kind, text = failure
-            raise RuntimeError(f"process {number} failed: {text}") if kind is None else kind(text)
+            if kind is None:
+                raise RuntimeError(f"process {number} failed: {text}")
+            told_there = kind(text)
+            told_there.is_told = True
+            raise told_there
     results: list[Any] = [None] * len(tasks)
     for number, (share, _) in enumerate(told):
         results[number::count] = share

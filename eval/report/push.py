@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 from configs.errors import UserError
+from eval.checkpoint_mark import check_weights_of_run
 from eval.facts.validate import load_bank
 from eval.hub import hub_errors
 from eval.models import check_model_path
@@ -71,6 +72,7 @@ def push_model(
     from huggingface_hub import CommitOperationAdd, HfApi
 
     check_model_path(folder)
+    check_weights_of_run(folder)
     records = run_folder or folder
     files = {name: folder / name for name in files_to_push(folder)} | _current_code(folder)
     if run_folder is not None:

@@ -75,8 +75,22 @@ def test_of_other_machines_only_what_is_old_is_removed(tmp_path):
     assert os.listdir(tmp_path) == [".b.00000000-1-0123abcd.tmp"]
 
 
+def test_a_process_number_that_cannot_be_one_is_gone(tmp_path):
+    name = f".a.{temporary._machine()}-{'9' * 30}-0123abcd.tmp"
+    (tmp_path / name).symlink_to(tmp_path)
+    remove_abandoned(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
 def test_names_that_only_look_alike_are_left_alone(tmp_path):
-    names = [".gitignore", ".a.tmp", "a.01234567-1-0123abcd.tmp", ".a.0123456-1-0123abcd.tmp", ".saving"]
+    names = [
+        ".gitignore",
+        ".a.tmp",
+        "checkpoint-1",
+        "a.01234567-1-0123abcd.tmp",
+        ".a.0123456-1-0123abcd.tmp",
+        ".saving",
+    ]
     for name in names:
         (tmp_path / name).touch()
     remove_abandoned(tmp_path)

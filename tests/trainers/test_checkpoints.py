@@ -8,9 +8,11 @@ import torch
 
 from configs.errors import UserError
 from configs.files import read_json, write_json
+from eval.checkpoint_mark import MARK, read_mark
+from eval.models import load_model
+from eval.report.push import push_model
 from tests.trainers.test_exactness import Killed, assert_bit_equal, logs, weights
 from trainers.checkpoints import (
-    MARK,
     check_checkpoint,
     check_logs,
     checkpoint_to_resume,
@@ -18,7 +20,7 @@ from trainers.checkpoints import (
     load_stream_state,
     mark_whole,
     prepare_resume,
-    read_mark,
+    remove_old_checkpoints,
 )
 from trainers.run_folder import read_run_id
 from trainers.stream import Geometry
@@ -192,7 +194,7 @@ def checkpoint(tmp_path):
 def test_a_mark_holds_what_a_resume_needs(checkpoint):
     check_checkpoint(checkpoint, "me")
     assert read_mark(checkpoint).processes == 2
-    assert read_mark(checkpoint).logs == {"generations.jsonl": 2}
+    assert read_mark(checkpoint).logs["generations.jsonl"][0] == 2
     assert load_stream_state(checkpoint, GEOMETRY) == (1.5, 3)
     (checkpoint / "rng_state_1.pth").unlink()
     with pytest.raises(UserError, match=r"rng_state_1.pth: is missing"):
@@ -226,11 +228,13 @@ def test_damage_to_a_log_before_the_checkpoint_is_refused_by_its_line(checkpoint
         (f"{first}\n\n[2]\n", r"line 3: is damaged"),
         (f"{first}\n\x00\xff\n", r"line 2: is damaged"),
         (f"{first}\n{third}\n", r"line 2: belongs to step 3, not to one up to 2"),
-        (f"{first}\n", r"lines are missing, it has 1 of the 2 written up to step 2"),
+        (f"{first}\n{'[' * 100_000}\n", r"line 2: is damaged"),
+        (f"{first}\n", r"lines are missing, it has 1 of the 2 up to step 2"),
+        (f"{first}\n{second.replace('2,', '1,')}\n", r"its lines up to step 2 have changed since they were"),
         (None, "is missing"),
     ):
         log.unlink() if content is None else log.write_text(content, encoding="utf-8")
-        with pytest.raises(UserError, match=rf"generations.jsonl(, |: ){reason}; restore the file"):
+        with pytest.raises(UserError, match=rf"generations.jsonl(, |: ){reason}.*; restore the file"):
             check_logs(checkpoint)
         check_checkpoint(checkpoint, "me")  # which itself is whole
 
@@ -250,6 +254,33 @@ def test_a_damaged_log_is_refused_and_nothing_is_removed(run_tiny, finished):
     run_tiny("run", *SHORT, "training.resume_from_checkpoint=checkpoint-4")
     assert logs(finished) == before
     assert_bit_equal(weights(finished), model)
+
+
+def test_what_is_no_folder_is_no_checkpoint_and_a_link_is_removed_as_a_link(run_tiny, tmp_path):
+    """People move checkpoints to a larger disk."""
+    folder = run_tiny("run", "training.max_steps=8", "injection.exposures=2", "training.eval_steps=4")
+    (folder / "checkpoint-99").write_text("notes")
+    (folder / "checkpoint-8").rename(tmp_path / "moved")
+    (folder / "checkpoint-8").symlink_to(tmp_path / "moved")
+    remove_old_checkpoints(folder, 2)
+    check_checkpoint(folder / "checkpoint-8", read_run_id(folder))
+    (folder / "checkpoint-12").mkdir()
+    remove_old_checkpoints(folder, 1)
+    assert [path.name for path in checkpoints_of(folder)] == ["checkpoint-12"]
+    assert (tmp_path / "moved/model.safetensors").exists()
+    assert (folder / "checkpoint-99").read_text() == "notes"
+
+
+def test_damaged_weights_of_a_run_are_not_measured_nor_pushed(finished):
+    garble(finished / "checkpoint-8/model.safetensors")
+    with pytest.raises(UserError, match=r"checkpoint-8/model.safetensors: is damaged"):
+        load_model(finished / "checkpoint-8")
+    with pytest.raises(UserError, match=r"checkpoint-8/model.safetensors: is damaged"):
+        push_model(finished / "checkpoint-8", "me/it", run_folder=finished)
+    load_model(finished / "checkpoint-4")
+    cut(finished / "model.safetensors")
+    with pytest.raises(UserError, match=r"run/model.safetensors: is damaged \(.*\), so nothing is pushed"):
+        push_model(finished, "me/it")
 
 
 def test_a_named_checkpoint_of_another_folder_is_refused(run_tiny, finished, tmp_path):

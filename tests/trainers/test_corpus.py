@@ -213,10 +213,17 @@ def test_synthetic_documents_are_seeded_and_hold_no_braces():
 def test_a_damaged_cache_is_named_and_not_trained_on(tmp_path, tokenizer):
     documents = load_documents(DataSection(name="synthetic", max_documents=40), 1, tmp_path)
     corpus = prepare_corpus(documents, tokenizer, tmp_path, progress=False)
-    file = corpus.folder / "train.bin"
-    file.write_bytes(file.read_bytes()[:-2])
-    with pytest.raises(UserError, match=r"train.bin: is missing or incomplete; remove .*, and it"):
-        prepare_corpus(documents, tokenizer, tmp_path, progress=False)
-    file.unlink()
-    with pytest.raises(UserError, match="is missing or incomplete"):
-        prepare_corpus(documents, tokenizer, tmp_path, progress=False)
+    for name, content in (
+        ("train.bin", (corpus.folder / "train.bin").read_bytes()[:-2]),
+        ("validation.bin", None),
+        ("meta.json", b"{}"),
+        ("meta.json", b"{"),
+        ("meta.json", None),
+    ):
+        file = corpus.folder / name
+        before = file.read_bytes()
+        file.unlink() if content is None else file.write_bytes(content)
+        with pytest.raises(UserError, match=rf"{corpus.key}: is damaged; remove it"):
+            prepare_corpus(documents, tokenizer, tmp_path, progress=False)
+        file.write_bytes(before)
+    assert prepare_corpus(documents, tokenizer, tmp_path, progress=False) == corpus

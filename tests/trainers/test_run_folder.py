@@ -1,6 +1,7 @@
 """Who may write to a run folder, and what state every step of its layout leaves it in."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,9 +9,10 @@ import time
 
 import pytest
 
-from configs.errors import UserError
+from configs.errors import RunFailed, UserError
 from configs.files import read_json
 from trainers.run_folder import LOCK, REPLACED, check_folder, is_run, locked
+from trainers.trainer import STLMTrainer
 
 START = (
     "training.max_steps=4",
@@ -127,3 +129,31 @@ def test_a_run_that_lost_its_config_is_said_so(run_tiny):
         with pytest.raises(UserError, match=r"run/config.yaml: is missing.*restore the file"):
             run_tiny("run", *START, **arguments)
     assert (folder / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_run_whose_folder_was_taken_away_stops_and_writes_nothing_there(
+    run_tiny, tmp_path, monkeypatch, replaced
+):
+    folder = tmp_path / "run"
+
+    def step(self, *args, original=STLMTrainer.training_step, **kwargs):
+        if self.state.global_step == 2:
+            shutil.rmtree(folder)
+            if replaced:
+                folder.mkdir()
+                (folder / LOCK).touch()
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(STLMTrainer, "training_step", step)
+    with pytest.raises(RunFailed, match=r"step 3: .*run was removed or replaced while the run went on"):
+        run_tiny("run", *START, "training.logging_steps=1")
+    assert (os.listdir(folder) if folder.exists() else None) == ([LOCK] if replaced else None)
+
+
+def test_a_run_inside_a_run_is_refused(run_tiny):
+    folder = run_tiny("run", *START)
+    before = sorted(os.listdir(folder))
+    with pytest.raises(UserError, match=r"checkpoint-16: lies inside the run .*run; take another folder"):
+        run_tiny("run/checkpoint-16", *START)
+    assert sorted(os.listdir(folder)) == before

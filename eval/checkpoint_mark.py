@@ -1,0 +1,85 @@
+"""The mark of a run's checkpoint: its last file, by which damage to the others is found."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from configs.errors import UserError
+from configs.files import read_json, to_json, write_json
+
+MARK = "checkpoint.json"
+WEIGHTS = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The content of `MARK`: what a resume needs besides the Trainer's own files."""
+
+    run_id: str
+    """Id of the run (`trainers.run_folder`). A checkpoint of another run is refused."""
+    step: int
+    processes: int
+    geometry: dict
+    loss_sum: float
+    """Sum of the losses since the last logged one."""
+    last_logged: int
+    """The step at which a loss was last logged."""
+    logs: dict[str, list]
+    """Number and SHA-256 of the lines of each log file."""
+    files: dict[str, list]
+    """[bytes, SHA-256] of each other file of the checkpoint."""
+
+
+def write_mark(checkpoint: Path, mark: Mark) -> None:
+    write_json(checkpoint / MARK, {**asdict(mark), "sha256": _hash_of(asdict(mark))})
+
+
+def read_mark(checkpoint: Path) -> Mark:
+    """The mark of a checkpoint. Raises UserError if it is missing or was changed."""
+    path = checkpoint / MARK
+    if not path.exists():
+        raise UserError(f"{path}: is missing")
+    try:
+        content = read_json(path)
+        digest = content.pop("sha256")
+        if digest != _hash_of(content):
+            raise ValueError
+        return Mark(**content)
+    except (UserError, ValueError, TypeError, AttributeError, KeyError):
+        raise UserError(f"{path}: is damaged") from None
+
+
+def sizes_and_hashes(checkpoint: Path) -> dict[str, list]:
+    """[bytes, SHA-256] of each file of a checkpoint that has no mark yet."""
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    return {path.relative_to(checkpoint).as_posix(): _size_and_hash(path) for path in files}
+
+
+def check_files(checkpoint: Path, mark: Mark, ending: str = "") -> None:
+    """Raise UserError, naming the file, if one whose name has this `ending` is missing or was changed."""
+    for name, (size, digest) in mark.files.items():
+        path = checkpoint / name
+        if not name.endswith(ending):
+            continue
+        if not path.is_file():
+            raise UserError(f"{path}: is missing")
+        if path.stat().st_size != size:
+            raise UserError(f"{path}: is damaged, it has {path.stat().st_size:,} bytes of {size:,}")
+        if _size_and_hash(path)[1] != digest:
+            raise UserError(f"{path}: is damaged, its content has changed since it was saved")
+
+
+def check_weights_of_run(folder: Path) -> None:
+    """Raise UserError for a run's checkpoint with damaged weights; says nothing of other folders."""
+    if (folder / MARK).is_file():
+        check_files(folder, read_mark(folder), WEIGHTS)
+
+
+def _size_and_hash(path: Path) -> list:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return [path.stat().st_size, digest]
+
+
+def _hash_of(content: dict) -> str:
+    return hashlib.sha256(to_json(content, sort_keys=True).encode()).hexdigest()
