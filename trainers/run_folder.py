@@ -128,6 +128,7 @@ def open_folder(
     """
     if overwrite and is_run(folder):
         os.replace(folder / CONFIG, folder / REPLACED)
+        flush(folder)
     if is_run(folder):
         run_id = read_run_id(folder)
         _remove_unfinished(folder)
