@@ -67,7 +67,7 @@ def _train(items: list[str], dry_run: bool, overwrite: bool) -> int:
         return 130
     except DiskFull as full:
         if full.resumable:
-            full.remedy = f"to go on: {how_to_go_on}"
+            full.remedy = how_to_go_on if several else f"go on with{how_to_go_on}"
         raise
     if summary:  # the first process
         _print_summary(summary, config.training.output_dir)
