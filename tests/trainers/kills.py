@@ -20,7 +20,7 @@ TIMINGS = ("_runtime", "_per_second")
 MAY_DIFFER = ("training_args.bin", "loss.png", "recall.png", "rank_and_bits.png")
 # Keys that differ from run to run: its id, hashes of files with timings, a commit made on the way.
 OWN_TO_A_RUN = {
-    "checkpoint.json": ("run_id", "files", "sha256"),
+    "checkpoint.json": ("run_id", "files", "logs", "sha256"),
     "environment.json": ("run_id", "git_commit"),
 }
 
