@@ -18,7 +18,8 @@ import torch
 from omegaconf import OmegaConf
 
 from configs.errors import DiskFull
-from configs.files import TEMPORARY, read_jsonl
+from configs.files import read_jsonl
+from configs.temporary import TEMPORARY
 from tests.configs.test_tidy import FULL
 from tests.conftest import TINY
 from tests.full_disk import Commands, Moment, can_mount
@@ -26,11 +27,11 @@ from tests.modeling_stlm.tidy_reference import TidyModel, tidy_config
 from tests.trainers.test_exactness import LOGS, assert_bit_equal, logs, weights
 from trainers.checkpoints import SAVING, check_checkpoint, checkpoints_of
 from trainers.hub import WAITING
-from trainers.run_folder import is_run, run_id
+from trainers.run_folder import is_run, read_run_id
 from trainers.synthetic import synthetic_documents
 
 REASON = "(No space left on device|File too large|not all of it could be written)"
-THEN = "what was saved before is whole: make room, then"
+THEN = "everything saved before is complete: make room, then"
 ONE_LINE = re.compile(
     rf"stlm: error: (?P<file>\S+): {REASON} \([\d.,]+ [GM]B free in \S+\); {THEN} "
     r"(run the command again|go on with\n  stlm train [^\n]+ training.resume_from_checkpoint=true)\n"
@@ -139,7 +140,7 @@ def test_a_run_goes_on_when_there_is_room_again(folder, commands, train, whole, 
     run = commands.seen(small / "run")
     if is_run(run):
         for checkpoint in checkpoints_of(run):
-            check_checkpoint(checkpoint, run_id(run))
+            check_checkpoint(checkpoint, read_run_id(run))
         for log in (run / name for name in LOGS if (run / name).exists()):
             assert log.read_bytes()[-1:] in (b"", b"\n")
 
@@ -262,7 +263,7 @@ PRINTING = (
 def test_standard_output_without_room_is_one_line(stlm, words):
     result = stlm(words, stdout="/dev/full", to_the_end=True)
     assert result.err == (
-        "stlm: error: standard output: No space left on device; what was saved before is whole\n"
+        "stlm: error: standard output: No space left on device; everything saved before is complete\n"
     )
     assert result.code == 1
 
@@ -278,7 +279,7 @@ def in_a_process(code, *, environment=None, **streams):
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_output_without_room_ends_in_one_line_and_exit_code_1(unbuffered):
     environment = {"PYTHONUNBUFFERED": unbuffered}
-    line = "stlm: error: standard output: No space left on device; what was saved before is whole\n"
+    line = "stlm: error: standard output: No space left on device; everything saved before is complete\n"
     printing = "def main(): print('x' * {})"
     failing = "def main(): raise RuntimeError from OSError(errno.ENOSPC, 'full')"
     with open("/dev/full", "wb") as full:
@@ -337,5 +338,5 @@ def test_a_push_without_room_for_its_copy_does_not_end_the_run(whole, tmp_path, 
     monkeypatch.setattr(trainers.hub, "_link", raise_full)
     pusher.push_checkpoint(whole / "checkpoint-8", 8)
     pusher.wait()
-    assert "checkpoint-8: is not pushed (No space left on device); training goes on" in caplog.text
+    assert "step 8: is not pushed (No space left on device); training goes on" in caplog.text
     assert left_behind(tmp_path) == []

@@ -24,6 +24,7 @@ TESTS = (
     "tests/eval/recall",
     "tests/eval/test_models.py",
     "tests/trainers/test_exactness.py",
+    "tests/trainers/test_checkpoints.py",
     "tests/scripts/test_train.py",
     "tests/scripts/test_push.py",
 )
