@@ -28,6 +28,7 @@ from trainers.checkpoints import (
     remove_old_checkpoints,
 )
 from trainers.hub import CheckpointPusher
+from trainers.run_folder import SUMMARY
 from trainers.stream import Geometry
 
 
@@ -178,8 +179,8 @@ class STLMTrainer(Trainer):
             per_step = self.geometry.rows_per_step * self.geometry.context_window
             logs["tokens"] = self.state.global_step * per_step
             trained = (self.state.global_step - self._initial_global_step) * per_step
-            self.tokens_per_second = trained / (time.perf_counter() - self._began - self._paused)
-            logs["tokens_per_second"] = round(self.tokens_per_second, 1)
+            seconds = time.perf_counter() - self._began - self._paused
+            logs["tokens_per_second"] = self.tokens_per_second = round(trained / seconds, 1)
         super().log(logs, start_time)
 
     def log_beside(self, logs: dict[str, float]) -> None:
@@ -248,7 +249,7 @@ class STLMTrainer(Trainer):
             self.save_model(str(saving))
             if self.args.should_save:
                 flush_folder(saving)
-                (run_folder / "summary.json").unlink(missing_ok=True)
+                (run_folder / SUMMARY).unlink(missing_ok=True)
                 for path in sorted(saving.iterdir()):
                     os.replace(path, run_folder / path.name)
 

@@ -36,9 +36,7 @@ def write_run_report(
         "train_loss": _last(metrics, "loss"),
         "eval_loss": _last(metrics, "eval_loss"),
         "eval_bits_per_byte": _last(metrics, "eval_bits_per_byte"),
-        "tokens_per_second": (
-            round(tokens_per_second, 1) if tokens_per_second else _last(metrics, "tokens_per_second")
-        ),
+        "tokens_per_second": tokens_per_second or _last(metrics, "tokens_per_second"),
         "parameters": parameters,
         "recall": _recall_before_and_after(rows, steps, doses),
     }

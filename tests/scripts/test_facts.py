@@ -255,6 +255,7 @@ def test_a_disk_that_fails_on_the_way_is_one_line(tmp_path, capsys, monkeypatch)
     out = str(tmp_path / "x")
     spec = ["generate", "configs/facts/people.yaml", "people=4", "distractors=3", "use=[profession]"]
     refused(capsys, [*spec, "--out", out], f"{out}: Input/output error")
+    assert os.listdir(tmp_path) == []
 
 
 def test_export_lm_eval_says_how_to_run_it(tmp_path, capsys):

@@ -56,9 +56,9 @@ def test_the_lock_goes_with_its_process_though_a_forked_worker_lives_on(tmp_path
     process.kill()
     process.wait()
     try:
-        with locked(tmp_path / "run"):
-            pass
-        os.kill(worker, 0)
+        with locked(tmp_path / "run") as is_ours:
+            assert is_ours()
+            assert os.kill(worker, 0) is None  # it lives
     finally:
         os.kill(worker, signal.SIGKILL)
 
