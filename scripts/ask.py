@@ -11,7 +11,7 @@ from scripts.recall import positive
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from eval.recall.generation import Step
+    from eval.scoring.generation import Step
 
 SELF_CHECK = ("The", "The old farmer walked to the market, and then he")
 
@@ -46,8 +46,8 @@ def main(argv: list[str] | None = None) -> int:
 def _ask(arguments) -> None:
     from rich.console import Console
 
-    from eval.recall.generation import top_tokens
-    from eval.recall.self_check import check_generation
+    from eval.scoring.generation import top_tokens
+    from eval.scoring.generation_check import check_generation
 
     models = _load(arguments)
     for label, (model, tokenizer) in models.items():
@@ -83,8 +83,8 @@ def _ask(arguments) -> None:
 def _load(arguments) -> dict[str, tuple[Any, Any]]:
     """Model and tokenizer by label; all are named right before the first is loaded."""
     from configs.load import cache_folder
-    from eval.model_names import expand_names
-    from eval.models import load_model
+    from eval.models.load import load_model
+    from eval.models.names import expand_names
 
     quiet_loading()
     names = expand_names(arguments.models, cache=cache_folder(None), tokenizer=arguments.tokenizer)

@@ -74,7 +74,7 @@ def _recall(arguments) -> None:
         raise UserError(f"--candidates {arguments.candidates}: must be at least 2")
     import torch
 
-    from eval.bench import bench_recall, build_subject
+    from eval.scoring.bench import bench_recall, build_subject
 
     # how models that are handed over ready-made differ from ones that lm-eval loads: no news here
     logging.getLogger("lm_eval").setLevel(logging.ERROR)

@@ -125,7 +125,7 @@ def add_model_options(cli: argparse.ArgumentParser) -> None:
 
 def load(name: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The model and tokenizer of that name, as the model options say."""
-    from eval.models import load_model
+    from eval.models.load import load_model
 
     quiet_loading()
     return load_model(

@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _export_llama(name: str, out: str, dtype: str) -> None:
-    from eval.models import check_model_path, choose_device, choose_dtype, load_weights
+    from eval.models.load import check_model_path, choose_device, choose_dtype, load_weights
     from modeling_stlm.export_llama import export_llama
 
     quiet_loading()
@@ -62,7 +62,7 @@ def _load_tokenizer(name: str, model: Any) -> Any:
 
     UserError for one that is there and cannot be read.
     """
-    from eval.models import TOKENIZER_FILES, load_tokenizer, tokenizer_folder
+    from eval.models.load import TOKENIZER_FILES, load_tokenizer, tokenizer_folder
 
     base = getattr(model, "active_peft_config", None)
     places = [tokenizer_folder(name), *([base.base_model_name_or_path] if base else [])]

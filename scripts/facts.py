@@ -156,7 +156,7 @@ def _add_export(commands) -> None:
 
 def _generate(arguments: argparse.Namespace) -> None:
     from configs.files import find_shipped
-    from eval.facts.generate import generate_from_spec
+    from eval.facts.generate.generate import generate_from_spec
 
     _check_free(arguments.out)
     bank = generate_from_spec(
@@ -189,7 +189,7 @@ def _show(arguments: argparse.Namespace) -> None:
 def _validate(arguments: argparse.Namespace) -> None:
     from eval.facts.fix import fix_bank
     from eval.facts.hub import PREFIX, open_bank
-    from eval.facts.validate import flag_probes, refuse_generated, validate, words_of
+    from eval.facts.warnings import flag_probes, refuse_generated, validate, words_of
 
     if arguments.out:
         _check_free(arguments.out)
@@ -206,7 +206,7 @@ def _validate(arguments: argparse.Namespace) -> None:
         _replace_probes(flag_probes(bank, findings), Path(arguments.bank))
     errors = sum(finding.level == "error" for finding in findings)
     if arguments.model and not errors:
-        from eval.facts.blind import blind_check
+        from eval.recall.blind import blind_check
 
         model, tokenizer = load(arguments.model, arguments)
         findings += blind_check(model, tokenizer, bank, progress=sys.stderr.isatty())
@@ -226,7 +226,7 @@ def _replace_probes(bank, folder: Path) -> None:
     """Write the probes of a bank that is in `folder` already, and the bank's new hash."""
     from configs.files import flush, temporary_file, to_json
     from eval.facts.bank import SCHEMA
-    from eval.facts.rows import to_row
+    from eval.facts.records import to_row
 
     probes = "".join(to_json(to_row(probe)) + "\n" for probe in bank.probes)
     meta = to_json({"schema": SCHEMA, **bank.meta, "sha256": bank.sha256}, indent=2) + "\n"
@@ -285,8 +285,8 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _export_lm_eval(arguments: argparse.Namespace) -> None:
-    from eval.facts.export_lm_eval import command, export_lm_eval
     from eval.facts.hub import open_bank
+    from eval.recall.lm_eval_export import command, export_lm_eval
     from scripts.facts_tables import tokenizer_of
 
     _check_free(arguments.out)

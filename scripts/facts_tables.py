@@ -63,7 +63,7 @@ def print_token_lengths(bank: Any, tokenizer_name: str) -> None:
 def tokenizer_of(name: str) -> Any:
     """What `--tokenizer` names."""
     from configs.errors import UserError
-    from eval.models import load_tokenizer
+    from eval.models.load import load_tokenizer
 
     try:
         return load_tokenizer(name)

@@ -94,7 +94,7 @@ def _vocabulary(config: Any) -> tuple[int | None, str]:
 
 
 def _local_tokenizer_size(name: str) -> int | None:
-    from eval.models import load_tokenizer
+    from eval.models.load import load_tokenizer
     from eval.tokens import vocabulary_size
 
     try:
@@ -108,7 +108,7 @@ def _read_config(name: str, trust_remote_code: bool, revision: str | None = None
     from transformers import AutoConfig
 
     import modeling_stlm  # noqa: F401  registers STLMs, so that their folders need no remote code
-    from eval.models import ADAPTER_CONFIG, CONFIG, check_model_path
+    from eval.models.load import ADAPTER_CONFIG, CONFIG, check_model_path
 
     if not (Path(name) / CONFIG).is_file():
         check_model_path(name, revision=revision)

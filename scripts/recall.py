@@ -9,8 +9,8 @@ from configs.errors import UserError
 from scripts.cli import add_model_options, parser, quiet_loading, run
 
 if TYPE_CHECKING:
-    from eval.model_names import ModelName
-    from eval.recall.measuring import Asked, Measured
+    from eval.models.names import ModelName
+    from eval.study.measure import Asked, Measured
 
 DESCRIPTION = """\
 Ask models what they know of a bank of facts, and compare them.
@@ -139,11 +139,11 @@ def _recall(arguments: argparse.Namespace) -> int:
     baseline = _baseline(arguments, names)
     out = Path(arguments.out) if arguments.out else None
     if out is not None:
-        from eval.recall.study import check_out
+        from eval.study.study import check_out
 
         check_out(out, overwrite=arguments.overwrite)
 
-    from eval.recall.measuring import is_first_process
+    from eval.study.measure import is_first_process
 
     measured = _measure(names, asked)
     if not is_first_process():
@@ -156,7 +156,7 @@ def _recall(arguments: argparse.Namespace) -> int:
 
 def _join_processes(arguments: argparse.Namespace) -> None:
     """Under torchrun each process takes its own device and a part of the probes."""
-    from eval.recall.processes import join_processes, process_rank
+    from eval.scoring.processes import join_processes, process_rank
 
     arguments.device = join_processes(arguments.device)
     if process_rank() > 0:
@@ -167,18 +167,18 @@ def _join_processes(arguments: argparse.Namespace) -> None:
 
 def _asked(arguments: argparse.Namespace) -> "Asked":
     from configs.load import cache_folder
-    from eval.models import choose_device, choose_dtype
-    from eval.recall.heldout import read_documents
-    from eval.recall.measuring import Asked, is_first_process
-    from eval.recall.prompts import load_prompts
+    from eval.models.load import choose_device, choose_dtype
+    from eval.study.heldout import read_documents
+    from eval.study.measure import Asked, is_first_process
+    from eval.study.prompts import load_prompts
 
     choose_dtype(arguments.dtype, choose_device(arguments.device))
     if arguments.benchmarks:
-        from eval.benchmarks import check_benchmarks
+        from eval.study.benchmarks import check_benchmarks
 
         check_benchmarks(arguments.benchmarks)
     if arguments.probes:
-        from eval.linear_probes import check_probes
+        from eval.study.linear_probes import check_probes
 
         check_probes(arguments.probes)
     if arguments.data_dir is not None and not Path(arguments.data_dir).is_dir():
@@ -219,7 +219,7 @@ def _bank(name: str) -> Any:
 
 def _models(arguments: argparse.Namespace) -> "list[ModelName]":
     from configs.load import cache_folder
-    from eval.model_names import expand_names
+    from eval.models.names import expand_names
 
     return expand_names(arguments.models, cache=cache_folder(None), tokenizer=arguments.tokenizer)
 
@@ -231,7 +231,7 @@ def _baseline(arguments: argparse.Namespace, names: "list[ModelName]") -> str | 
     if len(names) == 1:
         raise UserError(f"--baseline {arguments.baseline}: there is no other model to compare it with")
     from configs.load import cache_folder
-    from eval.model_names import expand_names
+    from eval.models.names import expand_names
 
     labels = [
         name.label
@@ -246,7 +246,7 @@ def _baseline(arguments: argparse.Namespace, names: "list[ModelName]") -> str | 
 
 def _measure(names: "list[ModelName]", asked: "Asked") -> "list[Measured]":
     """One model after another, so that memory holds one at a time."""
-    from eval.recall.measuring import is_first_process, measure_model
+    from eval.study.measure import is_first_process, measure_model
 
     quiet_loading()
     first = is_first_process()
@@ -279,7 +279,7 @@ def _show(
 ) -> None:
     from rich.console import Console
 
-    from eval.recall.study import build_study, rows_of, write_study
+    from eval.study.study import build_study, rows_of, write_study
     from scripts.study_tables import print_study
 
     if any(one.name.label == baseline and not (one.rows or one.documents) for one in measured):

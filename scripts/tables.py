@@ -11,7 +11,7 @@ from rich.text import Text
 from eval.recall.groups import ROLES
 
 if TYPE_CHECKING:
-    from eval.report.tables import RecallTable
+    from eval.report.run_table import RecallTable
 
 
 def print_recall_table(console: Console, table: "RecallTable", title: str) -> None:

@@ -77,7 +77,7 @@ def _train(items: list[str], dry_run: bool, overwrite: bool) -> int:
 def _print_summary(summary: dict, folder: str) -> None:
     from rich.console import Console
 
-    from eval.report.tables import recall_table
+    from eval.report.run_table import recall_table
     from scripts.tables import print_recall_table
 
     console = Console()

@@ -311,9 +311,9 @@ def test_a_full_hub_cache_is_not_taken_for_a_wrong_name(whole, monkeypatch):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from eval.facts.bank import FactBank
-    from eval.model_names import ModelName
-    from eval.models import load_model
-    from eval.recall.measuring import Asked, measure_model
+    from eval.models.load import load_model
+    from eval.models.names import ModelName
+    from eval.study.measure import Asked, measure_model
 
     for loaded in (AutoModelForCausalLM, AutoTokenizer):
         with monkeypatch.context() as patch:

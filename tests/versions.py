@@ -22,7 +22,7 @@ PACKAGES = ("transformers", "tokenizers", "datasets", "accelerate", "peft", "hug
 TESTS = (
     "tests/modeling_stlm",
     "tests/eval/recall",
-    "tests/eval/test_models.py",
+    "tests/eval/models/test_load.py",
     "tests/trainers/test_exactness.py",
     "tests/trainers/test_checkpoints.py",
     "tests/scripts/test_train.py",

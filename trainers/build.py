@@ -23,11 +23,11 @@ from configs.files import build_once, find_shipped
 from configs.load import check_keys
 from configs.schema import InjectionSection, ModelSection, RunConfig, TokenizerTraining
 from eval.facts.bank import FactBank
-from eval.facts.generate import generate_from_spec
+from eval.facts.generate.generate import generate_from_spec
 from eval.facts.hub import open_bank
-from eval.model_checks import check_causal, check_logits
-from eval.models import load_tokenizer as read_tokenizer
-from eval.models import load_weights
+from eval.models.checks import check_causal, check_logits
+from eval.models.load import load_tokenizer as read_tokenizer
+from eval.models.load import load_weights
 from eval.tokens import encode_texts, vocabulary_size
 from modeling_stlm.tokenization_stlm import byte_tokenizer, train_bpe_tokenizer
 from trainers.collator import InjectionCollator

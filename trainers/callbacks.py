@@ -13,15 +13,15 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from configs.errors import RunFailed, UserError
 from configs.files import append_jsonl
 from configs.schema import EvaluationSection
-from eval.benchmarks import check_benchmarks, run_benchmarks
 from eval.facts.bank import FactBank
 from eval.recall.exposures import doses_of_facts
 from eval.recall.groups import Doses, treatment_groups
 from eval.recall.harness import evaluate_recall
-from eval.recall.isolation import rng_untouched
 from eval.recall.metrics import summarise
-from eval.recall.prompts import watch_prompt
-from eval.recall.self_check import check_generation
+from eval.scoring.generation_check import check_generation
+from eval.scoring.isolation import rng_untouched
+from eval.study.benchmarks import check_benchmarks, run_benchmarks
+from eval.study.prompts import watch_prompt
 from trainers.trainer import STLMTrainer
 
 TRACKED = ("accuracy", "greedy_match", "exact_match", "candidate_rank", "bits_per_byte")

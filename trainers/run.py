@@ -32,9 +32,9 @@ from configs.processes import check_processes
 from configs.schema import RunConfig, STLMTrainingArguments
 from eval.checkpoint_mark import read_mark
 from eval.facts.bank import FactBank
-from eval.models import check_model_path
-from eval.recall.processes import in_first_process
+from eval.models.load import check_model_path
 from eval.report.run_report import write_run_report
+from eval.scoring.processes import in_first_process
 from trainers.build import (
     arm_exposures,
     build_injection,

@@ -19,7 +19,7 @@ from transformers.trainer_utils import EvalLoopOutput, HubStrategy
 from configs.errors import RunFailed
 from configs.files import flush, flush_folder, readable_as_usual
 from configs.full_disk import writing
-from eval.recall.isolation import rng_untouched
+from eval.scoring.isolation import rng_untouched
 from trainers.checkpoints import (
     SAVING,
     load_stream_state,

@@ -4,8 +4,8 @@
     relations.jsonl   Relation      facts.jsonl    Fact
     statements.jsonl  Statement     probes.jsonl   Probe
 
-Fields that hold their default stay out of the lines. Banks are made by `eval.facts.generate` (or by
-hand), read by `FactBank.load` or, with the warnings too, by `eval.facts.validate.load_bank`.
+Fields that hold their default stay out of the lines. Banks are made by `eval.facts.generate.generate` (or by
+hand), read by `FactBank.load` or, with the warnings too, by `eval.facts.warnings.load_bank`.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from typing import Any
 from configs.errors import UserError
 from configs.files import read_json, read_jsonl, whole_folder, write_json
 from eval.facts.integrity import integrity_errors
-from eval.facts.rows import Spans, from_row, many_records, to_row
+from eval.facts.records import Spans, from_row, many_records, to_row
 from eval.facts.text_match import join
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from configs.errors import UserError
 from configs.files import find_shipped, write_whole
 from eval.facts.bank import TABLES, FactBank
 from eval.facts.summary import bank_summary
-from eval.facts.validate import load_bank
+from eval.facts.warnings import load_bank
 from eval.hub import hub_errors, writing_hub_cache
 
 PREFIX = "hub:"
@@ -69,7 +69,7 @@ FEATURES: dict[str, dict[str, Any]] = {
 def open_bank(name: str | Path, *, check: bool = True) -> FactBank:
     """Read a bank from a folder or, as `hub:owner/name[@revision]`, from the Hub.
 
-    With `check` it is validated and flagged (`eval.facts.validate.load_bank`); without, only read.
+    With `check` it is validated and flagged (`eval.facts.warnings.load_bank`); without, only read.
     Raises UserError where there is no such bank, or the Hub cannot be asked.
     """
     folder = bank_folder(name)

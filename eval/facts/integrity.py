@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from eval.facts.rows import did_you_mean
+from eval.facts.records import did_you_mean
 from eval.facts.text_match import folded, folded_all
 
 if TYPE_CHECKING:  # bank.py is built on this file

@@ -16,7 +16,7 @@ from configs.files import read_jsonl
 from eval.facts.bank import FactBank
 from eval.recall.groups import CONTROL, INJECTED, Dose, groups_of
 from eval.recall.metrics import Row, bootstrap_interval, cluster_of
-from eval.recall.resampling import N_BOOT
+from eval.recall.statistics import N_BOOT
 
 logger = logging.getLogger(__name__)
 

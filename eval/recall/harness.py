@@ -9,20 +9,20 @@ from typing import Any
 
 from eval.facts.bank import FactBank, Probe
 from eval.facts.text_match import closing_punctuation, folded
-from eval.model_checks import check_logits
-from eval.recall.generation import (
+from eval.models.checks import check_logits
+from eval.recall.metrics import bits_per_byte, candidate_metrics, perplexity, token_rank
+from eval.scoring.generation import (
     Continuation,
     answer_budgets,
     containment,
     exact_match,
     generate_texts,
 )
-from eval.recall.isolation import eval_mode, rng_untouched
-from eval.recall.metrics import bits_per_byte, candidate_metrics, perplexity, token_rank
-from eval.recall.processes import process_rank
-from eval.recall.processes import spread as spread_over_processes
-from eval.recall.scorer import Item, Scores, score
-from eval.recall.self_check import check_generation
+from eval.scoring.generation_check import check_generation
+from eval.scoring.isolation import eval_mode, rng_untouched
+from eval.scoring.processes import process_rank
+from eval.scoring.processes import spread as spread_over_processes
+from eval.scoring.scorer import Item, Scores, score
 
 
 def evaluate_recall(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from eval.recall.groups import Doses, groups_of, treatment_groups
-from eval.recall.resampling import (
+from eval.recall.statistics import (
     N_BOOT,
     bootstrap_ratios,
     interval,

@@ -11,10 +11,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from configs.files import find_shipped, read_json, read_text
 from configs.load import read_config
 from eval.facts.bank import FactBank
-from eval.models import HUB_ID
+from eval.models.load import HUB_ID
 from eval.recall.groups import ROLES, in_order
-from eval.report.facts_of_run import FIGURES, facts_of_the_run, reading_guide
-from eval.report.tables import TYPES, recall_table
+from eval.report.run_in_words import FIGURES, facts_of_the_run, reading_guide
+from eval.report.run_table import TYPES, recall_table
 from modeling_stlm import LOWEST_TRANSFORMERS
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from configs.errors import UserError
 from eval.checkpoint_mark import check_weights_of_run
-from eval.facts.validate import load_bank
+from eval.facts.warnings import load_bank
 from eval.hub import hub_errors
-from eval.models import check_model_path
+from eval.models.load import check_model_path
 from eval.report.card import plain_card, run_card
 
 MODEL_FILES = (

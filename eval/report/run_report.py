@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 from configs.files import read_jsonl, write_json, write_whole
 from configs.load import read_config
 from eval.facts.bank import FactBank
-from eval.facts.validate import load_bank
+from eval.facts.warnings import load_bank
 from eval.recall.exposures import doses_of_facts
 from eval.recall.groups import Doses, treatment_groups
 from eval.recall.metrics import summarise
 from eval.report.card import run_card
-from eval.report.facts_of_run import FIGURES, chance_of, facts_of_the_run, reading_guide
-from eval.report.plots import plot_loss, plot_rank_and_bits, plot_recall
-from eval.report.tables import recall_table
+from eval.report.run_figures import plot_loss, plot_rank_and_bits, plot_recall
+from eval.report.run_in_words import FIGURES, chance_of, facts_of_the_run, reading_guide
+from eval.report.run_table import recall_table
 
 
 def write_run_report(

@@ -11,14 +11,14 @@ from transformers import PreTrainedTokenizerFast
 
 from configs.errors import UserError
 from eval.facts.imports import ImportOptions, import_bank
-from eval.recall.encoding import Item, encode_items, encode_prompts
-from eval.recall.generation import generate_texts
-from eval.recall.heldout import score_documents
-from eval.recall.scorer import score
+from eval.scoring.encoding import Item, encode_items, encode_prompts
+from eval.scoring.generation import generate_texts
+from eval.scoring.scorer import score
+from eval.study.heldout import score_documents
 from eval.tokens import control_ids, encode_texts, vocabulary_size
 from modeling_stlm.tokenization_stlm import byte_tokenizer, train_bpe_tokenizer
 from scripts.__main__ import main
-from tests.eval.recall import tiny
+from tests.eval import tiny
 from trainers.corpus import prepare_corpus
 from trainers.documents import Documents
 from trainers.text_bytes import token_bytes

@@ -10,9 +10,9 @@ import torch
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from transformers import AutoModel, AutoModelForCausalLM
 
-from eval.recall.batching import pads_safely
-from eval.recall.generation import generate_texts
-from eval.recall.scorer import Item, score
+from eval.models.inputs import pads_safely
+from eval.scoring.generation import generate_texts
+from eval.scoring.scorer import Item, score
 from modeling_stlm import STLMByteForCausalLM, STLMByteModel
 from modeling_stlm.tokenization_stlm import byte_tokenizer
 from tests.modeling_stlm.byte_examples import END, FAMILY, PAD, TEXTS, ids_of, make_byte_model

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from configs.errors import UserError
-from eval.models import load_model, load_weights
+from eval.models.load import load_model, load_weights
 from modeling_stlm.convert_tidy import convert_checkpoint, convert_config, convert_weights
 from modeling_stlm.tokenization_stlm import byte_tokenizer
 from tests.modeling_stlm.tidy_reference import TidyModel, tidy_config

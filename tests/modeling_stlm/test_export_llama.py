@@ -159,7 +159,7 @@ def test_stlm_export_llama_says_what_stands_in_the_way_before_loading(
 ):
     make_model(mlp_type="plain").save_pretrained(tmp_path / "stlm")
     capsys.readouterr()
-    monkeypatch.setattr("eval.models.load_weights", lambda *args, **kwargs: pytest.fail("loaded"))
+    monkeypatch.setattr("eval.models.load.load_weights", lambda *args, **kwargs: pytest.fail("loaded"))
     for out, part in (("out", "mlp_type: "), ("stlm", "exists already")):
         assert main(["llama", str(tmp_path / "stlm"), str(tmp_path / out)]) == 2
         (line,) = capsys.readouterr().err.splitlines()

@@ -2,7 +2,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from configs.errors import UserError
-from eval.recall.encoding import Item, encode_items
+from eval.scoring.encoding import Item, encode_items
 from modeling_stlm.tokenization_stlm import byte_tokenizer, train_bpe_tokenizer
 
 TEXTS = [

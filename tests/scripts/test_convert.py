@@ -6,7 +6,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from configs.load import load_config
-from eval.models import load_model
+from eval.models.load import load_model
 from modeling_stlm.tidy_architecture import FIELDS, FIXED, leaves
 from scripts.convert import main
 from tests.configs.test_tidy import FULL

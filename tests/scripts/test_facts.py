@@ -190,7 +190,7 @@ def test_validate_with_a_model_lists_what_it_knows(run, tmp_path, capsys, monkey
         assert model.num_parameters() > 0
         return [Finding("warning", "known_already", (bank.probes[0].id,), f"{bank.probes[0].id} is known")]
 
-    monkeypatch.setattr("eval.facts.blind.blind_check", blind)
+    monkeypatch.setattr("eval.recall.blind.blind_check", blind)
     out = tmp_path / "flagged"
     arguments = ["validate", str(run / "facts"), "--model", str(run), "--device", "cpu", "--out", str(out)]
     assert main(["facts", *arguments]) == 0

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from configs.errors import UserError
 from configs.files import read_json, read_jsonl
-from eval.report.tables import recall_table
+from eval.report.run_table import recall_table
 from scripts.__main__ import main
 from scripts.study_tables import print_study
 from scripts.tables import print_recall_table
@@ -188,7 +188,7 @@ def test_recall_mistakes_exit_2_before_any_model_runs(run, tmp_path, capsys, mon
     def never(*args, **kwargs):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("eval.recall.measuring.load_model", never)
+    monkeypatch.setattr("eval.study.measure.load_model", never)
     bank, empty = str(run / "facts"), tmp_path / "empty"
     empty.mkdir()
     (tmp_path / "bad.yaml").write_text("- 12\n")
@@ -222,8 +222,8 @@ def test_recall_mistakes_exit_2_before_any_model_runs(run, tmp_path, capsys, mon
 
 KILLED = """
 import sys
-import eval.recall.measuring
-eval.recall.measuring.PROBES_PER_PART = (2, 2)
+import eval.study.measure
+eval.study.measure.PROBES_PER_PART = (2, 2)
 from scripts.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """

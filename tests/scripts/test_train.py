@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import scripts.train
 from configs.load import load_config
-from eval.facts.validate import load_bank
+from eval.facts.warnings import load_bank
 from scripts.__main__ import main
 from trainers.run import prepare
 

@@ -253,7 +253,7 @@ def warm_up(shared: Path) -> None:
 
     def make_bank(report: Callable) -> None:
         from configs.files import find_shipped
-        from eval.facts.generate import generate_from_spec
+        from eval.facts.generate.generate import generate_from_spec
 
         generate_from_spec(find_shipped("configs/facts/people.yaml"), FACTS, seed=1).save(shared / "bank")
 

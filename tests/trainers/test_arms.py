@@ -14,10 +14,10 @@ from configs.errors import UserError
 from configs.files import find_shipped, read_json, read_jsonl
 from configs.schema import InjectionSection
 from eval.facts.bank import FactBank
-from eval.facts.generate import generate_from_spec
+from eval.facts.generate.generate import generate_from_spec
 from eval.facts.imports import ImportOptions, import_bank
 from eval.recall.exposures import doses_of_facts
-from eval.report.tables import recall_table
+from eval.report.run_table import recall_table
 from trainers.build import arm_exposures
 
 

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from configs.errors import UserError
-from tests.eval.public_copies import write_arc
-from tests.eval.test_benchmarks import small_index  # noqa: F401  a fixture
+from tests.eval.study.public_copies import write_arc
+from tests.eval.study.test_benchmarks import small_index  # noqa: F401  a fixture
 
 
 def test_benchmarks_are_logged_and_leave_the_weights_as_they_would_be(run_tiny, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from configs.errors import UserError
 from configs.files import read_json, write_json
 from eval.checkpoint_mark import MARK, read_mark
-from eval.models import load_model
+from eval.models.load import load_model
 from eval.report.push import push_model
 from tests.trainers.test_exactness import Killed, assert_bit_equal, logs, weights
 from trainers.checkpoints import (

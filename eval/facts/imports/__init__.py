@@ -15,9 +15,9 @@ from typing import Any
 from configs.errors import UserError
 from eval.facts.bank import FactBank
 from eval.facts.imports.draft import Draft
-from eval.facts.imports.read import DATA_FILES, Record, data_file, once, read_records
+from eval.facts.imports.source_files import DATA_FILES, Record, data_file, once, read_records
 from eval.facts.integrity import ROLES
-from eval.facts.rows import did_you_mean
+from eval.facts.records import did_you_mean
 from eval.hub import writing_hub_cache
 
 FOLDERS = ("tidy", "bear")  # formats of several files that belong together

@@ -10,7 +10,7 @@ from typing import Any
 
 from configs.errors import UserError
 from eval.facts.imports.draft import Draft, Refused
-from eval.facts.imports.read import checked, parse_json5, read_records, text, texts
+from eval.facts.imports.source_files import checked, parse_json5, read_records, text, texts
 from eval.facts.text_match import closing_punctuation, folded
 
 LICENSE = "cc-by-sa-4.0"

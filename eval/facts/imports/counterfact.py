@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from eval.facts.imports.draft import Draft, Refused
-from eval.facts.imports.read import Record, checked, text
+from eval.facts.imports.source_files import Record, checked, text
 from eval.facts.text_match import folded, usual_joint
 
 LICENSE = "mit"

@@ -19,11 +19,11 @@ from typing import Any
 
 from configs.errors import UserError
 from eval.facts.bank import Fact, FactBank, Probe, Relation, Statement
-from eval.facts.imports.wrong_answers import draw_wrong_answers, right_for
+from eval.facts.imports.distractors import draw_wrong_answers, right_for
 from eval.facts.integrity import JOINTS, integrity_errors
-from eval.facts.rows import Spans, to_row
+from eval.facts.records import Spans, to_row
 from eval.facts.text_match import folded, shown_joint, usual_joint
-from eval.facts.validate import flag_probes
+from eval.facts.warnings import flag_probes
 
 SPACE_ADDED = "space_added"  # the flag of a probe whose prompt and answer touch in the source
 TABLES = ("relations", "facts", "statements", "probes")

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from eval.facts.bank import Fact
 from eval.facts.imports.draft import Draft, Refused
-from eval.facts.imports.read import Record, checked, text, texts
+from eval.facts.imports.source_files import Record, checked, text, texts
 
 LICENSE = "apache-2.0"
 TYPES = {"mem": "memorization", "gen": "semantic", "hard_gen": "compositional"}

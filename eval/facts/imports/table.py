@@ -13,9 +13,9 @@ from typing import Any
 from configs.errors import UserError
 from eval.facts.bank import Fact
 from eval.facts.imports.draft import Draft, Refused
-from eval.facts.imports.read import Record, checked
+from eval.facts.imports.source_files import Record, checked
 from eval.facts.integrity import PROBE_TYPES, ROLES, STATEMENT_KINDS
-from eval.facts.rows import did_you_mean
+from eval.facts.records import did_you_mean
 from eval.facts.text_match import ASCII_SPACES
 
 COLUMNS = (

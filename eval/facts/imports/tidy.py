@@ -22,7 +22,7 @@ from typing import Any
 from configs.errors import UserError
 from eval.facts.bank import Fact
 from eval.facts.imports.draft import SPACE_ADDED, Draft, Refused
-from eval.facts.imports.read import checked, parse_json5, parse_yaml, read_lossy
+from eval.facts.imports.source_files import checked, parse_json5, parse_yaml, read_lossy
 from eval.facts.imports.tidy_templates import (
     SUBJECT,
     Case,
@@ -33,7 +33,7 @@ from eval.facts.imports.tidy_templates import (
 )
 from eval.facts.imports.tidy_values import draw_values, known_variables
 from eval.facts.integrity import PROBE_TYPES
-from eval.facts.rows import did_you_mean
+from eval.facts.records import did_you_mean
 from eval.facts.text_match import folded, words_in
 
 TEMPLATES = ("inject_config.json", "insert_config.json")

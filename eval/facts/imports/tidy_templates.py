@@ -10,7 +10,7 @@ from typing import Any
 
 from eval.facts.bank import Fact
 from eval.facts.imports.draft import Draft, Refused
-from eval.facts.imports.read import Record, checked, text
+from eval.facts.imports.source_files import Record, checked, text
 from eval.facts.integrity import PROBE_TYPES
 
 VARIABLE = re.compile(r"\{([A-Z_][A-Z0-9_]*)\}")

@@ -10,11 +10,11 @@ from functools import cache
 
 from configs.errors import UserError
 from configs.files import find_shipped
+from eval.facts.generate.answers import answer_pool, rng
+from eval.facts.generate.names import draw_names
+from eval.facts.generate.spec import AnswerSpec, Spec, read_spec
+from eval.facts.generate.spec_checks import check_spec
 from eval.facts.imports.tidy_templates import SUBJECT
-from eval.facts.names import draw_names
-from eval.facts.pools import answer_pool, rng
-from eval.facts.spec import AnswerSpec, Spec, read_spec
-from eval.facts.spec_checks import check_spec
 from eval.facts.text_match import folded, parts_of
 
 SPEC = "configs/facts/tidy.yaml"

@@ -7,7 +7,7 @@ and wrong answers (`perturbed_answer`).
 from collections.abc import Iterable
 
 from eval.facts.imports.draft import Draft
-from eval.facts.imports.read import Record, text, texts
+from eval.facts.imports.source_files import Record, text, texts
 
 LICENSE = "mit"
 QUESTION = "Question: {}\nAnswer:"

@@ -3,10 +3,10 @@
 from collections import Counter, defaultdict
 from itertools import pairwise
 
-from eval.facts.arms import forms_of
 from eval.facts.bank import FactBank
-from eval.facts.spec_checks import check_spec
-from eval.facts.validate import validate
+from eval.facts.generate.arms import forms_of
+from eval.facts.generate.spec_checks import check_spec
+from eval.facts.warnings import validate
 from trainers.plan import units_of
 
 

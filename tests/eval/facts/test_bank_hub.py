@@ -13,7 +13,7 @@ from configs.errors import UserError
 from eval.facts.bank import TABLES, Fact, FactBank
 from eval.facts.hub import FEATURES, dataset_card, open_bank, push_bank
 from eval.facts.imports import ImportOptions, import_bank
-from eval.facts.rows import _fields
+from eval.facts.records import _fields
 from tests.eval.facts.bank_files import ADA, BOB, edit_line, probe, small_bank, statement
 from tests.hub import test_hub
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from eval.facts.fix import fix_bank
-from eval.facts.validate import validate
+from eval.facts.warnings import validate
 from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank, statement
 
 

@@ -8,13 +8,13 @@ import pytest
 from configs.errors import UserError
 from eval.facts.bank import FactBank, Probe
 from eval.facts.fix import fix_bank
-from eval.facts.generate import generate
+from eval.facts.generate.generate import generate
+from eval.facts.generate.real_facts import read_real_facts
+from eval.facts.generate.templates import parse_wording
 from eval.facts.imports import ImportOptions, import_bank
-from eval.facts.neighbours import read_real_facts
 from eval.facts.summary import token_lengths
 from eval.facts.text_match import is_answer
-from eval.facts.validate import flag_probes, validate
-from eval.facts.wordings import parse_wording
+from eval.facts.warnings import flag_probes, validate
 from modeling_stlm.tokenization_stlm import byte_tokenizer
 from tests.eval.facts.bank_files import edit_line, small_bank
 from tests.eval.facts.joint_examples import EXAMPLES, joint_bank

@@ -3,7 +3,7 @@
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from eval.facts.generate import generate
+from eval.facts.generate.generate import generate
 from tests.eval.facts.bank_checks import check_generated
 
 COLOURS = [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from eval.recall.corrected import corrected_summary
+from eval.recall.control import corrected_summary
 from eval.recall.groups import MOST_DOSES, facts_in_words, groups_of, in_order, is_injected, treatment_groups
 from eval.recall.metrics import METRICS, summarise
 

@@ -13,11 +13,11 @@ import torch
 from configs.files import read_jsonl
 from eval.facts.bank import Fact, FactBank, Probe
 from eval.recall import metrics
-from eval.recall.corrected import corrected_summary
+from eval.recall.control import corrected_summary
 from eval.recall.harness import evaluate_recall, item_of, right_answers, terminators_of
 from eval.recall.metrics import METRICS, summarise
-from eval.recall.scorer import Item, score
-from tests.eval.recall import tiny
+from eval.scoring.scorer import Item, score
+from tests.eval import tiny
 from trainers.callbacks import append_jsonl
 
 ANSWER_ONLY = ("logprob", "bits_per_byte", "greedy_match", "exact_match", "perplexity", "token_rank")

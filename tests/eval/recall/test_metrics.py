@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from eval.recall import metrics, resampling
+from eval.recall import metrics, statistics
 from eval.recall.metrics import METRICS, bootstrap_interval, count_flags, summarise
 
 
@@ -155,7 +155,7 @@ def test_the_bootstrap_leaves_the_global_generator_alone():
 
 def test_chunks_of_resamples_are_all_there(monkeypatch):
     values = np.arange(40.0)
-    monkeypatch.setattr(resampling, "CELLS", 40 * 7)  # seven resamples at a time
+    monkeypatch.setattr(statistics, "CELLS", 40 * 7)  # seven resamples at a time
     low, high = bootstrap_interval(values, np.ones(40), range(40), n_boot=2000)
     error = values.std() / math.sqrt(40)
     assert (high - low) == pytest.approx(2 * 1.96 * error, rel=0.1)

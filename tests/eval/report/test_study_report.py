@@ -7,12 +7,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from eval.report.plots import COLOURS
-from eval.report.study_page import prompts_of, study_page
-from eval.report.study_plots import MARKERS
-from eval.report.study_probes import probes_as_json, script_json
+from eval.report.draw import MARKERS
+from eval.report.figures import bar_figures, dose_figures, figures_of, short_name, step_figures
+from eval.report.page import prompts_of, study_page
+from eval.report.page_probes import probes_as_json, script_json
+from eval.report.run_figures import COLOURS
+from eval.report.run_table import TYPES
 from eval.report.study_report import study_markdown, write_study_report
-from eval.report.study_series import bar_figures, dose_figures, figures_of, short_name, step_figures
 from eval.report.study_svg import (
     BAR_RIGHT,
     LINE_BOTTOM,
@@ -22,7 +23,6 @@ from eval.report.study_svg import (
     SHAPES,
     panels_as_svg,
 )
-from eval.report.tables import TYPES
 from tests.eval.report.study_example import (
     CHECKPOINTS,
     EXPOSURES,

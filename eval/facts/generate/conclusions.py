@@ -1,0 +1,76 @@
+"""Derived answers of inferential probes: what follows from a date, or from any answer by a list."""
+
+import random
+from collections.abc import Sequence
+from datetime import date
+
+from configs.errors import UserError
+from eval.facts.generate.answers import MONTHS, dates_of
+from eval.facts.generate.spec import RelationSpec
+from eval.facts.text_match import folded
+
+# by month: the day on which the next sign begins, and the sign that ends then
+ZODIAC = (
+    (20, "Capricorn"), (19, "Aquarius"), (21, "Pisces"), (20, "Aries"), (21, "Taurus"), (21, "Gemini"),
+    (23, "Cancer"), (23, "Leo"), (23, "Virgo"), (23, "Libra"), (22, "Scorpio"), (22, "Sagittarius"),
+)  # fmt: skip
+
+
+class Conclusions:
+    """What may be offered for a derived answer of a relation.
+
+    Distractors are the conclusions from other answers of the pool, so a conclusion to which many answers
+    lead is offered often, as often it is also right.
+    """
+
+    def __init__(self, relation: RelationSpec, key: str, name: str, pool: Sequence[str]):
+        self.key = f"{key}.derived.{name}"
+        rule = relation.derived[name]
+        if isinstance(rule, dict):
+            listed = {str(key): value for key, value in rule.items()}  # YAML reads 1: as a number
+            self.of = {answer: self._listed(listed, answer) for answer in pool}
+        else:
+            assert relation.answers.dates is not None  # spec_checks.py has seen to it
+            days = dates_of(relation.answers.dates, f"{key}.answers.dates")
+            if relation.answers.lower:
+                days = {text.lower(): day for text, day in days.items()}
+            self.of = {answer: self._follows(rule, days[answer]) for answer in pool}
+        self.values = [self.of[answer] for answer in pool]
+        self.different = set(self.values)
+
+    def distractors(self, answer: str, count: int, draw: random.Random) -> tuple[str, ...]:
+        """`count` different conclusions that do not begin with the right one."""
+        start = folded(answer)
+        fit = {value for value in self.different if not folded(value).startswith(start)}
+        if len(fit) < count:
+            raise UserError(
+                f"{self.key}: there are {len(fit)} conclusions other than {answer!r}, distractors={count} "
+                "needs as many; raise people or take fewer distractors"
+            )
+        chosen = dict[str, None]()
+        while len(chosen) < count:
+            value = draw.choice(self.values)
+            if value in fit:
+                chosen[value] = None
+        # the frequent ones were drawn first
+        return tuple(draw.sample(list(chosen), count))
+
+    def _listed(self, rule: dict, answer: str) -> str:
+        if answer not in rule:
+            raise UserError(f"{self.key}: has no conclusion for {answer!r}; add it, in quotes")
+        if not isinstance(rule[answer], str):
+            raise UserError(f"{self.key}.{answer}: is read as {rule[answer]!r}; quote it")
+        return rule[answer]
+
+    def _follows(self, rule: str, day: date) -> str:
+        if rule == "zodiac":
+            next_begins, sign = ZODIAC[day.month - 1]
+            return sign if day.day < next_begins else ZODIAC[day.month % 12][1]
+        if rule.startswith("age_in_"):
+            age = int(rule.removeprefix("age_in_")) - day.year
+            if age < 0:
+                raise UserError(f"{self.key}: {day.year} lies behind the year of {rule}; take another year")
+            return str(age)
+        return {"year": f"{day.year}", "decade": f"{day.year // 10 * 10}s", "month": MONTHS[day.month - 1]}[
+            rule
+        ]

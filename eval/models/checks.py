@@ -1,0 +1,126 @@
+"""Checks of a model right after loading: weights that fit the config, usable logits, causal attention.
+
+Each check costs at most one pass over a few tokens. Without them nothing would fail later, and the recall
+reported would be that of a broken or wrong model.
+"""
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from configs.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# What older versions of transformers saved besides weights: causal masks (`attn.bias` of GPT-2, GPT-Neo and
+# GPT-J), tables of positions, OPT's version; and BERT's pooler, which no language model reads.
+NO_WEIGHTS = re.compile(
+    r"\.(attn|attention)\.(bias|causal_mask)$|\.(masked_bias|version|inv_freq|position_ids)$|\.pooler\."
+)
+
+
+def check_fit(model: Any, info: dict[str, Any]) -> None:
+    """Raise ValueError if the weights do not fit the config.
+
+    transformers initialises missing tensors and tensors of another size at random, and drops those that the
+    config has no place for. The model would load, but would not be the trained one.
+
+    Args:
+        info: What `from_pretrained(..., output_loading_info=True)` returns with the model.
+    """
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(
+            f"the weights lack {len(missing)} of a causal language model's tensors, {missing[0]} among them"
+        )
+    if other := sorted(info["mismatched_keys"]):
+        tensor, in_file, in_config = other[0]
+        raise ValueError(
+            f"{len(other)} tensors of the weights have another size than the config says: {tensor} is "
+            f"{tuple(in_file)}, not {tuple(in_config)}"
+        )
+    found = {key for key in info["unexpected_keys"] if not NO_WEIGHTS.search(key)}
+    # a part that the model lacks as a whole, such as the head of a classifier, does not change its logits
+    parts = {child for owner in (model, model.base_model) for child, _ in owner.named_children()}
+    unexpected = sorted(key for key in found if key.partition(".")[0] in parts)
+    if unexpected:
+        raise ValueError(
+            f"the weights hold {len(unexpected)} tensors that the config has no place for, {unexpected[0]} "
+            "among them: config and weights are of different models"
+        )
+    if found:
+        logger.warning(
+            "%s: not a part of a causal language model, left out: %s", model.name_or_path, min(found)
+        )
+
+
+def check_adapter_fit(model: Any, name: str, revision: str | None) -> None:
+    """ValueError if the adapter at `name` holds tensors that `model`, its base with the adapter, lacks."""
+    from peft import get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    in_file = load_peft_weights(name, device="cpu", revision=revision)
+    if unexpected := sorted(in_file.keys() - get_peft_model_state_dict(model).keys()):
+        raise ValueError(
+            f"the adapter holds {len(unexpected)} tensors that its base model has no place for, "
+            f"{unexpected[0]} among them: it was made for another model"
+        )
+
+
+def check_logits(model: Any, name: str) -> None:
+    """Raise UserError if logits are not finite, or the same for all tokens or for all inputs.
+
+    Then the weights are damaged or were not loaded. `model` is in eval mode and reads twice eight tokens.
+    """
+    import torch
+
+    from eval.models.inputs import last_logits, text_config
+
+    # from all over the vocabulary, since the first ids often are special tokens, some of them untrained
+    ids = [place * text_config(model).vocab_size // 10 for place in range(1, 9)]
+    texts = [ids, ids[::-1]]
+    with torch.no_grad():
+        logits = last_logits(model, texts, pad_id=0, keep=8).float()  # (texts, positions, vocabulary)
+    if not logits.isfinite().all():
+        raise UserError(
+            f"{name}: its logits are not finite numbers: its weights are broken, or the dtype too narrow "
+            "(try float32)"
+        )
+    if (logits.amin(-1) == logits.amax(-1)).all():
+        raise UserError(f"{name}: it gives all tokens the same probability: its weights were lost")
+    if torch.equal(logits[0], logits[1]):
+        raise UserError(f"{name}: it says the same whatever it reads: its weights were lost")
+
+
+def check_causal(model: Any, name: str) -> None:
+    """Raise UserError if the model attends to later tokens, as BERT does without `is_decoder`.
+
+    `model` is in eval mode and reads two texts of eight tokens that differ in the last one.
+    """
+    import torch
+
+    from eval.models.inputs import last_logits
+
+    texts = [[*range(8)], [*range(7), 0]]
+    with torch.no_grad():
+        first, second = last_logits(model, texts, pad_id=0, keep=8)[:, :-1].float()
+    # far above what rounding does to a causal model, and below what even random weights do to others
+    tolerance = (1e-5 if model.dtype == torch.float32 else 2e-2) * max(1.0, first.abs().max().item())
+    if (first - second).abs().max() > tolerance:
+        raise UserError(
+            f"{name}: not a causal language model: it looks ahead (is_decoder=true may be missing)"
+        )
+
+
+@contextlib.contextmanager
+def without_load_report() -> Iterator[None]:
+    """Keep transformers from printing its table of missing and unexpected tensors: `check_fit` says it."""
+    from transformers.utils import logging as transformers_logging
+
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)

@@ -1,0 +1,298 @@
+"""A bank as tasks of the Language Model Evaluation Harness, for anyone who has that and not this package.
+
+    tasks = export_lm_eval(bank, "tasks/people")
+    lm_eval run --model hf --model_args pretrained=MODEL --tasks people --include_path tasks/people
+
+For every role and probe type there are three tasks, all of them in one group:
+
+    NAME_injected_semantic_mc    multiple_choice   acc = our accuracy, acc_bytes = our accuracy_norm
+    NAME_injected_semantic_ll    loglikelihood     logprob, greedy_match, bits_per_byte
+    NAME_injected_semantic_gen   generate_until    exact_match
+
+so that injected and control facts are told apart. Injected facts of different arms have tasks of their own,
+`NAME_injected_ARM_semantic_mc`, and so have those of different exposures in one arm,
+`NAME_injected_ARM_4_semantic_mc`; exposures are those that the bank plans. Control facts of the arm `unseen`
+have tasks of their own too. The joint is part of each choice (`target_delimiter` is empty), as in our scorer.
+`_mc` leaves out probes without wrong answers, and `_gen` probes with a suffix. Probes with a prompt that ends
+in a newline or a tab are in `_gen` only, since lm-eval would score that end with the answer. The export
+reports how many. Each document carries `probe_id`, `fact_ids`, `role`, `arm`, `relation` and `type`, so that
+logged samples can be joined with a run's plan. The folder finds its own data and can be moved. lm-eval reads
+a control token that a text holds (`<|endoftext|>`) as such, where our scorer reads its characters.
+"""
+
+import inspect
+import json
+import re
+import shlex
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from configs.files import whole_folder, write_jsonl, write_whole
+from eval.facts import text_match
+from eval.facts.bank import FactBank, Probe
+from eval.facts.generate.answers import rng
+from eval.facts.integrity import PROBE_TYPES
+from eval.facts.text_match import join
+from eval.recall.exposures import doses_of_facts
+from eval.recall.groups import INJECTED, groups_of, in_order, treatment_groups
+
+# end-of-text apart, what follows the answer in our own generation, and the space before it
+TOKENS_AROUND_ANSWER = 4
+VERSION = 1.0
+
+METRICS = {
+    "mc": [("acc", "mean"), ("acc_norm", "mean"), ("acc_bytes", "mean")],
+    "ll": [("logprob", "mean"), ("greedy_match", "mean"), ("bits_per_byte", "bits_per_byte")],
+    "gen": [("exact_match", "mean")],
+}
+
+# Goes into the folder and must run there by itself, so it begins with our rules for comparing texts.
+UTILS = (
+    inspect.getsource(text_match)
+    + '''
+
+# What the tasks of this folder share: reading their data, and metrics that lm-eval has not by that name.
+
+import json
+from pathlib import Path
+
+from datasets import Dataset
+
+DATA = Path(__file__).parent / "data"
+
+
+def load(file, **others):
+    """The documents of one task; `others` is whatever else lm-eval passes on."""
+    lines = (DATA / file).read_text(encoding="utf-8").split("\\n")  # a text may hold U+2028
+    return {"test": Dataset.from_list([json.loads(line) for line in lines if line])}
+
+
+def loglikelihood(doc, results):
+    """Of the right answer: log-probability in nats, whether greedy decoding says it, bits per byte."""
+    logprob, is_greedy = results[0]
+    size = len(doc["target"].encode("utf-8"))
+    return {"logprob": logprob, "greedy_match": float(is_greedy), "bits_per_byte": (logprob, size)}
+
+
+def exact_match(doc, results):
+    """Whether the text, up to its first terminator outside the answer, is one of the right answers."""
+    # where lm-eval stopped generating counts as the end of the text
+    return {"exact_match": float(is_answer(results[0], doc["answers"], True, doc["terminators"]))}
+'''
+)
+
+
+@dataclass(frozen=True)
+class Export:
+    group: str
+    tasks: tuple[str, ...]
+    n_probes: int
+    without_distractors: int
+    """Probes that stand in no multiple_choice task."""
+    with_suffix: int
+    """Probes that stand in no generate_until task."""
+    behind_white_space: int
+    """Probes whose prompt ends in a newline or a tab: they stand in a generate_until task at most."""
+
+
+def export_lm_eval(
+    bank: FactBank, folder: str | Path, name: str | None = None, tokenizer: Any = None
+) -> Export:
+    """Write the tasks of `bank` as a new folder; `name` of the group, the bank's when left out.
+
+    With a `tokenizer`, `_gen` generates as many of its tokens as the longest answer needs; without, as many
+    as it has bytes, which no tokenizer exceeds and a small model may have no room for.
+
+    Raises UserError if something is there already, or the bank asks nothing.
+    """
+    folder = Path(folder)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise UserError(f"{folder}: exists already; choose another folder or remove it")
+    if not bank.probes:
+        raise UserError("the bank has no probes, and so nothing to make tasks of")
+    group = re.sub(r"\W+", "_", name or str(bank.meta.get("name") or "facts"), flags=re.ASCII).strip("_")
+    if not group:
+        raise UserError(f"{name or bank.meta.get('name')!r}: no name for tasks; give one with --name")
+    parts: dict[tuple[str, str], list[Probe]] = defaultdict(list)
+    groups, words = _groups(bank)
+    for probe, facts in zip(bank.probes, groups, strict=True):
+        parts[facts, probe.type].append(probe)
+    order = in_order([*words, *groups])
+
+    tasks: list[str] = []
+    with whole_folder(folder) as temporary:
+        for facts, probe_type in sorted(
+            parts, key=lambda part: (order.index(part[0]), PROBE_TYPES.index(part[1]))
+        ):
+            probes = parts[facts, probe_type]
+            documents = [document(bank, probe) for probe in probes]
+            scored = [doc for doc in documents if not _moves(doc["context"])]
+            chosen = {
+                "mc": [doc for doc in scored if len(doc["choices"]) > 1],
+                "ll": scored,
+                "gen": [doc for doc in documents if not doc["suffix"]],
+            }
+            for kind, docs in chosen.items():
+                if docs:
+                    name = f"{words.get(facts, facts)}_{probe_type}_{kind}"
+                    task = f"{group}_{name}"
+                    write_jsonl(temporary / "data" / f"{name}.jsonl", docs)
+                    config = _config(task, f"{name}.jsonl", kind, docs, bank, tokenizer)
+                    config["metadata"]["facts"] = facts
+                    write_whole(temporary / f"{task}.yaml", _yaml(config))
+                    tasks.append(task)
+        if not tasks:
+            raise UserError("all probes have prompts that end in white space, and a suffix: nothing to ask")
+        whole = {"group": group, "task": tasks, "metadata": {"version": VERSION, "bank_sha256": bank.sha256}}
+        write_whole(temporary / f"{group}.yaml", _yaml(whole))
+        write_whole(temporary / "utils.py", UTILS)
+        write_whole(temporary / "README.md", _readme(group, tasks, bank, words))
+    return Export(
+        group=group,
+        tasks=tuple(tasks),
+        n_probes=len(bank.probes),
+        without_distractors=sum(not probe.distractors for probe in bank.probes),
+        with_suffix=sum(bool(probe.suffix) for probe in bank.probes),
+        behind_white_space=sum(_moves(join(probe.prompt)[0]) for probe in bank.probes),
+    )
+
+
+def _groups(bank: FactBank) -> tuple[list[str], dict[str, str]]:
+    """The group of each probe, as in reports, and what names of tasks call those of injected facts where they
+    are treated differently, least exposures first."""
+    rows = []
+    for probe in bank.probes:
+        fact = bank.fact_by_id[probe.fact_ids[0]]
+        rows.append({"role": fact.role, "arm": fact.arm, "fact_ids": probe.fact_ids})
+    doses = doses_of_facts(bank)
+    words: dict[str, str] = {}
+    for group, key in treatment_groups(rows, doses).items():
+        own = re.sub(r"\W+", "_", key.removeprefix(f"{INJECTED}-"), flags=re.ASCII).strip("_")
+        word = f"{INJECTED}_{own}"
+        words[group] = word if word not in words.values() else f"{word}_{len(words) + 1}"
+    return groups_of(rows, doses), words
+
+
+def command(export: Export, folder: str | Path, model: str = "MODEL") -> str:
+    """The command that runs the exported tasks."""
+    return (
+        f"lm_eval run --model hf --model_args pretrained={model},dtype=float32 --tasks {export.group} "
+        f"--include_path {shlex.quote(str(folder))} --batch_size 16"
+    )
+
+
+def _moves(context: str) -> bool:
+    """Whether lm-eval moves the end of a context to the answer, and scores it too."""
+    return context != context.rstrip()
+
+
+def document(bank: FactBank, probe: Probe) -> dict[str, Any]:
+    """One line of the data: what is asked, as text that is put together as it stands, and whose it is."""
+    from eval.recall.harness import right_answers, terminators_of
+
+    context, space = join(probe.prompt, probe.joint)
+    right, *wrong = (f"{space}{answer}{probe.suffix}" for answer in (probe.answers[0], *probe.distractors))
+    # anywhere among them, for lm-eval decides a tie for the first
+    gold = rng(0, probe.id, "gold").randrange(len(wrong) + 1)
+    fact = bank.fact_by_id[probe.fact_ids[0]]
+    return {
+        "context": context,
+        "choices": [*wrong[:gold], right, *wrong[gold:]],
+        "gold": gold,
+        "target": right,
+        "answers": right_answers(bank, probe),
+        "terminators": terminators_of(probe),
+        "joint": probe.joint,
+        "suffix": probe.suffix,
+        "probe_id": probe.id,
+        "fact_ids": list(probe.fact_ids),
+        "role": bank.role_of(probe),
+        "arm": fact.arm,
+        "relation": fact.relation,
+        "type": probe.type,
+        "subject": fact.subject,
+        "flags": list(probe.flags),
+    }
+
+
+def _config(
+    task: str, file: str, kind: str, docs: Sequence[dict[str, Any]], bank: FactBank, tokenizer: Any
+) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "task": task,
+        "custom_dataset": "!function utils.load",
+        "dataset_kwargs": {"file": file},
+        "test_split": "test",
+        "doc_to_text": "context",
+        "target_delimiter": "",
+        "num_fewshot": 0,
+    }
+    if kind == "mc":
+        config |= {"output_type": "multiple_choice", "doc_to_choice": "choices", "doc_to_target": "gold"}
+    elif kind == "ll":
+        config |= {
+            "output_type": "loglikelihood",
+            "doc_to_target": "target",
+            "process_results": "!function utils.loglikelihood",
+        }
+    else:
+        config |= {
+            "output_type": "generate_until",
+            "doc_to_target": "target",
+            "process_results": "!function utils.exact_match",
+            "generation_kwargs": {
+                "until": ["\n"],
+                "do_sample": False,
+                "max_gen_toks": _tokens_enough(docs, tokenizer),
+            },
+        }
+    higher = [
+        {"metric": metric, "aggregation": how, "higher_is_better": metric != "bits_per_byte"}
+        for metric, how in METRICS[kind]
+    ]
+    return config | {"metric_list": higher, "metadata": {"version": VERSION, "bank_sha256": bank.sha256}}
+
+
+def _tokens_enough(docs: Sequence[dict[str, Any]], tokenizer: Any) -> int:
+    from eval.scoring.generation import answer_budgets
+
+    answers = [doc["answers"] for doc in docs]
+    if tokenizer is not None:
+        return max(answer_budgets(tokenizer, answers, [doc["joint"] for doc in docs]))
+    # no tokenizer needs more tokens than bytes
+    return max(len(answer.encode()) for group in answers for answer in group) + TOKENS_AROUND_ANSWER
+
+
+def _yaml(config: dict[str, Any]) -> str:
+    """YAML by way of JSON, which it contains, but for lm-eval's own tag."""
+    lines = []
+    for key, value in config.items():
+        plain = isinstance(value, str) and value.startswith("!function ")
+        lines.append(f"{key}: {value if plain else json.dumps(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _readme(group: str, tasks: Sequence[str], bank: FactBank, words: dict[str, str]) -> str:
+    named = "".join(f"- `{group}_{word}_...`: {facts}\n" for facts, word in words.items())
+    treatments = f"\nInjected facts, by exposures that the bank plans:\n\n{named}" if named else ""
+    return f"""\
+# {group}
+
+lm-eval tasks made of a fact bank (sha256 `{bank.sha256}`), {len(tasks)} in the group `{group}`:
+
+```bash
+lm_eval run --model hf --model_args pretrained=MODEL --tasks {group} --include_path THIS_FOLDER \\
+  --log_samples --output_path OUT
+```
+
+Task names end in the role of the facts, their arm or exposures where these differ, the type of probe and the
+kind of task: `_mc` is multiple choice (`acc`; `acc_bytes` is normalised by the bytes of an answer), `_ll` the
+log-probability of the right answer in nats, `_gen` exact match of greedy generation. Facts of role `control`
+are never trained on: on them a model that guesses is right as often as chance. Each sample carries
+`probe_id`, `fact_ids`, `role`, `arm`, `relation` and `type`. Where a text holds a control token such as
+`<|endoftext|>`, lm-eval reads it as such; `stlm recall` reads its characters, and the figures differ.
+{treatments}"""

@@ -1,0 +1,57 @@
+"""Order of models, groups of facts and probe types in a study, and what may be compared."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from eval.facts.integrity import UNSEEN
+from eval.recall.groups import CONTROL, in_order
+from eval.report.run_table import SHOWN
+
+TOKEN_METRICS = {
+    "perplexity": "perplexity",
+    "token_rank": "token rank",
+    "logprob": "log-probability",
+    "greedy_match": "greedy match",
+}
+CORRECTED = {
+    "accuracy_over_control": "accuracy over control",
+    "binding": "binding (nats)",
+    "subject_shift": "subject shift (nats)",
+    "answer_familiarity": "answer familiarity (nats)",
+}
+WITHIN_TOKENIZER = {*TOKEN_METRICS, "binding", "subject_shift", "answer_familiarity"}
+NAMES = {**SHOWN, **TOKEN_METRICS, **CORRECTED}
+DIGITS = {"perplexity": 1, "token_rank": 1}  # all others: 2
+LOWER_IS_BETTER = {"candidate_rank", "bits_per_byte", "perplexity", "token_rank"}
+NO_MERIT = {CONTROL, UNSEEN}  # groups of facts for which more recall is not better
+
+Study = Mapping[str, Any]
+
+
+def models_of(study: Study) -> list[str]:
+    return [model["model"] for model in study["models"]]
+
+
+def ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
+    """Known names in their order, then the others as they came."""
+    found = list(dict.fromkeys(names))
+    return [name for name in order if name in found] + [name for name in found if name not in order]
+
+
+def groups_of(section: Mapping[str, Any]) -> list[str]:
+    """The groups of facts that any model of a section has, in the order of tables."""
+    return in_order(group for by_group in section.values() for group in by_group)
+
+
+def tokenizer_groups(study: Study) -> dict[str, list[str]]:
+    """Models by tokenizer; only within a group may figures by the token be compared."""
+    groups: dict[str, list[str]] = {}
+    for model in study["models"]:
+        if model.get("tokenizer"):
+            groups.setdefault(model["tokenizer"], []).append(model["model"])
+    return groups
+
+
+def place(name: str, order: Sequence[str]) -> tuple[int, str]:
+    """A sorting key: known names in their order, the others behind them by name."""
+    return (order.index(name), "") if name in order else (len(order), name)

@@ -1,0 +1,217 @@
+"""What models recall, as tables: by probe type and relation, beyond control facts, by the token."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from eval.recall.groups import ROLES, facts_in_words, in_order
+from eval.recall.statistics import LEVEL
+from eval.report.cells import Cell, Column, StudyTable, count, label, mark_best, measured
+from eval.report.order import (
+    CORRECTED,
+    DIGITS,
+    LOWER_IS_BETTER,
+    NO_MERIT,
+    TOKEN_METRICS,
+    Study,
+    groups_of,
+    models_of,
+    ordered,
+    place,
+    tokenizer_groups,
+)
+from eval.report.run_table import SHOWN, TYPES
+
+MEANING = {
+    "subject_shift": "Subject shift: log-probability of the wrong candidates beyond that of the same ones "
+    "for control subjects; more where the name is familiar, less where the right answer took their share.",
+    "binding": "Binding: the same of a subject’s own answer, minus the subject shift.",
+    "answer_familiarity": "Answer familiarity: log-probability of injected answers beyond that of answers "
+    "never read, both for control subjects.",
+}
+UNSURE = (
+    "Intervals and p-values are of a t-test clustered by subject and control subject. "
+    f"Grey: not significantly different from zero (p ≥ {LEVEL}, not corrected for the number of figures)."
+)
+EXPOSED = "Exposures are those in the run that the facts belong to; to other models these facts are new."
+
+
+def overview_tables(study: Study) -> list[StudyTable]:
+    """One table a group of facts: figures that may be compared between any models, by probe type."""
+    return _recall_tables(
+        study, "recall", "recall", "Recall of {facts}", Column("probe", numeric=False), TYPES
+    )
+
+
+def relation_tables(study: Study) -> list[StudyTable]:
+    column = Column("relation", numeric=False)
+    return _recall_tables(study, "by_relation", "relations", "Recall by relation, {facts}", column)
+
+
+def token_tables(study: Study) -> list[StudyTable]:
+    """Perplexity, token rank and the like: a table for each tokenizer and group."""
+    tables = []
+    for tokenizer, models in tokenizer_groups(study).items():
+        shared = {name: by_group for name, by_group in study.get("recall", {}).items() if name in models}
+        for number, group in enumerate(groups_of(shared), 1):
+            table = _recall_table(study, shared, group, Column("probe", numeric=False), TYPES, TOKEN_METRICS)
+            if table:
+                note = "Figures by the token: they hold among models of this tokenizer and nowhere else."
+                title = f"Figures by the token, {facts_in_words(group)}, tokenizer {tokenizer}"
+                key = f"tokens-{tokenizer}-{_key(group, number)}"
+                tables.append(
+                    replace(table, key=key, section="tokens", title=title, note=note, comparable=False)
+                )
+    return tables
+
+
+def corrected_tables(study: Study) -> list[StudyTable]:
+    """What injected facts have beyond control facts; the parts of the gain in nats by tokenizer."""
+    corrected = study.get("corrected", {})
+    accuracy = _differences(study, corrected, ("accuracy_over_control",))
+    tables = []
+    if accuracy:
+        title = "Accuracy of injected facts beyond that of control facts"
+        tables.append(replace(accuracy, key="corrected-accuracy", title=title, note=UNSURE))
+    for tokenizer, models in tokenizer_groups(study).items():
+        own = {name: corrected[name] for name in models if name in corrected}
+        for names in (("subject_shift", "binding"), ("answer_familiarity",)):
+            if table := _differences(study, own, names):
+                title = " and ".join(name.replace("_", " ") for name in names).capitalize()
+                tables.append(
+                    replace(
+                        table,
+                        key=f"corrected-{tokenizer}-{names[0]}",
+                        title=f"{title}, tokenizer {tokenizer}",
+                        note=" ".join([*(MEANING[name] for name in names), UNSURE]),
+                        comparable=False,
+                    )
+                )
+    return tables
+
+
+def _recall_tables(
+    study: Study, source: str, section: str, title: str, column: Column, order: Sequence[str] = ()
+) -> list[StudyTable]:
+    recall = study.get(source, {})
+    tables = []
+    for number, group in enumerate(groups_of(recall), 1):
+        table = _recall_table(study, recall, group, column, order, SHOWN)
+        if table:
+            key, named = f"{section}-{_key(group, number)}", title.format(facts=facts_in_words(group))
+            note = EXPOSED if group not in ROLES and len(models_of(study)) > 1 else ""
+            tables.append(replace(table, key=key, section=section, title=named, note=note))
+    return tables
+
+
+def _key(group: str, number: int) -> str:
+    """What keys of tables call a group: a treatment by its number, as the arm's name may hold anything."""
+    return group if group in ROLES else f"injected-{number}"
+
+
+def _recall_table(
+    study: Study,
+    recall: Mapping[str, Any],
+    group: str,
+    column: Column,
+    order: Sequence[str],
+    metrics: Mapping[str, str],
+) -> StudyTable | None:
+    """`{model: {group: {name: {metric: entry}}}}` as rows by name, as of a probe type, and model."""
+    models = [model for model in models_of(study) if group in recall.get(model, {})]
+    names = ordered((name for model in models for name in recall[model][group]), order)
+    shown = [
+        metric
+        for metric in metrics
+        if any(metric in recall[model][group].get(name, {}) for model in models for name in names)
+    ]
+    rows: list[tuple[Cell, ...]] = []
+    for name in names:
+        entries = {model: recall[model][group][name] for model in models if name in recall[model][group]}
+        own = [
+            (
+                label(name),
+                label(model),
+                *(measured(entry.get(metric), digits=DIGITS.get(metric, 2)) for metric in shown),
+                count(max((figure["n"] for figure in entry.values()), default=None)),
+            )
+            for model, entry in entries.items()
+        ]
+        if group not in NO_MERIT:
+            for place, metric in enumerate(shown, 2):
+                own = mark_best(own, place, metric in LOWER_IS_BETTER)
+                own = _judge_best(study, own, place, (group, name, metric))
+        rows += own
+    if not (rows and shown):
+        return None
+    columns = (
+        column,
+        Column("model", numeric=False),
+        *(Column(metrics[metric]) for metric in shown),
+        Column("n", note="probes"),
+    )
+    return StudyTable("", "", "", columns, rows, n_labels=2, facts=group)
+
+
+def _judge_best(
+    study: Study, rows: list[tuple[Cell, ...]], column: int, asked: tuple[str, str, str]
+) -> list[tuple[Cell, ...]]:
+    """Say of a group's best whether the comparisons tell it from every other model of the group."""
+    p_values = {
+        frozenset((entry["a"], entry["b"])): entry.get("p_holm")
+        for entry in study.get("comparisons", [])
+        if (entry["role"], entry["type"], entry["metric"]) == asked
+    }
+    winners = [row[1].figure for row in rows if row[column].best]
+    others = [row[1].figure for row in rows if row[column].figure and not row[column].best]
+    tested = [p_values.get(frozenset((winner, other))) for winner in winners for other in others]
+    if any(p is not None and p >= LEVEL for p in tested):
+        verdict = False
+    elif tested and all(p is not None for p in tested):
+        verdict = True
+    else:
+        return rows
+    return [
+        (*row[:column], replace(row[column], significant=verdict), *row[column + 1 :])
+        if row[column].best
+        else row
+        for row in rows
+    ]
+
+
+def _differences(study: Study, corrected: Mapping[str, Any], names: Sequence[str]) -> StudyTable | None:
+    """`{model: {group: {type: {name: entry}}}}` as rows by type, treatment where these differ, and model."""
+    found = {
+        (kind, group, model): entries
+        for model in models_of(study)
+        for group, by_kind in corrected.get(model, {}).items()
+        for kind, entries in by_kind.items()
+        if any(entries.get(name) for name in names)
+    }
+    if not found:
+        return None
+    groups = in_order(group for _, group, _ in found)
+    models = models_of(study)
+    is_split = not set(groups) <= set(ROLES)
+    rows = [
+        (
+            label(kind),
+            *([label(group)] if is_split else []),
+            label(model),
+            *(_unlike_zero(found[kind, group, model].get(name)) for name in names),
+        )
+        for kind, group, model in sorted(
+            found, key=lambda key: (place(key[0], TYPES), groups.index(key[1]), models.index(key[2]))
+        )
+    ]
+    columns = (
+        Column("probe", numeric=False),
+        *([Column("facts", numeric=False)] if is_split else []),
+        Column("model", numeric=False),
+        *(Column(CORRECTED[name]) for name in names),
+    )
+    return StudyTable("", "corrected", "", columns, rows, n_labels=3 if is_split else 2)
+
+
+def _unlike_zero(entry: Mapping[str, Any] | None) -> Cell:
+    return replace(measured(entry, signed=True), significant=entry["p"] < LEVEL if entry else None)

@@ -1,0 +1,58 @@
+"""Checks on two prompts that a model generates with its cache what it generates without.
+
+Model code for another version of transformers can ignore the cache without an error, for example because the
+argument was renamed and lands in `**kwargs`. Every continuation would then be wrong, without a warning.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from configs.errors import UserError
+from eval.models.inputs import context_length, last_logits, padding_id, pads_safely
+from eval.scoring.encoding import encode_prompts
+from eval.scoring.generation import generate_ids
+from eval.scoring.isolation import eval_mode
+
+STEPS = 3  # step 1 fills the cache, step 2 reads it, step 3 also reads what step 2 added
+# Relative to the largest logit: an ignored cache changes logits by about their own size, rounding by far
+# less, in bfloat16 and under autocast too.
+TOLERANCE = 5e-2
+
+
+def check_generation(model: Any, tokenizer: Any, prompts: Sequence[str]) -> None:
+    """Generate a few tokens after the shortest and the longest prompt, in one batch where padding is safe.
+
+    Raises UserError if a step's logits differ from those of one pass over the same text without a cache.
+    """
+    if not prompts:
+        return
+    context = context_length(model)
+    chosen = sorted({min(prompts, key=len), max(prompts, key=len)})
+    limits = [max(1, context - STEPS)] * len(chosen) if context is not None else None
+    rows = encode_prompts(tokenizer, chosen, limits, warn=False)
+    pad_id = padding_id(model, tokenizer)
+    with torch.no_grad(), eval_mode(model):
+        together = pads_safely(model, rows, pad_id)
+        for batch in [rows] if together else [[row] for row in rows]:
+            new_ids, logits = generate_ids(model, batch, pad_id, set(), STEPS, keep_logits=True)
+            for index, (row, ids) in enumerate(zip(batch, new_ids, strict=True)):
+                found = torch.stack([step[index] for step in logits]).float()  # (steps, vocabulary)
+                whole = [*row, *ids[: len(found) - 1]]
+                [expected] = last_logits(model, [whole], pad_id, len(found)).float()
+                if not expected.isfinite().all():
+                    return  # broken weights, which the scorer names by the probe
+                if not (expected - found).abs().max() <= TOLERANCE * expected.abs().max():
+                    raise UserError(_message(found, expected))
+
+
+def _message(found: torch.Tensor, expected: torch.Tensor) -> str:
+    from importlib.metadata import version
+
+    apart = (found - expected).abs().max().item()
+    return (
+        f"generation with the cache gives other logits than without it ({apart:.3g} apart): the model's code "
+        f"does not fit transformers {version('transformers')}; update one of the two, or measure without "
+        "generation (--no-generate, evaluation.generate=false)"
+    )

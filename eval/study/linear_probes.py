@@ -1,0 +1,270 @@
+"""Linear probes on frozen features: what a model's hidden states tell of GLUE's tasks.
+
+A sentence's features are its hidden states of the last layer, pooled as their mean and as the last
+token's. Two sentences u and v become (u, v, |u - v|, u * v), as in SentEval (Conneau and Kiela 2018,
+arXiv:1803.05449). On them stands a logistic regression, or a ridge regression where the target is a
+number, whose penalty is chosen by cross-validation within the training split. Scores are those of GLUE
+(Wang et al. 2018, arXiv:1804.07461) on its validation split: the test split's labels are not public.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs.errors import UserError
+from eval.hub import writing_hub_cache
+from eval.models.inputs import (
+    context_length,
+    fill_batches,
+    forward_parameters,
+    left_pad,
+    padding_id,
+    pads_safely,
+    text_config,
+)
+from eval.scoring.budget import default_budget, one_line_where_memory_ends, run_batches
+from eval.scoring.encoding import encode_prompts
+from eval.scoring.isolation import eval_mode, rng_untouched
+from eval.study.public_data import local_copies, quiet, why_missing
+
+logger = logging.getLogger(__name__)
+
+DATASET = "nyu-mll/glue"
+PENALTIES = np.logspace(-4, 2, 7)
+FOLDS = 5
+BOOTSTRAP = 1000
+POOLS = ("mean", "last")
+
+
+@dataclass(frozen=True)
+class ProbeTask:
+    """A task of GLUE: the columns of its texts, and its scores by sklearn's or scipy's names."""
+
+    columns: tuple[str, ...]
+    metrics: tuple[str, ...]
+    regression: bool = False
+
+
+TASKS = {
+    "cola": ProbeTask(("sentence",), ("matthews",)),
+    "sst2": ProbeTask(("sentence",), ("accuracy",)),
+    "mrpc": ProbeTask(("sentence1", "sentence2"), ("accuracy", "f1")),
+    "rte": ProbeTask(("sentence1", "sentence2"), ("accuracy",)),
+    "wnli": ProbeTask(("sentence1", "sentence2"), ("accuracy",)),
+    "qnli": ProbeTask(("question", "sentence"), ("accuracy",)),
+    "stsb": ProbeTask(("sentence1", "sentence2"), ("pearson", "spearman"), regression=True),
+}
+
+
+def check_probes(tasks: Sequence[str]) -> None:
+    """UserError for a name that is none of ours."""
+    for name in tasks:
+        if name not in TASKS:
+            raise UserError(f"probe {name!r}: no such task; there are {', '.join(TASKS)}")
+
+
+def run_linear_probes(
+    model: Any,
+    tokenizer: Any,
+    tasks: Sequence[str],
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    data_dir: Path | None = None,
+    batch_tokens: int | None = None,
+    progress: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Fit and score a probe for each task; one whose data cannot be had does not stop the others.
+
+    Args:
+        limit: At most so many examples of each split, drawn with `seed`.
+        data_dir: Folder with a local copy of `nyu-mll/glue`; else the Hub is asked.
+
+    Returns:
+        `{"probe:cola": {"matthews (mean)": {"value", "stderr"}, "matthews (last)": ..., "n": examples}}`, or
+        `{"probe:cola": {"error": one line}}`; the standard errors are those of a bootstrap over examples.
+
+    Raises:
+        UserError: For a task that is none of ours.
+    """
+    check_probes(tasks)
+    results: dict[str, dict[str, Any]] = {}
+    for name in tasks:
+        try:
+            with writing_hub_cache():
+                splits = _load(name, limit, seed, data_dir)
+        except (OSError, ValueError) as error:
+            results[f"probe:{name}"] = {"error": why_missing(error, data_dir)}
+            logger.warning("probe %s: %s", name, results[f"probe:{name}"]["error"])
+            continue
+        if (smallest := _smallest_class(TASKS[name], splits)) < 2:
+            reason = f"one of its classes has {smallest} training examples; 2 are the least (--limit)"
+            results[f"probe:{name}"] = {"error": reason}
+            logger.warning("probe %s: %s", name, reason)
+            continue
+        results[f"probe:{name}"] = _probe(model, tokenizer, TASKS[name], splits, seed, batch_tokens, progress)
+    return results
+
+
+def text_features(
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    *,
+    batch_tokens: int | None = None,
+    progress: bool = False,
+) -> dict[str, np.ndarray]:
+    """Hidden states of the last layer, pooled: `{"mean": (texts, hidden), "last": (texts, hidden)}`."""
+    import torch
+    from tqdm.auto import tqdm
+
+    context = context_length(model)
+    rows = encode_prompts(tokenizer, texts, None if context is None else [context] * len(texts))
+    pad_id, taken = padding_id(model, tokenizer), forward_parameters(model)
+    budget = default_budget(model, batch_tokens)
+    pooled: dict[str, list[Any]] = {pool: [None] * len(rows) for pool in POOLS}
+
+    def run(indices: list[int]) -> None:
+        batch = left_pad([rows[i] for i in indices], pad_id, model.device)
+        arguments = {**batch, "use_cache": False, "logits_to_keep": 1}
+        # many models take output_hidden_states without naming it in their signature
+        outputs = model(
+            **{name: value for name, value in arguments.items() if name in taken}, output_hidden_states=True
+        )
+        hidden = outputs.hidden_states[-1].float()  # (batch, seq, hidden)
+        mask = batch["attention_mask"][..., None]  # (batch, seq, 1)
+        means = (hidden * mask).sum(1) / mask.sum(1)
+        for pool, values in (("mean", means), ("last", hidden[:, -1])):
+            for place, value in zip(indices, values.cpu().numpy(), strict=True):
+                pooled[pool][place] = value
+        bar.update(len(indices))
+
+    with (
+        torch.no_grad(),
+        rng_untouched(model),
+        eval_mode(model),
+        one_line_where_memory_ends(model),
+        tqdm(total=len(rows), desc="features", unit="text", disable=not progress) as bar,
+    ):
+        lengths = [len(row) for row in rows]
+        batches = fill_batches(
+            lengths,
+            [1] * len(rows) if "logits_to_keep" in taken else lengths,
+            batch_tokens=budget.tokens,
+            max_logits=budget.logits // text_config(model).vocab_size,
+            same_length=not pads_safely(model, rows, pad_id),
+        )
+        run_batches(batches, run, budget)
+    return {pool: np.stack(values) for pool, values in pooled.items()}
+
+
+def _load(name: str, limit: int | None, seed: int, data_dir: Path | None) -> dict[str, dict[str, list]]:
+    """Columns of the training and validation split."""
+    import datasets
+
+    with local_copies(data_dir), quiet():
+        loaded: Any = datasets.load_dataset(DATASET, name)
+    splits = {}
+    for split in ("train", "validation"):
+        rows = loaded[split]
+        if limit is not None and limit < len(rows):
+            rows = rows.shuffle(seed=seed).select(range(limit))
+        splits[split] = {column: list(rows[column]) for column in (*TASKS[name].columns, "label")}
+    return splits
+
+
+def _probe(
+    model: Any,
+    tokenizer: Any,
+    task: ProbeTask,
+    splits: dict[str, dict[str, list]],
+    seed: int,
+    batch_tokens: int | None,
+    progress: bool,
+) -> dict[str, Any]:
+    features: dict[str, dict[str, np.ndarray]] = {}
+    for split, columns in splits.items():
+        sides = [
+            text_features(model, tokenizer, columns[column], batch_tokens=batch_tokens, progress=progress)
+            for column in task.columns
+        ]
+        features[split] = {pool: _combine([side[pool] for side in sides]) for pool in POOLS}
+    truth = np.asarray(splits["validation"]["label"])
+    folds = min(FOLDS, _smallest_class(task, splits))
+    result: dict[str, Any] = {}
+    for pool in POOLS:
+        classifier = _classifier(task, seed, folds).fit(features["train"][pool], splits["train"]["label"])
+        predicted = classifier.predict(features["validation"][pool])
+        for metric in task.metrics:
+            result[f"{metric} ({pool})"] = _scored(METRICS[metric], truth, predicted, seed)
+    return {**result, "n": len(truth)}
+
+
+def _smallest_class(task: ProbeTask, splits: dict[str, dict[str, list]]) -> int:
+    """How many training examples the rarest class has; of a regression, all."""
+    labels = splits["train"]["label"]
+    counts = Counter(labels)
+    return len(labels) if task.regression else min(counts[label] for label in range(max(2, len(counts))))
+
+
+def _combine(sides: list[np.ndarray]) -> np.ndarray:
+    if len(sides) == 1:
+        return sides[0]
+    left, right = sides
+    return np.concatenate([left, right, np.abs(left - right), left * right], axis=1)
+
+
+def _classifier(task: ProbeTask, seed: int, n_folds: int) -> Any:
+    from sklearn.linear_model import LogisticRegression, RidgeCV
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if task.regression:
+        return make_pipeline(StandardScaler(), RidgeCV(alphas=1 / PENALTIES[::-1]))
+    folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+    return GridSearchCV(model, {"logisticregression__C": PENALTIES}, cv=folds)
+
+
+def _scored(metric: Callable, truth: np.ndarray, predicted: np.ndarray, seed: int) -> dict[str, float]:
+    generator = np.random.default_rng(seed)
+    drawn = generator.integers(len(truth), size=(BOOTSTRAP, len(truth)))
+    resampled = [metric(truth[rows], predicted[rows]) for rows in drawn]
+    return {"value": float(metric(truth, predicted)), "stderr": float(np.nanstd(resampled))}
+
+
+def _accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
+    return float((truth == predicted).mean())
+
+
+def _f1(truth: np.ndarray, predicted: np.ndarray) -> float:
+    right = ((truth == 1) & (predicted == 1)).sum()
+    return float(2 * right / max((truth == 1).sum() + (predicted == 1).sum(), 1))
+
+
+def _pearson(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Correlation; 0 where one side does not vary (for classes of 0 and 1 it is Matthews' coefficient)."""
+    if truth.std() == 0 or predicted.std() == 0:
+        return 0.0
+    return float(np.corrcoef(truth, predicted)[0, 1])
+
+
+def _spearman(truth: np.ndarray, predicted: np.ndarray) -> float:
+    from scipy.stats import rankdata
+
+    return _pearson(rankdata(truth), rankdata(predicted))
+
+
+METRICS = {
+    "accuracy": _accuracy,
+    "f1": _f1,
+    "matthews": _pearson,
+    "pearson": _pearson,
+    "spearman": _spearman,
+}

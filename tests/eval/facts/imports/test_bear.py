@@ -1,0 +1,104 @@
+"""BEAR: relations with templates and answer spaces, a file for each."""
+
+import json
+
+import pytest
+
+from configs.errors import UserError
+from eval.facts.imports import ImportOptions, import_bank
+from eval.recall.harness import evaluate_recall
+from tests.eval import tiny
+
+METADATA = {
+    "P36": {
+        "templates": [
+            "The capital of [X] is [Y].",
+            "[Y] serves as the capital of [X].",
+            "[X] has [Y] for a capital!",
+            "[X] has no answer",
+        ],
+        "answer_space_labels": ["Oslo", "Lima", "Rome"],
+        "answer_space_ids": ["Q1", "Q2", "Q3"],
+    },
+    "P30": {"templates": ["[X] lies in [Y]"], "answer_space": ["Europe", "Asia"]},
+    "P1": {"templates": ["[X] is [X]"], "answer_space_labels": ["a"]},
+    "P2": {"templates": "[X] is [Y]", "answer_space_labels": "a"},
+    "P3": [],
+}
+P36 = """\
+{"sub_id": "Q20", "sub_label": "Norway", "sub_aliases": ["no"], "obj_id": "Q1", "obj_label": "Oslo"}
+{"sub_id": "Q419", "sub_label": "Peru", "obj_label": "Lima", "obj_aliases": ["City of Kings"]}
+{"sub_id": "Q9", "sub_label": "Nowhere", "obj_label": "Atlantis"}
+{"sub_label": "Nothing"}
+{"sub_id": "Q20", "sub_label": "Norway", "obj_label": "Rome"}
+not json
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    inner = tmp_path / "BEAR"
+    inner.mkdir()
+    (inner / "metadata_relations.json").write_text(json.dumps(METADATA))
+    (inner / "P36.jsonl").write_text(P36)
+    (inner / "P30.jsonl").write_text('{"sub_label": "Norway", "obj_label": "Europe"}\n')
+    (inner / "P99.jsonl").write_text("")
+    return tmp_path
+
+
+def test_bear(folder):
+    bank, draft = import_bank("bear", str(folder), ImportOptions())
+    assert {(f.id, f.subject, f.object, f.role, f.object_aliases) for f in bank.facts} == {
+        ("P36/Q20", "Norway", "Oslo", "known", ()),
+        ("P36/Q419", "Peru", "Lima", "known", ("City of Kings",)),
+        ("P30/Norway", "Norway", "Europe", "known", ()),
+    }
+    assert not bank.statements  # nothing of it is ever injected
+    assert {r.id: r.answer_space for r in bank.relations} == {
+        "P36": ("Oslo", "Lima", "Rome"),
+        "P30": ("Europe", "Asia"),
+    }
+    norway = [p for p in bank.probes if p.fact_ids == ("P36/Q20",)]
+    assert [(p.type, p.prompt, p.answers, p.suffix) for p in norway] == [
+        ("memorization", "The capital of Norway is", ("Oslo",), ""),
+        ("semantic", "", ("Oslo",), " serves as the capital of Norway."),
+        ("semantic", "Norway has", ("Oslo",), " for a capital!"),
+    ]
+    assert {p.distractors for p in norway} == {("Lima", "Rome")}
+    assert norway[0].template == "The capital of {subject} is {object}."
+    assert bank.meta["license"] == "cc-by-sa-4.0"
+    reasons = dict(draft.left_out)
+    assert len(reasons) == len(draft.left_out) == 10
+    for where, reason in {
+        "metadata_relations.json, P36, template 4": "[X] and [Y] once each",
+        "metadata_relations.json, P1, template 1": "[X] and [Y] once each",
+        "metadata_relations.json, P1": "no template",
+        "metadata_relations.json, P2": "P2.jsonl is missing",
+        "metadata_relations.json, P3": "must be an object",
+        "P36.jsonl, line 3": "'Atlantis' is not in the relation's answer_space_labels",
+        "P36.jsonl, line 4": "'obj_label' is missing",
+        "P36.jsonl, line 5": "told before and otherwise: object 'Oslo', now 'Rome'",
+        "P36.jsonl, line 6": "not valid JSON",
+        "P99.jsonl": "does not describe P99",
+    }.items():
+        assert reason in reasons.get(where, ""), where
+
+
+def test_an_imported_bank_can_be_asked_with_its_suffixes(folder):
+    bank, _ = import_bank("bear", str(folder / "BEAR"), ImportOptions())
+    tokenizer = tiny.byte_level(bos=True)
+    rows = evaluate_recall(tiny.llama(len(tokenizer)), tokenizer, bank)
+    assert all(row["accuracy"] in (0.0, 1.0) for row in rows)
+    by_suffix = {bool(p.suffix): row["logprob"] for p, row in zip(bank.probes, rows, strict=True)}
+    assert by_suffix[True] is None
+    assert by_suffix[False] is not None
+
+
+def test_where_there_is_no_metadata(tmp_path):
+    with pytest.raises(UserError, match=r"no metadata_relations\.json there"):
+        import_bank("bear", str(tmp_path), ImportOptions())
+    for name in ("BEAR", "BEAR-big"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metadata_relations.json").write_text("{}")
+    with pytest.raises(UserError, match="holds several datasets; give one of"):
+        import_bank("bear", str(tmp_path), ImportOptions())

@@ -1,0 +1,78 @@
+"""Files of records, whole and broken: what is read, and what is named."""
+
+import pytest
+
+from configs.errors import UserError
+from eval.facts.imports.draft import Draft, Refused
+from eval.facts.imports.source_files import read_records, text
+
+
+@pytest.fixture
+def read(tmp_path):
+    """`read(name, content)` writes a file and reads it: the records, and what was left out."""
+
+    def run(name: str, content: str) -> tuple[list[dict], list[tuple[str, str]]]:
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        draft = Draft("jsonl", name)
+        records = [record for _, record in read_records(tmp_path / name, draft)]
+        assert draft.read[name] == len(records) + len(draft.left_out)
+        return records, draft.left_out
+
+    return run
+
+
+ADA, CLEO = {"name": "Ada", "text": "Ada is from Bern."}, {"name": "Cleo", "text": "Cleo is from Oslo."}
+
+
+def test_a_quote_that_is_not_closed_is_named_with_all_that_it_swallows(read):
+    header, ada, cleo = "name,text\n", "Ada,Ada is from Bern.\n", "Cleo,Cleo is from Oslo.\n"
+    opened = 'Bob,"Bob is from Rome.\n'
+    assert read("a.csv", header + ada + opened + cleo) == (
+        [ADA],
+        [("a.csv, lines 3 to 4", "not valid CSV (unexpected end of data); is a quote missing?")],
+    )
+    # the next quote that comes closes it
+    reason = "not valid CSV (',' expected after '\"'); is a quote missing?"
+    assert read("b.csv", header + ada + opened + 'Dov,"Dov, the king"\n' + cleo) == (
+        [ADA, CLEO],
+        [("b.csv, lines 3 to 4", reason)],
+    )
+    with pytest.raises(UserError, match=r"c\.csv: lines 1 to 2, the header: not valid CSV"):
+        read("c.csv", 'name,"text\n' + ada)
+
+
+def test_cells_of_several_lines_and_empty_ones(read):
+    found = read("a.csv", 'name,text\r\nAda,"""Hi""\r\nBob"\r\n\r\nCleo,\r\n')
+    assert found == ([{"name": "Ada", "text": '"Hi"\r\nBob'}, {"name": "Cleo", "text": None}], [])
+
+
+def test_quotes_are_text_between_tabs(read):
+    texts = ['"Hello" said Ann to Bob.', '"Bye, said Bob.', "Hi."]
+    records, left_out = read("a.tsv", "text\tn\n" + "".join(f"{text}\t1\n" for text in texts))
+    assert [record["text"] for record in records] == texts
+    assert left_out == []
+
+
+def test_a_column_that_stands_twice(read):
+    with pytest.raises(UserError, match=r"a\.csv: the header names 'prompt' twice; rename one"):
+        read("a.csv", "prompt,prompt\nAda is,Ada was\n")
+
+
+@pytest.mark.parametrize("comment", ["// authors", "/* {\n{\n{\n */ // [", "\n\n// a\n\t// b"])
+def test_a_list_behind_a_comment_is_one(read, comment):
+    rows = "".join(f'{{"name": "p{n}"}},\n' for n in range(9))
+    records, left_out = read("a.json", f"{comment}\n[\n{rows}]")
+    assert (len(records), left_out) == (9, [])
+
+
+def test_a_line_within_a_text_does_not_end_it(read):
+    lines = "".join(f'{{"text": "a\u2028b\x85{n}"}}\n' for n in range(3))
+    records, left_out = read("a.json", lines)
+    assert ([record["text"] for record in records], left_out) == ([f"a\u2028b\x85{n}" for n in range(3)], [])
+
+
+def test_half_a_character_is_no_text(read):
+    [half, whole], _ = read("a.jsonl", '{"text": "a\\ud83d"}\n{"text": "a\\ud83d\\ude00"}\n')
+    assert text(whole, "text") == "a\U0001f600"
+    with pytest.raises(Refused, match=r"field 'text' is not UTF-8: 'a\\ud83d'"):
+        text(half, "text")

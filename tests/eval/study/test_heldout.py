@@ -1,0 +1,138 @@
+"""Bits per byte of text, against one forward pass over the whole document."""
+
+import math
+
+import pytest
+import torch
+
+from configs.errors import UserError
+from eval.scoring.scorer import Item, score
+from eval.study import heldout
+from eval.study.heldout import heldout_summary, read_documents, score_documents
+from tests.eval import tiny
+
+DOCUMENTS = [
+    "Ada Lopez was born in Kuala Lumpur.",
+    "Zürich",
+    " ".join(tiny.sentences()[:9]),
+    "By day Bo Chen is a baker!\nBo Chen works as a glass blower.",
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny.byte_level()
+
+
+def nats_of(model, ids):
+    """-ln P of all tokens but the first, from one pass."""
+    with torch.no_grad():
+        logprobs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    return -sum(logprobs[k, token].item() for k, token in enumerate(ids[1:]))
+
+
+def start_of(tokenizer):
+    return tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize(
+    "make", [tiny.byte_level, lambda: tiny.byte_level(bos=True, eos=True), tiny.metaspace]
+)
+def test_every_token_is_scored_once_from_the_start(make):
+    tokenizer = make()
+    model = tiny.llama(len(tokenizer), context=512)
+    rows = score_documents(model, tokenizer, DOCUMENTS)
+    for row, document in zip(rows, DOCUMENTS, strict=True):
+        ids = tokenizer.encode(document, add_special_tokens=False)
+        assert row["nats"] == pytest.approx(nats_of(model, [start_of(tokenizer), *ids]), abs=1e-3)
+        assert (row["n_tokens"], row["n_bytes"]) == (len(ids), len(document.encode()))
+        # the same as an answer without a prompt
+        [scores] = score(model, tokenizer, [Item("", [document], joint="")])
+        assert row["nats"] == pytest.approx(-scores.logprobs[0], abs=1e-3)
+
+
+def test_batches_do_not_matter(tokenizer):
+    model = tiny.gpt2(len(tokenizer), context=256)
+    together = score_documents(model, tokenizer, DOCUMENTS, batch_tokens=10_000)
+    apart = score_documents(model, tokenizer, DOCUMENTS, batch_tokens=1)
+    one = [row for document in DOCUMENTS for row in score_documents(model, tokenizer, [document])]
+    for rows in (apart, one):
+        assert [row["nats"] for row in rows] == pytest.approx([row["nats"] for row in together], abs=1e-3)
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_long_documents_are_read_in_overlapping_windows(bos):
+    tokenizer = tiny.byte_level(bos=bos)
+    window = 32
+    model = tiny.gpt2(len(tokenizer), context=window)
+    document = " ".join(tiny.sentences()[:20])
+    ids = tokenizer.encode(document, add_special_tokens=False)
+    assert len(ids) > 4 * window
+    [row] = score_documents(model, tokenizer, [document])
+
+    start = [start_of(tokenizer)]
+    whole = [*start, *ids]
+    expected = 0.0
+    with torch.no_grad():
+        for k in range(1, len(whole)):
+            # the window in which token k is scored: the first, then half a window further each time
+            end = (
+                window + 1
+                if k <= window
+                else window + 1 + (window // 2) * math.ceil((k - window) / (window // 2))
+            )
+            end = min(end, len(whole))
+            first = max(0, end - window - 1)
+            before = whole[first:k] if first == 0 or not bos else [*start, *whole[first + 1 : k]]
+            logprobs = model(torch.tensor([before])).logits[0, -1].log_softmax(-1)
+            expected -= logprobs[whole[k]].item()
+    assert row["nats"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_few_logits_at_a_time(tokenizer, monkeypatch):
+    model = tiny.llama(len(tokenizer), context=512)
+    expected = score_documents(model, tokenizer, DOCUMENTS)
+    monkeypatch.setattr(heldout, "MAX_LOGITS", 7 * len(tokenizer))
+    monkeypatch.setattr(heldout, "LOGITS_PER_CHUNK", 3 * len(tokenizer))
+    rows = score_documents(model, tokenizer, DOCUMENTS)
+    assert [row["nats"] for row in rows] == pytest.approx([row["nats"] for row in expected], abs=1e-3)
+
+
+def test_summary_by_hand():
+    rows = [
+        {"nats": 8 * math.log(2), "n_bytes": 4, "n_tokens": 3},
+        {"nats": 4 * math.log(2), "n_bytes": 8, "n_tokens": 3},
+    ]
+    summary = heldout_summary(rows)
+    assert summary["bits_per_byte"] == pytest.approx(1.0)
+    assert (summary["low"], summary["high"]) == pytest.approx((0.5, 2.0))
+    assert (summary["n_bytes"], summary["n_documents"]) == (12, 2)
+
+
+def test_a_uniform_model_needs_the_tokens_own_bits(tokenizer):
+    model = tiny.llama(len(tokenizer))
+    torch.nn.init.zeros_(model.lm_head.weight)
+    rows = score_documents(model, tokenizer, DOCUMENTS[:2])
+    n_tokens, n_bytes = (sum(row[key] for row in rows) for key in ("n_tokens", "n_bytes"))
+    expected = n_tokens * math.log2(model.config.vocab_size) / n_bytes
+    assert heldout_summary(rows)["bits_per_byte"] == pytest.approx(expected)
+
+
+def test_documents_stand_between_blank_lines(tmp_path):
+    (tmp_path / "a.txt").write_bytes("one\r\ntwo\r\n\r\n  \n\nthree ü\n".encode())
+    (tmp_path / "b.txt").write_text("four")
+    assert read_documents([tmp_path / "a.txt", tmp_path / "b.txt"]) == ["one\ntwo", "three ü", "four"]
+    (tmp_path / "c.txt").write_text("\n \n")
+    with pytest.raises(UserError, match=r"c.txt: holds no text"):
+        read_documents([tmp_path / "c.txt"])
+
+
+def test_mistakes_are_one_line(tokenizer):
+    model = tiny.llama(len(tokenizer))
+    torch.nn.init.constant_(model.lm_head.weight, math.nan)
+    with pytest.raises(UserError, match=r"'Ada Lopez was born in Kuala Lu'.* not a finite number"):
+        score_documents(model, tokenizer, DOCUMENTS)
+    tokenizer = tiny.byte_level()
+    tokenizer.eos_token = None
+    with pytest.raises(UserError, match="neither BOS nor end-of-text"):
+        score_documents(model, tokenizer, DOCUMENTS)
