@@ -22,7 +22,7 @@ class RunFailed(Exception):
 
 
 class DiskFull(RunFailed):
-    """No room for a file. `configs.full_disk.writing` raises it, with the file and the free space."""
+    """No room for a file. `full_disk.writing` raises it, with the file and the free space."""
 
     remedy = "run the command again"
     """What to do once there is room; the last part of the message."""

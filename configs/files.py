@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
-from configs.full_disk import writing
-from configs.temporary import remove_abandoned, remove_tree, temporary_path
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.full_disk import writing
+from tidy_stlms.configs.temporary import remove_abandoned, remove_tree, temporary_path
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:

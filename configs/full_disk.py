@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from configs.errors import DiskFull, UserError
-from configs.temporary import final_path
+from tidy_stlms.configs.errors import DiskFull, UserError
+from tidy_stlms.configs.temporary import final_path
 
 FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Words in errors of libraries that give no error number, and the reason to report

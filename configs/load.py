@@ -16,9 +16,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from configs.errors import UserError
-from configs.files import find_shipped, read_text, write_whole
-from configs.schema import RunConfig
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import find_shipped, read_text, write_whole
+from tidy_stlms.configs.schema import RunConfig
 
 CHOICES = {
     "dropout.schedule": (None, "constant", "linear", "triangle"),

@@ -9,7 +9,7 @@ import os
 import torch
 import torch.distributed as dist
 
-from configs.errors import UserError
+from tidy_stlms.configs.errors import UserError
 
 # Where torchrun and MPI's launchers say how many processes there are; accelerate reads the same.
 WORLD_SIZE_VARIABLES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -55,13 +55,14 @@ def check_launcher() -> None:
     if launched_processes() > 1 and not any(name in os.environ for name in RANK_VARIABLES):
         raise UserError(
             f"{launched_processes()} processes are said to run (WORLD_SIZE), and none of them has a number "
-            "(RANK): unset WORLD_SIZE, or start them with `torchrun --nproc_per_node N -m scripts.train ...`"
+            "(RANK): unset WORLD_SIZE, or start them with "
+            "`torchrun --no-python --nproc_per_node N stlm train ...`"
         )
     for name in UNSUPPORTED_VARIABLES:
         if os.environ.get(name, "").lower() in ("true", "1", "yes", "on", "y", "t"):
             raise UserError(
                 f"{name}={os.environ[name]}: not supported; unset it, and start several processes with "
-                "`torchrun --nproc_per_node N -m scripts.train ...` (DDP)"
+                "`torchrun --no-python --nproc_per_node N stlm train ...` (DDP)"
             )
 
 
@@ -72,6 +73,7 @@ def check_processes(counted: int) -> None:
     if counted != joined or launched not in (1, counted):
         raise UserError(
             f"{launched} processes were started (WORLD_SIZE), {joined} are joined (torch.distributed), and "
-            f"this one counts {counted}: they would overwrite each other's files; start them with `torchrun "
-            "--nproc_per_node N -m scripts.train ...`, without a backend set by hand, or start a single one"
+            f"this one counts {counted}: they would overwrite each other's files; start them with "
+            "`torchrun --no-python --nproc_per_node N stlm train ...`, without a backend set by hand, or "
+            "start a single one"
         )

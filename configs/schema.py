@@ -17,8 +17,8 @@ from omegaconf import MISSING
 from transformers import SchedulerType, TrainingArguments
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
-from configs.errors import UserError
-from configs.processes import check_devices, check_launcher, needs_cpu
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.processes import check_devices, check_launcher, needs_cpu
 
 # The default schedule falls to this share of the learning rate, unless its arguments say where to.
 DEFAULT_SCHEDULE, MIN_LR_RATE = "cosine_with_min_lr", 0.1

@@ -12,10 +12,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from configs.errors import UserError
-from configs.files import read_text
-from configs.tidy_account import SO_HERE, Account, TidyConversion, leaves
-from configs.tidy_evaluation import carry_benchmarks, carry_prompts
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import read_text
+from tidy_stlms.configs.tidy_account import SO_HERE, Account, TidyConversion, leaves
+from tidy_stlms.configs.tidy_evaluation import carry_benchmarks, carry_prompts
 
 CORPORA = Path(__file__).parent / "datasets.yaml"
 # Where Tidy-STLMs says something that is no choice here: the values that say the same.

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from configs.errors import UserError
+from tidy_stlms.configs.errors import UserError
 
 SO_HERE = "(it is so here)"
 

@@ -4,8 +4,8 @@ import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from configs.errors import UserError
-from configs.files import read_json, to_json, write_json
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import read_json, to_json, write_json
 
 MARK = "checkpoint.json"
 WEIGHTS = ".safetensors"
@@ -16,7 +16,7 @@ class Mark:
     """The content of `MARK`: what a resume needs besides the Trainer's own files."""
 
     run_id: str
-    """Id of the run (`trainers.run_folder`). A checkpoint of another run is refused."""
+    """Id of the run (`tidy_stlms.trainers.run_folder`). A checkpoint of another run is refused."""
     step: int
     processes: int
     geometry: dict

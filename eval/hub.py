@@ -3,8 +3,8 @@
 import contextlib
 from collections.abc import Iterator
 
-from configs.errors import UserError
-from configs.full_disk import writing
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.full_disk import writing
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ vocabulary, and stay.
 from collections.abc import Sequence
 from typing import Any
 
-from configs.errors import UserError
+from tidy_stlms.configs.errors import UserError
 
 
 def encode_texts(

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerBase
 
-from configs.errors import UserError
-from configs.files import whole_folder, write_whole
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import whole_folder, write_whole
 
 from . import LOWEST_TRANSFORMERS, STLMConfig, STLMForCausalLM
 from .tidy_architecture import FIELDS, FIXED, checked_config, dropout_fields, leaves, stlm_fields

@@ -10,8 +10,8 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from configs.errors import UserError
-from configs.files import read_json, whole_folder, write_json, write_whole
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import read_json, whole_folder, write_json, write_whole
 
 from .configuration_stlm import STLMConfig
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
-from configs.errors import UserError
+from tidy_stlms.configs.errors import UserError
 
 from .configuration_stlm import STLMConfig
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from configs.errors import UserError
+from tidy_stlms.configs.errors import UserError
 
 # What torch.compile and DistributedDataParallel put in front of the names of parameters.
 WRAPPERS = ("_orig_mod.", "module.")

@@ -11,8 +11,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from configs.errors import UserError
-from configs.files import read_text
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import read_text
 
 from .tokenization_stlm import END_OF_TEXT, PAD, byte_alphabet
 

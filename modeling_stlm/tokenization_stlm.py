@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from configs.errors import UserError
+from tidy_stlms.configs.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"

@@ -1,4 +1,4 @@
-"""The command `stlm`, also `python -m scripts`.
+"""The command `stlm`, also `python -m tidy_stlms.scripts`.
 
 stlm train configs/quickstart.yaml
 stlm facts show outputs/quickstart/facts
@@ -9,7 +9,7 @@ stlm ask outputs/quickstart
 import sys
 from importlib import import_module
 
-from scripts.cli import run
+from tidy_stlms.scripts.cli import run
 
 COMMANDS = {
     "train": "train a model, with facts injected or without",
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     if arguments and arguments[0] in COMMANDS:
-        return import_module(f"scripts.{arguments[0]}").main(arguments[1:])
+        return import_module(f"tidy_stlms.scripts.{arguments[0]}").main(arguments[1:])
     if arguments and arguments[0] in ("-h", "--help"):
         print(_usage())
         return 0

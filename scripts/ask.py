@@ -4,14 +4,14 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from configs.errors import UserError
-from scripts.cli import add_model_options, parser, quiet_loading, run
-from scripts.recall import positive
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.scripts.cli import add_model_options, parser, quiet_loading, run
+from tidy_stlms.scripts.recall import positive
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from eval.scoring.generation import Step
+    from tidy_stlms.eval.scoring.generation import Step
 
 SELF_CHECK = ("The", "The old farmer walked to the market, and then he")
 
@@ -46,8 +46,8 @@ def main(argv: list[str] | None = None) -> int:
 def _ask(arguments) -> None:
     from rich.console import Console
 
-    from eval.scoring.generation import top_tokens
-    from eval.scoring.generation_check import check_generation
+    from tidy_stlms.eval.scoring.generation import top_tokens
+    from tidy_stlms.eval.scoring.generation_check import check_generation
 
     models = _load(arguments)
     for label, (model, tokenizer) in models.items():
@@ -82,9 +82,9 @@ def _ask(arguments) -> None:
 
 def _load(arguments) -> dict[str, tuple[Any, Any]]:
     """Model and tokenizer by label; all are named right before the first is loaded."""
-    from configs.load import cache_folder
-    from eval.models.load import load_model
-    from eval.models.names import expand_names
+    from tidy_stlms.configs.load import cache_folder
+    from tidy_stlms.eval.models.load import load_model
+    from tidy_stlms.eval.models.names import expand_names
 
     quiet_loading()
     names = expand_names(arguments.models, cache=cache_folder(None), tokenizer=arguments.tokenizer)
@@ -112,7 +112,7 @@ def _print_several(console: "Console", prompt: str, said: "Mapping[str, list[Ste
     the terminal is too narrow for that."""
     from rich.text import Text
 
-    from scripts.tables import fits, row_table
+    from tidy_stlms.scripts.tables import fits, row_table
 
     console.print(prompt)
     for label, steps in said.items():

@@ -3,9 +3,9 @@
 import logging
 import sys
 
-from configs.errors import UserError
-from configs.files import to_json
-from scripts.cli import parser, run
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import to_json
+from tidy_stlms.scripts.cli import parser, run
 
 DESCRIPTION = """\
 Time the scoring of answers three ways, on the same model, bank and machine, in turn:
@@ -74,7 +74,7 @@ def _recall(arguments) -> None:
         raise UserError(f"--candidates {arguments.candidates}: must be at least 2")
     import torch
 
-    from eval.scoring.bench import bench_recall, build_subject
+    from tidy_stlms.eval.scoring.bench import bench_recall, build_subject
 
     # how models that are handed over ready-made differ from ones that lm-eval loads: no news here
     logging.getLogger("lm_eval").setLevel(logging.ERROR)

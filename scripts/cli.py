@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from configs.errors import DiskFull, RunFailed, UserError
-from configs.full_disk import free_space, full_disk_reason
+from tidy_stlms.configs.errors import DiskFull, RunFailed, UserError
+from tidy_stlms.configs.full_disk import free_space, full_disk_reason
 
 
 def run(main: Callable[[], int | None]) -> int:
@@ -51,7 +51,7 @@ def _in_one_line(error: Exception) -> tuple[int, str]:
     if isinstance(error, RunFailed):
         return 1, str(error)
     file = (error.filename2 or error.filename) if isinstance(error, OSError) else None
-    if (reason := full_disk_reason(error)) is not None:  # raised outside `configs.full_disk.writing`
+    if (reason := full_disk_reason(error)) is not None:  # raised outside `full_disk.writing`
         if isinstance(error, UserError):
             return 1, f"{error}; {advice} {DiskFull.remedy}"
         if file is None and _has_no_room(sys.stdout):
@@ -125,7 +125,7 @@ def add_model_options(cli: argparse.ArgumentParser) -> None:
 
 def load(name: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The model and tokenizer of that name, as the model options say."""
-    from eval.models.load import load_model
+    from tidy_stlms.eval.models.load import load_model
 
     quiet_loading()
     return load_model(

@@ -4,8 +4,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from configs.errors import UserError
-from scripts.cli import parser, quiet_loading, run
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.scripts.cli import parser, quiet_loading, run
 
 EPILOG = """\
 examples:
@@ -46,10 +46,10 @@ def _convert_checkpoint(checkpoint: str, out: str, tokenizer: str | None) -> Non
 
 
 def _convert_config(source: str, out: Path) -> None:
-    from configs.files import write_whole
-    from configs.load import load_config
-    from configs.tidy import convert_tidy_config, read_tidy_config
     from modeling_stlm.tidy_architecture import FIELDS, FIXED, stlm_fields
+    from tidy_stlms.configs.files import write_whole
+    from tidy_stlms.configs.load import load_config
+    from tidy_stlms.configs.tidy import convert_tidy_config, read_tidy_config
 
     if out.exists():
         raise UserError(f"{out}: exists already; take another name")

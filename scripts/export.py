@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
-from scripts.cli import parser, quiet_loading, run
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.scripts.cli import parser, quiet_loading, run
 
 EPILOG = """\
 examples:
@@ -25,8 +25,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _export_llama(name: str, out: str, dtype: str) -> None:
-    from eval.models.load import check_model_path, choose_device, choose_dtype, load_weights
     from modeling_stlm.export_llama import export_llama
+    from tidy_stlms.eval.models.load import check_model_path, choose_device, choose_dtype, load_weights
 
     quiet_loading()
     number_type = choose_dtype(dtype, choose_device("cpu"))
@@ -62,7 +62,7 @@ def _load_tokenizer(name: str, model: Any) -> Any:
 
     UserError for one that is there and cannot be read.
     """
-    from eval.models.load import TOKENIZER_FILES, load_tokenizer, tokenizer_folder
+    from tidy_stlms.eval.models.load import TOKENIZER_FILES, load_tokenizer, tokenizer_folder
 
     base = getattr(model, "active_peft_config", None)
     places = [tokenizer_folder(name), *([base.base_model_name_or_path] if base else [])]

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from configs.errors import UserError
-from scripts.cli import add_model_options, load, parser, run
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.scripts.cli import add_model_options, load, parser, run
 
 EPILOG = """\
 examples:
@@ -155,8 +155,8 @@ def _add_export(commands) -> None:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    from configs.files import find_shipped
-    from eval.facts.generate.generate import generate_from_spec
+    from tidy_stlms.configs.files import find_shipped
+    from tidy_stlms.eval.facts.generate.generate import generate_from_spec
 
     _check_free(arguments.out)
     bank = generate_from_spec(
@@ -171,14 +171,14 @@ def _generate(arguments: argparse.Namespace) -> None:
 def _corpus(arguments: argparse.Namespace) -> Iterator[str] | None:
     if not arguments.corpus:
         return None
-    from trainers.documents import read_texts
+    from tidy_stlms.trainers.documents import read_texts
 
     return read_texts(arguments.corpus, "--corpus", arguments.text_column)
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    from eval.facts.hub import open_bank
-    from scripts.facts_tables import print_bank, print_token_lengths
+    from tidy_stlms.eval.facts.hub import open_bank
+    from tidy_stlms.scripts.facts_tables import print_bank, print_token_lengths
 
     bank = open_bank(arguments.bank)
     print_bank(bank, title=str(bank.meta.get("name") or arguments.bank), n_examples=arguments.examples)
@@ -187,9 +187,9 @@ def _show(arguments: argparse.Namespace) -> None:
 
 
 def _validate(arguments: argparse.Namespace) -> None:
-    from eval.facts.fix import fix_bank
-    from eval.facts.hub import PREFIX, open_bank
-    from eval.facts.warnings import flag_probes, refuse_generated, validate, words_of
+    from tidy_stlms.eval.facts.fix import fix_bank
+    from tidy_stlms.eval.facts.hub import PREFIX, open_bank
+    from tidy_stlms.eval.facts.warnings import flag_probes, refuse_generated, validate, words_of
 
     if arguments.out:
         _check_free(arguments.out)
@@ -206,7 +206,7 @@ def _validate(arguments: argparse.Namespace) -> None:
         _replace_probes(flag_probes(bank, findings), Path(arguments.bank))
     errors = sum(finding.level == "error" for finding in findings)
     if arguments.model and not errors:
-        from eval.recall.blind import blind_check
+        from tidy_stlms.eval.recall.blind import blind_check
 
         model, tokenizer = load(arguments.model, arguments)
         findings += blind_check(model, tokenizer, bank, progress=sys.stderr.isatty())
@@ -224,9 +224,9 @@ def _validate(arguments: argparse.Namespace) -> None:
 
 def _replace_probes(bank, folder: Path) -> None:
     """Write the probes of a bank that is in `folder` already, and the bank's new hash."""
-    from configs.files import flush, temporary_file, to_json
-    from eval.facts.bank import SCHEMA
-    from eval.facts.records import to_row
+    from tidy_stlms.configs.files import flush, temporary_file, to_json
+    from tidy_stlms.eval.facts.bank import SCHEMA
+    from tidy_stlms.eval.facts.records import to_row
 
     probes = "".join(to_json(to_row(probe)) + "\n" for probe in bank.probes)
     meta = to_json({"schema": SCHEMA, **bank.meta, "sha256": bank.sha256}, indent=2) + "\n"
@@ -242,7 +242,7 @@ def _replace_probes(bank, folder: Path) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> None:
-    from eval.facts.imports import ImportOptions, import_bank
+    from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
 
     _check_free(arguments.out)
     columns = {}
@@ -285,9 +285,9 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _export_lm_eval(arguments: argparse.Namespace) -> None:
-    from eval.facts.hub import open_bank
-    from eval.recall.lm_eval_export import command, export_lm_eval
-    from scripts.facts_tables import tokenizer_of
+    from tidy_stlms.eval.facts.hub import open_bank
+    from tidy_stlms.eval.recall.lm_eval_export import command, export_lm_eval
+    from tidy_stlms.scripts.facts_tables import tokenizer_of
 
     _check_free(arguments.out)
     tokenizer = tokenizer_of(arguments.tokenizer) if arguments.tokenizer else None
@@ -309,7 +309,7 @@ def _export_lm_eval(arguments: argparse.Namespace) -> None:
 
 
 def _export_hub(arguments: argparse.Namespace) -> None:
-    from eval.facts.hub import open_bank, push_bank
+    from tidy_stlms.eval.facts.hub import open_bank, push_bank
 
     url = push_bank(open_bank(arguments.bank), arguments.repo_id, private=arguments.private)
     print(f"{arguments.bank} is at {url}\nuse it as --facts hub:{arguments.repo_id}")
@@ -317,7 +317,7 @@ def _export_hub(arguments: argparse.Namespace) -> None:
 
 def _check_free(out: str) -> None:
     """Refuse a folder that is taken, or cannot be written, before anything long starts."""
-    from configs.files import check_writable
+    from tidy_stlms.configs.files import check_writable
 
     path = Path(out)
     check_writable(path)

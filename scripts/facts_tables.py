@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from scripts.tables import print_rows
+from tidy_stlms.scripts.tables import print_rows
 
 TOTALS = {"subjects": "subjects", "facts": "facts", "arms": "facts by arm", "flags": "probes with a remark"}
 SECTIONS = {"relations": "facts by relation", "forms": "statements by form", "types": "probes by type"}
@@ -13,7 +13,7 @@ SECTIONS = {"relations": "facts by relation", "forms": "statements by form", "ty
 
 def print_bank(bank: Any, title: str, n_examples: int) -> None:
     """Print counts by role, arm, relation and type, and some facts with what is said and asked of them."""
-    from eval.facts.summary import bank_summary, examples
+    from tidy_stlms.eval.facts.summary import bank_summary, examples
 
     console = Console(highlight=False)
     summary = bank_summary(bank)
@@ -50,7 +50,7 @@ def _exposures(bank: Any) -> dict[str, str]:
 
 def print_token_lengths(bank: Any, tokenizer_name: str) -> None:
     """Print how many tokens statements, prompts and answers take."""
-    from eval.facts.summary import token_lengths
+    from tidy_stlms.eval.facts.summary import token_lengths
 
     lengths_of = token_lengths(bank, tokenizer_of(tokenizer_name))
     console = Console(highlight=False)
@@ -62,8 +62,8 @@ def print_token_lengths(bank: Any, tokenizer_name: str) -> None:
 
 def tokenizer_of(name: str) -> Any:
     """What `--tokenizer` names."""
-    from configs.errors import UserError
-    from eval.models.load import load_tokenizer
+    from tidy_stlms.configs.errors import UserError
+    from tidy_stlms.eval.models.load import load_tokenizer
 
     try:
         return load_tokenizer(name)

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
-from configs.files import to_json
-from scripts.cli import parser, run
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import to_json
+from tidy_stlms.scripts.cli import parser, run
 
 EPILOG = """\
 examples:
@@ -47,7 +47,7 @@ def _info(items: list[str], as_json: bool, trust_remote_code: bool) -> None:
 
 def _of_config(files: list[str], overrides: list[str], trust_remote_code: bool) -> dict[str, Any]:
     """The figures of the model that `stlm train` would train."""
-    from configs.load import load_config
+    from tidy_stlms.configs.load import load_config
 
     config, _ = load_config(files, overrides)
     section, window = config.model, config.data.context_window
@@ -58,7 +58,7 @@ def _of_config(files: list[str], overrides: list[str], trust_remote_code: bool) 
         _check_window(window, found)
         return {"model": f"{name}: {section.name_or_path}", **_account(found, window)}
 
-    from trainers.build import scratch_config
+    from tidy_stlms.trainers.build import scratch_config
 
     size, source = _vocabulary(config)
     found = scratch_config(section, **({} if size is None else {"vocab_size": size}))
@@ -77,7 +77,7 @@ def _check_window(window: int | None, config: Any) -> None:
 def _vocabulary(config: Any) -> tuple[int | None, str]:
     """Rows of the embedding as far as they are known before training, and where the number is from."""
     from modeling_stlm.tokenization_stlm import byte_tokenizer
-    from trainers.build import DEFAULT_TOKENIZER
+    from tidy_stlms.trainers.build import DEFAULT_TOKENIZER
 
     tokenizer, fields = config.tokenizer, config.model.config or {}
     if "vocab_size" in fields:
@@ -94,8 +94,8 @@ def _vocabulary(config: Any) -> tuple[int | None, str]:
 
 
 def _local_tokenizer_size(name: str) -> int | None:
-    from eval.models.load import load_tokenizer
-    from eval.tokens import vocabulary_size
+    from tidy_stlms.eval.models.load import load_tokenizer
+    from tidy_stlms.eval.tokens import vocabulary_size
 
     try:
         return vocabulary_size(load_tokenizer(name, local_files_only=True))
@@ -108,7 +108,7 @@ def _read_config(name: str, trust_remote_code: bool, revision: str | None = None
     from transformers import AutoConfig
 
     import modeling_stlm  # noqa: F401  registers STLMs, so that their folders need no remote code
-    from eval.models.load import ADAPTER_CONFIG, CONFIG, check_model_path
+    from tidy_stlms.eval.models.load import ADAPTER_CONFIG, CONFIG, check_model_path
 
     if not (Path(name) / CONFIG).is_file():
         check_model_path(name, revision=revision)

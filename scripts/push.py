@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from configs.errors import UserError
-from scripts.cli import parser, run
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.scripts.cli import parser, run
 
 EPILOG = """\
 examples:
@@ -32,7 +32,7 @@ def _push(arguments) -> None:
     folder = Path(arguments.model)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a run folder or another model's")
-    from eval.report.push import push_model
+    from tidy_stlms.eval.report.push import push_model
 
     run_folder = folder.resolve().parent if folder.name.startswith("checkpoint-") else None
     url, count = push_model(

@@ -1,16 +1,16 @@
-"""`stlm recall`: what models recall of a bank of facts, also by `torchrun -m scripts.recall ...`."""
+"""`stlm recall`: what models recall of a bank of facts, also by `torchrun --no-python stlm recall ...`."""
 
 import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.errors import UserError
-from scripts.cli import add_model_options, parser, quiet_loading, run
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.scripts.cli import add_model_options, parser, quiet_loading, run
 
 if TYPE_CHECKING:
-    from eval.models.names import ModelName
-    from eval.study.measure import Asked, Measured
+    from tidy_stlms.eval.models.names import ModelName
+    from tidy_stlms.eval.study.measure import Asked, Measured
 
 DESCRIPTION = """\
 Ask models what they know of a bank of facts, and compare them.
@@ -27,7 +27,7 @@ examples:
   stlm recall outputs/quickstart gpt2 --baseline outputs/twin --facts banks/people --out results/comparison
   stlm recall EleutherAI/pythia-70m@step1000 gpt2 --prompts configs/prompts/capitals.yaml
   stlm recall outputs/quickstart outputs/twin --heldout held_out.txt --benchmarks blimp --limit 100
-  torchrun --nproc_per_node 2 -m scripts.recall outputs/quickstart --facts banks/people
+  torchrun --no-python --nproc_per_node 2 stlm recall outputs/quickstart --facts banks/people
 """
 
 
@@ -139,11 +139,11 @@ def _recall(arguments: argparse.Namespace) -> int:
     baseline = _baseline(arguments, names)
     out = Path(arguments.out) if arguments.out else None
     if out is not None:
-        from eval.study.study import check_out
+        from tidy_stlms.eval.study.study import check_out
 
         check_out(out, overwrite=arguments.overwrite)
 
-    from eval.study.measure import is_first_process
+    from tidy_stlms.eval.study.measure import is_first_process
 
     measured = _measure(names, asked)
     if not is_first_process():
@@ -156,7 +156,7 @@ def _recall(arguments: argparse.Namespace) -> int:
 
 def _join_processes(arguments: argparse.Namespace) -> None:
     """Under torchrun each process takes its own device and a part of the probes."""
-    from eval.scoring.processes import join_processes, process_rank
+    from tidy_stlms.eval.scoring.processes import join_processes, process_rank
 
     arguments.device = join_processes(arguments.device)
     if process_rank() > 0:
@@ -166,19 +166,19 @@ def _join_processes(arguments: argparse.Namespace) -> None:
 
 
 def _asked(arguments: argparse.Namespace) -> "Asked":
-    from configs.load import cache_folder
-    from eval.models.load import choose_device, choose_dtype
-    from eval.study.heldout import read_documents
-    from eval.study.measure import Asked, is_first_process
-    from eval.study.prompts import load_prompts
+    from tidy_stlms.configs.load import cache_folder
+    from tidy_stlms.eval.models.load import choose_device, choose_dtype
+    from tidy_stlms.eval.study.heldout import read_documents
+    from tidy_stlms.eval.study.measure import Asked, is_first_process
+    from tidy_stlms.eval.study.prompts import load_prompts
 
     choose_dtype(arguments.dtype, choose_device(arguments.device))
     if arguments.benchmarks:
-        from eval.study.benchmarks import check_benchmarks
+        from tidy_stlms.eval.study.benchmarks import check_benchmarks
 
         check_benchmarks(arguments.benchmarks)
     if arguments.probes:
-        from eval.study.linear_probes import check_probes
+        from tidy_stlms.eval.study.linear_probes import check_probes
 
         check_probes(arguments.probes)
     if arguments.data_dir is not None and not Path(arguments.data_dir).is_dir():
@@ -208,7 +208,7 @@ def _asked(arguments: argparse.Namespace) -> "Asked":
 def _bank(name: str) -> Any:
     from dataclasses import replace
 
-    from eval.facts.hub import open_bank
+    from tidy_stlms.eval.facts.hub import open_bank
 
     bank = open_bank(name)
     if not bank.probes:
@@ -218,8 +218,8 @@ def _bank(name: str) -> Any:
 
 
 def _models(arguments: argparse.Namespace) -> "list[ModelName]":
-    from configs.load import cache_folder
-    from eval.models.names import expand_names
+    from tidy_stlms.configs.load import cache_folder
+    from tidy_stlms.eval.models.names import expand_names
 
     return expand_names(arguments.models, cache=cache_folder(None), tokenizer=arguments.tokenizer)
 
@@ -230,8 +230,8 @@ def _baseline(arguments: argparse.Namespace, names: "list[ModelName]") -> str | 
         return None
     if len(names) == 1:
         raise UserError(f"--baseline {arguments.baseline}: there is no other model to compare it with")
-    from configs.load import cache_folder
-    from eval.models.names import expand_names
+    from tidy_stlms.configs.load import cache_folder
+    from tidy_stlms.eval.models.names import expand_names
 
     labels = [
         name.label
@@ -246,7 +246,7 @@ def _baseline(arguments: argparse.Namespace, names: "list[ModelName]") -> str | 
 
 def _measure(names: "list[ModelName]", asked: "Asked") -> "list[Measured]":
     """One model after another, so that memory holds one at a time."""
-    from eval.study.measure import is_first_process, measure_model
+    from tidy_stlms.eval.study.measure import is_first_process, measure_model
 
     quiet_loading()
     first = is_first_process()
@@ -279,15 +279,15 @@ def _show(
 ) -> None:
     from rich.console import Console
 
-    from eval.study.study import build_study, rows_of, write_study
-    from scripts.study_tables import print_study
+    from tidy_stlms.eval.study.study import build_study, rows_of, write_study
+    from tidy_stlms.scripts.study_tables import print_study
 
     if any(one.name.label == baseline and not (one.rows or one.documents) for one in measured):
         print(f"stlm: --baseline {baseline} has no results; every two models are compared", file=sys.stderr)
         baseline = None
     study = build_study(measured, asked, baseline=baseline)
     if out is not None:  # before anything is printed, for whoever reads that may close the pipe
-        from eval.report.study_report import write_study_report
+        from tidy_stlms.eval.report.study_report import write_study_report
 
         write_study(out, study, rows_of(measured), report=write_study_report, overwrite=overwrite)
     print_study(Console(), study, asked.bank, baseline)

@@ -10,14 +10,14 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from eval.facts.bank import FactBank
-from eval.recall.groups import is_injected
-from eval.recall.statistics import LEVEL
-from eval.report.cells import Cell, StudyTable, label
-from eval.report.recall_tables import corrected_tables, overview_tables
-from eval.report.run_table import SHOWN
-from eval.report.tables import benchmark_tables, comparison_tables, dose_tables, heldout_tables
-from scripts.tables import fits, print_recall_table, print_rows, row_table
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.recall.groups import is_injected
+from tidy_stlms.eval.recall.statistics import LEVEL
+from tidy_stlms.eval.report.cells import Cell, StudyTable, label
+from tidy_stlms.eval.report.recall_tables import corrected_tables, overview_tables
+from tidy_stlms.eval.report.run_table import SHOWN
+from tidy_stlms.eval.report.tables import benchmark_tables, comparison_tables, dose_tables, heldout_tables
+from tidy_stlms.scripts.tables import fits, print_recall_table, print_rows, row_table
 
 SHOWN_STEPS = 3  # of what is said after a prompt
 MOST_DIFFERENCES = 24  # rows of comparisons or doses; more are a matter for the report
@@ -30,14 +30,14 @@ def print_study(console: Console, study: Study, bank: FactBank | None, baseline:
     """Print what a study found, section by section."""
     recalled = list(study.get("recall", {}))
     if len(recalled) == 1:
-        from eval.report.run_table import recall_table
+        from tidy_stlms.eval.report.run_table import recall_table
 
         recall = recall_table({"after": study["recall"][recalled[0]]})
         print_recall_table(console, recall, f"Recall of {recalled[0]}")
     elif recalled:
         _print_overview(console, study, baseline)
     if recalled and bank is not None:
-        from eval.report.run_in_words import reading_guide
+        from tidy_stlms.eval.report.run_in_words import reading_guide
 
         console.print(reading_guide(bank), highlight=False, markup=False)
     if flags := _flags(study):

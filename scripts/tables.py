@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eval.recall.groups import ROLES
+from tidy_stlms.eval.recall.groups import ROLES
 
 if TYPE_CHECKING:
-    from eval.report.run_table import RecallTable
+    from tidy_stlms.eval.report.run_table import RecallTable
 
 
 def print_recall_table(console: Console, table: "RecallTable", title: str) -> None:

@@ -1,4 +1,4 @@
-"""`stlm train`, also for `torchrun -m scripts.train FILE.yaml ...`."""
+"""`stlm train`, also for `torchrun --no-python stlm train FILE.yaml ...`."""
 
 import ast
 import inspect
@@ -6,8 +6,8 @@ import sys
 import textwrap
 from pathlib import Path
 
-from configs.errors import DiskFull, UserError
-from scripts.cli import parser, quiet_loading, run
+from tidy_stlms.configs.errors import DiskFull, UserError
+from tidy_stlms.scripts.cli import parser, quiet_loading, run
 
 EPILOG = """\
 examples:
@@ -15,7 +15,7 @@ examples:
   stlm train configs/quickstart.yaml injection.enabled=false training.output_dir=outputs/twin
   stlm train configs/quickstart.yaml training.max_steps=50 --dry-run
   stlm train configs/quickstart.yaml training.resume_from_checkpoint=true
-  torchrun --nproc_per_node 2 -m scripts.train configs/quickstart.yaml training.per_device_train_batch_size=16
+  torchrun --no-python --nproc_per_node 2 stlm train FILE.yaml training.per_device_train_batch_size=16
 """
 
 
@@ -43,7 +43,7 @@ def _train(items: list[str], dry_run: bool, overwrite: bool) -> int:
     files = [item for item in items if "=" not in item]
     if not files:
         raise UserError("give a config file, such as configs/quickstart.yaml")
-    from configs.load import config_yaml, load_config
+    from tidy_stlms.configs.load import config_yaml, load_config
 
     config, merged = load_config(files, overrides)
     if dry_run:
@@ -53,7 +53,7 @@ def _train(items: list[str], dry_run: bool, overwrite: bool) -> int:
 
     logging.basicConfig(format="%(levelname)s: %(message)s", level=config.logging.level.upper())
     quiet_loading()
-    from trainers.run import Interrupted, command_line, train
+    from tidy_stlms.trainers.run import Interrupted, command_line, train
 
     several = config.training.world_size > 1
     before = "as before, but without --overwrite" if overwrite else "as before"
@@ -77,8 +77,8 @@ def _train(items: list[str], dry_run: bool, overwrite: bool) -> int:
 def _print_summary(summary: dict, folder: str) -> None:
     from rich.console import Console
 
-    from eval.report.run_table import recall_table
-    from scripts.tables import print_recall_table
+    from tidy_stlms.eval.report.run_table import recall_table
+    from tidy_stlms.scripts.tables import print_recall_table
 
     console = Console()
     if summary["recall"]["after"]:
@@ -95,7 +95,7 @@ def _print_summary(summary: dict, folder: str) -> None:
 
 def _print_keys(section: str) -> None:
     """The fields of configs/schema.py with their docstrings, read without importing torch."""
-    import configs
+    from tidy_stlms import configs
 
     tree = ast.parse((Path(configs.__file__).parent / "schema.py").read_text(encoding="utf-8"))
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}

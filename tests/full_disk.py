@@ -2,7 +2,8 @@
 
     with Commands(mount=folder) as commands:
         commands.new_disk("16m")
-        result = commands.run("train", "tiny.yaml", moment=Moment("trainers.run:prepare_corpus", left=0))
+        moment = Moment("tidy_stlms.trainers.run:prepare_corpus", left=0)
+        result = commands.run("train", "tiny.yaml", moment=moment)
 
 A fork is ready at once, and ends as an interpreter does, with all that is printed on the way out. The small
 file system lies in a mount namespace of its own and ends with it.
@@ -23,15 +24,15 @@ from typing import Any
 
 UNSHARE = ("unshare", "--user", "--map-root-user", "--mount")
 IMPORTED = (
-    "trainers.run",
-    "scripts.recall",
-    "scripts.convert",
-    "scripts.export",
-    "eval.recall.harness",
-    "eval.study.measure",
-    "eval.report.study_report",
-    "eval.recall.lm_eval_export",
-    "eval.facts.imports",
+    "tidy_stlms.trainers.run",
+    "tidy_stlms.scripts.recall",
+    "tidy_stlms.scripts.convert",
+    "tidy_stlms.scripts.export",
+    "tidy_stlms.eval.recall.harness",
+    "tidy_stlms.eval.study.measure",
+    "tidy_stlms.eval.report.study_report",
+    "tidy_stlms.eval.recall.lm_eval_export",
+    "tidy_stlms.eval.facts.imports",
     "modeling_stlm.convert_tidy",
     "modeling_stlm.export_llama",
 )
@@ -159,7 +160,7 @@ def _serve() -> int:
 
 
 def _become(request: dict[str, Any], out: int, err: int) -> int:
-    from scripts.__main__ import main
+    from tidy_stlms.scripts.__main__ import main
 
     if request["stdout"] is not None:
         out = os.open(request["stdout"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -27,11 +27,11 @@ from typing import Any
 os.environ.update(HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1")
 os.environ.update(TOKENIZERS_PARALLELISM="false")
 
-from configs.files import read_jsonl, write_jsonl
 from tests.trainers.killed import Bench, Command, warm_up
 from tests.trainers.kills import Result, Series, check_kill, kills_of
 from tests.trainers.operations import Kill
 from tests.trainers.random_kills import RandomKill, check_random_kill, random_kills
+from tidy_stlms.configs.files import read_jsonl, write_jsonl
 
 FAILURES_SHOWN = 20  # of each series, in full
 

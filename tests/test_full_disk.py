@@ -17,18 +17,18 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from configs.errors import DiskFull
-from configs.files import read_jsonl
-from configs.temporary import TEMPORARY
 from tests.configs.test_tidy import FULL
 from tests.conftest import TINY
 from tests.full_disk import Commands, Moment, can_mount
 from tests.modeling_stlm.tidy_reference import TidyModel, tidy_config
 from tests.trainers.test_exactness import LOGS, assert_bit_equal, logs, weights
-from trainers.checkpoints import SAVING, check_checkpoint, checkpoints_of
-from trainers.hub import WAITING
-from trainers.run_folder import is_run, read_run_id
-from trainers.synthetic import synthetic_documents
+from tidy_stlms.configs.errors import DiskFull
+from tidy_stlms.configs.files import read_jsonl
+from tidy_stlms.configs.temporary import TEMPORARY
+from tidy_stlms.trainers.checkpoints import SAVING, check_checkpoint, checkpoints_of
+from tidy_stlms.trainers.hub import WAITING
+from tidy_stlms.trainers.run_folder import is_run, read_run_id
+from tidy_stlms.trainers.synthetic import synthetic_documents
 
 REASON = "(No space left on device|File too large|not all of it could be written)"
 THEN = "everything saved before is complete: make room, then"
@@ -47,24 +47,33 @@ SHORT = (
     "evaluation.generate=false",
 )
 RESUME = "training.resume_from_checkpoint=true"
-SAVE, APPEND = "trainers.trainer:STLMTrainer._save_checkpoint", "trainers.callbacks:append_jsonl"
+SAVE, APPEND = (
+    "tidy_stlms.trainers.trainer:STLMTrainer._save_checkpoint",
+    "tidy_stlms.trainers.callbacks:append_jsonl",
+)
 # What is being written when a given number of bytes is left, and what the line names.
 MOMENTS = {
-    "copying the documents": (Moment("trainers.run:load_documents", left=8192), "cache"),
-    "saving the tokenizer": (Moment("trainers.build:train_bpe_tokenizer", left=8192), "cache/tokenizers/.*"),
-    "tokenising": (Moment("trainers.run:prepare_corpus", left=8192), "cache/corpora/.*"),
-    "laying the run out": (Moment("trainers.run:open_folder", left=20_000), "run/facts(/.*)?"),
-    "the last file of the layout": (Moment("trainers.run_folder:save_config"), "run/config.yaml"),
+    "copying the documents": (Moment("tidy_stlms.trainers.run:load_documents", left=8192), "cache"),
+    "saving the tokenizer": (
+        Moment("tidy_stlms.trainers.build:train_bpe_tokenizer", left=8192),
+        "cache/tokenizers/.*",
+    ),
+    "tokenising": (Moment("tidy_stlms.trainers.run:prepare_corpus", left=8192), "cache/corpora/.*"),
+    "laying the run out": (Moment("tidy_stlms.trainers.run:open_folder", left=20_000), "run/facts(/.*)?"),
+    "the last file of the layout": (Moment("tidy_stlms.trainers.run_folder:save_config"), "run/config.yaml"),
     "the first checkpoint, its weights": (Moment(SAVE, left=100_000), "run/checkpoint-4"),
     "log lines": (Moment(APPEND, call=7, left=8192), "run/recall.jsonl"),
     "a later checkpoint, its optimizer": (Moment(SAVE, call=2, left=400_000), "run/checkpoint-8"),
     "the mark of a checkpoint": (
-        Moment("trainers.trainer:mark_whole", call=2),
+        Moment("tidy_stlms.trainers.trainer:mark_whole", call=2),
         "run/.saving/checkpoint-8/.*",
     ),
-    "the final model": (Moment("trainers.trainer:STLMTrainer.save_final_model", left=99_000), "run"),
-    "the figures": (Moment("trainers.run:write_run_report", left=50_000), "run/figures/.*.png"),
-    "the summary": (Moment("eval.report.run_report:write_json", left=4096), "run/summary.json"),
+    "the final model": (
+        Moment("tidy_stlms.trainers.trainer:STLMTrainer.save_final_model", left=99_000),
+        "run",
+    ),
+    "the figures": (Moment("tidy_stlms.trainers.run:write_run_report", left=50_000), "run/figures/.*.png"),
+    "the summary": (Moment("tidy_stlms.eval.report.run_report:write_json", left=4096), "run/summary.json"),
 }
 
 
@@ -270,7 +279,9 @@ def test_standard_output_without_room_is_one_line(stlm, words):
 
 def in_a_process(code, *, environment=None, **streams):
     """What `run` makes of code; returns exit code and stderr."""
-    start = f"import errno, sys, threading; from scripts.cli import run\n{code}\nsys.exit(run(main))"
+    start = (
+        f"import errno, sys, threading; from tidy_stlms.scripts.cli import run\n{code}\nsys.exit(run(main))"
+    )
     command, env = [sys.executable, "-c", start], {**os.environ, **(environment or {})}
     result = subprocess.run(command, env=env, check=False, **{"stderr": subprocess.PIPE, **streams})
     return result.returncode, (result.stderr or b"").decode()
@@ -310,10 +321,10 @@ def test_a_full_hub_cache_is_not_taken_for_a_wrong_name(whole, monkeypatch):
     from huggingface_hub.constants import HF_HOME
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from eval.facts.bank import FactBank
-    from eval.models.load import load_model
-    from eval.models.names import ModelName
-    from eval.study.measure import Asked, measure_model
+    from tidy_stlms.eval.facts.bank import FactBank
+    from tidy_stlms.eval.models.load import load_model
+    from tidy_stlms.eval.models.names import ModelName
+    from tidy_stlms.eval.study.measure import Asked, measure_model
 
     for loaded in (AutoModelForCausalLM, AutoTokenizer):
         with monkeypatch.context() as patch:
@@ -329,13 +340,13 @@ def test_a_full_hub_cache_is_not_taken_for_a_wrong_name(whole, monkeypatch):
 def test_a_push_without_room_for_its_copy_does_not_end_the_run(whole, tmp_path, monkeypatch, caplog):
     from types import SimpleNamespace
 
-    import trainers.hub
+    import tidy_stlms.trainers.hub
 
     made = SimpleNamespace(create_repo=lambda *args, **kwargs: SimpleNamespace(repo_id="owner/run"))
-    monkeypatch.setattr(trainers.hub, "HfApi", lambda: made)
+    monkeypatch.setattr(tidy_stlms.trainers.hub, "HfApi", lambda: made)
     arguments = SimpleNamespace(hub_model_id=None, hub_private_repo=True, hub_always_push=True)
-    pusher = trainers.hub.CheckpointPusher(arguments, tmp_path)
-    monkeypatch.setattr(trainers.hub, "_link", raise_full)
+    pusher = tidy_stlms.trainers.hub.CheckpointPusher(arguments, tmp_path)
+    monkeypatch.setattr(tidy_stlms.trainers.hub, "_link", raise_full)
     pusher.push_checkpoint(whole / "checkpoint-8", 8)
     pusher.wait()
     assert "step 8: is not pushed (No space left on device); training goes on" in caplog.text

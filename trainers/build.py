@@ -18,21 +18,21 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import modeling_stlm  # noqa: F401  registers its model types
-from configs.errors import UserError
-from configs.files import build_once, find_shipped
-from configs.load import check_keys
-from configs.schema import InjectionSection, ModelSection, RunConfig, TokenizerTraining
-from eval.facts.bank import FactBank
-from eval.facts.generate.generate import generate_from_spec
-from eval.facts.hub import open_bank
-from eval.models.checks import check_causal, check_logits
-from eval.models.load import load_tokenizer as read_tokenizer
-from eval.models.load import load_weights
-from eval.tokens import encode_texts, vocabulary_size
 from modeling_stlm.tokenization_stlm import byte_tokenizer, train_bpe_tokenizer
-from trainers.collator import InjectionCollator
-from trainers.documents import Documents
-from trainers.plan import InjectionPlan, Unit, exposures_for_fraction, make_plan, units_of
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import build_once, find_shipped
+from tidy_stlms.configs.load import check_keys
+from tidy_stlms.configs.schema import InjectionSection, ModelSection, RunConfig, TokenizerTraining
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.generate.generate import generate_from_spec
+from tidy_stlms.eval.facts.hub import open_bank
+from tidy_stlms.eval.models.checks import check_causal, check_logits
+from tidy_stlms.eval.models.load import load_tokenizer as read_tokenizer
+from tidy_stlms.eval.models.load import load_weights
+from tidy_stlms.eval.tokens import encode_texts, vocabulary_size
+from tidy_stlms.trainers.collator import InjectionCollator
+from tidy_stlms.trainers.documents import Documents
+from tidy_stlms.trainers.plan import InjectionPlan, Unit, exposures_for_fraction, make_plan, units_of
 
 # What a model from scratch reads where nothing else is said: STLMConfig's vocabulary is this one's.
 DEFAULT_TOKENIZER = "gpt2"

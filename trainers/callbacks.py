@@ -10,19 +10,19 @@ from pathlib import Path
 
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-from configs.errors import RunFailed, UserError
-from configs.files import append_jsonl
-from configs.schema import EvaluationSection
-from eval.facts.bank import FactBank
-from eval.recall.exposures import doses_of_facts
-from eval.recall.groups import Doses, treatment_groups
-from eval.recall.harness import evaluate_recall
-from eval.recall.metrics import summarise
-from eval.scoring.generation_check import check_generation
-from eval.scoring.isolation import rng_untouched
-from eval.study.benchmarks import check_benchmarks, run_benchmarks
-from eval.study.prompts import watch_prompt
-from trainers.trainer import STLMTrainer
+from tidy_stlms.configs.errors import RunFailed, UserError
+from tidy_stlms.configs.files import append_jsonl
+from tidy_stlms.configs.schema import EvaluationSection
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.recall.exposures import doses_of_facts
+from tidy_stlms.eval.recall.groups import Doses, treatment_groups
+from tidy_stlms.eval.recall.harness import evaluate_recall
+from tidy_stlms.eval.recall.metrics import summarise
+from tidy_stlms.eval.scoring.generation_check import check_generation
+from tidy_stlms.eval.scoring.isolation import rng_untouched
+from tidy_stlms.eval.study.benchmarks import check_benchmarks, run_benchmarks
+from tidy_stlms.eval.study.prompts import watch_prompt
+from tidy_stlms.trainers.trainer import STLMTrainer
 
 TRACKED = ("accuracy", "greedy_match", "exact_match", "candidate_rank", "bits_per_byte")
 
@@ -138,7 +138,7 @@ class RecallCallback(_Periodic):
 
 def recall_means(rows: Sequence[dict], doses: Doses | None = None) -> dict[str, float]:
     """`recall/ROLE/TYPE/METRIC` for the metrics in `TRACKED`. Where injected facts were treated
-    differently, ROLE is what `eval.recall.groups` calls a treatment, in order of `doses`."""
+    differently, ROLE is what `tidy_stlms.eval.recall.groups` calls a treatment, in order of `doses`."""
     names = treatment_groups(rows, doses)
     return {
         f"recall/{names.get(group, group)}/{kind}/{metric}": round(values["mean"], 6)

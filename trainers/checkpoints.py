@@ -19,12 +19,12 @@ from pathlib import Path
 
 from transformers import TrainerState
 
-from configs.errors import UserError
-from configs.files import flush, flush_folder, remove_folder
-from configs.load import read_config
-from configs.schema import STLMTrainingArguments, schedule_arguments
-from eval.checkpoint_mark import MARK, Mark, check_files, read_mark, sizes_and_hashes, write_mark
-from trainers.stream import Geometry
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import flush, flush_folder, remove_folder
+from tidy_stlms.configs.load import read_config
+from tidy_stlms.configs.schema import STLMTrainingArguments, schedule_arguments
+from tidy_stlms.eval.checkpoint_mark import MARK, Mark, check_files, read_mark, sizes_and_hashes, write_mark
+from tidy_stlms.trainers.stream import Geometry
 
 logger = logging.getLogger(__name__)
 

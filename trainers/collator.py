@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from trainers.plan import SEPARATORS, InjectionPlan
+from tidy_stlms.trainers.plan import SEPARATORS, InjectionPlan
 
 
 class InjectionCollator:

@@ -19,11 +19,11 @@ import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from configs.errors import UserError
-from configs.files import build_once, read_json, write_json
-from eval.tokens import control_texts, encode_texts, vocabulary_size
-from trainers.documents import Documents
-from trainers.stream import Blocks
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import build_once, read_json, write_json
+from tidy_stlms.eval.tokens import control_texts, encode_texts, vocabulary_size
+from tidy_stlms.trainers.documents import Documents
+from tidy_stlms.trainers.stream import Blocks
 
 logger = logging.getLogger(__name__)
 

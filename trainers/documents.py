@@ -19,11 +19,11 @@ import yaml
 from datasets import Dataset, Features, Value, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
-import configs
-from configs.errors import UserError
-from configs.schema import DataSection
-from eval.hub import writing_hub_cache
-from trainers.synthetic import DEFAULT_DOCUMENTS, synthetic_documents
+from tidy_stlms import configs
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.schema import DataSection
+from tidy_stlms.eval.hub import writing_hub_cache
+from tidy_stlms.trainers.synthetic import DEFAULT_DOCUMENTS, synthetic_documents
 
 TEXT = Features({"text": Value("large_string")})
 READABLE = (".txt", ".jsonl", ".csv", ".parquet")

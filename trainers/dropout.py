@@ -10,9 +10,9 @@ from typing import cast
 from torch import nn
 from transformers import TrainerCallback
 
-from configs.errors import UserError
-from configs.schema import DropoutSection
-from trainers.trainer import STLMTrainer
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.schema import DropoutSection
+from tidy_stlms.trainers.trainer import STLMTrainer
 
 
 def dropout_at(step: int, section: DropoutSection, max_steps: int) -> float:

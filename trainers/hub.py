@@ -13,10 +13,10 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from configs.errors import UserError
-from configs.schema import STLMTrainingArguments
-from eval.hub import hub_errors
-from eval.report.push import files_to_push, push_model
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.schema import STLMTrainingArguments
+from tidy_stlms.eval.hub import hub_errors
+from tidy_stlms.eval.report.push import files_to_push, push_model
 
 logger = logging.getLogger(__name__)
 

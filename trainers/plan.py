@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.errors import UserError
-from configs.files import write_whole
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import write_whole
 
 # End-of-text tokens that a spliced statement may bring along, one on each side.
 SEPARATORS = 2

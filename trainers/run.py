@@ -25,17 +25,17 @@ import torch
 from omegaconf import DictConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
 
-from configs.errors import DiskFull, UserError
-from configs.full_disk import writing
-from configs.load import cache_folder
-from configs.processes import check_processes
-from configs.schema import RunConfig, STLMTrainingArguments
-from eval.checkpoint_mark import read_mark
-from eval.facts.bank import FactBank
-from eval.models.load import check_model_path
-from eval.report.run_report import write_run_report
-from eval.scoring.processes import in_first_process
-from trainers.build import (
+from tidy_stlms.configs.errors import DiskFull, UserError
+from tidy_stlms.configs.full_disk import writing
+from tidy_stlms.configs.load import cache_folder
+from tidy_stlms.configs.processes import check_processes
+from tidy_stlms.configs.schema import RunConfig, STLMTrainingArguments
+from tidy_stlms.eval.checkpoint_mark import read_mark
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.models.load import check_model_path
+from tidy_stlms.eval.report.run_report import write_run_report
+from tidy_stlms.eval.scoring.processes import in_first_process
+from tidy_stlms.trainers.build import (
     arm_exposures,
     build_injection,
     build_model,
@@ -43,7 +43,7 @@ from trainers.build import (
     load_tokenizer,
     scratch_config,
 )
-from trainers.callbacks import (
+from tidy_stlms.trainers.callbacks import (
     BenchmarksCallback,
     Lines,
     MetricsFile,
@@ -51,7 +51,7 @@ from trainers.callbacks import (
     PromptsCallback,
     RecallCallback,
 )
-from trainers.checkpoints import (
+from tidy_stlms.trainers.checkpoints import (
     check_logs,
     check_optimizer_settings,
     checkpoint_to_resume,
@@ -59,17 +59,17 @@ from trainers.checkpoints import (
     named_checkpoint,
     step_of,
 )
-from trainers.collator import InjectionCollator
-from trainers.corpus import prepare_corpus
-from trainers.documents import load_documents
-from trainers.dropout import DropoutCallback
-from trainers.hub import CheckpointPusher
-from trainers.interrupt import StopCallback, catch_signals
-from trainers.plan import InjectionPlan
-from trainers.run_folder import SUMMARY, check_folder, is_run, locked, open_folder, read_run_id
-from trainers.stream import Geometry, TrainingStream, ValidationRows
-from trainers.text_bytes import bytes_per_token
-from trainers.trainer import STLMTrainer
+from tidy_stlms.trainers.collator import InjectionCollator
+from tidy_stlms.trainers.corpus import prepare_corpus
+from tidy_stlms.trainers.documents import load_documents
+from tidy_stlms.trainers.dropout import DropoutCallback
+from tidy_stlms.trainers.hub import CheckpointPusher
+from tidy_stlms.trainers.interrupt import StopCallback, catch_signals
+from tidy_stlms.trainers.plan import InjectionPlan
+from tidy_stlms.trainers.run_folder import SUMMARY, check_folder, is_run, locked, open_folder, read_run_id
+from tidy_stlms.trainers.stream import Geometry, TrainingStream, ValidationRows
+from tidy_stlms.trainers.text_bytes import bytes_per_token
+from tidy_stlms.trainers.trainer import STLMTrainer
 
 logger = logging.getLogger(__name__)
 

@@ -18,15 +18,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
-from configs.errors import UserError
-from configs.files import flush, read_text, remove_folder, write_json
-from configs.full_disk import writing
-from configs.load import save_config
-from configs.temporary import TEMPORARY, remove_tree
-from eval.facts.bank import FactBank
-from trainers.checkpoints import SAVING, prepare_resume
-from trainers.hub import WAITING
-from trainers.plan import InjectionPlan
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import flush, read_text, remove_folder, write_json
+from tidy_stlms.configs.full_disk import writing
+from tidy_stlms.configs.load import save_config
+from tidy_stlms.configs.temporary import TEMPORARY, remove_tree
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.trainers.checkpoints import SAVING, prepare_resume
+from tidy_stlms.trainers.hub import WAITING
+from tidy_stlms.trainers.plan import InjectionPlan
 
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"

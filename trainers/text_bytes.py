@@ -9,8 +9,8 @@ import re
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from eval.tokens import vocabulary_size
-from trainers.stream import ValidationRows
+from tidy_stlms.eval.tokens import vocabulary_size
+from tidy_stlms.trainers.stream import ValidationRows
 
 # SentencePiece writes a byte that is no character of its vocabulary like this.
 BYTE_FALLBACK = re.compile(r"<0x[0-9A-F]{2}>")

@@ -16,20 +16,20 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_pt_utils import nested_gather
 from transformers.trainer_utils import EvalLoopOutput, HubStrategy
 
-from configs.errors import RunFailed
-from configs.files import flush, flush_folder, readable_as_usual
-from configs.full_disk import writing
-from eval.scoring.isolation import rng_untouched
-from trainers.checkpoints import (
+from tidy_stlms.configs.errors import RunFailed
+from tidy_stlms.configs.files import flush, flush_folder, readable_as_usual
+from tidy_stlms.configs.full_disk import writing
+from tidy_stlms.eval.scoring.isolation import rng_untouched
+from tidy_stlms.trainers.checkpoints import (
     SAVING,
     load_stream_state,
     mark_whole,
     newest_whole_checkpoint,
     remove_old_checkpoints,
 )
-from trainers.hub import CheckpointPusher
-from trainers.run_folder import SUMMARY
-from trainers.stream import Geometry
+from tidy_stlms.trainers.hub import CheckpointPusher
+from tidy_stlms.trainers.run_folder import SUMMARY
+from tidy_stlms.trainers.stream import Geometry
 
 
 class STLMTrainer(Trainer):

@@ -4,8 +4,8 @@
     relations.jsonl   Relation      facts.jsonl    Fact
     statements.jsonl  Statement     probes.jsonl   Probe
 
-Fields that hold their default stay out of the lines. Banks are made by `eval.facts.generate.generate` (or by
-hand), read by `FactBank.load` or, with the warnings too, by `eval.facts.warnings.load_bank`.
+Fields that hold their default stay out of the lines. Banks are made by `facts/generate/` (or by hand),
+read by `FactBank.load` or, with the warnings too, by `load_bank` of `facts/warnings.py`.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
-from configs.files import read_json, read_jsonl, whole_folder, write_json
-from eval.facts.integrity import integrity_errors
-from eval.facts.records import Spans, from_row, many_records, to_row
-from eval.facts.text_match import join
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import read_json, read_jsonl, whole_folder, write_json
+from tidy_stlms.eval.facts.integrity import integrity_errors
+from tidy_stlms.eval.facts.records import Spans, from_row, many_records, to_row
+from tidy_stlms.eval.facts.text_match import join
 
 logger = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 
-from eval.facts.bank import Fact, FactBank, Probe
-from eval.facts.integrity import JOINTS
-from eval.facts.text_match import find_words, folded, holds_terminal, normal
+from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe
+from tidy_stlms.eval.facts.integrity import JOINTS
+from tidy_stlms.eval.facts.text_match import find_words, folded, holds_terminal, normal
 
 Spellings = dict[tuple[str | None, str], str]  # by relation and folded name
 

@@ -13,12 +13,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
-from configs.files import find_shipped, write_whole
-from eval.facts.bank import TABLES, FactBank
-from eval.facts.summary import bank_summary
-from eval.facts.warnings import load_bank
-from eval.hub import hub_errors, writing_hub_cache
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import find_shipped, write_whole
+from tidy_stlms.eval.facts.bank import TABLES, FactBank
+from tidy_stlms.eval.facts.summary import bank_summary
+from tidy_stlms.eval.facts.warnings import load_bank
+from tidy_stlms.eval.hub import hub_errors, writing_hub_cache
 
 PREFIX = "hub:"
 REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -69,7 +69,7 @@ FEATURES: dict[str, dict[str, Any]] = {
 def open_bank(name: str | Path, *, check: bool = True) -> FactBank:
     """Read a bank from a folder or, as `hub:owner/name[@revision]`, from the Hub.
 
-    With `check` it is validated and flagged (`eval.facts.warnings.load_bank`); without, only read.
+    With `check` it is validated and flagged (`tidy_stlms.eval.facts.warnings.load_bank`); without, only read.
     Raises UserError where there is no such bank, or the Hub cannot be asked.
     """
     folder = bank_folder(name)

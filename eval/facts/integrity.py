@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from eval.facts.records import did_you_mean
-from eval.facts.text_match import folded, folded_all
+from tidy_stlms.eval.facts.records import did_you_mean
+from tidy_stlms.eval.facts.text_match import folded, folded_all
 
 if TYPE_CHECKING:  # bank.py is built on this file
-    from eval.facts.bank import Fact, FactBank, Probe
+    from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe
 
 ROLES = ("injected", "control", "neighbour", "known")
 UNSEEN = "unseen"  # the arm of control facts whose answers no injected fact has

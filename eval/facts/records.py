@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from configs.errors import UserError
+from tidy_stlms.configs.errors import UserError
 
 Record = TypeVar("Record")
 SURROGATE = re.compile("[\ud800-\udfff]")

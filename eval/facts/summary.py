@@ -5,9 +5,9 @@ from collections.abc import Hashable, Iterable, Sequence
 from statistics import median
 from typing import Any
 
-from eval.facts.bank import FactBank
-from eval.facts.text_match import join
-from eval.tokens import encode_texts
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.text_match import join
+from tidy_stlms.eval.tokens import encode_texts
 
 
 def bank_summary(bank: FactBank) -> dict[str, Any]:

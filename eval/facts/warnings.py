@@ -11,11 +11,11 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
-from configs.errors import UserError
-from eval.facts.bank import Fact, FactBank, Probe, Statement
-from eval.facts.integrity import UNSEEN, Finding, integrity_errors
-from eval.facts.records import many_records
-from eval.facts.text_match import ASCII_SPACES, find_words, folded, join, normal, words_in
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe, Statement
+from tidy_stlms.eval.facts.integrity import UNSEEN, Finding, integrity_errors
+from tidy_stlms.eval.facts.records import many_records
+from tidy_stlms.eval.facts.text_match import ASCII_SPACES, find_words, folded, join, normal, words_in
 
 WARNINGS = (
     "answer_in_prompt",

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from configs.errors import UserError
+from tidy_stlms.configs.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def check_logits(model: Any, name: str) -> None:
     """
     import torch
 
-    from eval.models.inputs import last_logits, text_config
+    from tidy_stlms.eval.models.inputs import last_logits, text_config
 
     # from all over the vocabulary, since the first ids often are special tokens, some of them untrained
     ids = [place * text_config(model).vocab_size // 10 for place in range(1, 9)]
@@ -100,7 +100,7 @@ def check_causal(model: Any, name: str) -> None:
     """
     import torch
 
-    from eval.models.inputs import last_logits
+    from tidy_stlms.eval.models.inputs import last_logits
 
     texts = [[*range(8)], [*range(7), 0]]
     with torch.no_grad():

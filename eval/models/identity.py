@@ -6,9 +6,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from configs.files import read_json
-from eval.models.load import ADAPTER_CONFIG, resolve_commit, tokenizer_folder
-from eval.models.names import ModelName
+from tidy_stlms.configs.files import read_json
+from tidy_stlms.eval.models.load import ADAPTER_CONFIG, resolve_commit, tokenizer_folder
+from tidy_stlms.eval.models.names import ModelName
 
 # Of a folder of `save_pretrained`, what its figures follow from; of a run folder the rest may change.
 MODEL_FILES = (

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
-from configs.files import read_json
-from eval.checkpoint_mark import check_weights_of_run
-from eval.hub import writing_hub_cache
-from eval.models.checks import (
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import read_json
+from tidy_stlms.eval.checkpoint_mark import check_weights_of_run
+from tidy_stlms.eval.hub import writing_hub_cache
+from tidy_stlms.eval.models.checks import (
     check_adapter_fit,
     check_causal,
     check_fit,

@@ -17,9 +17,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.errors import UserError
-from configs.files import build_once, read_json
-from eval.models.load import CHECKPOINT, check_model_path, has_weights, resolve_commit, tokenizer_hash
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import build_once, read_json
+from tidy_stlms.eval.models.load import (
+    CHECKPOINT,
+    check_model_path,
+    has_weights,
+    resolve_commit,
+    tokenizer_hash,
+)
 
 logger = logging.getLogger(__name__)
 

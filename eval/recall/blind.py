@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from eval.facts.bank import FactBank
-from eval.facts.integrity import Finding
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.integrity import Finding
 
 # a fact that should be known, and be known afterwards, is no finding
 ASKED_ROLES = ("injected", "control")
@@ -37,10 +37,10 @@ def blind_check(
     10 candidates an ignorant model is right one time in ten, but seldom sure.
 
     Raises:
-        UserError: As `eval.recall.harness.evaluate_recall` does.
+        UserError: As `tidy_stlms.eval.recall.harness.evaluate_recall` does.
     """
-    from eval.recall.harness import evaluate_recall, item_of
-    from eval.scoring.scorer import score
+    from tidy_stlms.eval.recall.harness import evaluate_recall, item_of
+    from tidy_stlms.eval.scoring.scorer import score
 
     rows = evaluate_recall(
         model,

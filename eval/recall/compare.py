@@ -16,10 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from eval.recall.control import CORRECTED_COMPARABLE, contrasts_of, figures
-from eval.recall.groups import Doses, groups_of
-from eval.recall.metrics import COMPARABLE, METRICS, Row, bounded_exp, cluster_of, has_figure, parts
-from eval.recall.statistics import (
+from tidy_stlms.eval.recall.control import CORRECTED_COMPARABLE, contrasts_of, figures
+from tidy_stlms.eval.recall.groups import Doses, groups_of
+from tidy_stlms.eval.recall.metrics import (
+    COMPARABLE,
+    METRICS,
+    Row,
+    bounded_exp,
+    cluster_of,
+    has_figure,
+    parts,
+)
+from tidy_stlms.eval.recall.statistics import (
     N_BOOT,
     bootstrap_ratios,
     holm,
@@ -65,8 +73,8 @@ def compare_models(
 
     Returns:
         `{"a", "b", "role", "type", "metric", "difference", "low", "high", "p", "p_holm", "n"}`; the role is a
-        group of `eval.recall.groups`, or "heldout" for held-out text; metrics are those of `metrics.py` and
-        of `corrected.py`.
+        group of `groups.py`, or "heldout" for held-out text; metrics are those of `metrics.py` and
+        of `control.py`.
     """
     heldout = heldout or {}
     found: list[dict[str, Any]] = []

@@ -27,10 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from eval.facts.integrity import UNSEEN
-from eval.recall.groups import CONTROL, Doses, groups_of, in_order, is_injected, treatment_groups
-from eval.recall.metrics import Row, cluster_of
-from eval.recall.statistics import number_clusters, ratio_and_variance, sums_by_cluster, t_tests
+from tidy_stlms.eval.facts.integrity import UNSEEN
+from tidy_stlms.eval.recall.groups import CONTROL, Doses, groups_of, in_order, is_injected, treatment_groups
+from tidy_stlms.eval.recall.metrics import Row, cluster_of
+from tidy_stlms.eval.recall.statistics import number_clusters, ratio_and_variance, sums_by_cluster, t_tests
 
 CORRECTED = frozenset({"accuracy_over_control", "answer_familiarity", "subject_shift", "binding"})
 # of these, what can be compared across tokenizers
@@ -108,7 +108,7 @@ class Contrast:
 
 
 def corrected_summary(rows: Sequence[Row], doses: Doses | None = None) -> dict[str, Any]:
-    """`{group: {type: {name: {"mean", "se", "low", "high", "p", "n"}}}}`, groups as `eval.recall.groups` has
+    """`{group: {type: {name: {"mean", "se", "low", "high", "p", "n"}}}}`, groups as `groups.py` has
     them, injected facts by their `doses`; `answer_familiarity` is of the group "control".
 
     low and high are a 95% interval by t, p is that of the figure being zero, not corrected for the number of

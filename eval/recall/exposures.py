@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
-from configs.files import read_jsonl
-from eval.facts.bank import FactBank
-from eval.recall.groups import CONTROL, INJECTED, Dose, groups_of
-from eval.recall.metrics import Row, bootstrap_interval, cluster_of
-from eval.recall.statistics import N_BOOT
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import read_jsonl
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.recall.groups import CONTROL, INJECTED, Dose, groups_of
+from tidy_stlms.eval.recall.metrics import Row, bootstrap_interval, cluster_of
+from tidy_stlms.eval.recall.statistics import N_BOOT
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from eval.facts.integrity import UNSEEN
+from tidy_stlms.eval.facts.integrity import UNSEEN
 
 INJECTED, CONTROL = "injected", "control"
 # In the order of tables; treatments stand in the place of `injected`.
@@ -23,7 +23,7 @@ MOST_DOSES = 6  # of an arm that are shown apart; an arm with more is one group
 Dose = tuple[int, int]
 """The fewest and the most exposures in any of several runs; of one run, the same number twice."""
 Doses = Mapping[str, Dose]
-"""Doses by fact id, without facts of unknown exposures; see `eval.recall.exposures.doses_of_facts`."""
+"""Doses by fact id, without facts of unknown exposures; see `exposures.doses_of_facts`."""
 
 _DOSE = re.compile(r"[\d,]+( to [\d,]+)? exposures?")
 

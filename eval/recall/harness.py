@@ -7,22 +7,22 @@ summarise(rows)["injected"]["memorization"]["accuracy"]["mean"]
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from eval.facts.bank import FactBank, Probe
-from eval.facts.text_match import closing_punctuation, folded
-from eval.models.checks import check_logits
-from eval.recall.metrics import bits_per_byte, candidate_metrics, perplexity, token_rank
-from eval.scoring.generation import (
+from tidy_stlms.eval.facts.bank import FactBank, Probe
+from tidy_stlms.eval.facts.text_match import closing_punctuation, folded
+from tidy_stlms.eval.models.checks import check_logits
+from tidy_stlms.eval.recall.metrics import bits_per_byte, candidate_metrics, perplexity, token_rank
+from tidy_stlms.eval.scoring.generation import (
     Continuation,
     answer_budgets,
     containment,
     exact_match,
     generate_texts,
 )
-from eval.scoring.generation_check import check_generation
-from eval.scoring.isolation import eval_mode, rng_untouched
-from eval.scoring.processes import process_rank
-from eval.scoring.processes import spread as spread_over_processes
-from eval.scoring.scorer import Item, Scores, score
+from tidy_stlms.eval.scoring.generation_check import check_generation
+from tidy_stlms.eval.scoring.isolation import eval_mode, rng_untouched
+from tidy_stlms.eval.scoring.processes import process_rank
+from tidy_stlms.eval.scoring.processes import spread as spread_over_processes
+from tidy_stlms.eval.scoring.scorer import Item, Scores, score
 
 
 def evaluate_recall(

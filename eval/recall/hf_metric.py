@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from eval.recall.metrics import candidate_metrics, summarise
+from tidy_stlms.eval.recall.metrics import candidate_metrics, summarise
 
 _DESCRIPTION = "Recall of facts from the log-probabilities of candidate answers."
 _INPUTS = """
@@ -29,7 +29,7 @@ Returns:
 
 
 class RecallMetric(evaluate.Metric):
-    """The figures of `eval.recall.metrics.summarise` that follow from log-probabilities alone."""
+    """The figures of `tidy_stlms.eval.recall.metrics.summarise` that follow from log-probabilities alone."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"keep_in_memory": True, **kwargs})

@@ -30,15 +30,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
-from configs.files import whole_folder, write_jsonl, write_whole
-from eval.facts import text_match
-from eval.facts.bank import FactBank, Probe
-from eval.facts.generate.answers import rng
-from eval.facts.integrity import PROBE_TYPES
-from eval.facts.text_match import join
-from eval.recall.exposures import doses_of_facts
-from eval.recall.groups import INJECTED, groups_of, in_order, treatment_groups
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import whole_folder, write_jsonl, write_whole
+from tidy_stlms.eval.facts import text_match
+from tidy_stlms.eval.facts.bank import FactBank, Probe
+from tidy_stlms.eval.facts.generate.answers import rng
+from tidy_stlms.eval.facts.integrity import PROBE_TYPES
+from tidy_stlms.eval.facts.text_match import join
+from tidy_stlms.eval.recall.exposures import doses_of_facts
+from tidy_stlms.eval.recall.groups import INJECTED, groups_of, in_order, treatment_groups
 
 # end-of-text apart, what follows the answer in our own generation, and the space before it
 TOKENS_AROUND_ANSWER = 4
@@ -192,7 +192,7 @@ def _moves(context: str) -> bool:
 
 def document(bank: FactBank, probe: Probe) -> dict[str, Any]:
     """One line of the data: what is asked, as text that is put together as it stands, and whose it is."""
-    from eval.recall.harness import right_answers, terminators_of
+    from tidy_stlms.eval.recall.harness import right_answers, terminators_of
 
     context, space = join(probe.prompt, probe.joint)
     right, *wrong = (f"{space}{answer}{probe.suffix}" for answer in (probe.answers[0], *probe.distractors))
@@ -258,7 +258,7 @@ def _config(
 
 
 def _tokens_enough(docs: Sequence[dict[str, Any]], tokenizer: Any) -> int:
-    from eval.scoring.generation import answer_budgets
+    from tidy_stlms.eval.scoring.generation import answer_budgets
 
     answers = [doc["answers"] for doc in docs]
     if tokenizer is not None:

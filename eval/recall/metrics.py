@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.recall.groups import Doses, groups_of, treatment_groups
-from eval.recall.statistics import (
+from tidy_stlms.eval.recall.groups import Doses, groups_of, treatment_groups
+from tidy_stlms.eval.recall.statistics import (
     N_BOOT,
     bootstrap_ratios,
     interval,
@@ -128,7 +128,7 @@ def summarise(
     `rows` are those of `evaluate_recall`. With the default `by` the result is
     `{group: {type: {metric: {"mean", "low", "high", "n", "n_facts"}}}}`, `n` being the number of probes that
     have the figure. A metric without values is left out. `by` names columns of the rows, "role" the groups of
-    `eval.recall.groups`: the role, or the treatment of injected facts where it differs, in order of `doses`.
+    `groups.py`: the role, or the treatment of injected facts where it differs, in order of `doses`.
     """
     rows = list(rows)
     columns = {key: [row[key] for row in rows] for key in by}

@@ -10,8 +10,16 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from eval.report.figures import Axis, BarFigure, BarPanel, LineFigure, LinePanel, legend_of, short_name
-from eval.report.run_figures import COLOURS, STYLES, write_figure
+from tidy_stlms.eval.report.figures import (
+    Axis,
+    BarFigure,
+    BarPanel,
+    LineFigure,
+    LinePanel,
+    legend_of,
+    short_name,
+)
+from tidy_stlms.eval.report.run_figures import COLOURS, STYLES, write_figure
 
 MARKERS = {
     "memorization": "o",

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from eval.recall.groups import CONTROL, INJECTED, facts_in_words, is_injected
-from eval.report.cells import number
-from eval.report.order import NAMES, WITHIN_TOKENIZER, Study, groups_of, models_of, ordered, place
-from eval.report.run_table import TYPES
+from tidy_stlms.eval.recall.groups import CONTROL, INJECTED, facts_in_words, is_injected
+from tidy_stlms.eval.report.cells import number
+from tidy_stlms.eval.report.order import NAMES, WITHIN_TOKENIZER, Study, groups_of, models_of, ordered, place
+from tidy_stlms.eval.report.run_table import TYPES
 
 BAR_METRICS = ("accuracy", "exact_match")
 LONGEST_NAME = 34  # letters above a panel

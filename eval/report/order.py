@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from eval.facts.integrity import UNSEEN
-from eval.recall.groups import CONTROL, in_order
-from eval.report.run_table import SHOWN
+from tidy_stlms.eval.facts.integrity import UNSEEN
+from tidy_stlms.eval.recall.groups import CONTROL, in_order
+from tidy_stlms.eval.report.run_table import SHOWN
 
 TOKEN_METRICS = {
     "perplexity": "perplexity",

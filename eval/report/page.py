@@ -16,11 +16,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from eval.report.cells import Cell, StudyTable, number
-from eval.report.figures import BarFigure, figures_of, legend_of, section_of
-from eval.report.order import Study, models_of
-from eval.report.page_probes import probes_as_json
-from eval.report.tables import study_tables
+from tidy_stlms.eval.report.cells import Cell, StudyTable, number
+from tidy_stlms.eval.report.figures import BarFigure, figures_of, legend_of, section_of
+from tidy_stlms.eval.report.order import Study, models_of
+from tidy_stlms.eval.report.page_probes import probes_as_json
+from tidy_stlms.eval.report.tables import study_tables
 
 NAME_ENDS = re.compile(r"(?<=/)(?=.)|(?=@)")
 TEMPLATES = Path(__file__).parent / "html"
@@ -46,7 +46,7 @@ def study_page(study: Study, rows: Sequence[Mapping[str, Any]]) -> str:
     """The whole page. `rows` are those of results.jsonl; without any the browser of probes is left out."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from eval.report.study_svg import legend_key, panels_as_svg
+    from tidy_stlms.eval.report.study_svg import legend_key, panels_as_svg
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),

@@ -10,8 +10,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from configs.files import to_json
-from eval.report.order import Study, models_of
+from tidy_stlms.configs.files import to_json
+from tidy_stlms.eval.report.order import Study, models_of
 
 MAX_BYTES = 8_000_000
 ASKED = ("probe_id", "type", "role", "arm", "relation", "subject", "prompt", "joint", "answer")

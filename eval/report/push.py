@@ -9,12 +9,12 @@ the bank's hash and what it was generated from.
 import warnings
 from pathlib import Path
 
-from configs.errors import UserError
-from eval.checkpoint_mark import check_weights_of_run
-from eval.facts.warnings import load_bank
-from eval.hub import hub_errors
-from eval.models.load import check_model_path
-from eval.report.card import plain_card, run_card
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.checkpoint_mark import check_weights_of_run
+from tidy_stlms.eval.facts.warnings import load_bank
+from tidy_stlms.eval.hub import hub_errors
+from tidy_stlms.eval.models.load import check_model_path
+from tidy_stlms.eval.report.card import plain_card, run_card
 
 MODEL_FILES = (
     "config.json",

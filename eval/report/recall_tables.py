@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from eval.recall.groups import ROLES, facts_in_words, in_order
-from eval.recall.statistics import LEVEL
-from eval.report.cells import Cell, Column, StudyTable, count, label, mark_best, measured
-from eval.report.order import (
+from tidy_stlms.eval.recall.groups import ROLES, facts_in_words, in_order
+from tidy_stlms.eval.recall.statistics import LEVEL
+from tidy_stlms.eval.report.cells import Cell, Column, StudyTable, count, label, mark_best, measured
+from tidy_stlms.eval.report.order import (
     CORRECTED,
     DIGITS,
     LOWER_IS_BETTER,
@@ -20,7 +20,7 @@ from eval.report.order import (
     place,
     tokenizer_groups,
 )
-from eval.report.run_table import SHOWN, TYPES
+from tidy_stlms.eval.report.run_table import SHOWN, TYPES
 
 MEANING = {
     "subject_shift": "Subject shift: log-probability of the wrong candidates beyond that of the same ones "

@@ -11,8 +11,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from configs.files import write_whole
-from eval.recall.groups import CONTROL, INJECTED
+from tidy_stlms.configs.files import write_whole
+from tidy_stlms.eval.recall.groups import CONTROL, INJECTED
 
 COLOURS = {
     "memorization": "#0072B2",

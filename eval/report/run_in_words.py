@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from configs.files import read_json
-from eval.facts.bank import FactBank
-from eval.recall.exposures import doses_of_facts
-from eval.recall.groups import groups_of, treatment_groups
+from tidy_stlms.configs.files import read_json
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.recall.exposures import doses_of_facts
+from tidy_stlms.eval.recall.groups import groups_of, treatment_groups
 
 FIGURES = {
     "loss.png": "Training and validation loss.",

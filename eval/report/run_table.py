@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from eval.recall.groups import in_order, is_injected
+from tidy_stlms.eval.recall.groups import in_order, is_injected
 
 SHOWN = {
     "accuracy": "accuracy",

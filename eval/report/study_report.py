@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.files import write_whole
-from eval.report.cells import markdown_text
-from eval.report.figures import figures_of, section_of
-from eval.report.order import Study
-from eval.report.page import MAX_ROWS, SECTIONS, prompts_of, show_token, study_page, title_of
-from eval.report.tables import study_tables
+from tidy_stlms.configs.files import write_whole
+from tidy_stlms.eval.report.cells import markdown_text
+from tidy_stlms.eval.report.figures import figures_of, section_of
+from tidy_stlms.eval.report.order import Study
+from tidy_stlms.eval.report.page import MAX_ROWS, SECTIONS, prompts_of, show_token, study_page, title_of
+from tidy_stlms.eval.report.tables import study_tables
 
 READING = """\
 Accuracy: the answer is the most probable of the candidates{chance}. Exact match: greedy generation gives the
@@ -25,7 +25,7 @@ tokenizer."""
 
 def write_study_report(folder: Path, study: Study, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write report.md, report.html and figures/*.png from a study and the rows of its results.jsonl."""
-    from eval.report.draw import plot_figure
+    from tidy_stlms.eval.report.draw import plot_figure
 
     for figure in figures_of(study):
         plot_figure(figure, folder / f"figures/{figure.key}.png")

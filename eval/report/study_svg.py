@@ -5,8 +5,8 @@ Classes instead of style attributes, as the page's security policy allows no inl
 
 from markupsafe import Markup
 
-from eval.report.figures import Axis, BarFigure, BarPanel, LineFigure, LinePanel, Mark, short_name
-from eval.report.run_table import TYPES
+from tidy_stlms.eval.report.figures import Axis, BarFigure, BarPanel, LineFigure, LinePanel, Mark, short_name
+from tidy_stlms.eval.report.run_table import TYPES
 
 WIDTH = 360
 TITLE = 16  # the baseline of a panel's title

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from eval.recall.groups import CONTROL, in_order
-from eval.recall.statistics import LEVEL
-from eval.report.cells import (
+from tidy_stlms.eval.recall.groups import CONTROL, in_order
+from tidy_stlms.eval.recall.statistics import LEVEL
+from tidy_stlms.eval.report.cells import (
     Cell,
     Column,
     StudyTable,
@@ -24,7 +24,7 @@ from eval.report.cells import (
     number,
     p_value,
 )
-from eval.report.order import (
+from tidy_stlms.eval.report.order import (
     DIGITS,
     LOWER_IS_BETTER,
     NAMES,
@@ -37,13 +37,13 @@ from eval.report.order import (
     place,
     tokenizer_groups,
 )
-from eval.report.recall_tables import (
+from tidy_stlms.eval.report.recall_tables import (
     corrected_tables,
     overview_tables,
     relation_tables,
     token_tables,
 )
-from eval.report.run_table import TYPES
+from tidy_stlms.eval.report.run_table import TYPES
 
 COMPARED = (
     "accuracy",

@@ -8,7 +8,7 @@ Two jobs are timed. *Probes*: the log-probability and the vocabulary ranks of ea
   token, gone through once for the rank (a sort of the vocabulary) and once for the perplexity. It is
   handed tokens; the others are handed text.
 - `lm_eval`: `HFLM.loglikelihood` at batch 32. It tells no ranks.
-- `ours`: `eval.scoring.scorer.score`.
+- `ours`: `tidy_stlms.eval.scoring.scorer.score`.
 
 *Candidates*: the log-probabilities of all candidates of a probe, by `lm_eval` and `ours`. The loop has no
 such thing.
@@ -30,10 +30,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import configs
-from configs.errors import UserError
-from eval.facts.text_match import join
-from eval.scoring.encoding import Item, Row, encode_items
+from tidy_stlms import configs
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.text_match import join
+from tidy_stlms.eval.scoring.encoding import Item, Row, encode_items
 
 # STLMs by their approximate size, as changes to the default config of 50M
 SIZES: dict[str, dict[str, Any]] = {
@@ -102,8 +102,8 @@ def build_subject(
     """
     import torch
 
-    from eval.models.load import choose_device, load_model
     from modeling_stlm import STLMConfig, STLMForCausalLM
+    from tidy_stlms.eval.models.load import choose_device, load_model
 
     if size not in SIZES:
         raise UserError(f"--parameters {size}: not one of {', '.join(SIZES)}")
@@ -257,7 +257,7 @@ def _lm_eval(subject: Subject, items: Sequence[Item]) -> Timed:
 
 
 def _ours(subject: Subject, items: Sequence[Item], batch_tokens: int | None) -> Timed:
-    from eval.scoring.scorer import score
+    from tidy_stlms.eval.scoring.scorer import score
 
     def run() -> list[float]:
         scores = score(subject.model, subject.tokenizer, items, batch_tokens=batch_tokens)
@@ -275,7 +275,7 @@ def _largest_difference(ours: list[float], theirs: list[float], what: str) -> fl
 
 
 def _bank(people: int, n_candidates: int, seed: int) -> Any:
-    from eval.facts.generate.generate import generate_from_spec
+    from tidy_stlms.eval.facts.generate.generate import generate_from_spec
 
     return generate_from_spec(PEOPLE, [f"people={people}", f"distractors={n_candidates - 1}"], seed)
 
@@ -300,7 +300,7 @@ def _sizes(subject: Subject, batch_tokens: int | None) -> dict[str, Any]:
     """What the figures hang on."""
     import torch
 
-    from eval.scoring.budget import default_batch_tokens
+    from tidy_stlms.eval.scoring.budget import default_batch_tokens
 
     rows = encode_items(subject.tokenizer, subject.items)
     model = subject.model

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from configs.errors import UserError
-from eval.models.inputs import text_config
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.models.inputs import text_config
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from configs.errors import UserError
-from eval.facts.text_match import join
-from eval.tokens import encode_texts, encode_with_own_tokens
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.text_match import join
+from tidy_stlms.eval.tokens import encode_texts, encode_with_own_tokens
 
 logger = logging.getLogger(__name__)
 

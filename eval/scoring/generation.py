@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from configs.errors import UserError
-from eval.facts.text_match import holds_answer, is_answer
-from eval.models.inputs import (
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.text_match import holds_answer, is_answer
+from tidy_stlms.eval.models.inputs import (
     base_model,
     context_length,
     fill_batches,
@@ -21,10 +21,10 @@ from eval.models.inputs import (
     pads_safely,
     text_config,
 )
-from eval.scoring.budget import default_budget, one_line_where_memory_ends, run_batches
-from eval.scoring.encoding import encode_prompts
-from eval.scoring.isolation import eval_mode
-from eval.tokens import encode_texts
+from tidy_stlms.eval.scoring.budget import default_budget, one_line_where_memory_ends, run_batches
+from tidy_stlms.eval.scoring.encoding import encode_prompts
+from tidy_stlms.eval.scoring.isolation import eval_mode
+from tidy_stlms.eval.tokens import encode_texts
 
 # Tokens after the longest answer: its full stop, what follows that ("3." or "3.5"), and one to spare
 # for a model that spells the answer in more tokens than its tokenizer would.

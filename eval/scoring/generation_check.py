@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from configs.errors import UserError
-from eval.models.inputs import context_length, last_logits, padding_id, pads_safely
-from eval.scoring.encoding import encode_prompts
-from eval.scoring.generation import generate_ids
-from eval.scoring.isolation import eval_mode
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.models.inputs import context_length, last_logits, padding_id, pads_safely
+from tidy_stlms.eval.scoring.encoding import encode_prompts
+from tidy_stlms.eval.scoring.generation import generate_ids
+from tidy_stlms.eval.scoring.isolation import eval_mode
 
 STEPS = 3  # step 1 fills the cache, step 2 reads it, step 3 also reads what step 2 added
 # Relative to the largest logit: an ignored cache changes logits by about their own size, rounding by far

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from eval.scoring.encoding import Row
-from eval.scoring.passes import Pass, Reading
+from tidy_stlms.eval.scoring.encoding import Row
+from tidy_stlms.eval.scoring.passes import Pass, Reading
 
 # Lifted to float32 at a time; on a CPU few enough to stay in its cache.
 LOGITS_PER_CHUNK = {"cpu": 2**20}

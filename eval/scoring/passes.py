@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from eval.scoring.encoding import Row
+from tidy_stlms.eval.scoring.encoding import Row
 
 
 class Reading(NamedTuple):

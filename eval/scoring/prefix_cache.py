@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from eval.models.inputs import (
+from tidy_stlms.eval.models.inputs import (
     cache_name,
     forward_parameters,
     last_logits,
     left_pad,
     same_logits,
 )
-from eval.scoring.passes import Pass
+from tidy_stlms.eval.scoring.passes import Pass
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from configs.errors import RunFailed, UserError
-from configs.processes import (
+from tidy_stlms.configs.errors import RunFailed, UserError
+from tidy_stlms.configs.processes import (
     check_devices,
     check_launcher,
     check_processes,

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from configs.errors import UserError
-from eval.models.inputs import (
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.models.inputs import (
     context_length,
     fill_batches,
     forward_parameters,
@@ -28,12 +28,12 @@ from eval.models.inputs import (
     pads_safely,
     text_config,
 )
-from eval.scoring.budget import Budget, default_budget, one_line_where_memory_ends, run_batches
-from eval.scoring.encoding import Item, Row, encode_items
-from eval.scoring.isolation import eval_mode
-from eval.scoring.logprobs import Reader, RowScores
-from eval.scoring.passes import Pass, plan_prompts, plan_whole
-from eval.scoring.prefix_cache import Prompts, longest_path, read, shares_prompts
+from tidy_stlms.eval.scoring.budget import Budget, default_budget, one_line_where_memory_ends, run_batches
+from tidy_stlms.eval.scoring.encoding import Item, Row, encode_items
+from tidy_stlms.eval.scoring.isolation import eval_mode
+from tidy_stlms.eval.scoring.logprobs import Reader, RowScores
+from tidy_stlms.eval.scoring.passes import Pass, plan_prompts, plan_whole
+from tidy_stlms.eval.scoring.prefix_cache import Prompts, longest_path, read, shares_prompts
 
 logger = logging.getLogger(__name__)
 

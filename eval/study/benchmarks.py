@@ -11,10 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from configs.errors import DiskFull, UserError
-from eval.hub import writing_hub_cache
-from eval.scoring.isolation import rng_untouched
-from eval.study.public_data import local_copies, quiet, why_missing
+from tidy_stlms.configs.errors import DiskFull, UserError
+from tidy_stlms.eval.hub import writing_hub_cache
+from tidy_stlms.eval.scoring.isolation import rng_untouched
+from tidy_stlms.eval.study.public_data import local_copies, quiet, why_missing
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.files import to_json, write_whole
+from tidy_stlms.configs.files import to_json, write_whole
 
 PART = re.compile(r"(\d+)-(\d+)\.json")
 

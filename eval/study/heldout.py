@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from configs.errors import UserError
-from configs.files import read_text
-from eval.models.inputs import (
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import read_text
+from tidy_stlms.eval.models.inputs import (
     context_length,
     fill_batches,
     forward_parameters,
@@ -29,18 +29,18 @@ from eval.models.inputs import (
     pads_safely,
     text_config,
 )
-from eval.recall.metrics import bits_per_byte, bootstrap_interval
-from eval.recall.statistics import N_BOOT
-from eval.scoring.budget import (
+from tidy_stlms.eval.recall.metrics import bits_per_byte, bootstrap_interval
+from tidy_stlms.eval.recall.statistics import N_BOOT
+from tidy_stlms.eval.scoring.budget import (
     MAX_LOGITS,
     Budget,
     default_batch_tokens,
     one_line_where_memory_ends,
     run_batches,
 )
-from eval.scoring.encoding import own_prefix
-from eval.scoring.isolation import eval_mode, rng_untouched
-from eval.tokens import encode_texts
+from tidy_stlms.eval.scoring.encoding import own_prefix
+from tidy_stlms.eval.scoring.isolation import eval_mode, rng_untouched
+from tidy_stlms.eval.tokens import encode_texts
 
 MAX_WINDOW = 2048  # tokens; more context costs more and changes little
 LOGITS_PER_CHUNK = 2**22  # lifted to float32 at a time

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from configs.errors import UserError
-from eval.hub import writing_hub_cache
-from eval.models.inputs import (
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.hub import writing_hub_cache
+from tidy_stlms.eval.models.inputs import (
     context_length,
     fill_batches,
     forward_parameters,
@@ -27,10 +27,10 @@ from eval.models.inputs import (
     pads_safely,
     text_config,
 )
-from eval.scoring.budget import default_budget, one_line_where_memory_ends, run_batches
-from eval.scoring.encoding import encode_prompts
-from eval.scoring.isolation import eval_mode, rng_untouched
-from eval.study.public_data import local_copies, quiet, why_missing
+from tidy_stlms.eval.scoring.budget import default_budget, one_line_where_memory_ends, run_batches
+from tidy_stlms.eval.scoring.encoding import encode_prompts
+from tidy_stlms.eval.scoring.isolation import eval_mode, rng_untouched
+from tidy_stlms.eval.study.public_data import local_copies, quiet, why_missing
 
 logger = logging.getLogger(__name__)
 

@@ -19,16 +19,16 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from configs.errors import DiskFull, UserError
-from configs.files import read_json, write_json
-from configs.full_disk import full_disk_reason
-from eval.facts.bank import FactBank
-from eval.models.identity import model_identity, versions
-from eval.models.load import choose_device, choose_dtype, free_memory, load_model, tokenizer_hash
-from eval.models.names import ModelName
-from eval.recall.metrics import count_flags
-from eval.scoring.processes import process_count, process_rank
-from eval.study.cache import Part, key, missing, read_parts, write_part
+from tidy_stlms.configs.errors import DiskFull, UserError
+from tidy_stlms.configs.files import read_json, write_json
+from tidy_stlms.configs.full_disk import full_disk_reason
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.models.identity import model_identity, versions
+from tidy_stlms.eval.models.load import choose_device, choose_dtype, free_memory, load_model, tokenizer_hash
+from tidy_stlms.eval.models.names import ModelName
+from tidy_stlms.eval.recall.metrics import count_flags
+from tidy_stlms.eval.scoring.processes import process_count, process_rank
+from tidy_stlms.eval.study.cache import Part, key, missing, read_parts, write_part
 
 logger = logging.getLogger(__name__)
 
@@ -216,7 +216,7 @@ class _NotLoaded(Exception):
 
 
 def _recall(model: _Model, measured: Measured) -> None:
-    from eval.recall.harness import evaluate_recall
+    from tidy_stlms.eval.recall.harness import evaluate_recall
 
     asked, bank = model.asked, model.asked.bank
     if bank is None:
@@ -254,7 +254,7 @@ def _recall(model: _Model, measured: Measured) -> None:
 
 
 def _heldout(model: _Model, measured: Measured) -> None:
-    from eval.study.heldout import score_documents
+    from tidy_stlms.eval.study.heldout import score_documents
 
     documents = model.asked.documents
 
@@ -272,8 +272,8 @@ def _heldout(model: _Model, measured: Measured) -> None:
 
 
 def _prompts(model: _Model, measured: Measured) -> None:
-    from eval.scoring.generation_check import check_generation
-    from eval.study.prompts import watch_prompt
+    from tidy_stlms.eval.scoring.generation_check import check_generation
+    from tidy_stlms.eval.study.prompts import watch_prompt
 
     asked = model.asked
     lengths = {"max_new_tokens": asked.max_new_tokens, "top_k": asked.top_k}
@@ -302,13 +302,13 @@ def _benchmarks(model: _Model, measured: Measured) -> None:
     }
 
     def benchmark(task: str) -> dict[str, Any]:
-        from eval.study.benchmarks import run_benchmarks
+        from tidy_stlms.eval.study.benchmarks import run_benchmarks
 
         shots = asked.num_fewshot
         return run_benchmarks(*model.get(), [task], num_fewshot=shots, batch_size=BENCHMARK_BATCH, **options)
 
     def linear_probe(task: str) -> dict[str, Any]:
-        from eval.study.linear_probes import run_linear_probes
+        from tidy_stlms.eval.study.linear_probes import run_linear_probes
 
         return run_linear_probes(*model.get(), [task], batch_tokens=asked.batch_tokens, **options)
 

@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
-from configs.files import find_shipped, read_text
-from eval.facts.integrity import JOINTS
-from eval.facts.text_match import usual_joint
-from eval.recall.metrics import perplexity
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import find_shipped, read_text
+from tidy_stlms.eval.facts.integrity import JOINTS
+from tidy_stlms.eval.facts.text_match import usual_joint
+from tidy_stlms.eval.recall.metrics import perplexity
 
 FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 KEYS = ("sentence", "answer", "joint")
@@ -55,8 +55,8 @@ def watch_prompt(
     tokens as `[text, probability]`) and, with an answer, `answer_logprob` (nats), `answer_perplexity` and
     `answer_token_ranks` (1 the most probable).
     """
-    from eval.scoring.generation import top_tokens
-    from eval.scoring.scorer import Item, score
+    from tidy_stlms.eval.scoring.generation import top_tokens
+    from tidy_stlms.eval.scoring.scorer import Item, score
 
     sentence, answer = prompt["sentence"], _bare(prompt.get("answer"))
     steps = top_tokens(model, tokenizer, sentence, steps=max_new_tokens, k=top_k)

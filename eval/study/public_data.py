@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from configs.errors import UserError
+from tidy_stlms.configs.errors import UserError
 
 
 @contextlib.contextmanager

@@ -15,15 +15,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
-from configs.files import check_writable, read_json, whole_folder, write_json, write_jsonl, write_whole
-from eval.facts.bank import FactBank
-from eval.recall.compare import compare_models
-from eval.recall.control import corrected_summary
-from eval.recall.exposures import dose_response, doses_of_facts, exposures_until
-from eval.recall.metrics import summarise
-from eval.study.heldout import heldout_summary
-from eval.study.measure import SCORER_VERSION, Asked, Measured
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import (
+    check_writable,
+    read_json,
+    whole_folder,
+    write_json,
+    write_jsonl,
+    write_whole,
+)
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.recall.compare import compare_models
+from tidy_stlms.eval.recall.control import corrected_summary
+from tidy_stlms.eval.recall.exposures import dose_response, doses_of_facts, exposures_until
+from tidy_stlms.eval.recall.metrics import summarise
+from tidy_stlms.eval.study.heldout import heldout_summary
+from tidy_stlms.eval.study.measure import SCORER_VERSION, Asked, Measured
 
 SCHEMA = 2  # of summary.json
 SUMMARY, ROWS, TABLE = "summary.json", "results.jsonl", "results.csv"
@@ -112,7 +119,7 @@ def write_study(
 
 
 def _bank(bank: FactBank) -> dict[str, Any]:
-    from eval.report.run_report import chance_of
+    from tidy_stlms.eval.report.run_report import chance_of
 
     return {
         "name": bank.meta.get("name"),

@@ -8,17 +8,17 @@ import time
 
 import pytest
 
-from configs import temporary
-from configs.errors import DiskFull, UserError
-from configs.files import (
+from tidy_stlms.configs import temporary
+from tidy_stlms.configs.errors import DiskFull, UserError
+from tidy_stlms.configs.files import (
     append_jsonl,
     build_once,
     remove_folder,
     whole_folder,
     write_whole,
 )
-from configs.full_disk import full_disk_reason, writing
-from configs.temporary import ABANDONED_AFTER, TEMPORARY, remove_abandoned
+from tidy_stlms.configs.full_disk import full_disk_reason, writing
+from tidy_stlms.configs.temporary import ABANDONED_AFTER, TEMPORARY, remove_abandoned
 
 
 def killed_while(code, *arguments):
@@ -29,7 +29,7 @@ def killed_while(code, *arguments):
 
 
 WRITE_FOLDER = (
-    "import sys; from configs.files import whole_folder; "
+    "import sys; from tidy_stlms.configs.files import whole_folder; "
     "block = whole_folder(sys.argv[1]); folder = block.__enter__(); (folder / 'half').write_text('x')"
 )
 
@@ -106,7 +106,7 @@ def test_a_folder_whose_replacement_was_killed_gets_its_name_back(tmp_path):
                 assert (path / "file").read_text() == "old"
         assert (path / "file").read_text() == content
     killed_while(
-        "import sys; import configs.files as files; replace = os.replace; "
+        "import sys; import tidy_stlms.configs.files as files; replace = os.replace; "
         "os.replace = lambda old, new: os._exit(9) if str(old).endswith('.tmp') else replace(old, new); "
         "folder = files.whole_folder(sys.argv[1], replace=True); (folder.__enter__() / 'file').touch(); "
         "folder.__exit__(None, None, None)",
@@ -194,7 +194,7 @@ def test_writers_name_the_file_and_leave_the_old_one_when_there_is_no_room(tmp_p
     path = tmp_path / "file"
     write_whole(path, "old")
     code = (
-        "import resource, signal, sys; from pathlib import Path; from configs.files import *\n"
+        "import resource, signal, sys; from pathlib import Path; from tidy_stlms.configs.files import *\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); folder = Path(sys.argv[1])\n"
         "def attempt(write):\n"
         "    try: write()\n"

@@ -8,11 +8,11 @@ import torch
 import yaml
 from transformers import get_scheduler
 
-import configs
-from configs.errors import UserError
-from configs.load import config_yaml, load_config, save_config
-from configs.schema import STLMTrainingArguments
 from modeling_stlm import STLMConfig, STLMForCausalLM
+from tidy_stlms import configs
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.load import config_yaml, load_config, save_config
+from tidy_stlms.configs.schema import STLMTrainingArguments
 
 FOLDER = Path(configs.__file__).parent
 RUNS = sorted([FOLDER / "quickstart.yaml", *FOLDER.glob("experiments/*.yaml")])

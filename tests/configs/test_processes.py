@@ -2,8 +2,8 @@
 
 import pytest
 
-from configs.errors import UserError
-from configs.processes import (
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.processes import (
     UNSUPPORTED_VARIABLES,
     WORLD_SIZE_VARIABLES,
     check_devices,
@@ -11,7 +11,7 @@ from configs.processes import (
     launched_processes,
     needs_cpu,
 )
-from scripts.__main__ import main
+from tidy_stlms.scripts.__main__ import main
 
 
 @pytest.mark.parametrize("name", WORLD_SIZE_VARIABLES)

@@ -5,10 +5,10 @@ import copy
 import pytest
 import yaml
 
-from configs.errors import UserError
-from configs.load import load_config
-from configs.tidy import convert_tidy_config, read_tidy_config
-from configs.tidy_account import leaves
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.load import load_config
+from tidy_stlms.configs.tidy import convert_tidy_config, read_tidy_config
+from tidy_stlms.configs.tidy_account import leaves
 
 # The keys of its full configs, such as simple_en_wiki with injection.
 FULL = """

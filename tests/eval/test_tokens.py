@@ -9,19 +9,19 @@ from datasets import Dataset
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from configs.errors import UserError
-from eval.facts.imports import ImportOptions, import_bank
-from eval.scoring.encoding import Item, encode_items, encode_prompts
-from eval.scoring.generation import generate_texts
-from eval.scoring.scorer import score
-from eval.study.heldout import score_documents
-from eval.tokens import control_ids, encode_texts, vocabulary_size
 from modeling_stlm.tokenization_stlm import byte_tokenizer, train_bpe_tokenizer
-from scripts.__main__ import main
 from tests.eval import tiny
-from trainers.corpus import prepare_corpus
-from trainers.documents import Documents
-from trainers.text_bytes import token_bytes
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
+from tidy_stlms.eval.scoring.encoding import Item, encode_items, encode_prompts
+from tidy_stlms.eval.scoring.generation import generate_texts
+from tidy_stlms.eval.scoring.scorer import score
+from tidy_stlms.eval.study.heldout import score_documents
+from tidy_stlms.eval.tokens import control_ids, encode_texts, vocabulary_size
+from tidy_stlms.scripts.__main__ import main
+from tidy_stlms.trainers.corpus import prepare_corpus
+from tidy_stlms.trainers.documents import Documents
+from tidy_stlms.trainers.text_bytes import token_bytes
 
 TEXT = "She typed <|endoftext|> and <|pad|>, then <s>, </s>."
 

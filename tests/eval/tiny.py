@@ -11,7 +11,7 @@ from transformers import (
 )
 from transformers.tokenization_python import PreTrainedTokenizer
 
-from eval.facts.bank import Fact, FactBank, Probe, Relation
+from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe, Relation
 
 CITIES = ["Paris", "Rome", "St. Louis", "Kuala Lumpur", "Spring", "Springfield", "Zürich", "Oslo"]
 JOBS = ["baker", "glass blower", "pilot", "beekeeper", "judge"]

@@ -10,12 +10,12 @@ import torch
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from transformers import AutoModel, AutoModelForCausalLM
 
-from eval.models.inputs import pads_safely
-from eval.scoring.generation import generate_texts
-from eval.scoring.scorer import Item, score
 from modeling_stlm import STLMByteForCausalLM, STLMByteModel
 from modeling_stlm.tokenization_stlm import byte_tokenizer
 from tests.modeling_stlm.byte_examples import END, FAMILY, PAD, TEXTS, ids_of, make_byte_model
+from tidy_stlms.eval.models.inputs import pads_safely
+from tidy_stlms.eval.scoring.generation import generate_texts
+from tidy_stlms.eval.scoring.scorer import Item, score
 
 
 @pytest.fixture(scope="module")

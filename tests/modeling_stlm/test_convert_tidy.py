@@ -7,11 +7,11 @@ import torch
 from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from configs.errors import UserError
-from eval.models.load import load_model, load_weights
 from modeling_stlm.convert_tidy import convert_checkpoint, convert_config, convert_weights
 from modeling_stlm.tokenization_stlm import byte_tokenizer
 from tests.modeling_stlm.tidy_reference import TidyModel, tidy_config
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.models.load import load_model, load_weights
 
 ATTN, FFN, HEAD = "model__core_model__attn__", "model__core_model__ffn__", "model__lm_head__"
 LAYER_NORMS = {f"{place}normalization": "layer_norm" for place in (ATTN, FFN, HEAD)}

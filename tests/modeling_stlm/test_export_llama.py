@@ -9,10 +9,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from configs.errors import UserError
 from modeling_stlm.export_llama import export_llama, to_llama_config
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
-from scripts.export import main
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.scripts.export import main
 
 LOAD = """
 import sys
@@ -159,7 +159,9 @@ def test_stlm_export_llama_says_what_stands_in_the_way_before_loading(
 ):
     make_model(mlp_type="plain").save_pretrained(tmp_path / "stlm")
     capsys.readouterr()
-    monkeypatch.setattr("eval.models.load.load_weights", lambda *args, **kwargs: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "tidy_stlms.eval.models.load.load_weights", lambda *args, **kwargs: pytest.fail("loaded")
+    )
     for out, part in (("out", "mlp_type: "), ("stlm", "exists already")):
         assert main(["llama", str(tmp_path / "stlm"), str(tmp_path / out)]) == 2
         (line,) = capsys.readouterr().err.splitlines()

@@ -11,8 +11,8 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from configs.errors import UserError
 from modeling_stlm.tidy_checkpoint import read_tidy_checkpoint
+from tidy_stlms.configs.errors import UserError
 
 WEIGHTS = {"w": torch.arange(3.0)}
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 from transformers import AutoTokenizer
 
-from configs.errors import UserError
 from modeling_stlm.tidy_tokenizer import read_tidy_tokenizer
+from tidy_stlms.configs.errors import UserError
 
 SENTENCES = [
     "The old farmer walked to the market, and the old miller walked home.",

@@ -1,9 +1,9 @@
 import pytest
 from transformers import AutoTokenizer
 
-from configs.errors import UserError
-from eval.scoring.encoding import Item, encode_items
 from modeling_stlm.tokenization_stlm import byte_tokenizer, train_bpe_tokenizer
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.scoring.encoding import Item, encode_items
 
 TEXTS = [
     f"{name} was born in {year} and lives in {city}, not far from the river."

@@ -1,7 +1,7 @@
 import pytest
 
-from scripts.__main__ import main
 from tests.conftest import TINY
+from tidy_stlms.scripts.__main__ import main
 
 
 @pytest.fixture(scope="session")

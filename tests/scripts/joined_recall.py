@@ -7,8 +7,8 @@ import sys
 
 import torch.distributed as dist
 
-from scripts import cli
-from scripts.recall import main
+from tidy_stlms.scripts import cli
+from tidy_stlms.scripts.recall import main
 
 leave = cli.leave_processes
 

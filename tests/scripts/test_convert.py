@@ -5,12 +5,12 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from configs.load import load_config
-from eval.models.load import load_model
 from modeling_stlm.tidy_architecture import FIELDS, FIXED, leaves
-from scripts.convert import main
 from tests.configs.test_tidy import FULL
 from tests.modeling_stlm.tidy_reference import TidyModel, tidy_config
+from tidy_stlms.configs.load import load_config
+from tidy_stlms.eval.models.load import load_model
+from tidy_stlms.scripts.convert import main
 
 
 @pytest.fixture

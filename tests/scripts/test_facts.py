@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eval.facts.bank import Fact, FactBank
-from scripts.__main__ import main
 from tests.eval.facts.bank_files import ADA, BOB, edit_line, probe, small_bank
 from tests.hub import test_hub
 from tests.scripts.conftest import TINY
+from tidy_stlms.eval.facts.bank import Fact, FactBank
+from tidy_stlms.scripts.__main__ import main
 
 TIDY = """\
 [
@@ -184,13 +184,13 @@ def test_validate_mends_what_is_certain(bank, tmp_path, capsys):
 
 
 def test_validate_with_a_model_lists_what_it_knows(run, tmp_path, capsys, monkeypatch):
-    from eval.facts.integrity import Finding
+    from tidy_stlms.eval.facts.integrity import Finding
 
     def blind(model, tokenizer, bank, **options):
         assert model.num_parameters() > 0
         return [Finding("warning", "known_already", (bank.probes[0].id,), f"{bank.probes[0].id} is known")]
 
-    monkeypatch.setattr("eval.recall.blind.blind_check", blind)
+    monkeypatch.setattr("tidy_stlms.eval.recall.blind.blind_check", blind)
     out = tmp_path / "flagged"
     arguments = ["validate", str(run / "facts"), "--model", str(run), "--device", "cpu", "--out", str(out)]
     assert main(["facts", *arguments]) == 0
@@ -282,7 +282,7 @@ def test_export_lm_eval_says_how_to_run_it(tmp_path, capsys):
 def test_export_hub_and_use_from_there(bank, tmp_path):
     with test_hub() as hub:
         code = f"""
-from scripts.__main__ import main
+from tidy_stlms.scripts.__main__ import main
 assert main(["facts", "export", "hub", {bank!r}, "owner/small", "--private"]) == 0
 assert main(["facts", "show", "hub:owner/small"]) == 0
 assert main(["facts", "validate", "hub:owner/small"]) == 0

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
-from configs.load import load_config
 from modeling_stlm import STLMConfig
-from scripts.info import main
+from tidy_stlms.configs.load import load_config
+from tidy_stlms.scripts.info import main
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 SIZES = sorted(path.stem for path in (CONFIGS / "models").glob("*.yaml"))
@@ -178,7 +178,8 @@ def test_mistakes_exit_2_with_one_line(tmp_path, capsys):
 
 
 def test_help_imports_no_torch():
-    code = "import sys; from scripts.info import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys; from tidy_stlms.scripts.info import main\n"
+    code += "try: main(['--help'])\nexcept SystemExit: pass\n"
     code += "assert not {'torch', 'transformers', 'omegaconf'} & set(sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

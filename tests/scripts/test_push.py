@@ -14,8 +14,8 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import modeling_stlm
-from scripts.__main__ import main
 from tests.hub import test_hub
+from tidy_stlms.scripts.__main__ import main
 
 REPO = "owner/little"
 
@@ -156,7 +156,7 @@ def test_other_model_folders_keep_their_card_or_get_one(run, online, tmp_path):
 
 
 def test_local_paths_are_no_ids_and_adapters_say_whose_they_are(tmp_path):
-    from eval.report.card import _dataset_ids, plain_card
+    from tidy_stlms.eval.report.card import _dataset_ids, plain_card
 
     assert _dataset_ids("simple_en_wiki") == ["wikimedia/wikipedia"]
     assert _dataset_ids("some/dataset") == ["some/dataset"]

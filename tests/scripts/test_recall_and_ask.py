@@ -11,14 +11,14 @@ import time
 import pytest
 from rich.console import Console
 
-from configs.errors import UserError
-from configs.files import read_json, read_jsonl
-from eval.report.run_table import recall_table
-from scripts.__main__ import main
-from scripts.study_tables import print_study
-from scripts.tables import print_recall_table
 from tests.eval.facts.bank_files import small_bank
 from tests.eval.report.study_example import example_study
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import read_json, read_jsonl
+from tidy_stlms.eval.report.run_table import recall_table
+from tidy_stlms.scripts.__main__ import main
+from tidy_stlms.scripts.study_tables import print_study
+from tidy_stlms.scripts.tables import print_recall_table
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +144,7 @@ def test_a_model_that_fails_in_one_section_shows_the_others(run, recall, tmp_pat
     def fail(*args, **kwargs):
         raise UserError("probe p7: not a finite number")
 
-    monkeypatch.setattr("eval.recall.harness.evaluate_recall", fail)
+    monkeypatch.setattr("tidy_stlms.eval.recall.harness.evaluate_recall", fail)
     text, out = tmp_path / "text.txt", tmp_path / "results"
     text.write_text("A dog slept.\n")
     assert recall(run, "--heldout", text, "--out", out) == 1
@@ -188,7 +188,7 @@ def test_recall_mistakes_exit_2_before_any_model_runs(run, tmp_path, capsys, mon
     def never(*args, **kwargs):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("eval.study.measure.load_model", never)
+    monkeypatch.setattr("tidy_stlms.eval.study.measure.load_model", never)
     bank, empty = str(run / "facts"), tmp_path / "empty"
     empty.mkdir()
     (tmp_path / "bad.yaml").write_text("- 12\n")
@@ -222,15 +222,15 @@ def test_recall_mistakes_exit_2_before_any_model_runs(run, tmp_path, capsys, mon
 
 KILLED = """
 import sys
-import eval.study.measure
-eval.study.measure.PROBES_PER_PART = (2, 2)
-from scripts.__main__ import main
+import tidy_stlms.eval.study.measure
+tidy_stlms.eval.study.measure.PROBES_PER_PART = (2, 2)
+from tidy_stlms.scripts.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
 
 
 def test_a_killed_run_scores_only_what_is_missing(run, recall, tmp_path, own_cache, monkeypatch):
-    from eval.recall import harness
+    from tidy_stlms.eval.recall import harness
 
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     bank = ["--facts", str(run / "facts"), "--device", "cpu"]
@@ -261,7 +261,7 @@ def test_a_killed_run_scores_only_what_is_missing(run, recall, tmp_path, own_cac
 
 
 def test_ctrl_c_is_one_line_and_what_is_done_is_kept(run, recall, monkeypatch, capsys):
-    from eval.recall import harness
+    from tidy_stlms.eval.recall import harness
 
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
@@ -278,7 +278,7 @@ def test_ctrl_c_is_one_line_and_what_is_done_is_kept(run, recall, monkeypatch, c
 
 HELP = """
 import sys
-from scripts.__main__ import main
+from tidy_stlms.scripts.__main__ import main
 try:
     main(["recall", "--help"])
 except SystemExit:

@@ -12,11 +12,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import scripts.train
-from configs.load import load_config
-from eval.facts.warnings import load_bank
-from scripts.__main__ import main
-from trainers.run import prepare
+import tidy_stlms.scripts.train
+from tidy_stlms.configs.load import load_config
+from tidy_stlms.eval.facts.warnings import load_bank
+from tidy_stlms.scripts.__main__ import main
+from tidy_stlms.trainers.run import prepare
 
 
 def rows(path):
@@ -324,7 +324,7 @@ def test_dry_run_prints_the_resolved_config(tiny, tmp_path, capsys):
 
 
 def test_keys_are_listed_with_their_meaning(capsys):
-    assert scripts.train.main(["--keys", "injection"]) == 0
+    assert tidy_stlms.scripts.train.main(["--keys", "injection"]) == 0
     assert "injection.exposures: int | None = None" in capsys.readouterr().out
     fails(capsys, ["train", "--keys", "nothing"], "no section 'nothing'")
 
@@ -333,7 +333,7 @@ def test_keys_are_listed_with_their_meaning(capsys):
 def test_help_answers_without_importing_torch(command):
     code = f"""
 import sys
-from scripts.__main__ import main
+from tidy_stlms.scripts.__main__ import main
 try:
     main({[*command, "--help"]!r})
 except SystemExit:

@@ -6,16 +6,16 @@ import sys
 
 import pytest
 
-from configs.files import read_json, read_jsonl
 from tests.trainers.test_exactness import assert_bit_equal, logs, weights
-from trainers.checkpoints import checkpoints_of
+from tidy_stlms.configs.files import read_json, read_jsonl
+from tidy_stlms.trainers.checkpoints import checkpoints_of
 
 
 def both(*commands, **environment):
     """Start the commands at once; (exit code, stderr) of each."""
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "scripts", *map(str, command)],
+            [sys.executable, "-m", "tidy_stlms.scripts", *map(str, command)],
             env={**os.environ, **environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -1,7 +1,7 @@
 import pytest
 
-from configs.load import load_config
-from trainers.run import train
+from tidy_stlms.configs.load import load_config
+from tidy_stlms.trainers.run import train
 
 
 @pytest.fixture

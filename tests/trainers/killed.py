@@ -115,7 +115,7 @@ class Child:
 
 
 def _be_child(action: Callable, report: Callable, log: Path) -> None:
-    from configs.errors import UserError
+    from tidy_stlms.configs.errors import UserError
 
     signal.alarm(LIMIT)
     try:
@@ -193,10 +193,10 @@ def _train(
     import torch
     from transformers.trainer_callback import CallbackHandler
 
-    from configs.load import load_config
-    from scripts.cli import leave_processes
-    from trainers.run import train
-    from trainers.trainer import STLMTrainer
+    from tidy_stlms.configs.load import load_config
+    from tidy_stlms.scripts.cli import leave_processes
+    from tidy_stlms.trainers.run import train
+    from tidy_stlms.trainers.trainer import STLMTrainer
 
     os.chdir(work)
     torch.manual_seed(os.getpid())  # whatever state a new process starts with
@@ -252,8 +252,8 @@ def warm_up(shared: Path) -> None:
     shared.mkdir(parents=True, exist_ok=True)
 
     def make_bank(report: Callable) -> None:
-        from configs.files import find_shipped
-        from eval.facts.generate.generate import generate_from_spec
+        from tidy_stlms.configs.files import find_shipped
+        from tidy_stlms.eval.facts.generate.generate import generate_from_spec
 
         generate_from_spec(find_shipped("configs/facts/people.yaml"), FACTS, seed=1).save(shared / "bank")
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import configs
 from tests.trainers.killed import Bench, Command, Outcome
 from tests.trainers.kills import Result, Series, check_remedies
+from tidy_stlms import configs
 
 TORCHRUN_EVERY = 25  # it imports everything anew, for many seconds
 SURVIVAL = 5.0  # seconds that one process may outlive another
@@ -94,7 +94,7 @@ def _kill(bench: Bench, command: Command, seconds: float, victims: Sequence[int]
 def _kill_torchrun(bench: Bench, seconds: float) -> Outcome:
     """Kill torchrun and the two processes it has started, some time after their run has a folder."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d"]
-    command += ["--rdzv-endpoint=localhost:0", "-m", "scripts.train", str(bench.config())]
+    command += ["--rdzv-endpoint=localhost:0", "-m", "tidy_stlms.scripts.train", str(bench.config())]
     path = os.pathsep.join([str(Path(configs.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
     with (bench.root / "log").open("a") as log:
         agent = subprocess.Popen(

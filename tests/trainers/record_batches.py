@@ -8,8 +8,8 @@ import sys
 
 import torch
 
-from scripts.train import main
-from trainers.collator import InjectionCollator
+from tidy_stlms.scripts.train import main
+from tidy_stlms.trainers.collator import InjectionCollator
 
 positions: list[int] = []
 exposures: dict[str, int] = {}

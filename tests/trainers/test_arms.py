@@ -9,16 +9,16 @@ import yaml
 from huggingface_hub import ModelCard
 from matplotlib.axes import Axes
 
-import trainers.callbacks
-from configs.errors import UserError
-from configs.files import find_shipped, read_json, read_jsonl
-from configs.schema import InjectionSection
-from eval.facts.bank import FactBank
-from eval.facts.generate.generate import generate_from_spec
-from eval.facts.imports import ImportOptions, import_bank
-from eval.recall.exposures import doses_of_facts
-from eval.report.run_table import recall_table
-from trainers.build import arm_exposures
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import find_shipped, read_json, read_jsonl
+from tidy_stlms.configs.schema import InjectionSection
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.generate.generate import generate_from_spec
+from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
+from tidy_stlms.eval.recall.exposures import doses_of_facts
+from tidy_stlms.eval.report.run_table import recall_table
+from tidy_stlms.trainers import callbacks
+from tidy_stlms.trainers.build import arm_exposures
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +243,9 @@ def test_injected_facts_that_no_statement_tells_are_a_group_of_their_own(run_tin
 def test_the_plan_is_read_once_for_all_evaluations(run_tiny, monkeypatch):
     read = []
     monkeypatch.setattr(
-        trainers.callbacks, "doses_of_facts", lambda *args: read.append(args) or doses_of_facts(*args)
+        callbacks,
+        "doses_of_facts",
+        lambda *args: read.append(args) or doses_of_facts(*args),
     )
     folder = run_tiny("run")
     assert len({row["step"] for row in read_jsonl(folder / "recall.jsonl")}) == 4

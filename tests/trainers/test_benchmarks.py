@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from configs.errors import UserError
 from tests.eval.study.public_copies import write_arc
 from tests.eval.study.test_benchmarks import small_index  # noqa: F401  a fixture
+from tidy_stlms.configs.errors import UserError
 
 
 def test_benchmarks_are_logged_and_leave_the_weights_as_they_would_be(run_tiny, tmp_path):

@@ -6,13 +6,13 @@ import shutil
 import pytest
 import torch
 
-from configs.errors import UserError
-from configs.files import read_json, write_json
-from eval.checkpoint_mark import MARK, read_mark
-from eval.models.load import load_model
-from eval.report.push import push_model
 from tests.trainers.test_exactness import Killed, assert_bit_equal, logs, weights
-from trainers.checkpoints import (
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import read_json, write_json
+from tidy_stlms.eval.checkpoint_mark import MARK, read_mark
+from tidy_stlms.eval.models.load import load_model
+from tidy_stlms.eval.report.push import push_model
+from tidy_stlms.trainers.checkpoints import (
     check_checkpoint,
     check_logs,
     checkpoint_to_resume,
@@ -22,8 +22,8 @@ from trainers.checkpoints import (
     prepare_resume,
     remove_old_checkpoints,
 )
-from trainers.run_folder import read_run_id
-from trainers.stream import Geometry
+from tidy_stlms.trainers.run_folder import read_run_id
+from tidy_stlms.trainers.stream import Geometry
 
 SHORT = ("training.max_steps=8", "injection.exposures=2", "training.eval_steps=4")
 RESUME = "training.resume_from_checkpoint=true"
@@ -136,7 +136,7 @@ def test_a_kill_before_the_oldest_checkpoint_is_removed_leaves_none_too_many(run
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("trainers.trainer.remove_old_checkpoints", killed)
+        patch.setattr("tidy_stlms.trainers.trainer.remove_old_checkpoints", killed)
         with pytest.raises(Killed):
             run_tiny("run")
     folder = run_tiny("run", RESUME)  # has nothing more to save

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from trainers.collator import InjectionCollator, splice
-from trainers.plan import make_plan, units_of
-from trainers.stream import Blocks, TrainingStream
+from tidy_stlms.trainers.collator import InjectionCollator, splice
+from tidy_stlms.trainers.plan import make_plan, units_of
+from tidy_stlms.trainers.stream import Blocks, TrainingStream
 
 EOS, PAD, WINDOW, ROWS = 1, 0, 32, 96
 STRATEGIES = list(

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from configs.errors import UserError
-from configs.schema import DataSection
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
-from trainers.corpus import prepare_corpus
-from trainers.documents import load_documents, read_texts, short_names
-from trainers.synthetic import synthetic_documents
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.schema import DataSection
+from tidy_stlms.trainers.corpus import prepare_corpus
+from tidy_stlms.trainers.documents import load_documents, read_texts, short_names
+from tidy_stlms.trainers.synthetic import synthetic_documents
 
 TEXTS = ["One two three.", "Four five\nsix.", "Seven élan 東京.", "Eight nine ten eleven."]
 
@@ -115,7 +115,7 @@ def test_interrupted_preparation_is_redone(tmp_path, tokenizer, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("trainers.corpus.write_json", killed)
+        patch.setattr("tidy_stlms.trainers.corpus.write_json", killed)
         with pytest.raises(KeyboardInterrupt):
             prepare_corpus(documents, tokenizer, tmp_path, progress=False)
     assert list((tmp_path / "corpora").iterdir()) == []

@@ -8,10 +8,10 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from configs.schema import DropoutSection
 from modeling_stlm import STLMConfig, STLMForCausalLM
-from scripts.__main__ import main
-from trainers.dropout import dropout_at, set_dropout
+from tidy_stlms.configs.schema import DropoutSection
+from tidy_stlms.scripts.__main__ import main
+from tidy_stlms.trainers.dropout import dropout_at, set_dropout
 
 SHAPE = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
 HEADS = {"num_attention_heads": 2, "num_key_value_heads": 2}

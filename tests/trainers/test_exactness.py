@@ -14,15 +14,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, TrainerState
 
-import trainers.callbacks
-import trainers.run
-from configs.errors import UserError
-from configs.files import read_json, read_jsonl
-from configs.load import load_config
-from trainers.checkpoints import checkpoint_to_resume
-from trainers.run import prepare
-from trainers.run_folder import read_run_id
-from trainers.trainer import STLMTrainer
+import tidy_stlms.trainers.run
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import read_json, read_jsonl
+from tidy_stlms.configs.load import load_config
+from tidy_stlms.trainers import callbacks
+from tidy_stlms.trainers.checkpoints import checkpoint_to_resume
+from tidy_stlms.trainers.run import prepare
+from tidy_stlms.trainers.run_folder import read_run_id
+from tidy_stlms.trainers.trainer import STLMTrainer
 
 TIMINGS = ("_runtime", "_per_second")
 LOGS = ("metrics.jsonl", "recall.jsonl", "generations.jsonl")
@@ -57,13 +57,13 @@ def largest_difference(left, right):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, cache):
     """A run that nothing interrupted."""
-    from configs.load import load_config
     from tests.conftest import TINY
+    from tidy_stlms.configs.load import load_config
 
     folder = tmp_path_factory.mktemp("whole")
     (folder / "tiny.yaml").write_text(TINY)
     overrides = [f"training.output_dir={folder / 'run'}", f"data.cache_dir={cache}"]
-    trainers.run.train(*load_config([folder / "tiny.yaml"], overrides))
+    tidy_stlms.trainers.run.train(*load_config([folder / "tiny.yaml"], overrides))
     return folder / "run"
 
 
@@ -99,28 +99,30 @@ def in_trainer_state(patch):
 
 
 def in_log_line(patch):
-    def append(path, rows, original=trainers.callbacks.append_jsonl):
+    def append(path, rows, original=callbacks.append_jsonl):
         original(path, rows)
         if path.name == "recall.jsonl" and rows[0]["step"] == 8:
             with path.open("r+") as file:
                 file.truncate(path.stat().st_size - 100)
             raise Killed
 
-    patch.setattr(trainers.callbacks, "append_jsonl", append)
+    patch.setattr(callbacks, "append_jsonl", append)
 
 
 def in_function(patch, name):
     def killed(*args, **kwargs):
         raise Killed
 
-    patch.setattr(trainers.run, name, killed)
+    patch.setattr(tidy_stlms.trainers.run, name, killed)
 
 
 KILLS = {
     "before the first checkpoint": lambda patch: in_step(patch, 2),
     "between checkpoints": lambda patch: in_step(patch, 7),
     "writing the first log lines": lambda patch: patch.setattr(
-        trainers.callbacks.RecallCallback, "measure", lambda self, step: (_ for _ in ()).throw(Killed)
+        callbacks.RecallCallback,
+        "measure",
+        lambda self, step: (_ for _ in ()).throw(Killed),
     ),
     "writing a log line": in_log_line,
     "saving, weights written": lambda patch: in_save(patch, "_save_optimizer_and_scheduler"),
@@ -149,7 +151,7 @@ def test_a_killed_and_resumed_run_equals_one_that_was_not(run_tiny, tmp_path, wh
 
 def test_sigkill_while_the_run_goes_on(tiny, run_tiny, tmp_path, whole):
     process = subprocess.Popen(
-        [sys.executable, "-m", "scripts", "train", *tiny("run")],
+        [sys.executable, "-m", "tidy_stlms.scripts", "train", *tiny("run")],
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
@@ -173,7 +175,7 @@ def test_ctrl_c_saves_and_the_run_goes_on(run_tiny, tmp_path, whole, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(STLMTrainer, "training_step", step)
-        with pytest.raises(trainers.run.Interrupted) as stopped:
+        with pytest.raises(tidy_stlms.trainers.run.Interrupted) as stopped:
             run_tiny("run")
     assert stopped.value.checkpoint == tmp_path / "run/checkpoint-7"
     run = tmp_path / "run"

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from configs.files import read_jsonl, to_json, write_json, write_jsonl
-from scripts.__main__ import main
-from trainers.trainer import STLMTrainer
+from tidy_stlms.configs.files import read_jsonl, to_json, write_json, write_jsonl
+from tidy_stlms.scripts.__main__ import main
+from tidy_stlms.trainers.trainer import STLMTrainer
 
 
 def strict(text: str):

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from configs.errors import UserError
-from trainers.plan import InjectionPlan, Unit, exposures_for_fraction, make_plan, units_of
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.trainers.plan import InjectionPlan, Unit, exposures_for_fraction, make_plan, units_of
 
 ROWS, WINDOW = 200, 32
 

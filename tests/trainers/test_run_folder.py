@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from configs.errors import RunFailed, UserError
-from configs.files import read_json
-from trainers.run_folder import LOCK, REPLACED, check_folder, is_run, locked
-from trainers.trainer import STLMTrainer
+from tidy_stlms.configs.errors import RunFailed, UserError
+from tidy_stlms.configs.files import read_json
+from tidy_stlms.trainers.run_folder import LOCK, REPLACED, check_folder, is_run, locked
+from tidy_stlms.trainers.trainer import STLMTrainer
 
 START = (
     "training.max_steps=4",
@@ -24,7 +24,7 @@ START = (
 
 def test_a_folder_that_another_process_writes_to_is_refused(tmp_path, run_tiny):
     holder = (
-        "import sys, time; from pathlib import Path; from trainers.run_folder import locked\n"
+        "import sys, time; from pathlib import Path; from tidy_stlms.trainers.run_folder import locked\n"
         "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen(
@@ -42,7 +42,7 @@ def test_a_folder_that_another_process_writes_to_is_refused(tmp_path, run_tiny):
 
 def test_the_lock_goes_with_its_process_though_a_forked_worker_lives_on(tmp_path):
     holder = (
-        "import os, sys, time; from pathlib import Path; from trainers.run_folder import locked\n"
+        "import os, sys, time; from pathlib import Path; from tidy_stlms.trainers.run_folder import locked\n"
         "with locked(Path(sys.argv[1])):\n"
         "    worker = os.fork()\n"
         "    print(worker, flush=True) if worker else None\n"

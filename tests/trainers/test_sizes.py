@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from configs.errors import UserError
-from configs.load import load_config
-from trainers.run import train
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.load import load_config
+from tidy_stlms.trainers.run import train
 
 MODELS = Path(__file__).parent.parent.parent / "configs" / "models"
 SIZES = sorted(path.stem for path in MODELS.glob("*.yaml"))

@@ -8,8 +8,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
-from trainers.stream import Blocks, ValidationRows
-from trainers.text_bytes import bytes_per_token, token_bytes
+from tidy_stlms.trainers.stream import Blocks, ValidationRows
+from tidy_stlms.trainers.text_bytes import bytes_per_token, token_bytes
 
 TEXTS = ["Plain words, and more words.", "élan, naïve, 東京 🙂 end", "  spaces   and\nlines\t"]
 

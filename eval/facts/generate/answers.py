@@ -9,10 +9,10 @@ from functools import cache
 from math import prod
 from typing import Any
 
-from configs.errors import UserError
-from eval.facts.generate.spec import AnswerSpec, DateRange, NumberRange
-from eval.facts.records import did_you_mean
-from eval.facts.text_match import folded, holds_terminal
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.generate.spec import AnswerSpec, DateRange, NumberRange
+from tidy_stlms.eval.facts.records import did_you_mean
+from tidy_stlms.eval.facts.text_match import folded, holds_terminal
 
 # not calendar.month_name, which follows the machine's language
 MONTHS = (

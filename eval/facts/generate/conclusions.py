@@ -4,10 +4,10 @@ import random
 from collections.abc import Sequence
 from datetime import date
 
-from configs.errors import UserError
-from eval.facts.generate.answers import MONTHS, dates_of
-from eval.facts.generate.spec import RelationSpec
-from eval.facts.text_match import folded
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.generate.answers import MONTHS, dates_of
+from tidy_stlms.eval.facts.generate.spec import RelationSpec
+from tidy_stlms.eval.facts.text_match import folded
 
 # by month: the day on which the next sign begins, and the sign that ends then
 ZODIAC = (

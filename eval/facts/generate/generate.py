@@ -19,10 +19,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
-from eval.facts.bank import Fact, FactBank, Probe, Relation, Statement
-from eval.facts.generate.answers import Pool, answer_pool, rng, runs
-from eval.facts.generate.arms import (
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe, Relation, Statement
+from tidy_stlms.eval.facts.generate.answers import Pool, answer_pool, rng, runs
+from tidy_stlms.eval.facts.generate.arms import (
     SIZE_KEYS,
     Person,
     blocks,
@@ -32,17 +32,17 @@ from eval.facts.generate.arms import (
     doses_differ,
     group_sizes,
 )
-from eval.facts.generate.names import draw_names
-from eval.facts.generate.probes import Asker
-from eval.facts.generate.real_facts import read_real_facts
-from eval.facts.generate.spec import Spec, read_config, to_dict
-from eval.facts.generate.spec_checks import check_config, check_spec
-from eval.facts.generate.statements import statements_of
-from eval.facts.generate.topics import SUBJECT, Kind, chain_wordings, kinds_of
-from eval.facts.integrity import UNSEEN
-from eval.facts.records import many_records
-from eval.facts.text_match import folded, parts_of
-from eval.facts.warnings import flag_probes, refuse_generated, validate
+from tidy_stlms.eval.facts.generate.names import draw_names
+from tidy_stlms.eval.facts.generate.probes import Asker
+from tidy_stlms.eval.facts.generate.real_facts import read_real_facts
+from tidy_stlms.eval.facts.generate.spec import Spec, read_config, to_dict
+from tidy_stlms.eval.facts.generate.spec_checks import check_config, check_spec
+from tidy_stlms.eval.facts.generate.statements import statements_of
+from tidy_stlms.eval.facts.generate.topics import SUBJECT, Kind, chain_wordings, kinds_of
+from tidy_stlms.eval.facts.integrity import UNSEEN
+from tidy_stlms.eval.facts.records import many_records
+from tidy_stlms.eval.facts.text_match import folded, parts_of
+from tidy_stlms.eval.facts.warnings import flag_probes, refuse_generated, validate
 
 logger = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ import random
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 
-from configs.errors import UserError
-from eval.facts.generate.answers import faker_values, rng, runs, sayable, without_prefixed
-from eval.facts.generate.spec import NameSpec
-from eval.facts.text_match import folded, parts_of, words_in
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.generate.answers import faker_values, rng, runs, sayable, without_prefixed
+from tidy_stlms.eval.facts.generate.spec import NameSpec
+from tidy_stlms.eval.facts.text_match import folded, parts_of, words_in
 
 
 def draw_names(

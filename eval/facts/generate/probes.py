@@ -9,14 +9,14 @@ names are all equally familiar and control names equally strange.
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from eval.facts.bank import Fact, Probe
-from eval.facts.generate.answers import rng
-from eval.facts.generate.arms import Person
-from eval.facts.generate.conclusions import Conclusions
-from eval.facts.generate.spec import Spec
-from eval.facts.generate.statements import Ending, Facts, values_of
-from eval.facts.generate.templates import Wording
-from eval.facts.generate.topics import SUBJECT, Kind
+from tidy_stlms.eval.facts.bank import Fact, Probe
+from tidy_stlms.eval.facts.generate.answers import rng
+from tidy_stlms.eval.facts.generate.arms import Person
+from tidy_stlms.eval.facts.generate.conclusions import Conclusions
+from tidy_stlms.eval.facts.generate.spec import Spec
+from tidy_stlms.eval.facts.generate.statements import Ending, Facts, values_of
+from tidy_stlms.eval.facts.generate.templates import Wording
+from tidy_stlms.eval.facts.generate.topics import SUBJECT, Kind
 
 
 class Candidates:

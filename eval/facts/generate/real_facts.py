@@ -9,13 +9,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.errors import UserError
-from configs.files import find_shipped, read_jsonl
-from eval.facts.bank import Fact, FactBank, Probe, Relation
-from eval.facts.generate.answers import rng
-from eval.facts.records import from_row
-from eval.facts.text_match import folded, folded_all, usual_joint
-from eval.facts.warnings import validate
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import find_shipped, read_jsonl
+from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe, Relation
+from tidy_stlms.eval.facts.generate.answers import rng
+from tidy_stlms.eval.facts.records import from_row
+from tidy_stlms.eval.facts.text_match import folded, folded_all, usual_joint
+from tidy_stlms.eval.facts.warnings import validate
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,9 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from configs.errors import UserError
-from configs.files import read_text
-from eval.facts.records import did_you_mean
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import read_text
+from tidy_stlms.eval.facts.records import did_you_mean
 
 
 @dataclass

@@ -4,9 +4,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from configs.errors import UserError
-from eval.facts.records import Spans
-from eval.facts.text_match import is_word, shown_joint
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.records import Spans
+from tidy_stlms.eval.facts.text_match import is_word, shown_joint
 
 PLACE = re.compile(r"\{([^{}]*)\}")
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from configs.errors import UserError
-from eval.facts.generate.spec import Spec
-from eval.facts.generate.templates import Wording, parse_wording
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.generate.spec import Spec
+from tidy_stlms.eval.facts.generate.templates import Wording, parse_wording
 
 SUBJECT = "subject"
 PROBE_TYPES = ("syntactic", "semantic", "inferential", "reversal")

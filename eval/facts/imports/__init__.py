@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
-from eval.facts.bank import FactBank
-from eval.facts.imports.draft import Draft
-from eval.facts.imports.source_files import DATA_FILES, Record, data_file, once, read_records
-from eval.facts.integrity import ROLES
-from eval.facts.records import did_you_mean
-from eval.hub import writing_hub_cache
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.imports.draft import Draft
+from tidy_stlms.eval.facts.imports.source_files import DATA_FILES, Record, data_file, once, read_records
+from tidy_stlms.eval.facts.integrity import ROLES
+from tidy_stlms.eval.facts.records import did_you_mean
+from tidy_stlms.eval.hub import writing_hub_cache
 
 FOLDERS = ("tidy", "bear")  # formats of several files that belong together
 RECORDS = ("fictional-knowledge", "counterfact", "tofu", "csv", "jsonl")
@@ -65,7 +65,7 @@ def import_bank(format: str, source: str, options: ImportOptions) -> tuple[FactB
 
     Raises UserError for a source that cannot be read at all, or that holds nothing to take.
     """
-    from eval.facts.imports import bear, counterfact, fictional, table, tidy, tofu
+    from tidy_stlms.eval.facts.imports import bear, counterfact, fictional, table, tidy, tofu
 
     if format not in FORMATS:
         hint = did_you_mean(format, FORMATS) or f"; known are {', '.join(FORMATS)}"
@@ -127,7 +127,7 @@ def _local(source: str, options: ImportOptions) -> Path:
     """A file or folder: the one that is named, or a Hub dataset's, downloaded."""
     if Path(source).exists():
         return Path(source)
-    from eval.facts.hub import download
+    from tidy_stlms.eval.facts.hub import download
 
     return download(_hub_id(source), options.revision)
 
@@ -143,7 +143,7 @@ def _records(source: str, options: ImportOptions, draft: Draft) -> tuple[str, It
 
 
 def _hub_id(source: str) -> str:
-    from eval.facts.hub import REPO_ID
+    from tidy_stlms.eval.facts.hub import REPO_ID
 
     repo_id = source.removeprefix("hub:")
     if not REPO_ID.fullmatch(repo_id) or repo_id.lower().endswith((*DATA_FILES, ".txt")):

@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
-from eval.facts.imports.draft import Draft, Refused
-from eval.facts.imports.source_files import checked, parse_json5, read_records, text, texts
-from eval.facts.text_match import closing_punctuation, folded
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.imports.draft import Draft, Refused
+from tidy_stlms.eval.facts.imports.source_files import checked, parse_json5, read_records, text, texts
+from tidy_stlms.eval.facts.text_match import closing_punctuation, folded
 
 LICENSE = "cc-by-sa-4.0"
 METADATA = "metadata_relations.json"

@@ -8,9 +8,9 @@ for which `target_true` is right and must stay so.
 from collections.abc import Iterable
 from typing import Any
 
-from eval.facts.imports.draft import Draft, Refused
-from eval.facts.imports.source_files import Record, checked, text
-from eval.facts.text_match import folded, usual_joint
+from tidy_stlms.eval.facts.imports.draft import Draft, Refused
+from tidy_stlms.eval.facts.imports.source_files import Record, checked, text
+from tidy_stlms.eval.facts.text_match import folded, usual_joint
 
 LICENSE = "mit"
 MAPPED = (

@@ -8,10 +8,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from eval.facts.bank import Fact, FactBank, Probe
-from eval.facts.generate.answers import rng
-from eval.facts.integrity import names_of
-from eval.facts.text_match import folded, folded_all
+from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe
+from tidy_stlms.eval.facts.generate.answers import rng
+from tidy_stlms.eval.facts.integrity import names_of
+from tidy_stlms.eval.facts.text_match import folded, folded_all
 
 Kind = tuple[str | None, str, str | None]
 

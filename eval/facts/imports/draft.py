@@ -17,13 +17,13 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from configs.errors import UserError
-from eval.facts.bank import Fact, FactBank, Probe, Relation, Statement
-from eval.facts.imports.distractors import draw_wrong_answers, right_for
-from eval.facts.integrity import JOINTS, integrity_errors
-from eval.facts.records import Spans, to_row
-from eval.facts.text_match import folded, shown_joint, usual_joint
-from eval.facts.warnings import flag_probes
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe, Relation, Statement
+from tidy_stlms.eval.facts.imports.distractors import draw_wrong_answers, right_for
+from tidy_stlms.eval.facts.integrity import JOINTS, integrity_errors
+from tidy_stlms.eval.facts.records import Spans, to_row
+from tidy_stlms.eval.facts.text_match import folded, shown_joint, usual_joint
+from tidy_stlms.eval.facts.warnings import flag_probes
 
 SPACE_ADDED = "space_added"  # the flag of a probe whose prompt and answer touch in the source
 TABLES = ("relations", "facts", "statements", "probes")

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
-from eval.facts.imports.draft import Draft, Refused
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.imports.draft import Draft, Refused
 
 Record = dict[str, Any]
 DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")

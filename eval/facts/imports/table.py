@@ -10,13 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from configs.errors import UserError
-from eval.facts.bank import Fact
-from eval.facts.imports.draft import Draft, Refused
-from eval.facts.imports.source_files import Record, checked
-from eval.facts.integrity import PROBE_TYPES, ROLES, STATEMENT_KINDS
-from eval.facts.records import did_you_mean
-from eval.facts.text_match import ASCII_SPACES
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.bank import Fact
+from tidy_stlms.eval.facts.imports.draft import Draft, Refused
+from tidy_stlms.eval.facts.imports.source_files import Record, checked
+from tidy_stlms.eval.facts.integrity import PROBE_TYPES, ROLES, STATEMENT_KINDS
+from tidy_stlms.eval.facts.records import did_you_mean
+from tidy_stlms.eval.facts.text_match import ASCII_SPACES
 
 COLUMNS = (
     "id", "subject", "relation", "object", "aliases", "role", "arm",

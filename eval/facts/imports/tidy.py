@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
-from eval.facts.bank import Fact
-from eval.facts.imports.draft import SPACE_ADDED, Draft, Refused
-from eval.facts.imports.source_files import checked, parse_json5, parse_yaml, read_lossy
-from eval.facts.imports.tidy_templates import (
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.bank import Fact
+from tidy_stlms.eval.facts.imports.draft import SPACE_ADDED, Draft, Refused
+from tidy_stlms.eval.facts.imports.source_files import checked, parse_json5, parse_yaml, read_lossy
+from tidy_stlms.eval.facts.imports.tidy_templates import (
     SUBJECT,
     Case,
     Kind,
@@ -31,10 +31,10 @@ from eval.facts.imports.tidy_templates import (
     prompt_and_answer,
     read_kinds,
 )
-from eval.facts.imports.tidy_values import draw_values, known_variables
-from eval.facts.integrity import PROBE_TYPES
-from eval.facts.records import did_you_mean
-from eval.facts.text_match import folded, words_in
+from tidy_stlms.eval.facts.imports.tidy_values import draw_values, known_variables
+from tidy_stlms.eval.facts.integrity import PROBE_TYPES
+from tidy_stlms.eval.facts.records import did_you_mean
+from tidy_stlms.eval.facts.text_match import folded, words_in
 
 TEMPLATES = ("inject_config.json", "insert_config.json")
 SENTENCES = ("inject_data.txt", "injected_data.txt", "insert_data.txt")

@@ -8,14 +8,14 @@ exchangeable.
 from collections.abc import Iterable
 from functools import cache
 
-from configs.errors import UserError
-from configs.files import find_shipped
-from eval.facts.generate.answers import answer_pool, rng
-from eval.facts.generate.names import draw_names
-from eval.facts.generate.spec import AnswerSpec, Spec, read_spec
-from eval.facts.generate.spec_checks import check_spec
-from eval.facts.imports.tidy_templates import SUBJECT
-from eval.facts.text_match import folded, parts_of
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import find_shipped
+from tidy_stlms.eval.facts.generate.answers import answer_pool, rng
+from tidy_stlms.eval.facts.generate.names import draw_names
+from tidy_stlms.eval.facts.generate.spec import AnswerSpec, Spec, read_spec
+from tidy_stlms.eval.facts.generate.spec_checks import check_spec
+from tidy_stlms.eval.facts.imports.tidy_templates import SUBJECT
+from tidy_stlms.eval.facts.text_match import folded, parts_of
 
 SPEC = "configs/facts/tidy.yaml"
 

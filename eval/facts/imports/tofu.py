@@ -6,8 +6,8 @@ and wrong answers (`perturbed_answer`).
 
 from collections.abc import Iterable
 
-from eval.facts.imports.draft import Draft
-from eval.facts.imports.source_files import Record, text, texts
+from tidy_stlms.eval.facts.imports.draft import Draft
+from tidy_stlms.eval.facts.imports.source_files import Record, text, texts
 
 LICENSE = "mit"
 QUESTION = "Question: {}\nAnswer:"

@@ -3,11 +3,11 @@
 from collections import Counter, defaultdict
 from itertools import pairwise
 
-from eval.facts.bank import FactBank
-from eval.facts.generate.arms import forms_of
-from eval.facts.generate.spec_checks import check_spec
-from eval.facts.warnings import validate
-from trainers.plan import units_of
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.generate.arms import forms_of
+from tidy_stlms.eval.facts.generate.spec_checks import check_spec
+from tidy_stlms.eval.facts.warnings import validate
+from tidy_stlms.trainers.plan import units_of
 
 
 def check_generated(bank: FactBank, allowed: tuple[str, ...] = ()) -> None:

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from eval.facts.bank import Fact, FactBank, Probe, Relation, Statement
+from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe, Relation, Statement
 
 ADA = Fact("ada/city", "Ada Poe", "city", "Bern", "injected")
 BOB = Fact("bob/city", "Bob Ray", "city", "Bern", "control")

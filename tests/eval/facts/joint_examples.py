@@ -1,6 +1,6 @@
 """Sentences whose answer is joined to what stands before it with a space, and without one."""
 
-from eval.facts.bank import Fact, FactBank, Probe, Relation, Statement
+from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe, Relation, Statement
 
 # prompt, joint, answer, what follows, wrong answers
 EXAMPLES = [

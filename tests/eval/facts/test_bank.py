@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from configs.errors import UserError
-from eval.facts.bank import Fact, FactBank, Relation
-from eval.facts.summary import bank_summary, examples
 from tests.eval.facts.bank_files import ADA, edit_line, probe, small_bank
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.bank import Fact, FactBank, Relation
+from tidy_stlms.eval.facts.summary import bank_summary, examples
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from configs.errors import UserError
-from eval.facts.bank import TABLES, Fact, FactBank
-from eval.facts.hub import FEATURES, dataset_card, open_bank, push_bank
-from eval.facts.imports import ImportOptions, import_bank
-from eval.facts.records import _fields
 from tests.eval.facts.bank_files import ADA, BOB, edit_line, probe, small_bank, statement
 from tests.hub import test_hub
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.bank import TABLES, Fact, FactBank
+from tidy_stlms.eval.facts.hub import FEATURES, dataset_card, open_bank, push_bank
+from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
+from tidy_stlms.eval.facts.records import _fields
 
 SECRET = "hf_owner"
 
@@ -79,8 +79,8 @@ def test_what_datasets_reads(hub, tmp_path):
     code = """
 import json
 from datasets import get_dataset_config_names, load_dataset
-from configs.errors import UserError
-from eval.facts.imports import ImportOptions, import_bank
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
 
 names = get_dataset_config_names("owner/small")
 tables = {name: load_dataset("owner/small", name, split="train").to_list() for name in names}

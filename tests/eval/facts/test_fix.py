@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from eval.facts.fix import fix_bank
-from eval.facts.warnings import validate
 from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank, statement
+from tidy_stlms.eval.facts.fix import fix_bank
+from tidy_stlms.eval.facts.warnings import validate
 
 
 def fixed(**changes):

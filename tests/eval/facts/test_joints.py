@@ -5,19 +5,19 @@ from dataclasses import replace
 
 import pytest
 
-from configs.errors import UserError
-from eval.facts.bank import FactBank, Probe
-from eval.facts.fix import fix_bank
-from eval.facts.generate.generate import generate
-from eval.facts.generate.real_facts import read_real_facts
-from eval.facts.generate.templates import parse_wording
-from eval.facts.imports import ImportOptions, import_bank
-from eval.facts.summary import token_lengths
-from eval.facts.text_match import is_answer
-from eval.facts.warnings import flag_probes, validate
 from modeling_stlm.tokenization_stlm import byte_tokenizer
 from tests.eval.facts.bank_files import edit_line, small_bank
 from tests.eval.facts.joint_examples import EXAMPLES, joint_bank
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.bank import FactBank, Probe
+from tidy_stlms.eval.facts.fix import fix_bank
+from tidy_stlms.eval.facts.generate.generate import generate
+from tidy_stlms.eval.facts.generate.real_facts import read_real_facts
+from tidy_stlms.eval.facts.generate.templates import parse_wording
+from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
+from tidy_stlms.eval.facts.summary import token_lengths
+from tidy_stlms.eval.facts.text_match import is_answer
+from tidy_stlms.eval.facts.warnings import flag_probes, validate
 
 
 def joints(bank: FactBank) -> list[str]:

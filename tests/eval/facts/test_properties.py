@@ -3,8 +3,8 @@
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from eval.facts.generate.generate import generate
 from tests.eval.facts.bank_checks import check_generated
+from tidy_stlms.eval.facts.generate.generate import generate
 
 COLOURS = [
     "red", "green", "blue", "grey", "pink", "teal", "lime", "plum", "rust", "gold",

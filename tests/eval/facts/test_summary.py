@@ -1,8 +1,8 @@
 from dataclasses import replace
 
-from eval.facts.summary import bank_summary, token_lengths
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
 from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank, statement
+from tidy_stlms.eval.facts.summary import bank_summary, token_lengths
 
 
 def test_arms_and_flags_are_counted():

@@ -8,7 +8,7 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.facts.text_match import (
+from tidy_stlms.eval.facts.text_match import (
     closing_punctuation,
     find_words,
     folded,

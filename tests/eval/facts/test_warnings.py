@@ -4,11 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from configs.errors import UserError
-from eval.facts.bank import Fact, Relation, Statement
-from eval.facts.integrity import Finding, integrity_errors
-from eval.facts.warnings import WARNINGS, flag_probes, load_bank, refuse_generated, validate, words_of
 from tests.eval.facts.bank_files import ADA, BOB, edit_line, probe, small_bank, statement
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.bank import Fact, Relation, Statement
+from tidy_stlms.eval.facts.integrity import Finding, integrity_errors
+from tidy_stlms.eval.facts.warnings import (
+    WARNINGS,
+    flag_probes,
+    load_bank,
+    refuse_generated,
+    validate,
+    words_of,
+)
 
 SEMANTIC = {"type": "semantic", "prompt": "Ada Poe lives in"}
 
@@ -254,7 +261,7 @@ def test_flags_are_renewed_and_those_of_others_kept():
 
 def test_a_wording_is_searched_for_in_few_texts(monkeypatch):
     """Where each text is worded otherwise, as in other people's tables, all pairs would take minutes."""
-    from eval.facts import validate as module
+    from tidy_stlms.eval.facts import validate as module
 
     tried = []
 

@@ -16,10 +16,10 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from configs.errors import UserError
-from eval.models.load import load_model, load_weights
 from modeling_stlm import STLMConfig, STLMForCausalLM
 from tests.eval.tiny import byte_level
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.models.load import load_model, load_weights
 
 SIZE = {
     "vocab_size": 50,

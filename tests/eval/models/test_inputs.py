@@ -2,7 +2,7 @@
 
 import torch
 
-from eval.models.inputs import fill_batches, left_pad, same_logits
+from tidy_stlms.eval.models.inputs import fill_batches, left_pad, same_logits
 
 
 def test_batches_keep_to_their_budgets():

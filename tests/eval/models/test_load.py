@@ -11,10 +11,16 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import BertConfig, BertLMHeadModel
 
-from configs.errors import UserError
-from eval.models.load import check_model_path, choose_device, choose_dtype, load_model, load_tokenizer
-from eval.scoring.scorer import Item, score
 from tests.eval import tiny
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.models.load import (
+    check_model_path,
+    choose_device,
+    choose_dtype,
+    load_model,
+    load_tokenizer,
+)
+from tidy_stlms.eval.scoring.scorer import Item, score
 
 ITEMS = [Item("Ada Lopez was born in", ["Paris", "Kuala Lumpur"])]
 
@@ -89,7 +95,7 @@ def test_a_peft_adapter(tmp_path, folder, tokenizer):
     for ours, theirs in zip(score(model, loaded, ITEMS), expected, strict=True):
         assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
 
-    from eval.scoring.generation import generate_texts
+    from tidy_stlms.eval.scoring.generation import generate_texts
 
     merged = adapted.merge_and_unload()
     own = model.get_base_model().generation_config

@@ -6,13 +6,13 @@ import shutil
 import pytest
 import torch
 
-from configs.errors import UserError
-from configs.files import write_json
-from eval.models.identity import model_identity
-from eval.models.load import free_memory, load_model, resolve_commit, tokenizer_hash
-from eval.models.names import ModelName, expand_names
 from tests.eval import tiny
 from tests.hub import test_hub as running_hub
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import write_json
+from tidy_stlms.eval.models.identity import model_identity
+from tidy_stlms.eval.models.load import free_memory, load_model, resolve_commit, tokenizer_hash
+from tidy_stlms.eval.models.names import ModelName, expand_names
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +134,8 @@ def test_equal_models_have_equal_identities(saved_run, run):
 @pytest.mark.parametrize("large", [False, True])
 def test_whatever_figures_follow_from_changes_the_identity(run, monkeypatch, large):
     if large:  # files of which only the ends are read
-        monkeypatch.setattr("eval.models.identity.READ_WHOLE", 10)
-        monkeypatch.setattr("eval.models.identity.ENDS", 8)
+        monkeypatch.setattr("tidy_stlms.eval.models.identity.READ_WHOLE", 10)
+        monkeypatch.setattr("tidy_stlms.eval.models.identity.ENDS", 8)
     found = [model_identity(ModelName("run", str(run)))]
     for file in ("model.safetensors", "config.json", "tokenizer.json"):
         content = bytearray((run / file).read_bytes())

@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from eval.facts.generate.generate import generate_from_spec
-from eval.facts.warnings import flag_probes
-from eval.recall.blind import blind_check, share_of_candidates
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
 from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank
+from tidy_stlms.eval.facts.generate.generate import generate_from_spec
+from tidy_stlms.eval.facts.warnings import flag_probes
+from tidy_stlms.eval.recall.blind import blind_check, share_of_candidates
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from eval.recall.compare import compare_models, pairs_of
-from eval.recall.control import CORRECTED
-from eval.recall.metrics import COMPARABLE, METRICS
+from tidy_stlms.eval.recall.compare import compare_models, pairs_of
+from tidy_stlms.eval.recall.control import CORRECTED
+from tidy_stlms.eval.recall.metrics import COMPARABLE, METRICS
 
 TOKEN_METRICS = set(METRICS) - COMPARABLE
 

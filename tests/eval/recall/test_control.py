@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from eval.recall.control import CORRECTED, contrasts_of, corrected_summary, figures
-from eval.recall.groups import groups_of
+from tidy_stlms.eval.recall.control import CORRECTED, contrasts_of, corrected_summary, figures
+from tidy_stlms.eval.recall.groups import groups_of
 
 POOL = ("Rome", "Oslo", "Lima", "Bonn", "Kiev", "Bern")
 

@@ -2,9 +2,16 @@
 
 import pytest
 
-from eval.recall.control import corrected_summary
-from eval.recall.groups import MOST_DOSES, facts_in_words, groups_of, in_order, is_injected, treatment_groups
-from eval.recall.metrics import METRICS, summarise
+from tidy_stlms.eval.recall.control import corrected_summary
+from tidy_stlms.eval.recall.groups import (
+    MOST_DOSES,
+    facts_in_words,
+    groups_of,
+    in_order,
+    is_injected,
+    treatment_groups,
+)
+from tidy_stlms.eval.recall.metrics import METRICS, summarise
 
 
 def rows(*arms, control=(None,)):

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from configs.files import read_jsonl
-from eval.facts.bank import Fact, FactBank, Probe
-from eval.recall import metrics
-from eval.recall.control import corrected_summary
-from eval.recall.harness import evaluate_recall, item_of, right_answers, terminators_of
-from eval.recall.metrics import METRICS, summarise
-from eval.scoring.scorer import Item, score
 from tests.eval import tiny
-from trainers.callbacks import append_jsonl
+from tidy_stlms.configs.files import read_jsonl
+from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe
+from tidy_stlms.eval.recall import metrics
+from tidy_stlms.eval.recall.control import corrected_summary
+from tidy_stlms.eval.recall.harness import evaluate_recall, item_of, right_answers, terminators_of
+from tidy_stlms.eval.recall.metrics import METRICS, summarise
+from tidy_stlms.eval.scoring.scorer import Item, score
+from tidy_stlms.trainers.callbacks import append_jsonl
 
 ANSWER_ONLY = ("logprob", "bits_per_byte", "greedy_match", "exact_match", "perplexity", "token_rank")
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 import yaml
 
-from configs.errors import UserError
-from configs.files import read_jsonl
-from eval.facts.bank import Fact, FactBank, Probe
-from eval.facts.generate.generate import generate_from_spec
-from eval.recall.harness import evaluate_recall
-from eval.recall.lm_eval_export import UTILS, command, document, export_lm_eval
-from eval.scoring.generation import Continuation, exact_match
 from modeling_stlm import STLMConfig, STLMForCausalLM
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
 from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank, statement
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import read_jsonl
+from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe
+from tidy_stlms.eval.facts.generate.generate import generate_from_spec
+from tidy_stlms.eval.recall.harness import evaluate_recall
+from tidy_stlms.eval.recall.lm_eval_export import UTILS, command, document, export_lm_eval
+from tidy_stlms.eval.scoring.generation import Continuation, exact_match
 
 SUFFIXED = [  # the answer first, without a prompt; the answer inside
     Probe("ada/first", (ADA.id,), "semantic", "", ("Bern",), ("Rome", "Oslo"), " is where Ada Poe was born."),

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from eval.recall import metrics, statistics
-from eval.recall.metrics import METRICS, bootstrap_interval, count_flags, summarise
+from tidy_stlms.eval.recall import metrics, statistics
+from tidy_stlms.eval.recall.metrics import METRICS, bootstrap_interval, count_flags, summarise
 
 
 def row(**changes):
@@ -162,7 +162,7 @@ def test_chunks_of_resamples_are_all_there(monkeypatch):
 
 
 def test_recall_metric_gives_the_same_figures():
-    from eval.recall.hf_metric import RecallMetric
+    from tidy_stlms.eval.recall.hf_metric import RecallMetric
 
     generator = np.random.default_rng(0)
     predictions, references, rows = [], [], []

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eval.recall import statistics
-from eval.recall.statistics import bootstrap_ratios, holm, swap_p_values
+from tidy_stlms.eval.recall import statistics
+from tidy_stlms.eval.recall.statistics import bootstrap_ratios, holm, swap_p_values
 
 
 def by_hand(tops_a, bottoms_a, tops_b, bottoms_b):

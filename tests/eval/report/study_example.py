@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
-from eval.recall.groups import is_injected
-from eval.recall.metrics import summarise
+from tidy_stlms.eval.recall.groups import is_injected
+from tidy_stlms.eval.recall.metrics import summarise
 
 RUN = "outputs/quickstart"
 STEPS = (100, 200, 400)

@@ -8,11 +8,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from eval.report import page as study_page_module
-from eval.report.page import TEMPLATES, study_page
-from eval.report.run_figures import COLOURS
 from tests.eval.report.browser import NO_BROWSER, open_browser
 from tests.eval.report.study_example import HOSTILE, MEASURED, OTHER, example_rows, example_study
+from tidy_stlms.eval.report import page as study_page_module
+from tidy_stlms.eval.report.page import TEMPLATES, study_page
+from tidy_stlms.eval.report.run_figures import COLOURS
 
 VOID = {"meta", "link", "wbr"}
 

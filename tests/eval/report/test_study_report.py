@@ -7,22 +7,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-from eval.report.draw import MARKERS
-from eval.report.figures import bar_figures, dose_figures, figures_of, short_name, step_figures
-from eval.report.page import prompts_of, study_page
-from eval.report.page_probes import probes_as_json, script_json
-from eval.report.run_figures import COLOURS
-from eval.report.run_table import TYPES
-from eval.report.study_report import study_markdown, write_study_report
-from eval.report.study_svg import (
-    BAR_RIGHT,
-    LINE_BOTTOM,
-    LINE_LEFT,
-    LINE_RIGHT,
-    LINE_TOP,
-    SHAPES,
-    panels_as_svg,
-)
 from tests.eval.report.study_example import (
     CHECKPOINTS,
     EXPOSURES,
@@ -34,6 +18,22 @@ from tests.eval.report.study_example import (
     TWIN,
     example_rows,
     example_study,
+)
+from tidy_stlms.eval.report.draw import MARKERS
+from tidy_stlms.eval.report.figures import bar_figures, dose_figures, figures_of, short_name, step_figures
+from tidy_stlms.eval.report.page import prompts_of, study_page
+from tidy_stlms.eval.report.page_probes import probes_as_json, script_json
+from tidy_stlms.eval.report.run_figures import COLOURS
+from tidy_stlms.eval.report.run_table import TYPES
+from tidy_stlms.eval.report.study_report import study_markdown, write_study_report
+from tidy_stlms.eval.report.study_svg import (
+    BAR_RIGHT,
+    LINE_BOTTOM,
+    LINE_LEFT,
+    LINE_RIGHT,
+    LINE_TOP,
+    SHAPES,
+    panels_as_svg,
 )
 
 ONLY_PROMPTS = {

@@ -7,21 +7,6 @@ from dataclasses import replace
 import pytest
 from markdown_it import MarkdownIt
 
-from eval.recall.metrics import COMPARABLE, METRICS
-from eval.report.cells import Cell, Column, StudyTable, markdown_text, number
-from eval.report.order import WITHIN_TOKENIZER, tokenizer_groups
-from eval.report.tables import (
-    benchmark_tables,
-    comparison_tables,
-    corrected_tables,
-    dose_tables,
-    heldout_tables,
-    model_tables,
-    overview_tables,
-    relation_tables,
-    study_tables,
-    token_tables,
-)
 from tests.eval.report.study_example import (
     CHECKPOINTS,
     EXPOSURES,
@@ -32,6 +17,21 @@ from tests.eval.report.study_example import (
     TWIN,
     example_rows,
     example_study,
+)
+from tidy_stlms.eval.recall.metrics import COMPARABLE, METRICS
+from tidy_stlms.eval.report.cells import Cell, Column, StudyTable, markdown_text, number
+from tidy_stlms.eval.report.order import WITHIN_TOKENIZER, tokenizer_groups
+from tidy_stlms.eval.report.tables import (
+    benchmark_tables,
+    comparison_tables,
+    corrected_tables,
+    dose_tables,
+    heldout_tables,
+    model_tables,
+    overview_tables,
+    relation_tables,
+    study_tables,
+    token_tables,
 )
 
 

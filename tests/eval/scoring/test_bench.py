@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from eval.scoring import bench
-from eval.scoring.bench import bench_recall, build_subject, loop
-from eval.scoring.encoding import encode_items
-from eval.scoring.scorer import Scores, score
-from scripts.bench import main
+from tidy_stlms.eval.scoring import bench
+from tidy_stlms.eval.scoring.bench import bench_recall, build_subject, loop
+from tidy_stlms.eval.scoring.encoding import encode_items
+from tidy_stlms.eval.scoring.scorer import Scores, score
+from tidy_stlms.scripts.bench import main
 
 TINY = {
     "vocab_size": 8000,
@@ -87,7 +87,7 @@ def test_speeds_of_different_numbers_are_refused(subject, monkeypatch):
         results[0].logprobs[0] -= 0.01
         return results
 
-    monkeypatch.setattr("eval.scoring.scorer.score", wrong)
+    monkeypatch.setattr("tidy_stlms.eval.scoring.scorer.score", wrong)
     with pytest.raises(RuntimeError, match=r"differ by 0\.01 nats"):
         bench_recall(subject, repeats=1, n_loop=2)
 

@@ -5,13 +5,13 @@ import inspect
 import pytest
 import torch
 
-from configs.errors import UserError
-from eval.models.inputs import cache_name
-from eval.scoring import budget, scorer
-from eval.scoring.budget import Budget, default_batch_tokens, is_out_of_memory, run_batches
-from eval.scoring.generation import generate_texts
-from eval.scoring.scorer import Item, score
 from tests.eval import tiny
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.models.inputs import cache_name
+from tidy_stlms.eval.scoring import budget, scorer
+from tidy_stlms.eval.scoring.budget import Budget, default_batch_tokens, is_out_of_memory, run_batches
+from tidy_stlms.eval.scoring.generation import generate_texts
+from tidy_stlms.eval.scoring.scorer import Item, score
 
 CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 LINUX = RuntimeError(

@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from configs.errors import UserError
-from eval.scoring.generation import (
+from tests.eval import tiny
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.scoring.generation import (
     TOKENS_AFTER_ANSWER,
     Continuation,
     answer_budgets,
@@ -19,7 +20,6 @@ from eval.scoring.generation import (
     generate_texts,
     top_tokens,
 )
-from tests.eval import tiny
 
 
 def test_containment_finds_the_answer_anywhere_as_whole_words():

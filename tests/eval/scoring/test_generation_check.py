@@ -11,14 +11,14 @@ from transformers import (
     MambaForCausalLM,
 )
 
-from configs.errors import UserError
-from eval.models.checks import check_logits
-from eval.recall.harness import evaluate_recall
-from eval.scoring.generation_check import check_generation
 from modeling_stlm import STLMByteConfig, STLMByteForCausalLM, STLMConfig, STLMForCausalLM
 from modeling_stlm.modeling_stlm import CACHE
 from modeling_stlm.tokenization_stlm import byte_tokenizer
 from tests.eval.tiny import bank, byte_level
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.models.checks import check_logits
+from tidy_stlms.eval.recall.harness import evaluate_recall
+from tidy_stlms.eval.scoring.generation_check import check_generation
 
 SIZE = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 HEADS = {"num_attention_heads": 4, "initializer_range": 0.3}

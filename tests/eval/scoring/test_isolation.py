@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval.scoring.isolation import eval_mode, rng_untouched
+from tidy_stlms.eval.scoring.isolation import eval_mode, rng_untouched
 
 
 def draws():

@@ -6,16 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from configs.errors import UserError
-from eval.recall.harness import evaluate_recall, item_of
-from eval.scoring.encoding import encode_items
-from eval.scoring.generation import TOKENS_AFTER_ANSWER, answer_budgets
-from eval.scoring.scorer import score
-from eval.study.prompts import load_prompts, watch_prompt
 from modeling_stlm import STLMConfig, STLMForCausalLM
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
 from tests.eval import tiny
 from tests.eval.facts.joint_examples import EXAMPLES, joint_bank
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.recall.harness import evaluate_recall, item_of
+from tidy_stlms.eval.scoring.encoding import encode_items
+from tidy_stlms.eval.scoring.generation import TOKENS_AFTER_ANSWER, answer_budgets
+from tidy_stlms.eval.scoring.scorer import score
+from tidy_stlms.eval.study.prompts import load_prompts, watch_prompt
 
 STATEMENTS = [statement.text for statement in joint_bank().statements]
 
@@ -120,8 +120,8 @@ def test_budgets_have_the_joint():
 
 def test_the_probes_own_punctuation_of_any_script():
     """A bank without templates, and a continuation in Chinese."""
-    from eval.recall.harness import terminators_of
-    from eval.scoring.generation import Continuation, exact_match
+    from tidy_stlms.eval.recall.harness import terminators_of
+    from tidy_stlms.eval.scoring.generation import Continuation, exact_match
 
     probes = {probe.template: probe for probe in joint_bank().probes}
     assert [terminators_of(probe) for probe in probes.values()][:3] == [".", "。", "."]

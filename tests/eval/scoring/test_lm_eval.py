@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from eval.facts.text_match import join
-from eval.recall.harness import item_of
-from eval.scoring.encoding import Item
-from eval.scoring.scorer import score
 from tests.eval import tiny
+from tidy_stlms.eval.facts.text_match import join
+from tidy_stlms.eval.recall.harness import item_of
+from tidy_stlms.eval.scoring.encoding import Item
+from tidy_stlms.eval.scoring.scorer import score
 
 TOKENIZERS = {
     "with BOS": lambda: tiny.byte_level(bos=True),

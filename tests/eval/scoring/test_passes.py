@@ -2,9 +2,9 @@
 
 import pytest
 
-from eval.scoring.encoding import Item, Row, encode_items
-from eval.scoring.passes import plan_prompts, plan_whole
 from tests.eval import tiny
+from tidy_stlms.eval.scoring.encoding import Item, Row, encode_items
+from tidy_stlms.eval.scoring.passes import plan_prompts, plan_whole
 
 
 def row(prompt, answer, item=0, candidate=0):

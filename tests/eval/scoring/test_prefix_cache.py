@@ -6,13 +6,13 @@ import pytest
 import torch
 import transformers
 
-from eval.models.inputs import cache_name
-from eval.scoring import prefix_cache, scorer
-from eval.scoring.budget import Budget
-from eval.scoring.encoding import encode_items
-from eval.scoring.passes import plan_prompts
-from eval.scoring.scorer import Item, score
 from tests.eval import tiny
+from tidy_stlms.eval.models.inputs import cache_name
+from tidy_stlms.eval.scoring import prefix_cache, scorer
+from tidy_stlms.eval.scoring.budget import Budget
+from tidy_stlms.eval.scoring.encoding import encode_items
+from tidy_stlms.eval.scoring.passes import plan_prompts
+from tidy_stlms.eval.scoring.scorer import Item, score
 
 NOTICE = "cannot be shared among answers"
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3}

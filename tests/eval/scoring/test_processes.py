@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import UserError
-from eval.recall.harness import evaluate_recall
-from eval.scoring.processes import process_count, process_rank, spread
 from tests.eval import tiny
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.recall.harness import evaluate_recall
+from tidy_stlms.eval.scoring.processes import process_count, process_rank, spread
 
 PROCESSES = 2
 

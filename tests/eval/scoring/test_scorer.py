@@ -12,16 +12,16 @@ import torch
 from tqdm.auto import tqdm
 from transformers import RwkvConfig, RwkvForCausalLM
 
-from configs.errors import UserError
-from eval.models.inputs import cache_name, padding_id
-from eval.recall.harness import item_of
-from eval.scoring import scorer
-from eval.scoring.budget import Budget
-from eval.scoring.encoding import encode_items
-from eval.scoring.logprobs import _rows_at
-from eval.scoring.passes import plan_whole
-from eval.scoring.scorer import Item, score
 from tests.eval import tiny
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.models.inputs import cache_name, padding_id
+from tidy_stlms.eval.recall.harness import item_of
+from tidy_stlms.eval.scoring import scorer
+from tidy_stlms.eval.scoring.budget import Budget
+from tidy_stlms.eval.scoring.encoding import encode_items
+from tidy_stlms.eval.scoring.logprobs import _rows_at
+from tidy_stlms.eval.scoring.passes import plan_whole
+from tidy_stlms.eval.scoring.scorer import Item, score
 
 
 @pytest.fixture(scope="module")

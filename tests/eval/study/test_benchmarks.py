@@ -6,13 +6,13 @@ import lm_eval.tasks
 import pytest
 import torch
 
-import eval.study.benchmarks
-from configs.errors import UserError
-from eval.scoring.scorer import Item, score
-from eval.study.benchmarks import figures_of, run_benchmarks
+import tidy_stlms.eval.study.benchmarks
 from modeling_stlm import STLMConfig, STLMForCausalLM
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
 from tests.eval.study.public_copies import write_arc, write_lines
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.scoring.scorer import Item, score
+from tidy_stlms.eval.study.benchmarks import figures_of, run_benchmarks
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -23,7 +23,7 @@ def small_index():
             str(Path(lm_eval.tasks.__file__).parent / name) for name in ("arc", "hellaswag", "winogrande")
         ]
         manager = lm_eval.tasks.TaskManager(include_path=folders, include_defaults=False)
-        patch.setattr(eval.study.benchmarks, "task_manager", lambda: manager)
+        patch.setattr(tidy_stlms.eval.study.benchmarks, "task_manager", lambda: manager)
         yield
 
 

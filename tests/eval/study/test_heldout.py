@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from configs.errors import UserError
-from eval.scoring.scorer import Item, score
-from eval.study import heldout
-from eval.study.heldout import heldout_summary, read_documents, score_documents
 from tests.eval import tiny
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.scoring.scorer import Item, score
+from tidy_stlms.eval.study import heldout
+from tidy_stlms.eval.study.heldout import heldout_summary, read_documents, score_documents
 
 DOCUMENTS = [
     "Ada Lopez was born in Kuala Lumpur.",

@@ -6,13 +6,13 @@ import torch
 from sklearn import metrics as reference
 from transformers import RwkvConfig, RwkvForCausalLM
 
-from configs.errors import UserError
-from eval.study.linear_probes import METRICS, TASKS, run_linear_probes, text_features
 from modeling_stlm import STLMConfig, STLMForCausalLM
 from modeling_stlm.tokenization_stlm import byte_tokenizer, train_bpe_tokenizer
 from tests.eval import tiny
 from tests.eval.study.public_copies import write_glue
 from tests.modeling_stlm.byte_examples import ids_of, make_byte_model
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.study.linear_probes import METRICS, TASKS, run_linear_probes, text_features
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,14 @@ import shutil
 
 import pytest
 
-from configs.errors import UserError
-from eval.models.names import ModelName
-from eval.recall import harness
-from eval.recall.harness import evaluate_recall
-from eval.study import measure
-from eval.study.cache import Part, missing, read_parts, write_part
-from eval.study.measure import Asked, measure_model
 from tests.eval import tiny
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.models.names import ModelName
+from tidy_stlms.eval.recall import harness
+from tidy_stlms.eval.recall.harness import evaluate_recall
+from tidy_stlms.eval.study import measure
+from tidy_stlms.eval.study.cache import Part, missing, read_parts, write_part
+from tidy_stlms.eval.study.measure import Asked, measure_model
 
 TEXTS = ["Ada Lopez was born in Paris.", "By day Bo Chen is a baker!", "Rome"]
 PROMPTS = [{"sentence": f"{person} was born in", "answer": "Oslo"} for person in tiny.PEOPLE[:3]]
@@ -184,7 +184,7 @@ def test_a_section_that_fails_leaves_the_others(folder, asked, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr("eval.study.heldout.score_documents", fail)
+    monkeypatch.setattr("tidy_stlms.eval.study.heldout.score_documents", fail)
     measured = measure_model(named(folder), dataclasses.replace(asked, documents=TEXTS, prompts=PROMPTS[:1]))
     assert measured.errors == {"heldout": "RuntimeError: two lines"}
     assert measured.failed
@@ -210,8 +210,8 @@ def test_benchmarks_run_once_each_and_failures_are_tried_again(folder, asked, mo
         ran.extend(tasks)
         return {f"probe:{task}": {"matthews": {"value": 0.1, "stderr": 0.1}, "n": limit} for task in tasks}
 
-    monkeypatch.setattr("eval.study.benchmarks.run_benchmarks", run)
-    monkeypatch.setattr("eval.study.linear_probes.run_linear_probes", probe)
+    monkeypatch.setattr("tidy_stlms.eval.study.benchmarks.run_benchmarks", run)
+    monkeypatch.setattr("tidy_stlms.eval.study.linear_probes.run_linear_probes", probe)
     options = {"bank": None, "limit": 3, "seed": 1, "num_fewshot": 2, "probes": ("cola",)}
     asked = dataclasses.replace(asked, benchmarks=("blimp", "arc_easy"), **options)
     first = measure_model(named(folder), asked)

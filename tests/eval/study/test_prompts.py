@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from configs.errors import UserError
-from eval.study.prompts import load_prompts, watch_prompt
 from tests.eval import tiny
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.study.prompts import load_prompts, watch_prompt
 
 FRANCE = {"sentence": "The capital of France is", "answer": "Paris"}
 BARE = {"sentence": "Once upon a time", "answer": None}

@@ -8,15 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from configs.errors import UserError
-from configs.files import read_json, read_jsonl
-from eval.facts.bank import Fact
-from eval.models.names import ModelName
-from eval.recall.exposures import dose_response, doses_of_facts, exposures_until
-from eval.recall.metrics import METRICS, summarise
-from eval.study.measure import Asked, Measured
-from eval.study.study import build_study, check_out, rows_of, write_study
 from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank, statement
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import read_json, read_jsonl
+from tidy_stlms.eval.facts.bank import Fact
+from tidy_stlms.eval.models.names import ModelName
+from tidy_stlms.eval.recall.exposures import dose_response, doses_of_facts, exposures_until
+from tidy_stlms.eval.recall.metrics import METRICS, summarise
+from tidy_stlms.eval.study.measure import Asked, Measured
+from tidy_stlms.eval.study.study import build_study, check_out, rows_of, write_study
 
 CLEO = Fact("cleo/city", "Cleo Fox", "city", "Oslo", "injected")
 DAN = Fact("dan/city", "Dan Lee", "city", "Oslo", "control")
@@ -215,7 +215,7 @@ def test_a_run_that_lost_its_plan_has_no_dose_response(tmp_path, caplog):
 
 
 def test_the_plan_that_a_run_saves_can_be_read(tmp_path):
-    from trainers.plan import Unit, make_plan
+    from tidy_stlms.trainers.plan import Unit, make_plan
 
     save_plan(tmp_path, [(0, [ADA.id])])
     units = [Unit((fact.id,), (f"{fact.id}/original",), (5,)) for fact in (ADA, CLEO)]

@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 import pytest
 import yaml
 
-from configs.errors import UserError
-from eval.facts.generate.arms import Form, deal_answers, parse_form, shares
-from eval.facts.generate.generate import generate, generate_from_spec
 from tests.eval.facts.bank_checks import check_generated
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.generate.arms import Form, deal_answers, parse_form, shares
+from tidy_stlms.eval.facts.generate.generate import generate, generate_from_spec
 
 PEOPLE = "configs/facts/people.yaml"
 THREE = "{dup: {exposures: 16, form: original}, para: {exposures: 16}, once: {exposures: 1, form: multi2}}"

@@ -8,10 +8,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.errors import UserError
-from eval.facts.bank import FactBank
-from eval.facts.generate.generate import generate, generate_from_spec
-from eval.facts.warnings import load_bank, validate
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.generate.generate import generate, generate_from_spec
+from tidy_stlms.eval.facts.warnings import load_bank, validate
 
 PEOPLE = "configs/facts/people.yaml"
 

@@ -7,14 +7,14 @@ from itertools import pairwise
 
 import pytest
 
-from configs.errors import UserError
-from eval.facts.generate.answers import answer_pool
-from eval.facts.generate.conclusions import Conclusions
-from eval.facts.generate.generate import generate, generate_from_spec
-from eval.facts.generate.names import draw_names, names_in
-from eval.facts.generate.real_facts import RealFact, real_facts
-from eval.facts.generate.spec import AnswerSpec, DateRange, NameSpec, NumberRange, RelationSpec
 from tests.eval.facts.bank_checks import check_generated
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.generate.answers import answer_pool
+from tidy_stlms.eval.facts.generate.conclusions import Conclusions
+from tidy_stlms.eval.facts.generate.generate import generate, generate_from_spec
+from tidy_stlms.eval.facts.generate.names import draw_names, names_in
+from tidy_stlms.eval.facts.generate.real_facts import RealFact, real_facts
+from tidy_stlms.eval.facts.generate.spec import AnswerSpec, DateRange, NameSpec, NumberRange, RelationSpec
 
 PEOPLE = "configs/facts/people.yaml"
 SMALL = ["people=12", "use=[profession]"]

@@ -11,10 +11,10 @@ from pathlib import Path
 import faker
 import pytest
 
-from configs.errors import UserError
-from eval.facts.generate.generate import generate, generate_from_spec
-from eval.facts.generate.spec import read_spec
 from tests.eval.facts.bank_checks import check_generated
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.generate.generate import generate, generate_from_spec
+from tidy_stlms.eval.facts.generate.spec import read_spec
 
 FOLDER = Path("configs/facts")
 SPECS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -84,7 +84,7 @@ def test_another_process_makes_the_same_banks(banks):
     """Sets come in another order where strings hash otherwise."""
     code = (
         "import json, sys\n"
-        "from eval.facts.generate.generate import generate_from_spec as g\n"
+        "from tidy_stlms.eval.facts.generate.generate import generate_from_spec as g\n"
         "specs = json.loads(sys.argv[1]).items()\n"
         "print(json.dumps({name: g(f'configs/facts/{name}.yaml', more).sha256 for name, more in specs}))"
     )

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from configs.errors import UserError
-from eval.facts.imports import ImportOptions, import_bank
-from eval.recall.harness import evaluate_recall
 from tests.eval import tiny
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
+from tidy_stlms.eval.recall.harness import evaluate_recall
 
 METADATA = {
     "P36": {

@@ -1,7 +1,7 @@
 """Wrong answers that the importers draw: none of them is right, and all are of the answer's kind."""
 
-from eval.facts.bank import Fact, FactBank, Probe
-from eval.facts.imports.distractors import draw_wrong_answers
+from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe
+from tidy_stlms.eval.facts.imports.distractors import draw_wrong_answers
 
 
 def fact(subject: str, object: str, role: str = "injected", **others) -> Fact:

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from configs.errors import UserError
-from eval.facts.imports import ImportOptions, import_bank
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
 
 
 @pytest.fixture

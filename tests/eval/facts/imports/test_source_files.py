@@ -2,9 +2,9 @@
 
 import pytest
 
-from configs.errors import UserError
-from eval.facts.imports.draft import Draft, Refused
-from eval.facts.imports.source_files import read_records, text
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.imports.draft import Draft, Refused
+from tidy_stlms.eval.facts.imports.source_files import read_records, text
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 import pytest
 
-from configs.errors import UserError
-from eval.facts.imports import ImportOptions, import_bank
-from eval.facts.imports.tidy import _WordIndex
-from eval.facts.warnings import validate
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
+from tidy_stlms.eval.facts.imports.tidy import _WordIndex
+from tidy_stlms.eval.facts.warnings import validate
 
 CONFIG = """\
 [
