@@ -30,11 +30,23 @@ def test_every_shipped_run_loads_and_its_model_can_be_built(file):
         assert named is None or (FOLDER.parent / named).exists()
 
 
-@pytest.mark.parametrize("name", ["simple_en_wiki", "simple_en_wiki_inject"])
-def test_simple_wiki_is_tidys_default_model(name):
-    config, _ = load_config([FOLDER / f"experiments/{name}.yaml"])
+@pytest.mark.parametrize("more", [[], [FOLDER / "experiments/simple_en_wiki_inject.yaml"]])
+def test_simple_wiki_is_tidys_default_model(more):
+    config, _ = load_config([FOLDER / "experiments/simple_en_wiki.yaml", *more])
     model = STLMForCausalLM(STLMConfig(vocab_size=50257, **config.model.config))
     assert round(model.num_parameters() / 1e6, 2) == 49.86
+
+
+def test_simple_wiki_with_injection_is_the_same_run_with_facts():
+    plain = FOLDER / "experiments/simple_en_wiki.yaml"
+    facts = FOLDER / "experiments/simple_en_wiki_inject.yaml"
+    without, with_facts = (
+        yaml.safe_load(config_yaml(load_config(files)[1])) for files in ([plain], [plain, facts])
+    )
+    assert with_facts["training"].pop("output_dir") == "outputs/simple_en_wiki_inject"
+    assert without["training"].pop("output_dir") == "outputs/simple_en_wiki"
+    changed = {section for section in without if without[section] != with_facts[section]}
+    assert changed == {"facts", "injection", "evaluation"}
 
 
 def test_local_text_has_about_ten_million_parameters_and_quickstart_leaves_head_dim_unset():
