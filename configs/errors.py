@@ -1,4 +1,4 @@
-"""The exceptions that entry points turn into one line."""
+"""The exceptions that entry points turn into one line, and the texts of others, shortened to one."""
 
 
 class UserError(Exception):
@@ -28,3 +28,17 @@ class DiskFull(RunFailed):
     """What to do once there is room; the last part of the message."""
     resumable = False
     """Whether there is a run, by then, that can be gone on with."""
+
+
+def one_line(error: object, limit: int | None = None) -> str:
+    """The text of an error on one line, or its type where it has none.
+
+    With a `limit` of characters, a longer text is cut after a word and ends in ` ...`.
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if limit is None or len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " ..."
+
+
+def first_line(error: object) -> str:
+    """The first line of an error's text, for libraries that add details below; its type without text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -228,6 +228,19 @@ def read_text(path: str | Path) -> str:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}); convert the file to UTF-8") from None
 
 
+def split_at_blank_lines(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the texts that blank lines separate, from lines without their ends; none is empty."""
+    text: list[str] = []
+    for line in lines:
+        if line.strip():
+            text.append(line)
+        elif text:
+            yield "\n".join(text)
+            text = []
+    if text:
+        yield "\n".join(text)
+
+
 def find_shipped(path: str | Path) -> Path:
     """A path as given; for configs/... that is not here, the file inside the installed package."""
     path = Path(path)

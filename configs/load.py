@@ -16,7 +16,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, first_line
 from tidy_stlms.configs.files import find_shipped, read_text, write_whole
 from tidy_stlms.configs.schema import RunConfig
 
@@ -52,7 +52,7 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> t
         try:
             parsed = OmegaConf.from_dotlist([override])
         except (yaml.YAMLError, OmegaConfBaseException) as error:
-            raise UserError(f"{override!r}: {_first_line(error)}") from None
+            raise UserError(f"{override!r}: {first_line(error)}") from None
         merged = _merge(merged, parsed, "command line")
     if OmegaConf.is_missing(merged, "training") or not merged.training.output_dir:
         default = f"outputs/{Path(files[-1]).stem}" if files else "outputs/run"
@@ -61,7 +61,7 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> t
     try:
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise UserError(_first_line(error)) from None
+        raise UserError(first_line(error)) from None
     assert isinstance(config, RunConfig)
     return config, merged
 
@@ -111,7 +111,7 @@ def _read_yaml(path: Path) -> DictConfig:
     try:
         loaded = OmegaConf.create(text)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: not valid YAML ({_first_line(error)})") from None
+        raise UserError(f"{path}: not valid YAML ({first_line(error)})") from None
     if not isinstance(loaded, DictConfig) or (text.strip() and not loaded):
         raise UserError(f"{path}: must hold sections such as `model:` and `training:`")
     return loaded
@@ -145,7 +145,7 @@ def _merge(base: DictConfig, new: DictConfig, where: str) -> DictConfig:
 
 def _describe(error: OmegaConfBaseException) -> str:
     """`training.learnign_rate: no such key; did you mean training.learning_rate?`"""
-    message, key = _first_line(error), error.full_key or ""
+    message, key = first_line(error), error.full_key or ""
     near = re.search(r"Did you mean: '([^']+)'", message)
     if "not in" in message:
         parent = key.rpartition(".")[0]
@@ -159,10 +159,6 @@ def _describe(error: OmegaConfBaseException) -> str:
     return f"{key}: {message}" if key else message
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
 def _check(merged: DictConfig) -> None:
     try:
         for key, choices in CHOICES.items():
@@ -172,7 +168,7 @@ def _check(merged: DictConfig) -> None:
                     f"{key}={value!r}: must be one of {', '.join(map(str, filter(None, choices)))}"
                 )
     except OmegaConfBaseException as error:
-        raise UserError(_first_line(error)) from None
+        raise UserError(first_line(error)) from None
     model, facts, injection = merged.model, merged.facts, merged.injection
     _check_model_type(model.type)
     if model.name_or_path and model.config:

@@ -17,7 +17,7 @@ from omegaconf import MISSING
 from transformers import SchedulerType, TrainingArguments
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.configs.processes import check_devices, check_launcher, needs_cpu
 
 # The default schedule falls to this share of the learning rate, unless its arguments say where to.
@@ -277,7 +277,7 @@ class STLMTrainingArguments(TrainingArguments):
         try:
             super().__post_init__()
         except (ValueError, TypeError) as error:
-            raise UserError(f"training: {' '.join(str(error).split())}") from None
+            raise UserError(f"training: {one_line(error)}") from None
         if self.accelerator_config.split_batches or self.accelerator_config.dispatch_batches:
             raise UserError(
                 "training.accelerator_config: split_batches and dispatch_batches would change which process "

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.configs.full_disk import writing
 
 
@@ -27,7 +27,7 @@ def hub_errors(action: str) -> Iterator[None]:
     try:
         yield
     except errors.HFValidationError as error:
-        raise UserError(f"{action}: {_line(error)}") from None
+        raise UserError(f"{action}: {one_line(error, 200)}") from None
     except (errors.LocalTokenNotFoundError, errors.RepositoryNotFoundError) as error:
         hint = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
         status = getattr(getattr(error, "response", None), "status_code", None)
@@ -40,15 +40,10 @@ def hub_errors(action: str) -> Iterator[None]:
                 f"{action}: the Hub refused it ({status}); use a token that may write there "
                 "(`hf auth login`, or HF_TOKEN), under a name of your own"
             ) from None
-        raise UserError(f"{action}: the Hub answered {status}: {_line(error)}") from None
+        raise UserError(f"{action}: the Hub answered {status}: {one_line(error, 200)}") from None
     except ValueError as error:  # metadata of the card that the Hub does not take
-        raise UserError(f"{action}: {_line(error)}") from None
+        raise UserError(f"{action}: {one_line(error, 200)}") from None
     except (errors.OfflineModeIsEnabled, errors.HTTPError, OSError) as error:
         raise UserError(
-            f"{action}: the Hub cannot be reached ({_line(error)}); nothing here was changed"
+            f"{action}: the Hub cannot be reached ({one_line(error, 200)}); nothing here was changed"
         ) from None
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:200].rsplit(" ", 1)[0] + " ..."

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _convert_checkpoint(checkpoint: str, out: str, tokenizer: str | None) -> None:
-    from modeling_stlm.convert_tidy import convert_checkpoint
+    from modeling_stlm.tidy.convert import convert_checkpoint
 
     quiet_loading()
     for warning in convert_checkpoint(checkpoint, out, tokenizer=tokenizer):
@@ -46,10 +46,10 @@ def _convert_checkpoint(checkpoint: str, out: str, tokenizer: str | None) -> Non
 
 
 def _convert_config(source: str, out: Path) -> None:
-    from modeling_stlm.tidy_architecture import FIELDS, FIXED, stlm_fields
+    from modeling_stlm.tidy.architecture import FIELDS, FIXED, stlm_fields
     from tidy_stlms.configs.files import write_whole
     from tidy_stlms.configs.load import load_config
-    from tidy_stlms.configs.tidy import convert_tidy_config, read_tidy_config
+    from tidy_stlms.configs.tidy.convert import convert_tidy_config, read_tidy_config
 
     if out.exists():
         raise UserError(f"{out}: exists already; take another name")

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.scripts.cli import parser, quiet_loading, run
 
 EPILOG = """\
@@ -71,8 +71,7 @@ def _load_tokenizer(name: str, model: Any) -> Any:
             tokenizer = load_tokenizer(place, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             if any((Path(place) / file).is_file() for file in TOKENIZER_FILES):
-                reason = " ".join(str(error).split())[:200]
-                raise UserError(f"{place}: its tokenizer cannot be loaded: {reason}") from None
+                raise UserError(f"{place}: its tokenizer cannot be loaded: {one_line(error, 200)}") from None
         else:
             if len(tokenizer) > len(tokenizer.all_special_ids):  # else made of nothing by transformers
                 return tokenizer

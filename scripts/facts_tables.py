@@ -62,14 +62,13 @@ def print_token_lengths(bank: Any, tokenizer_name: str) -> None:
 
 def tokenizer_of(name: str) -> Any:
     """What `--tokenizer` names."""
-    from tidy_stlms.configs.errors import UserError
+    from tidy_stlms.configs.errors import UserError, one_line
     from tidy_stlms.eval.models.load import load_tokenizer
 
     try:
         return load_tokenizer(name)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"--tokenizer {name}: no tokenizer there ({reason})") from None
+        raise UserError(f"--tokenizer {name}: no tokenizer there ({one_line(error, 200)})") from None
 
 
 def _print_example(console: Console, example: dict[str, Any]) -> None:

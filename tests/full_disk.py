@@ -33,7 +33,7 @@ IMPORTED = (
     "tidy_stlms.eval.report.study_report",
     "tidy_stlms.eval.recall.lm_eval_export",
     "tidy_stlms.eval.facts.imports",
-    "modeling_stlm.convert_tidy",
+    "modeling_stlm.tidy.convert",
     "modeling_stlm.export_llama",
 )
 

@@ -48,7 +48,7 @@ def imports_of(file, module=""):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            package = module.rpartition(".")[0] if node.level else ""
+            package = module.rsplit(".", node.level)[0] if node.level else ""
             source = ".".join(part for part in (package, node.module) if part)
             for alias in node.names:
                 full = f"{source}.{alias.name}"

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.configs.files import find_shipped, write_whole
 from tidy_stlms.eval.facts.bank import TABLES, FactBank
 from tidy_stlms.eval.facts.summary import bank_summary
@@ -261,5 +261,4 @@ def _reason(error: BaseException, revision: str | None) -> str:
         return (
             "the Hub cannot be reached, and there is no copy in the cache; see to the network, HF_HUB_OFFLINE"
         )
-    text = " ".join(told.split())
-    return text if len(text) <= 200 else text[:200].rsplit(" ", 1)[0] + " ..."
+    return one_line(error, 200)

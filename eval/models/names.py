@@ -148,7 +148,7 @@ def _is_run(folder: Path) -> bool:
 
 def _converted(checkpoint: Path, cache: Path, tokenizer: str | None) -> Path:
     """The folder of a Tidy-STLMs checkpoint's conversion, kept by the checkpoint's content."""
-    from modeling_stlm.convert_tidy import convert_checkpoint, read_tokenizer
+    from modeling_stlm.tidy.convert import convert_checkpoint, read_tokenizer
 
     if tokenizer is None:
         raise UserError(

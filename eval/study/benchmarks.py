@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import DiskFull, UserError
+from tidy_stlms.configs.errors import DiskFull, UserError, one_line
 from tidy_stlms.eval.hub import writing_hub_cache
 from tidy_stlms.eval.scoring.isolation import rng_untouched
 from tidy_stlms.eval.study.public_data import local_copies, quiet, why_missing
@@ -100,7 +100,7 @@ def run_benchmarks(
                 # what datasets raises without a network, without a copy, or for a copy that is not whole
                 results[name] = {"error": why_missing(error, data_dir)}
             except Exception as error:  # tasks are other people's code: one that breaks must not end the rest
-                results[name] = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"}
+                results[name] = {"error": f"{type(error).__name__}: {one_line(error, 160)}"}
             if "error" in results.get(name, {}):
                 logger.warning("benchmark %s: %s", name, results[name]["error"])
     return results

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.configs.files import read_text
+from tidy_stlms.configs.files import read_text, split_at_blank_lines
 from tidy_stlms.eval.models.inputs import (
     context_length,
     fill_batches,
@@ -50,16 +50,11 @@ def read_documents(files: Sequence[str | Path]) -> list[str]:
     """The documents of text files, separated by blank lines; UserError for a file without any."""
     documents = []
     for file in files:
-        blocks: list[list[str]] = [[]]
-        for line in read_text(file).split("\n"):
-            if line.strip():
-                blocks[-1].append(line.rstrip("\r"))
-            elif blocks[-1]:
-                blocks.append([])
-        found = ["\n".join(block) for block in blocks if block]
-        if not found:
+        lines = (line.rstrip("\r") for line in read_text(file).split("\n"))
+        documents_of_file = list(split_at_blank_lines(lines))
+        if not documents_of_file:
             raise UserError(f"{file}: holds no text")
-        documents += found
+        documents += documents_of_file
     return documents
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, first_line
 from tidy_stlms.configs.files import find_shipped, read_text
 from tidy_stlms.eval.facts.integrity import JOINTS
 from tidy_stlms.eval.facts.text_match import usual_joint
@@ -82,8 +82,7 @@ def _parse(text: str, path: Path) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path}: neither YAML nor JSON ({reason}); {REMEDY}") from None
+        raise UserError(f"{path}: neither YAML nor JSON ({first_line(error)}); {REMEDY}") from None
 
 
 def _prompts(value: Any, path: Path) -> Iterator[dict[str, str | None]]:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, one_line
 
 
 @contextlib.contextmanager
@@ -68,7 +68,5 @@ def quiet(progress: bool = False) -> Iterator[None]:
 
 def why_missing(error: BaseException, data_dir: Path | None) -> str:
     """One line on a dataset that could not be had."""
-    said = " ".join(str(error).split()) or type(error).__name__
-    said = said if len(said) <= 160 else said[:160].rsplit(" ", 1)[0] + " ..."
     where = f"nor is there a copy in {data_dir}" if data_dir else "give --data-dir a folder with a copy"
-    return f"its data cannot be had: {said}; {where}"
+    return f"its data cannot be had: {one_line(error, 160)}; {where}"

@@ -7,8 +7,8 @@ import yaml
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.load import load_config
-from tidy_stlms.configs.tidy import convert_tidy_config, read_tidy_config
-from tidy_stlms.configs.tidy_account import leaves
+from tidy_stlms.configs.tidy.account import leaves
+from tidy_stlms.configs.tidy.convert import convert_tidy_config, read_tidy_config
 
 # The keys of its full configs, such as simple_en_wiki with injection.
 FULL = """

@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from modeling_stlm.convert_tidy import convert_checkpoint, convert_config, convert_weights
+from modeling_stlm.tidy.convert import convert_checkpoint, convert_config, convert_weights
 from modeling_stlm.tokenization_stlm import byte_tokenizer
 from tests.modeling_stlm.tidy_reference import TidyModel, tidy_config
 from tidy_stlms.configs.errors import UserError

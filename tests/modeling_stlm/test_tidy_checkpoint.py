@@ -11,7 +11,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from modeling_stlm.tidy_checkpoint import read_tidy_checkpoint
+from modeling_stlm.tidy.checkpoint import read_tidy_checkpoint
 from tidy_stlms.configs.errors import UserError
 
 WEIGHTS = {"w": torch.arange(3.0)}

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from transformers import AutoTokenizer
 
-from modeling_stlm.tidy_tokenizer import read_tidy_tokenizer
+from modeling_stlm.tidy.tokenizer import read_tidy_tokenizer
 from tidy_stlms.configs.errors import UserError
 
 SENTENCES = [

@@ -5,7 +5,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from modeling_stlm.tidy_architecture import FIELDS, FIXED, leaves
+from modeling_stlm.tidy.architecture import FIELDS, FIXED, leaves
 from tests.configs.test_tidy import FULL
 from tests.modeling_stlm.tidy_reference import TidyModel, tidy_config
 from tidy_stlms.configs.load import load_config

@@ -29,7 +29,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, first_line
 from tidy_stlms.configs.files import read_text
 from tidy_stlms.eval.facts.records import did_you_mean
 
@@ -272,7 +272,7 @@ def merge(config: Any, values: Any, where: str) -> Any:
         raise UserError(f"{where}: unknown key {error.full_key}{hint}") from None
     except (OmegaConfBaseException, TypeError, ValueError) as error:
         key = getattr(error, "full_key", None)
-        raise UserError(f"{where}: {f'{key}: ' if key else ''}{str(error).splitlines()[0]}") from None
+        raise UserError(f"{where}: {f'{key}: ' if key else ''}{first_line(error)}") from None
 
 
 def to_dict(config: Any, where: str) -> dict[str, Any]:
@@ -282,6 +282,6 @@ def to_dict(config: Any, where: str) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         raise UserError(f"{where}: {error.full_key}: is missing; add it") from None
     except OmegaConfBaseException as error:
-        raise UserError(f"{where}: {error.full_key}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{where}: {error.full_key}: {first_line(error)}") from None
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}

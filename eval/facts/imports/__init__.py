@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.imports.draft import Draft
 from tidy_stlms.eval.facts.imports.source_files import DATA_FILES, Record, data_file, once, read_records
@@ -160,8 +160,7 @@ def _dataset(repo_id: str, options: ImportOptions) -> Any:
             repo_id, options.config, split=options.split, revision=options.revision
         )
     except (datasets.exceptions.DatasetsError, OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{repo_id}: cannot be loaded from the Hub: {reason}") from None
+        raise UserError(f"{repo_id}: cannot be loaded from the Hub: {one_line(error, 300)}") from None
     if options.split is None:
         if len(loaded) != 1:
             raise UserError(f"{repo_id}: has several splits; choose one with --split: {', '.join(loaded)}")

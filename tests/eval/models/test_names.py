@@ -191,7 +191,7 @@ def test_a_hub_model_is_pinned_to_its_commit(monkeypatch, tmp_path, saved_run):
 
 
 def test_a_tidy_checkpoint_is_converted_once(tmp_path, monkeypatch):
-    import modeling_stlm.convert_tidy as converting
+    import modeling_stlm.tidy.convert as converting
     from tests.modeling_stlm.tidy_reference import TidyModel, tidy_config
 
     vocabulary = 256 + 2

@@ -12,7 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from tidy_stlms.configs.errors import UserError
 
-from .configuration_stlm import STLMConfig
+from ..configuration_stlm import STLMConfig
 
 POSITIONS = {"rope": "rotary", "learned": "learned", "sincos": "sinusoidal", "none": "none"}
 NORMS = {"rms_norm": "rmsnorm", "layer_norm": "layernorm", "none": "none"}

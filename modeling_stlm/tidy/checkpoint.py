@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, one_line
 
 # What torch.compile and DistributedDataParallel put in front of the names of parameters.
 WRAPPERS = ("_orig_mod.", "module.")
@@ -104,7 +104,7 @@ def _load(path: Path) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = one_line(error)
     found = re.search(r"GLOBAL ([\w.]+)|function <?(?:class |function )?'?([\w.]+)", text)
     if found:
         return (
@@ -131,7 +131,7 @@ def _plain(config: Any, path: str | Path) -> Any:
     except (
         Exception
     ) as error:  # an edge: a pickle can put a container together in ways that OmegaConf never does
-        raise UserError(f"{path}: its config is damaged ({' '.join(str(error).split())[:100]})") from None
+        raise UserError(f"{path}: its config is damaged ({one_line(error, 100)})") from None
 
 
 def _weights(state: Any, path: str | Path) -> dict[str, torch.Tensor]:

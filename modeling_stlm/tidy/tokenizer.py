@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_text
 
-from .tokenization_stlm import END_OF_TEXT, PAD, byte_alphabet
+from ..tokenization_stlm import END_OF_TEXT, PAD, byte_alphabet
 
 
 def read_tidy_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:

@@ -2,7 +2,7 @@
 
 import re
 
-from tidy_stlms.configs.tidy_account import Account
+from tidy_stlms.configs.tidy.account import Account
 
 # Its benchmarks as tasks of lm-eval over the same examples; its `winograd` reads WinoGrande.
 BENCHMARKS = {

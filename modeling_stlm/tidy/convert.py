@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerBase
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.configs.files import whole_folder, write_whole
 
-from . import LOWEST_TRANSFORMERS, STLMConfig, STLMForCausalLM
-from .tidy_architecture import FIELDS, FIXED, checked_config, dropout_fields, leaves, stlm_fields
-from .tidy_checkpoint import TidyCheckpoint, read_tidy_checkpoint
-from .tidy_tokenizer import read_tidy_tokenizer
+from .. import LOWEST_TRANSFORMERS, STLMConfig, STLMForCausalLM
+from .architecture import FIELDS, FIXED, checked_config, dropout_fields, leaves, stlm_fields
+from .checkpoint import TidyCheckpoint, read_tidy_checkpoint
+from .tokenizer import read_tidy_tokenizer
 
 BLOCKS = "core_model.transformer.h"
 # Tidy-STLMs' names of the parts of a feed-forward, gated and plain.
@@ -125,9 +125,7 @@ def read_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
             return GPT2Tokenizer.from_pretrained(str(path))  # its bare files do not say whose they are
         found = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"tokenizer {source}: cannot be read ({' '.join(str(error).split())[:150]})"
-        ) from None
+        raise UserError(f"tokenizer {source}: cannot be read ({one_line(error, 150)})") from None
     if len(found) <= len(found.all_special_ids):  # what transformers makes of a folder without its files
         raise UserError(f"tokenizer {source}: is empty; give its folder, or a bpe_NAME_SIZE.model")
     return found

@@ -12,12 +12,12 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, first_line
 from tidy_stlms.configs.files import read_text
-from tidy_stlms.configs.tidy_account import SO_HERE, Account, TidyConversion, leaves
-from tidy_stlms.configs.tidy_evaluation import carry_benchmarks, carry_prompts
+from tidy_stlms.configs.tidy.account import SO_HERE, Account, TidyConversion, leaves
+from tidy_stlms.configs.tidy.evaluation import carry_benchmarks, carry_prompts
 
-CORPORA = Path(__file__).parent / "datasets.yaml"
+CORPORA = Path(__file__).parent.parent / "datasets.yaml"
 # Where Tidy-STLMs says something that is no choice here: the values that say the same.
 SETTLED: dict[str, tuple[Any, ...]] = {
     "trainer.training.trainer_type": ("base_trainer",),
@@ -57,7 +57,7 @@ def read_tidy_config(path: str | Path) -> dict[str, Any]:
     try:
         loaded = OmegaConf.create(read_text(path))
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"{path}: not valid YAML ({str(error).strip().splitlines()[0]})") from None
+        raise UserError(f"{path}: not valid YAML ({first_line(error)})") from None
     config: Any = OmegaConf.to_container(loaded, resolve=False) if isinstance(loaded, DictConfig) else {}
     config = config.get("full_configs", config)
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
