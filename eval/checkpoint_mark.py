@@ -16,7 +16,7 @@ class Mark:
     """The content of `MARK`: what a resume needs besides the Trainer's own files."""
 
     run_id: str
-    """Id of the run (`tidy_stlms.trainers.run_folder`). A checkpoint of another run is refused."""
+    """Id of the run, from its environment.json. A checkpoint of another run is refused."""
     step: int
     processes: int
     geometry: dict

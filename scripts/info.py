@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.configs.files import to_json
 from tidy_stlms.scripts.cli import parser, run
 
@@ -58,7 +58,7 @@ def _of_config(files: list[str], overrides: list[str], trust_remote_code: bool) 
         _check_window(window, found)
         return {"model": f"{name}: {section.name_or_path}", **_account(found, window)}
 
-    from tidy_stlms.trainers.build import scratch_config
+    from tidy_stlms.trainers.model import scratch_config
 
     size, source = _vocabulary(config)
     found = scratch_config(section, **({} if size is None else {"vocab_size": size}))
@@ -77,7 +77,7 @@ def _check_window(window: int | None, config: Any) -> None:
 def _vocabulary(config: Any) -> tuple[int | None, str]:
     """Rows of the embedding as far as they are known before training, and where the number is from."""
     from modeling_stlm.tokenization_stlm import byte_tokenizer
-    from tidy_stlms.trainers.build import DEFAULT_TOKENIZER
+    from tidy_stlms.trainers.tokenizer import DEFAULT_TOKENIZER
 
     tokenizer, fields = config.tokenizer, config.model.config or {}
     if "vocab_size" in fields:
@@ -135,10 +135,9 @@ def _account(config: Any, context_window: int | None) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if "trust_remote_code" in text:
+    if "trust_remote_code" in str(error):
         return "it needs code of its own: read that, and pass --trust-remote-code if you trust it"
-    return text[:200]
+    return one_line(error, 200)
 
 
 def _print(figures: dict[str, Any]) -> None:

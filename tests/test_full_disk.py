@@ -25,9 +25,9 @@ from tests.trainers.test_exactness import LOGS, assert_bit_equal, logs, weights
 from tidy_stlms.configs.errors import DiskFull
 from tidy_stlms.configs.files import read_jsonl
 from tidy_stlms.configs.temporary import TEMPORARY
-from tidy_stlms.trainers.checkpoints import SAVING, check_checkpoint, checkpoints_of
-from tidy_stlms.trainers.hub import WAITING
-from tidy_stlms.trainers.run_folder import is_run, read_run_id
+from tidy_stlms.eval.run_folder import SAVING, WAITING, checkpoints_of, is_run
+from tidy_stlms.trainers.checkpoints import check_checkpoint
+from tidy_stlms.trainers.resume import read_run_id
 from tidy_stlms.trainers.synthetic import synthetic_documents
 
 REASON = "(No space left on device|File too large|not all of it could be written)"
@@ -55,12 +55,12 @@ SAVE, APPEND = (
 MOMENTS = {
     "copying the documents": (Moment("tidy_stlms.trainers.run:load_documents", left=8192), "cache"),
     "saving the tokenizer": (
-        Moment("tidy_stlms.trainers.build:train_bpe_tokenizer", left=8192),
+        Moment("tidy_stlms.trainers.tokenizer:train_bpe_tokenizer", left=8192),
         "cache/tokenizers/.*",
     ),
     "tokenising": (Moment("tidy_stlms.trainers.run:prepare_corpus", left=8192), "cache/corpora/.*"),
-    "laying the run out": (Moment("tidy_stlms.trainers.run:open_folder", left=20_000), "run/facts(/.*)?"),
-    "the last file of the layout": (Moment("tidy_stlms.trainers.run_folder:save_config"), "run/config.yaml"),
+    "laying the run out": (Moment("tidy_stlms.trainers.run:lay_out", left=20_000), "run/facts(/.*)?"),
+    "the last file of the layout": (Moment("tidy_stlms.trainers.layout:save_config"), "run/config.yaml"),
     "the first checkpoint, its weights": (Moment(SAVE, left=100_000), "run/checkpoint-4"),
     "log lines": (Moment(APPEND, call=7, left=8192), "run/recall.jsonl"),
     "a later checkpoint, its optimizer": (Moment(SAVE, call=2, left=400_000), "run/checkpoint-8"),

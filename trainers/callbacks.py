@@ -18,6 +18,7 @@ from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.recall.groups import Doses, treatment_groups
 from tidy_stlms.eval.recall.harness import evaluate_recall
 from tidy_stlms.eval.recall.metrics import summarise
+from tidy_stlms.eval.run_folder import GENERATIONS, METRICS, RECALL
 from tidy_stlms.eval.scoring.generation_check import check_generation
 from tidy_stlms.eval.scoring.isolation import rng_untouched
 from tidy_stlms.eval.study.benchmarks import check_benchmarks, run_benchmarks
@@ -28,10 +29,10 @@ TRACKED = ("accuracy", "greedy_match", "exact_match", "candidate_rank", "bits_pe
 
 
 class MetricsFile(TrainerCallback):
-    """Writes what the Trainer logs to metrics.jsonl; the closing totals stand in summary.json."""
+    """Writes what the Trainer logs to metrics.jsonl, except its closing totals: summary.json has them."""
 
     def __init__(self, folder: Path):
-        self.path = folder / "metrics.jsonl"
+        self.path = folder / METRICS
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and "train_runtime" not in logs:
@@ -78,7 +79,7 @@ class _Periodic(TrainerCallback):
         raise NotImplementedError
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if state.global_step == 0:  # a resumed run has its "before" on file
+        if state.global_step == 0:  # a resumed run has measured step 0 before
             self._run(0)
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -93,7 +94,7 @@ class _Periodic(TrainerCallback):
                 with rng_untouched(self.trainer.model):
                     try:
                         self.measure(step)
-                    except UserError as error:  # probability that is no number, say: the run cannot go on
+                    except UserError as error:  # such as a probability that is not a number
                         raise RunFailed(f"step {step}: {error}") from error
             self.trainer.accelerator.wait_for_everyone()
 
@@ -108,10 +109,10 @@ class RecallCallback(_Periodic):
 
     def __init__(self, trainer: STLMTrainer, bank: FactBank, evaluation: EvaluationSection, folder: Path):
         super().__init__(trainer, evaluation.recall_steps)
-        self.bank, self.evaluation, self.path = bank, evaluation, folder / "recall.jsonl"
+        self.bank, self.evaluation, self.path = bank, evaluation, folder / RECALL
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if self.evaluation.generate:  # once, as the model's code does not change on the way
+        if self.evaluation.generate:  # once: the model's code does not change during the run
             prompts = [probe.prompt for probe in self.bank.probes]
             with rng_untouched(self.trainer.model):
                 check_generation(self.trainer.model, self.trainer.processing_class, prompts)
@@ -142,8 +143,8 @@ def recall_means(rows: Sequence[dict], doses: Doses | None = None) -> dict[str, 
     names = treatment_groups(rows, doses)
     return {
         f"recall/{names.get(group, group)}/{kind}/{metric}": round(values["mean"], 6)
-        for group, kinds in summarise(rows, doses=doses, n_boot=1).items()
-        for kind, metrics in kinds.items()
+        for group, types in summarise(rows, doses=doses, n_boot=1).items()
+        for kind, metrics in types.items()
         for metric, values in metrics.items()
         if metric in TRACKED
     }
@@ -155,7 +156,7 @@ class PromptsCallback(_Periodic):
     def __init__(self, trainer: STLMTrainer, evaluation: EvaluationSection, folder: Path):
         every = evaluation.recall_steps if evaluation.prompt_steps is None else evaluation.prompt_steps
         super().__init__(trainer, every)
-        self.evaluation, self.path = evaluation, folder / "generations.jsonl"
+        self.evaluation, self.path = evaluation, folder / GENERATIONS
 
     def measure(self, step: int) -> None:
         model, tokenizer = self.trainer.model, self.trainer.processing_class

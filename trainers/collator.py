@@ -1,11 +1,12 @@
-"""Batches with facts in them: the corpus's rows, and where the plan says so, statements.
+"""Batches of the corpus's rows, with the statements that the plan has for them.
 
     in   [{"input_ids": (T,), "position": 7}, {"input_ids": (T,), "position": 8}, ...]
     out  {"input_ids": (B, T), "labels": (B, T)}                            placement: splice
          {"input_ids": (B, T), "labels": (B, T), "attention_mask": (B, T)}  placement: row
 
-What a row becomes depends on the seed and its position only, never on global random state, so that
-a resumed run, another number of processes or workers sees the very same batches.
+What a row becomes depends on the seed and the row's position only. With a generator shared by all rows, it
+would also depend on which rows the process had seen before: another number of processes or workers, or a
+resume, would splice at other places.
 """
 
 import hashlib
@@ -19,12 +20,19 @@ from tidy_stlms.trainers.plan import SEPARATORS, InjectionPlan
 
 
 class InjectionCollator:
-    """Stacks rows and slips the planned statements in.
+    """Stacks rows and puts the planned statements into them.
 
-    Rows without a `position` (validation) are never touched. `splice` puts a statement between
-    end-of-text tokens at a document boundary of the row, or at a random place if the row has none;
-    the text behind it moves on, and what is pushed over the row's end is lost. `row` replaces the
+    Rows without a `position` (validation) are never changed. `splice` puts a statement between
+    end-of-text tokens at a document boundary of the row, or at a random index if the row has none;
+    the text after it moves on, and what is pushed over the row's end is lost. `row` replaces the
     row by the statement alone, padding masked from attention and loss.
+
+    Args:
+        plan: Which statements stand at which position; None changes nothing.
+        statement_tokens: The token ids of each planned statement, without end-of-text.
+        pad_token_id: For `row`; end-of-text where the tokenizer has none.
+        placement: `splice` or `row`.
+        seed: Decides where a statement is spliced in.
     """
 
     def __init__(
@@ -47,10 +55,10 @@ class InjectionCollator:
 
     @property
     def key(self) -> str:
-        """A hash of all that decides what the rows become."""
+        """A hash of all that decides what the rows become. A resume with another one is refused."""
         tokens = sorted((key, ids.tolist()) for key, ids in self.statement_tokens.items())
-        places = sorted(self.statements.items())
-        rules = [self.placement, self.seed, self.eos, tokens, places]
+        planned = sorted(self.statements.items())
+        rules = [self.placement, self.seed, self.eos, tokens, planned]
         return hashlib.sha256(json.dumps(rules).encode()).hexdigest()
 
     def __call__(self, rows: Sequence[Mapping]) -> dict[str, torch.Tensor]:
@@ -62,7 +70,7 @@ class InjectionCollator:
                 continue
             statements = [self.statement_tokens[s] for s in statement_ids]
             if self.placement == "splice":
-                rng = np.random.default_rng([self.seed, 3, row["position"]])
+                rng = np.random.default_rng([self.seed, 3, row["position"]])  # 0 to 2 are the plan's
                 tokens[i] = splice(tokens[i], statements, self.eos, rng)
             else:
                 alone = np.concatenate([[self.eos], statements[0], [self.eos]])
@@ -80,25 +88,27 @@ class InjectionCollator:
 def splice(
     row: np.ndarray, statements: Sequence[np.ndarray], eos: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return `row` (seq,) with each statement between two `eos`, cut to the same length.
+    """Return `row` (seq,) with each statement (tokens,) between two `eos`, cut to the same length.
 
-    Statements go to boundaries between documents (right behind an `eos`) as far as these leave room
-    for all of them before the row's end, else to random places. Needs the statements and two `eos`
-    each to fit into the row, which the plan has checked.
+    Statements go to boundaries between documents (after an `eos`) if there are any that leave room for all
+    statements before the row's end, else to random indices. So a statement is never cut off.
+
+    The statements and two `eos` each must fit into the row; the plan has checked that.
     """
     last = len(row) - sum(len(statement) + SEPARATORS for statement in statements)
     boundaries = np.flatnonzero(row[:last] == eos) + 1 if last > 0 else np.empty(0, dtype=np.int64)
-    places = np.sort(rng.choice(boundaries if len(boundaries) else last + 1, len(statements)))
+    # several statements may get the same index: they then stand one after the other
+    starts = np.sort(rng.choice(boundaries if len(boundaries) else last + 1, len(statements)))
     pieces: list[np.ndarray] = []
     separator = np.array([eos], dtype=row.dtype)
-    reached = 0
-    for place, statement in zip(places.tolist(), statements, strict=True):
-        pieces.append(row[reached:place])
-        at_boundary = place > 0 and row[place - 1] == eos
-        behind_statement = reached == place and len(pieces) > 1  # two at one place share their eos
-        if not (at_boundary or behind_statement):
+    copied = 0  # tokens of the row that are in `pieces`
+    for start, statement in zip(starts.tolist(), statements, strict=True):
+        pieces.append(row[copied:start])
+        after_eos = start > 0 and row[start - 1] == eos
+        after_statement = copied == start and len(pieces) > 1  # its last `eos` serves both
+        if not (after_eos or after_statement):
             pieces.append(separator)
         pieces += [statement, separator]
-        reached = place
-    pieces.append(row[reached:])
-    return np.concatenate(pieces)[: len(row)]
+        copied = start
+    pieces.append(row[copied:])
+    return np.concatenate(pieces)[: len(row)]  # (seq,)

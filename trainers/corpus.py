@@ -2,8 +2,8 @@
 
 Documents are tokenised in batches (the tokenizers library spreads a batch over the cores), an
 end-of-text token follows each, and the ids are written as uint16 or uint32. The result is cached
-under a key made of everything that matters and is written whole: a preparation that was interrupted
-leaves nothing behind that could be taken for a finished one.
+under a key of everything that decides its ids, and is written whole: nobody can take a preparation that was
+interrupted for a finished one.
 """
 
 import hashlib
@@ -33,16 +33,18 @@ BATCH = 1_000  # documents tokenised at a time
 
 @dataclass(frozen=True)
 class Corpus:
-    """A prepared corpus: token files of its training and held-out part."""
+    """A prepared corpus: `train.bin` and `validation.bin`, flat files of token ids."""
 
     folder: Path
     key: str
+    """Hash of the documents, their split and the tokenizer."""
     dtype: str
+    """`uint16`, or `uint32` for more than 65,536 ids."""
     tokens: dict[str, int]
     """Tokens of `train` and `validation`, end-of-text tokens included."""
 
     def blocks(self, split: str, context_window: int) -> Blocks:
-        """The rows of a split. Raises UserError if there is not a single one."""
+        """The rows of a split. Raises UserError if its text is shorter than one row."""
         blocks = Blocks(self.folder / f"{split}.bin", self.dtype, context_window)
         if not len(blocks):
             raise UserError(
@@ -54,7 +56,7 @@ class Corpus:
 
 
 def prepare_corpus(documents: Documents, tokenizer: Any, cache: Path, progress: bool = True) -> Corpus:
-    """Tokenise both parts of `documents`, or find them in `cache`.
+    """Tokenise both parts of `documents`, or read them from `cache`.
 
     Raises UserError if the tokenizer has no end-of-text token or the corpus no text.
     """
@@ -81,7 +83,7 @@ def prepare_corpus(documents: Documents, tokenizer: Any, cache: Path, progress: 
 
 
 def _read_corpus(folder: Path, key: str) -> Corpus:
-    """A prepared corpus. Raises UserError if one of its files is not as it was written."""
+    """A prepared corpus. Raises UserError if one of its files has another size than when it was written."""
     damaged = UserError(f"{folder}: is damaged; remove it, and it will be prepared anew")
     try:
         meta = read_json(folder / "meta.json")
@@ -95,7 +97,7 @@ def _read_corpus(folder: Path, key: str) -> Corpus:
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """A hash of all that decides which ids a text becomes."""
+    """A hash of everything that decides which ids a text becomes."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
     identity = f"{type(tokenizer).__name__} {tokenizer.eos_token_id} {rules}"
@@ -110,7 +112,7 @@ def _key(documents_key: str, tokenizer: Any) -> str:
 def _write_tokens(
     dataset: Dataset, tokenizer: Any, path: Path, dtype: str, split: str, progress: bool
 ) -> int:
-    """Write the ids of all documents to `path`; returns how many there are."""
+    """Write the ids of all documents to `path`; returns their number."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     total = n_with_control_tokens = 0
     controls = control_texts(tokenizer)

@@ -20,7 +20,8 @@ from datasets import Dataset, Features, Value, concatenate_datasets, load_datase
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from tidy_stlms import configs
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, first_line
+from tidy_stlms.configs.files import split_at_blank_lines
 from tidy_stlms.configs.schema import DataSection
 from tidy_stlms.eval.hub import writing_hub_cache
 from tidy_stlms.trainers.synthetic import DEFAULT_DOCUMENTS, synthetic_documents
@@ -167,6 +168,9 @@ def _documents_of(file: str, column: str, documents: str) -> Iterator[dict[str, 
         ) from None
 
 
+# The text loader of `datasets` has the same three modes and other results: its `paragraph` does not end at a
+# line of spaces, its `line` yields empty lines and keeps the spaces around others, and it leaves a byte order
+# mark in the text.
 def _text_documents(file: str, documents: str) -> Iterator[str]:
     with open(file, encoding="utf-8-sig") as handle:
         if documents == "file":
@@ -174,15 +178,7 @@ def _text_documents(file: str, documents: str) -> Iterator[str]:
         elif documents == "line":
             yield from (line.strip() for line in handle if line.strip())
         else:
-            block: list[str] = []
-            for line in handle:
-                if line.strip():
-                    block.append(line.rstrip("\n"))
-                elif block:
-                    yield "\n".join(block)
-                    block = []
-            if block:
-                yield "\n".join(block)
+            yield from split_at_blank_lines(line.rstrip("\n") for line in handle)
 
 
 def _jsonl_documents(file: str, column: str) -> Iterator[str]:
@@ -240,13 +236,13 @@ def _from_hub(data: DataSection) -> tuple[Dataset, str]:
         try:
             dataset = load_dataset(path, config, split="train", revision=part.get("revision"))
         except (DatasetNotFoundError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise UserError(
                 f"data.name={data.name}: cannot load {path} from the Hub ({reason}); check the name and "
                 "the network, or use data.name=files or synthetic"
             ) from None
         except (ValueError, RuntimeError) as error:  # an unknown configuration, a dataset that is a script
-            raise UserError(f"data.name={data.name}: {str(error).strip().splitlines()[0]}") from None
+            raise UserError(f"data.name={data.name}: {first_line(error)}") from None
         loaded.append(_texts_of(dataset, part))
     return _joined(loaded), json.dumps([d._fingerprint for d in loaded])
 

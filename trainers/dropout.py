@@ -1,8 +1,7 @@
 """Dropout that changes during training: constant, linear, triangle.
 
-Low dropout early and more of it later (or the other way round) was studied for small models trained
-for several epochs in arXiv:2409.05423. The probability is a function of the step alone, so that a
-resumed run goes on with the right one.
+arXiv:2409.05423 studied low dropout early and more of it later (and the reverse) for small models trained for
+several epochs. The probability depends on the step only, so that a resumed run goes on with the right one.
 """
 
 from typing import cast
@@ -21,18 +20,22 @@ def dropout_at(step: int, section: DropoutSection, max_steps: int) -> float:
     `linear` goes from `start` to `end` between `begin` and `until` and stays there; `triangle` rises from
     `start` to `end` and falls back, `cycles` times over (Smith 2017, arXiv:1506.01186, for learning rates).
     """
-    begin, until = (place * max_steps if place <= 1 else place for place in (section.begin, section.until))
+    # up to 1, a share of all steps
+    begin, until = (edge * max_steps if edge <= 1 else edge for edge in (section.begin, section.until))
     progress = min(max((step - begin) / max(until - begin, 1), 0.0), 1.0)
     if section.schedule == "constant":
         return section.start
     if section.schedule == "triangle":
-        place = progress * section.cycles % 1
-        progress = 1 - abs(2 * place - 1)
+        phase = progress * section.cycles % 1
+        progress = 1 - abs(2 * phase - 1)
     return section.start + progress * (section.end - section.start)
 
 
 def set_dropout(model: nn.Module, probability: float) -> int:
-    """Set every dropout of a model, also those of attention, which are numbers; return how many there are."""
+    """Set every dropout of a model; returns their number.
+
+    Dropout of attention is a number in transformers' models, the other ones are modules.
+    """
     count = 0
     for module in model.modules():
         if isinstance(module, nn.Dropout):

@@ -1,8 +1,8 @@
 """Pushing to the Hub while training goes on (`training.push_to_hub=true`).
 
 The Trainer's own way uploads the whole output folder, without the model's code, and stores the arguments as
-a pickle. Here each checkpoint's model goes as one commit, code and card included, in the background; a
-push that fails is a warning, for the run must not die of it.
+a pickle. Here each checkpoint's model goes as one commit, code and card included, in the background. A push
+that fails is a warning: training is worth more than the push.
 """
 
 import logging
@@ -17,28 +17,28 @@ from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.schema import STLMTrainingArguments
 from tidy_stlms.eval.hub import hub_errors
 from tidy_stlms.eval.report.push import files_to_push, push_model
+from tidy_stlms.eval.run_folder import WAITING
 
 logger = logging.getLogger(__name__)
-
-WAITING = ".push"  # folder of the models that are being uploaded
 
 
 class CheckpointPusher:
     """Pushes models of one run to one repository, one at a time.
 
-    Making one makes the repository: UserError, before anything long starts, where that cannot be had.
+    Making a pusher makes the repository, so that a missing token is found before training starts. Raises
+    UserError if it cannot be made.
     """
 
     def __init__(self, args: STLMTrainingArguments, run_folder: Path):
         self.args, self.run_folder = args, run_folder
-        wanted = args.hub_model_id or run_folder.resolve().name
-        with hub_errors(f"training.push_to_hub: {wanted}"):
-            self.repo_id = HfApi().create_repo(wanted, private=args.hub_private_repo, exist_ok=True).repo_id
+        name = args.hub_model_id or run_folder.resolve().name
+        with hub_errors(f"training.push_to_hub: {name}"):
+            self.repo_id = HfApi().create_repo(name, private=args.hub_private_repo, exist_ok=True).repo_id
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="push")
         self._current: Future | None = None
 
     def push_checkpoint(self, checkpoint: Path, step: int) -> None:
-        """Begin to push; while the last push is going on, do nothing, unless hub_always_push."""
+        """Begin to push. While the last push is going on, do nothing, unless hub_always_push is set."""
         if self._current is not None and not self._current.done() and not self.args.hub_always_push:
             return
         # the checkpoint is renamed, and may be removed, before the push is done
@@ -57,9 +57,9 @@ class CheckpointPusher:
         )
 
     def push_end(self) -> str:
-        """Wait for what is under way, then push the finished run; returns the address of the commit.
+        """Wait for the last push, then push the finished run; returns the address of the commit.
 
-        Raises UserError where that fails; the run folder is whole by then.
+        Raises UserError if that fails; the run folder is whole by then.
         """
         self.wait()
         try:
@@ -71,7 +71,7 @@ class CheckpointPusher:
             ) from None
 
     def wait(self) -> None:
-        """Until the last push is done."""
+        """Wait until the last push is done."""
         self._executor.shutdown(wait=True)
         shutil.rmtree(self.run_folder / WAITING, ignore_errors=True)
 
@@ -89,7 +89,7 @@ class CheckpointPusher:
     def _push_and_remove(self, folder: Path, message: str) -> None:
         try:
             self._push(folder, message, self.run_folder)
-        except Exception as error:  # in a thread of its own nobody else would ever see it
+        except Exception as error:  # an error in this thread would be seen by nobody
             logger.warning("%s; training goes on", error)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

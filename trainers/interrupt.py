@@ -23,17 +23,17 @@ class StopRequested:
 
 @contextlib.contextmanager
 def catch_signals() -> Iterator[StopRequested]:
-    """Turn the first SIGINT or SIGTERM into a request; a second one acts as ever, at once."""
+    """Turn the first SIGINT or SIGTERM into a request; a second one ends the process at once, as usual."""
     request = StopRequested()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def note(number, frame):
+    def handle(number, frame):
         request.signal = number
         logger.warning("stopping after this step, with a checkpoint; once more to stop at once")
         signal.signal(number, before[number])
 
     for number in before:
-        signal.signal(number, note)
+        signal.signal(number, handle)
     try:
         yield request
     finally:
@@ -42,18 +42,18 @@ def catch_signals() -> Iterator[StopRequested]:
 
 
 class StopCallback(TrainerCallback):
-    """Saves and stops at the end of a step once any process has been asked to."""
+    """Saves and stops at the end of a step after any process has got a signal."""
 
     def __init__(self, request: StopRequested, accelerator):
         self.request, self.accelerator = request, accelerator
         self.stopped_early = False
 
     def on_step_end(self, args, state, control, **kwargs):
-        asked = bool(self.request)
+        must_stop = bool(self.request)
         if self.accelerator.num_processes > 1:  # signals reach the processes at different steps
-            flag = torch.tensor([float(asked)], device=self.accelerator.device)
-            asked = self.accelerator.reduce(flag, "sum").item() > 0
-        if asked and state.global_step < state.max_steps:
+            flag = torch.tensor([float(must_stop)], device=self.accelerator.device)
+            must_stop = self.accelerator.reduce(flag, "sum").item() > 0
+        if must_stop and state.global_step < state.max_steps:
             self.stopped_early = True
             control.should_save = True
             control.should_training_stop = True

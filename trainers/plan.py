@@ -1,14 +1,14 @@
 """The injection plan: which statement of which fact stands at which position of training.
 
 A plan is data, made before training by the pure function `make_plan` and saved with the run as
-Parquet, a row for each exposure: `position, step, unit, statement_id, fact_ids, exposure`. Exposures are
-exact: a fact with 16 planned exposures is seen 16 times, or the plan is refused.
+Parquet, a line for each exposure: `position, step, statement_id, fact_ids, exposure`. Nothing else decides
+on exposures: the collator only carries the plan out. Exposures are exact: a fact with 16 planned exposures is
+seen 16 times, or the plan is refused.
 
-Statements that tell the same facts (the wordings of one fact) form a *unit*. A unit has a number of
-exposures and takes its wordings in turn, so that each is seen equally often (give or take one).
+Statements of the same facts (the wordings of one fact) form a *unit*. A unit has a number of exposures.
+Its wordings take turns, so that each is seen equally often (give or take one).
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -38,12 +38,16 @@ class Unit:
 
 @dataclass(frozen=True)
 class InjectionPlan:
-    """Exposures sorted by position; `positions[i]` holds statement `statement_ids[i]`."""
+    """Exposures sorted by position; `positions[i]` holds statement `statement_ids[i]`.
+
+    Positions are global: they count the rows of the whole run, over all processes, passes and resumes. So a
+    plan says what a step sees without knowing how the run is carried out.
+    """
 
     positions: np.ndarray  # (exposures,) int64, ascending
     statement_ids: tuple[str, ...]
     fact_ids: tuple[tuple[str, ...], ...]
-    exposure: np.ndarray  # (exposures,) int64: the how-manieth of its unit, from 1
+    exposure: np.ndarray  # (exposures,) int64: its number among the exposures of its unit, from 1
     rows_per_step: int
 
     @cached_property
@@ -59,15 +63,8 @@ class InjectionPlan:
         """The optimizer step (from 0) that sees each exposure."""
         return self.positions // self.rows_per_step
 
-    def exposures_of(self) -> dict[str, int]:
-        """How often each fact is seen."""
-        counts: dict[str, int] = defaultdict(int)
-        for facts in self.fact_ids:
-            for fact_id in facts:
-                counts[fact_id] += 1
-        return dict(counts)
-
     def table(self) -> pa.Table:
+        """A line for each exposure; `rows_per_step` in the metadata. Steps count from 0."""
         return pa.table(
             {
                 "position": self.positions,
@@ -79,33 +76,16 @@ class InjectionPlan:
         ).replace_schema_metadata({"rows_per_step": str(self.rows_per_step)})
 
     def save(self, path: str | Path) -> None:
+        """Write the table as Parquet, whole. `eval.run_folder.read_plan` reads it."""
         sink = pa.BufferOutputStream()
         pq.write_table(self.table(), sink)
         write_whole(path, sink.getvalue().to_pybytes())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "InjectionPlan":
-        table = pq.read_table(path)
-        return cls(
-            positions=table["position"].to_numpy(),
-            statement_ids=tuple(table["statement_id"].to_pylist()),
-            fact_ids=tuple(tuple(f) for f in table["fact_ids"].to_pylist()),
-            exposure=table["exposure"].to_numpy(),
-            rows_per_step=int(table.schema.metadata[b"rows_per_step"]),
-        )
-
-    @property
-    def sha256(self) -> str:
-        digest = hashlib.sha256(f"{self.rows_per_step}\n".encode())
-        for position, statement_id in zip(self.positions.tolist(), self.statement_ids, strict=True):
-            digest.update(f"{position} {statement_id}\n".encode())
-        return digest.hexdigest()
 
 
 def units_of(statements: Iterable[tuple[str, tuple[str, ...], int, str]]) -> list[Unit]:
     """Group `(statement_id, fact_ids, num_tokens, kind)` by facts, both in order of appearance.
 
-    Questions with their answers (kind `qa`) make units apart from the texts that tell the same facts.
+    Questions with their answers (kind `qa`) make units apart from the texts that state the same facts.
 
     Raises UserError if a fact belongs to two units of texts, or to two of questions: it would be seen
     more often than planned.
@@ -113,27 +93,27 @@ def units_of(statements: Iterable[tuple[str, tuple[str, ...], int, str]]) -> lis
     groups: dict[tuple[bool, tuple[str, ...]], list[tuple[str, int]]] = defaultdict(list)
     for statement_id, fact_ids, num_tokens, kind in statements:
         groups[kind == "qa", tuple(fact_ids)].append((statement_id, num_tokens))
-    told: dict[tuple[bool, str], str] = {}
-    for (asked, facts), wordings in groups.items():
-        for fact_id in facts:
-            if (asked, fact_id) in told:
+    first_statements: dict[tuple[bool, str], str] = {}
+    for (is_question, fact_ids), wordings in groups.items():
+        for fact_id in fact_ids:
+            if (first := first_statements.get((is_question, fact_id))) is not None:
                 raise UserError(
-                    f"fact {fact_id}: stands in {told[asked, fact_id]} and in {wordings[0][0]}, which tell "
+                    f"fact {fact_id}: stands in {first} and in {wordings[0][0]}, which tell "
                     "different sets of facts, so its exposures could not be exact; keep one kind of statement"
                 )
-            told[asked, fact_id] = wordings[0][0]
+            first_statements[is_question, fact_id] = wordings[0][0]
     return [
-        Unit(facts, tuple(s for s, _ in wordings), tuple(n for _, n in wordings))
-        for (_, facts), wordings in groups.items()
+        Unit(fact_ids, tuple(s for s, _ in wordings), tuple(n for _, n in wordings))
+        for (_, fact_ids), wordings in groups.items()
     ]
 
 
 def exposures_for_fraction(units: Sequence[Unit], fraction: float, total_tokens: int) -> int:
-    """The exposures a unit that bring injected tokens nearest to `fraction` of all.
+    """The exposures of each unit that bring injected tokens nearest to `fraction` of `total_tokens`.
 
-    Raises UserError if that is none at all.
+    Raises UserError if it is 0.
     """
-    per_round = sum(float(np.mean(unit.num_tokens)) for unit in units)
+    per_round = sum(float(np.mean(unit.num_tokens)) for unit in units)  # tokens if each unit is seen once
     exposures = round(fraction * total_tokens / per_round)
     if exposures < 1:
         raise UserError(
@@ -160,16 +140,39 @@ def make_plan(
 ) -> InjectionPlan:
     """Place every unit `exposures` times (or each its own number of times) on the rows 0 .. total_rows - 1.
 
-    `uniform` gives exposure k of E a place in the k-th of E equal parts of the span, at a phase of
-    the unit's own; `random` draws rows without replacement; `start` and `end` are `uniform` within
-    the first or last `window` of the span. With `span="pass"` each pass over the corpus is a span of
-    its own, and exposures are shared among the passes by their length. A row that is full, or that
-    already tells the same fact, hands an exposure on to the nearest later row of the span with room
-    (round to its beginning if there is none).
+    `uniform` puts exposure k of E into the k-th of E equal parts of the span, at a phase of the unit's
+    own; `random` draws rows without replacement; `start` and `end` are `uniform` within the first or
+    last `window` of the span. With `span="pass"` each pass over the corpus is a span of its own, and
+    exposures are shared among the passes by their length. A row that is full, or that has the same unit
+    already, passes an exposure on to the next row of the span with room; after the last row comes the first.
 
     Raises UserError if a statement is longer than a row or the exposures do not fit.
     """
-    capacity = context_window if placement == "splice" else 1
+    _check_lengths(units, context_window)
+    counts = [exposures] * len(units) if isinstance(exposures, int) else list(exposures)
+    spans = _spans(total_rows, rows_per_pass if span == "pass" else total_rows, strategy, window)
+    shares = [_shares(count, [stop - start for start, stop in spans]) for count in counts]  # [unit][span]
+    phases = np.random.default_rng([seed, 0]).permutation(len(units))
+    placed: list[tuple[int, int]] = []  # (position, unit)
+    for number, (start, stop) in enumerate(spans):
+        rng = np.random.default_rng([seed, 1, number])
+        wanted = _wanted_rows([share[number] for share in shares], stop - start, strategy, phases, rng)
+        rows = _fit(units, wanted, stop - start, placement, context_window, sum(counts))
+        placed += [(start + row, unit) for row, unit in rows]
+    placed.sort()
+
+    statement_ids, exposure = _choose_wordings(units, placed, seed)
+    return InjectionPlan(
+        positions=np.array([position for position, _ in placed], dtype=np.int64),
+        statement_ids=tuple(statement_ids),
+        fact_ids=tuple(units[unit].fact_ids for _, unit in placed),
+        exposure=np.array(exposure, dtype=np.int64),
+        rows_per_step=rows_per_step,
+    )
+
+
+def _check_lengths(units: Sequence[Unit], context_window: int) -> None:
+    """Refuse a statement that does not fit into a row: a part of it would not state the fact."""
     for unit in units:
         for statement_id, length in zip(unit.statement_ids, unit.num_tokens, strict=True):
             if length + SEPARATORS > context_window:
@@ -178,37 +181,9 @@ def make_plan(
                     f"a row of {context_window}; raise data.context_window or shorten the statement"
                 )
 
-    counts = [exposures] * len(units) if isinstance(exposures, int) else list(exposures)
-    spans = _spans(total_rows, rows_per_pass if span == "pass" else total_rows, strategy, window)
-    lengths = [stop - start for start, stop in spans]
-    shares = [_shares(count, lengths) for count in counts]  # by unit, then by span
-    phases = np.random.default_rng([seed, 0]).permutation(len(units))
-    placed: list[tuple[int, int]] = []  # (position, unit)
-    for number, (start, stop) in enumerate(spans):
-        share = [own[number] for own in shares]
-        wanted = _wanted(share, start, stop, strategy, phases, [seed, 1, number])
-        placed += _fit(units, wanted, start, stop, capacity, placement, sum(counts))
-    placed.sort()
-
-    turn = np.random.default_rng([seed, 2]).integers(0, 1 << 30, len(units)).tolist()
-    seen = [0] * len(units)
-    statement_ids, ordinals = [], []
-    for _, index in placed:
-        wordings = units[index].statement_ids
-        statement_ids.append(wordings[(turn[index] + seen[index]) % len(wordings)])
-        seen[index] += 1
-        ordinals.append(seen[index])
-    return InjectionPlan(
-        positions=np.array([position for position, _ in placed], dtype=np.int64),
-        statement_ids=tuple(statement_ids),
-        fact_ids=tuple(units[unit].fact_ids for _, unit in placed),
-        exposure=np.array(ordinals, dtype=np.int64),
-        rows_per_step=rows_per_step,
-    )
-
 
 def _spans(total_rows: int, length: int, strategy: str, window: float) -> list[tuple[int, int]]:
-    """The stretches of rows that are used, [start, stop)."""
+    """The rows that exposures are spread over, as [start, stop)."""
     spans = []
     for begin in range(0, total_rows, length):
         stop = min(begin + length, total_rows)
@@ -223,56 +198,82 @@ def _spans(total_rows: int, length: int, strategy: str, window: float) -> list[t
 
 
 def _shares(exposures: int, lengths: list[int]) -> list[int]:
-    """Split `exposures` over the spans in proportion to their lengths, exactly."""
-    edges = [exposures * reached // sum(lengths) for reached in np.cumsum(lengths).tolist()]
+    """Split `exposures` over the spans in proportion to their lengths.
+
+    Rounds the running sum, not each share, so that the shares always add up to `exposures`.
+    """
+    edges = [exposures * rows // sum(lengths) for rows in np.cumsum(lengths).tolist()]
     return [after - before for before, after in zip([0, *edges], edges, strict=False)]
 
 
-def _wanted(
-    shares: list[int], start: int, stop: int, strategy: str, phases: np.ndarray, seed: list[int]
+def _wanted_rows(
+    shares: list[int], num_rows: int, strategy: str, phases: np.ndarray, rng: np.random.Generator
 ) -> list[tuple[int, int]]:
-    """The row that each exposure would like, and its unit: sorted by row, then by unit."""
-    rows = stop - start
-    rng = np.random.default_rng(seed)
+    """`(row, unit)` of each exposure in a span of `num_rows`, before rows are full. Sorted."""
     wanted: list[tuple[int, int]] = []
     for unit, share in enumerate(shares):
-        if strategy == "random" and share <= rows:
-            own = np.sort(rng.choice(rows, share, replace=False))
+        if strategy == "random" and share <= num_rows:
+            rows = np.sort(rng.choice(num_rows, share, replace=False))  # (share,)
         else:
+            # each unit has another phase, or all units would want the same rows
             phase = (phases[unit] + 0.5) / len(shares)  # in (0, 1)
-            own = np.floor((np.arange(share) + phase) * rows / max(share, 1)).astype(np.int64)
-        wanted += [(start + row, unit) for row in own.tolist()]
+            rows = np.floor((np.arange(share) + phase) * num_rows / max(share, 1)).astype(np.int64)
+        wanted += [(row, unit) for row in rows.tolist()]
     return sorted(wanted)
 
 
 def _fit(
     units: Sequence[Unit],
     wanted: list[tuple[int, int]],
-    start: int,
-    stop: int,
-    capacity: int,
+    num_rows: int,
     placement: str,
-    exposures: int,
+    context_window: int,
+    total_exposures: int,
 ) -> list[tuple[int, int]]:
-    """Give every exposure a row with room, the wanted one or the next after it."""
-    used: dict[int, int] = defaultdict(int)  # by row, only those in use: a run has millions
-    sizes = [max(unit.num_tokens) + SEPARATORS if placement == "splice" else 1 for unit in units]
-    standing: dict[int, set[int]] = defaultdict(set)  # units by row
+    """Give every exposure a row with room: the wanted one, or the next after it.
+
+    A plan that does not fit is refused. With some exposures left out, the numbers of exposures would not be
+    those that the config names and that results are compared by.
+    """
+    # a spliced unit needs room for its longest wording, as wordings are chosen later
+    splices = placement == "splice"
+    sizes = [max(unit.num_tokens) + SEPARATORS if splices else 1 for unit in units]
+    capacity = context_window if splices else 1
+    used: dict[int, int] = defaultdict(int)  # by row, only rows in use: a run has millions
+    units_in_row: dict[int, set[int]] = defaultdict(set)
     placed: list[tuple[int, int]] = []
-    for liked, unit in wanted:
-        row = liked - start
-        for step in range(stop - start):
-            candidate = (row + step) % (stop - start)
-            if used[candidate] + sizes[unit] <= capacity and unit not in standing[candidate]:
+    for wanted_row, unit in wanted:
+        for distance in range(num_rows):
+            row = (wanted_row + distance) % num_rows
+            if used[row] + sizes[unit] <= capacity and unit not in units_in_row[row]:
                 break
         else:
             remedy = ", or use injection.placement=splice" if placement == "row" else ""
             raise UserError(
-                f"injection.exposures: {exposures} exposures of {len(units)} facts do not fit into the "
-                f"{stop - start} rows they may stand in; lower them, train longer, widen "
+                f"injection.exposures: {total_exposures} exposures of {len(units)} facts do not fit into the "
+                f"{num_rows} rows they may stand in; lower them, train longer, widen "
                 f"injection.window{remedy}"
             )
-        used[candidate] += sizes[unit]
-        standing[candidate].add(unit)
-        placed.append((start + candidate, unit))
+        used[row] += sizes[unit]
+        units_in_row[row].add(unit)
+        placed.append((row, unit))
     return placed
+
+
+def _choose_wordings(
+    units: Sequence[Unit], placed: list[tuple[int, int]], seed: int
+) -> tuple[list[str], list[int]]:
+    """The statement of each placed exposure, and its number among those of its unit, from 1.
+
+    The wordings of a unit take turns. The first one is drawn, or every unit would begin with the same
+    wording, such as the bank's first template.
+    """
+    first = np.random.default_rng([seed, 2]).integers(0, 1 << 30, len(units)).tolist()
+    seen = [0] * len(units)
+    statement_ids, exposure = [], []
+    for _, unit in placed:
+        wordings = units[unit].statement_ids
+        statement_ids.append(wordings[(first[unit] + seen[unit]) % len(wordings)])
+        seen[unit] += 1
+        exposure.append(seen[unit])
+    return statement_ids, exposure

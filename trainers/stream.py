@@ -1,9 +1,12 @@
 """The training stream: which row of the corpus stands at which position of training.
 
-A position counts rows from the first of step 0 to the last of the run. What stands there is a pure
-function of the seed and the position. It does not depend on the number of processes or dataloader
-workers, nor on where a run was resumed: the Trainer reads positions in order, as one long epoch,
-and shuffling happens in here, pass by pass over the corpus.
+A position counts rows from the first of step 0 to the last of the run, over all processes, accumulation steps
+and passes. What stands there is a pure function of the seed and the position. Positions are global because a
+number within a process or a pass would mean another row with more processes, or after a resume, and the plan
+could not say beforehand what a step sees.
+
+The Trainer reads positions in order, as one long epoch. Its own shuffling is off: it would depend on random
+state that a resume has to restore. Passes over the corpus are shuffled here instead.
 """
 
 from dataclasses import dataclass
@@ -14,9 +17,9 @@ import torch
 
 
 class Blocks:
-    """Rows of `context_window` tokens over a flat file of token ids; the ragged end is left out.
+    """Rows of `context_window` tokens over a flat file of token ids; tokens after the last row are left out.
 
-    The file is memory-mapped when first read, so that a dataloader worker opens its own.
+    The file is memory-mapped at the first read and not before, so that each dataloader worker opens its own.
     """
 
     def __init__(self, path: str | Path, dtype: str, context_window: int):
@@ -35,6 +38,17 @@ class Blocks:
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_tokens": None}  # a pickled memmap would carry the whole corpus
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """Numbers of rows: of an optimizer step, of a pass over the corpus, and of the whole run."""
+
+    per_step: int
+    """Over all processes and accumulation steps together."""
+    per_pass: int
+    total: int
+    """max_steps x per_step; more or fewer than whole passes."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +86,10 @@ class TrainingStream(torch.utils.data.Dataset):
     def __getitem__(self, position: int) -> dict:
         if not 0 <= position < self.total_rows:
             raise IndexError(position)
-        number, offset = divmod(position, len(self.blocks))
-        if number != self._pass:
-            self._order = np.random.default_rng([self.seed, number]).permutation(len(self.blocks))
-            self._pass = number
+        pass_number, offset = divmod(position, len(self.blocks))
+        if pass_number != self._pass:  # positions come in order, so one pass's order is enough to keep
+            self._order = np.random.default_rng([self.seed, pass_number]).permutation(len(self.blocks))
+            self._pass = pass_number
         return {"input_ids": self.blocks[int(self._order[offset])], "position": position}
 
 

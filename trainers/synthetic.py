@@ -1,7 +1,7 @@
 """A corpus that needs no download: plain sentences from templates, which state no fact about anyone.
 
-It exists for the quickstart and the tests: easy enough for a model of a million parameters to model
-within seconds, varied enough that loss and memorisation stay different things.
+For the quickstart and the tests. It is easy enough for a model of a million parameters to learn within
+seconds, and varied enough that a low loss does not come from memorised sentences.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""How many bytes of text a token stands for: what makes losses of two tokenizers comparable.
+"""Bytes of text per token. With them, losses under different tokenizers can be compared.
 
 bits per byte = nats per token / ln 2 / bytes per token
 """
@@ -17,8 +17,8 @@ BYTE_FALLBACK = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
-    """UTF-8 bytes of each token's text, (vocabulary,) int64; special tokens stand for none."""
-    # ids that stand for nothing, as there are where a vocabulary has gaps, have no text
+    """UTF-8 bytes of each token's text, (vocabulary,) int64; 0 for special tokens."""
+    # a vocabulary may have gaps: an id in one of them has no text
     tokens = [
         token or "" for token in tokenizer.convert_ids_to_tokens(list(range(vocabulary_size(tokenizer))))
     ]
@@ -35,9 +35,9 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
 
 
 def bytes_per_token(rows: ValidationRows, tokenizer: PreTrainedTokenizerBase) -> float | None:
-    """Mean bytes of the tokens that are predicted in these rows, the first of each row not among them.
+    """Mean bytes of the predicted tokens of these rows: all but the first of each row.
 
-    None where there are none, as in an empty validation set.
+    None if there are none, as in an empty validation set.
     """
     sizes = token_bytes(tokenizer)
     counts = [

@@ -19,16 +19,11 @@ from transformers.trainer_utils import EvalLoopOutput, HubStrategy
 from tidy_stlms.configs.errors import RunFailed
 from tidy_stlms.configs.files import flush, flush_folder, readable_as_usual
 from tidy_stlms.configs.full_disk import writing
+from tidy_stlms.eval.run_folder import SAVING, SUMMARY, checkpoint_of
 from tidy_stlms.eval.scoring.isolation import rng_untouched
-from tidy_stlms.trainers.checkpoints import (
-    SAVING,
-    load_stream_state,
-    mark_whole,
-    newest_whole_checkpoint,
-    remove_old_checkpoints,
-)
+from tidy_stlms.trainers.checkpoints import mark_whole, newest_whole_checkpoint, remove_old_checkpoints
 from tidy_stlms.trainers.hub import CheckpointPusher
-from tidy_stlms.trainers.run_folder import SUMMARY
+from tidy_stlms.trainers.resume import load_stream_state
 from tidy_stlms.trainers.stream import Geometry
 
 
@@ -113,7 +108,7 @@ class STLMTrainer(Trainer):
         remedy = f"lower training.learning_rate, {clip} or raise training.warmup_steps, and start anew"
         if self.args.fp16:
             remedy += "; training.bf16=true has a wider range than fp16"
-        checkpoint, _ = newest_whole_checkpoint(str(self.args.output_dir), self.run_id)
+        checkpoint, _ = newest_whole_checkpoint(Path(str(self.args.output_dir)), self.run_id)
         kept = f"the last whole checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"
         return RunFailed(f"step {step}: {reason} (learning rate {rate:.3g}): {remedy}; {kept}")
 
@@ -206,7 +201,7 @@ class STLMTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.check_weights()
         loss_sum = nested_gather(self._tr_loss, self.args.parallel_mode).mean().item()
-        checkpoint = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        checkpoint = checkpoint_of(Path(str(self.args.output_dir)), self.state.global_step)
         with self.paused(), writing(checkpoint), self._saving(checkpoint.parent) as saving:
             super()._save_checkpoint(model, trial)  # no other checkpoint is there, so it removes none
             if self.args.should_save:
@@ -292,8 +287,8 @@ class _StreamState(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         self.trainer._began, self.trainer._paused = time.perf_counter(), 0.0
         if state.global_step > 0:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            loss_sum, last_logged = load_stream_state(folder, self.trainer.geometry)
+            checkpoint = checkpoint_of(Path(args.output_dir), state.global_step)
+            loss_sum, last_logged = load_stream_state(checkpoint, self.trainer.geometry)
             self.trainer._tr_loss.fill_(loss_sum)
             self.trainer._globalstep_last_logged = last_logged
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.configs.files import read_json
 from tidy_stlms.eval.checkpoint_mark import check_weights_of_run
 from tidy_stlms.eval.hub import writing_hub_cache
@@ -23,6 +23,7 @@ from tidy_stlms.eval.models.checks import (
     check_logits,
     without_load_report,
 )
+from tidy_stlms.eval.run_folder import CHECKPOINT
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,6 @@ TOKENIZER_FILES = (
     "spiece.model",
 )
 DTYPES = ("float32", "bfloat16", "float16")
-CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_TIMEOUT = 10.0  # seconds
@@ -312,7 +312,6 @@ def _check_hub_id(name: str, revision: str | None) -> None:
 
 def _reason(error: BaseException) -> str:
     """An error of another library in one line."""
-    text = " ".join(str(error).split())
-    if "trust_remote_code" in text:
+    if "trust_remote_code" in str(error):
         return "it needs code of its own: read that, and pass --trust-remote-code if you trust it"
-    return text if len(text) <= 200 else text[:200].rsplit(" ", 1)[0] + " ..."
+    return one_line(error, 200)

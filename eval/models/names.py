@@ -18,20 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.configs.files import build_once, read_json
+from tidy_stlms.configs.files import build_once
 from tidy_stlms.eval.models.load import (
-    CHECKPOINT,
     check_model_path,
     has_weights,
     resolve_commit,
     tokenizer_hash,
 )
+from tidy_stlms.eval.run_folder import CHECKPOINT, checkpoints_of, final_step, is_run, step_of
 
 logger = logging.getLogger(__name__)
 
 STEP = re.compile(r"step=(\d+)")
 PICKLED = (".pt", ".pth", ".ckpt")
-RUN_FILES = ("config.yaml", "environment.json")
 
 
 @dataclass(frozen=True)
@@ -65,15 +64,12 @@ def expand_names(names: Sequence[str], *, cache: Path, tokenizer: str | None = N
 def saved_steps(run: Path) -> dict[int, Path]:
     """A run's checkpoints that hold a model, by step; half-written ones are left out."""
     steps = {}
-    for folder in run.glob("checkpoint-*"):
-        match = CHECKPOINT.fullmatch(folder.name)
-        if match is None:
-            continue
+    for folder in checkpoints_of(run):
         if has_weights(folder):
-            steps[int(match[1])] = folder
+            steps[step_of(folder)] = folder
         else:
             logger.warning("%s: holds no weights (was its run cut off?); left out", folder)
-    return dict(sorted(steps.items()))
+    return steps
 
 
 def _expand(name: str, cache: Path, tokenizer: str | None) -> list[ModelName]:
@@ -96,10 +92,10 @@ def _plain(name: str) -> ModelName:
         return ModelName(name, name, revision=resolve_commit(name, None))
     label = str(folder)  # "./run/" and "run" are one model
     if match := CHECKPOINT.fullmatch(folder.name):
-        run = str(folder.parent) if _is_run(folder.parent) else None
+        run = str(folder.parent) if is_run(folder.parent) else None
         return ModelName(label, name, step=int(match[1]), run=run)
-    if _is_run(folder):
-        return ModelName(label, name, step=_final_step(folder), run=label)
+    if is_run(folder):
+        return ModelName(label, name, step=final_step(folder), run=label)
     return ModelName(label, name)
 
 
@@ -107,7 +103,7 @@ def _of_run(run: str, chosen: str) -> list[ModelName]:
     """The checkpoints of a run folder that `step=N`, `all` or `last` stands for."""
     folder = Path(run)
     steps = saved_steps(folder)
-    final = _final_step(folder)
+    final = final_step(folder)
     models = [ModelName(f"{run}@step={step}", str(path), step=step, run=run) for step, path in steps.items()]
     # without a known step it is taken for later than what was saved on the way
     if has_weights(folder) and (final is None or final > max(steps, default=-1)):
@@ -131,19 +127,6 @@ def _of_run(run: str, chosen: str) -> list[ModelName]:
     for model in models:
         check_model_path(model.path)
     return models
-
-
-def _final_step(folder: Path) -> int | None:
-    """The steps of a finished run, from its summary."""
-    if not (folder / "summary.json").is_file():
-        return None
-    summary = read_json(folder / "summary.json")
-    steps = summary.get("steps") if isinstance(summary, dict) else None
-    return steps if isinstance(steps, int) else None
-
-
-def _is_run(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in RUN_FILES)
 
 
 def _converted(checkpoint: Path, cache: Path, tokenizer: str | None) -> Path:

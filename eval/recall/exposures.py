@@ -6,7 +6,7 @@ never shown. `doses_of_facts` says how often each fact is shown in all.
 
 import logging
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.recall.groups import CONTROL, INJECTED, Dose, groups_of
 from tidy_stlms.eval.recall.metrics import Row, bootstrap_interval, cluster_of
 from tidy_stlms.eval.recall.statistics import N_BOOT
+from tidy_stlms.eval.run_folder import FACTS, PLAN, count_exposures, has_plan, read_plan
 
 logger = logging.getLogger(__name__)
 
-PLAN = "plan.parquet"
 FIGURES = ("accuracy", "logprob")
 MAX_DOSES = 12  # as many numbers of exposures are shown apart; more are put together, two to a doubling
 
@@ -31,21 +31,17 @@ def exposures_until(run: str | Path, step: int | None, bank: FactBank) -> dict[s
     None where the run has no plan, or one of other facts than the bank's, or what it wrote is lost.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    path = Path(run) / PLAN
-    if not path.is_file():
+    folder = Path(run)
+    if not has_plan(folder):
         return None
     try:
-        plan = pq.read_table(path, columns=["step", "fact_ids"])
-        facts = read_jsonl(Path(run) / "facts/facts.jsonl")
+        plan = read_plan(folder)
+        facts = read_jsonl(folder / FACTS / "facts.jsonl")
     except (pa.ArrowException, OSError, UserError) as error:
-        logger.warning("no dose-response of %s, whose plan or facts cannot be read: %s", path, error)
+        logger.warning("no dose-response of %s, whose plan or facts cannot be read: %s", folder / PLAN, error)
         return None
-    seen: Counter[str] = Counter()
-    for at, fact_ids in zip(plan["step"].to_pylist(), plan["fact_ids"].to_pylist(), strict=True):
-        # a checkpoint of step n has seen the steps 0 .. n - 1
-        seen.update(dict.fromkeys(fact_ids, int(step is None or at < step)))
+    seen = count_exposures(plan, step)
     told = {row["id"]: (row.get("subject"), row["object"]) for row in facts}
     same = {fact.id for fact in bank.facts if told.get(fact.id) == (fact.subject, fact.object)}
     if seen and not same & seen.keys():
@@ -63,7 +59,7 @@ def doses_of_facts(bank: FactBank, runs: Iterable[str | Path] = ()) -> dict[str,
     """
     facts = bank.injected_facts()
     runs = list(dict.fromkeys(runs))
-    plans = [run for run in runs if (Path(run) / PLAN).is_file()]
+    plans = [run for run in runs if has_plan(Path(run))]
     if runs and not plans:
         return {fact.id: (0, 0) for fact in facts}
     counts = [own for run in plans if (own := exposures_until(run, None, bank)) is not None]

@@ -15,6 +15,7 @@ from tidy_stlms.eval.facts.warnings import load_bank
 from tidy_stlms.eval.hub import hub_errors
 from tidy_stlms.eval.models.load import check_model_path
 from tidy_stlms.eval.report.card import plain_card, run_card
+from tidy_stlms.eval.run_folder import is_run
 
 MODEL_FILES = (
     "config.json",
@@ -40,7 +41,7 @@ END_FILES = ("summary.json", "metrics.jsonl", "report.md", "figures/*.png")
 
 def files_to_push(folder: Path) -> list[str]:
     """Paths inside `folder` that go to the Hub, the card not among them."""
-    patterns = (*MODEL_FILES, *((*RUN_FILES, *END_FILES) if _is_run(folder) else ()))
+    patterns = (*MODEL_FILES, *((*RUN_FILES, *END_FILES) if is_run(folder) else ()))
     found = {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)}
     return sorted(found)
 
@@ -119,11 +120,7 @@ def _current_code(folder: Path) -> dict[str, Path]:
 
 
 def _card(folder: Path, records: Path, repo_id: str, license: str | None) -> str:
-    if not _is_run(records):
+    if not is_run(records):
         return plain_card(folder, repo_id, license)
     bank = load_bank(records / "facts") if (records / "facts").exists() else None
     return run_card(records, bank, repo_id=repo_id, license=license, model_folder=folder)
-
-
-def _is_run(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in ("config.yaml", "environment.json"))

@@ -3,12 +3,11 @@
 from collections import Counter
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from tidy_stlms.configs.files import read_json
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.recall.groups import groups_of, treatment_groups
+from tidy_stlms.eval.run_folder import count_exposures, has_plan, read_plan
 
 FIGURES = {
     "loss.png": "Training and validation loss.",
@@ -57,10 +56,10 @@ def injection_in_words(folder: Path, config: dict, bank: FactBank | None) -> str
     """One sentence: how many facts, of which arms, how often, by which strategy and placement."""
     if bank is None:
         return "none, ordinary training"
-    if not (folder / "plan.parquet").exists():
+    if not has_plan(folder):
         return "switched off; the same facts were measured (twin run)"
-    plan = pq.read_table(folder / "plan.parquet", columns=["fact_ids"])
-    told = Counter(fact for fact_ids in plan["fact_ids"].to_pylist() for fact in fact_ids)
+    plan = read_plan(folder)
+    exposures = count_exposures(plan)
     facts = bank.injected_facts()
     rows = [{"role": fact.role, "arm": fact.arm, "fact_ids": [fact.id]} for fact in facts]
     doses = doses_of_facts(bank, [folder])
@@ -68,7 +67,7 @@ def injection_in_words(folder: Path, config: dict, bank: FactBank | None) -> str
         sizes = Counter(groups_of(rows, doses))
         how = f"{len(facts):,} facts, " + ", ".join(f"{sizes[group]:,} of {group}" for group in groups)
     else:
-        by_count = sorted(Counter(told[fact.id] for fact in facts).items())
+        by_count = sorted(Counter(exposures[fact.id] for fact in facts).items())
         often = ", ".join(f"{n:,} with {count:,} exposures each" for count, n in by_count[:MOST_COUNTS])
         more = f" and {len(by_count) - MOST_COUNTS} other numbers" if len(by_count) > MOST_COUNTS else ""
         how = f"{len(facts):,} facts, {often}{more}"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from tidy_stlms.configs.files import read_jsonl, write_json, write_whole
 from tidy_stlms.configs.load import read_config
@@ -21,14 +20,26 @@ from tidy_stlms.eval.report.card import run_card
 from tidy_stlms.eval.report.run_figures import plot_loss, plot_rank_and_bits, plot_recall
 from tidy_stlms.eval.report.run_in_words import FIGURES, chance_of, facts_of_the_run, reading_guide
 from tidy_stlms.eval.report.run_table import recall_table
+from tidy_stlms.eval.run_folder import (
+    CARD,
+    CONFIG,
+    FACTS,
+    FIGURES_FOLDER,
+    METRICS,
+    RECALL,
+    REPORT,
+    SUMMARY,
+    has_plan,
+    read_plan,
+)
 
 
 def write_run_report(
     folder: Path, *, steps: int, tokens: int, tokens_per_second: float | None, parameters: int
 ) -> dict:
     """Write summary.json, figures/*.png, report.md and README.md (the model card); return the summary."""
-    metrics, rows = _read_log(folder / "metrics.jsonl"), _read_log(folder / "recall.jsonl")
-    bank = load_bank(folder / "facts") if (folder / "facts").exists() else None
+    metrics, rows = _read_log(folder / METRICS), _read_log(folder / RECALL)
+    bank = load_bank(folder / FACTS) if (folder / FACTS).exists() else None
     doses = doses_of_facts(bank, [folder]) if bank is not None else {}
     summary = {
         "steps": steps,
@@ -40,11 +51,11 @@ def write_run_report(
         "parameters": parameters,
         "recall": _recall_before_and_after(rows, steps, doses),
     }
-    config = read_config(folder / "config.yaml")
+    config = read_config(folder / CONFIG)
     figures = _draw(folder, metrics, bank, treatment_groups(rows, doses))
-    write_whole(folder / "report.md", _report(folder, config, summary, bank, figures))
-    write_whole(folder / "README.md", run_card(folder, bank, summary=summary))
-    write_json(folder / "summary.json", summary)  # last: where it is, report and card are too
+    write_whole(folder / REPORT, _report(folder, config, summary, bank, figures))
+    write_whole(folder / CARD, run_card(folder, bank, summary=summary))
+    write_json(folder / SUMMARY, summary)  # last: where it is, report and card are too
     return summary
 
 
@@ -60,14 +71,14 @@ def _draw(folder: Path, metrics: list[dict], bank: FactBank | None, treatments: 
     """Draw what there is data for; returns the names of files in figures/."""
     drawn = []
     if any("loss" in row for row in metrics):
-        plot_loss(metrics, folder / "figures/loss.png")
+        plot_loss(metrics, folder / FIGURES_FOLDER / "loss.png")
         drawn.append("loss.png")
     if bank is not None:
         exposures = np.array([], dtype=np.int64)
-        if (folder / "plan.parquet").exists():
-            exposures = pq.read_table(folder / "plan.parquet", columns=["step"])["step"].to_numpy()
-        plot_recall(metrics, exposures, folder / "figures/recall.png", chance_of(bank), treatments)
-        plot_rank_and_bits(metrics, folder / "figures/rank_and_bits.png", treatments)
+        if has_plan(folder):
+            exposures = read_plan(folder)["step"].to_numpy()
+        plot_recall(metrics, exposures, folder / FIGURES_FOLDER / "recall.png", chance_of(bank), treatments)
+        plot_rank_and_bits(metrics, folder / FIGURES_FOLDER / "rank_and_bits.png", treatments)
         drawn += ["recall.png", "rank_and_bits.png"]
     return drawn
 

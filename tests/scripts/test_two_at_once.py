@@ -8,7 +8,7 @@ import pytest
 
 from tests.trainers.test_exactness import assert_bit_equal, logs, weights
 from tidy_stlms.configs.files import read_json, read_jsonl
-from tidy_stlms.trainers.checkpoints import checkpoints_of
+from tidy_stlms.eval.run_folder import checkpoints_of
 
 
 def both(*commands, **environment):

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.trainers.killed import STEPS, Bench, Command, Outcome
 from tests.trainers.operations import Kill
-from tidy_stlms.trainers.run_folder import LOCK
+from tidy_stlms.eval.run_folder import LOCK
 
 REMEDIES = ("starts", "resumes", "overwrites")
 TIMINGS = ("_runtime", "_per_second")

@@ -18,7 +18,7 @@ from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
 from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.report.run_table import recall_table
 from tidy_stlms.trainers import callbacks
-from tidy_stlms.trainers.build import arm_exposures
+from tidy_stlms.trainers.injection import arm_exposures
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,14 @@ from tidy_stlms.configs.files import read_json, write_json
 from tidy_stlms.eval.checkpoint_mark import MARK, read_mark
 from tidy_stlms.eval.models.load import load_model
 from tidy_stlms.eval.report.push import push_model
+from tidy_stlms.eval.run_folder import checkpoints_of
 from tidy_stlms.trainers.checkpoints import (
     check_checkpoint,
-    check_logs,
     checkpoint_to_resume,
-    checkpoints_of,
-    load_stream_state,
     mark_whole,
-    prepare_resume,
     remove_old_checkpoints,
 )
-from tidy_stlms.trainers.run_folder import read_run_id
+from tidy_stlms.trainers.resume import check_logs, load_stream_state, prepare_resume, read_run_id
 from tidy_stlms.trainers.stream import Geometry
 
 SHORT = ("training.max_steps=8", "injection.exposures=2", "training.eval_steps=4")

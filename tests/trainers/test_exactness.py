@@ -20,8 +20,8 @@ from tidy_stlms.configs.files import read_json, read_jsonl
 from tidy_stlms.configs.load import load_config
 from tidy_stlms.trainers import callbacks
 from tidy_stlms.trainers.checkpoints import checkpoint_to_resume
+from tidy_stlms.trainers.resume import read_run_id
 from tidy_stlms.trainers.run import prepare
-from tidy_stlms.trainers.run_folder import read_run_id
 from tidy_stlms.trainers.trainer import STLMTrainer
 
 TIMINGS = ("_runtime", "_per_second")

@@ -1,15 +1,15 @@
-"""The run folder: who may write there, what state it is in, and how it is laid out.
+"""The run folder while `stlm train` works: who may write there, and how it is laid out.
 
     config.yaml is there                           a run, which can be resumed or replaced
     only files of a layout, or .replaced.yaml      nothing yet: the next command removes them
     anything else                                  not ours: refused, never removed
 
-So config.yaml is the last file that a new run's layout writes, and the first that loses its name when a
-run is replaced: a command that is killed between any two operations leaves a run or nothing yet.
+A command may be killed between any two operations, and must leave a run or nothing yet. So config.yaml is
+the last file that a new run's layout writes: with it, everything else is there. It is the first that loses
+its name when a run is replaced: without it, the rest of the old run is not taken for a run.
 """
 
 import contextlib
-import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,22 +19,45 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.configs.files import flush, read_text, remove_folder, write_json
+from tidy_stlms.configs.files import flush, remove_folder, write_json
 from tidy_stlms.configs.full_disk import writing
 from tidy_stlms.configs.load import save_config
 from tidy_stlms.configs.temporary import TEMPORARY, remove_tree
 from tidy_stlms.eval.facts.bank import FactBank
-from tidy_stlms.trainers.checkpoints import SAVING, prepare_resume
-from tidy_stlms.trainers.hub import WAITING
+from tidy_stlms.eval.run_folder import (
+    CONFIG,
+    ENVIRONMENT,
+    FACTS,
+    LOCK,
+    PLAN,
+    REPLACED,
+    SAVING,
+    WAITING,
+    is_laid_out,
+    is_run,
+)
+from tidy_stlms.eval.scoring.processes import in_first_process
 from tidy_stlms.trainers.plan import InjectionPlan
+from tidy_stlms.trainers.resume import prepare_resume, read_run_id
 
-CONFIG = "config.yaml"
-ENVIRONMENT = "environment.json"
-PLAN = "plan.parquet"
-FACTS = "facts"
-SUMMARY = "summary.json"
-LOCK = ".run.lock"
-REPLACED = ".replaced.yaml"  # the config.yaml of a run that is being removed: everything beside it goes
+
+@contextlib.contextmanager
+def claimed(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[Callable[[], bool] | None]:
+    """Lock a run folder for all processes of this run, until the block ends; the first one holds the lock.
+
+    Yields what `locked` yields in the first process, None in the others. Raises UserError in all of them if
+    the run may not write to the folder.
+    """
+    with contextlib.ExitStack() as until_the_end:
+        is_still_ours: Callable[[], bool] | None = None
+
+        def claim() -> None:
+            nonlocal is_still_ours
+            is_still_ours = until_the_end.enter_context(locked(folder))
+            check_folder(folder, resume=resume, overwrite=overwrite)
+
+        in_first_process(claim)
+        yield is_still_ours
 
 
 @contextlib.contextmanager
@@ -47,15 +70,8 @@ def locked(folder: Path) -> Iterator[Callable[[], bool]]:
     Raises UserError if another process writes there, the folder lies inside a run's, or it holds something
     that no run has left.
     """
-    file = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
-    if file is not None:
-        raise UserError(f"training.output_dir={folder}: {file} is a file; take another folder")
-    outer = next((path for path in folder.absolute().parents if _holds_run(path)), None)
-    if outer is not None:
-        raise UserError(f"training.output_dir={folder}: lies inside the run {outer}; take another folder")
+    _check_place(folder)
     is_new = not folder.exists()
-    if not (is_new or _is_ours(folder)):
-        raise _foreign_error(folder)
     lock = FileLock(folder / LOCK)
     try:
         with writing(folder):
@@ -71,22 +87,35 @@ def locked(folder: Path) -> Iterator[Callable[[], bool]]:
         raise UserError(
             f"training.output_dir={folder}: cannot be written ({error.strerror}); take another folder"
         ) from None
-    mine = os.stat(folder / LOCK)
+    locked_file = os.stat(folder / LOCK)
     try:
-        yield lambda: _is_same_file(folder / LOCK, mine)
+        yield lambda: _is_same_file(folder / LOCK, locked_file)
     finally:
-        if _is_same_file(folder / LOCK, mine) and os.listdir(folder) == [LOCK]:
+        if _is_same_file(folder / LOCK, locked_file) and os.listdir(folder) == [LOCK]:
             (folder / LOCK).unlink()
             if is_new:
                 folder.rmdir()
         lock.release()
 
 
+def _check_place(folder: Path) -> None:
+    """Refuse a folder before anything is made in it, the lock file included."""
+    file = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
+    if file is not None:
+        raise UserError(f"training.output_dir={folder}: {file} is a file; take another folder")
+    # replacing the outer run would remove this one
+    outer = next((path for path in folder.absolute().parents if is_run(path)), None)
+    if outer is not None:
+        raise UserError(f"training.output_dir={folder}: lies inside the run {outer}; take another folder")
+    if folder.exists() and not _is_ours(folder):
+        raise _foreign_error(folder)
+
+
 def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """UserError where a run may not write to `folder`, which is locked; changes nothing."""
     if overwrite and resume:
         raise UserError("--overwrite and training.resume_from_checkpoint contradict each other; give one")
-    if is_run(folder):
+    if is_laid_out(folder):
         if not overwrite and not resume:
             raise UserError(
                 f"{folder}: already holds a run; take another training.output_dir, pass --overwrite to "
@@ -96,23 +125,7 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
         raise _foreign_error(folder)
 
 
-def is_run(folder: Path) -> bool:
-    return (folder / CONFIG).is_file()
-
-
-def read_run_id(folder: Path) -> str:
-    """The id of the run in `folder`. Raises UserError if environment.json does not hold it."""
-    try:
-        environment = json.loads(read_text(folder / ENVIRONMENT))
-        return str(environment["run_id"])
-    except (UserError, ValueError, TypeError, KeyError):
-        raise UserError(
-            f"{folder / ENVIRONMENT}: is missing or has no run_id, so the run cannot be resumed; restore the "
-            "file, or start anew in another training.output_dir, or with --overwrite"
-        ) from None
-
-
-def open_folder(
+def lay_out(
     folder: Path,
     config: DictConfig,
     environment: dict,
@@ -124,14 +137,15 @@ def open_folder(
 ) -> str:
     """Lay out the locked run folder, anew or to go on from `checkpoint`; returns the run's id.
 
-    What is there already was accepted by `check_folder`.
+    `check_folder` has accepted what is there already.
     """
-    if overwrite and is_run(folder):
+    if overwrite and is_laid_out(folder):
         os.replace(folder / CONFIG, folder / REPLACED)
         flush(folder)
-    if is_run(folder):
+    if is_laid_out(folder):
         run_id = read_run_id(folder)
-        _remove_unfinished(folder)
+        for name in (SAVING, WAITING):  # what the killed run left half done
+            remove_tree(folder / name)
         prepare_resume(folder, checkpoint, config.training.save_total_limit)
     else:
         run_id = uuid.uuid4().hex
@@ -145,6 +159,7 @@ def open_folder(
         bank.save(folder / FACTS, replace=True)
     elif (folder / FACTS).exists():
         remove_folder(folder / FACTS)
+    # the saved config is one that starts the run, whether it was resumed or not
     repeatable = config.copy()
     repeatable.training.resume_from_checkpoint = None
     save_config(repeatable, folder / CONFIG)
@@ -158,18 +173,9 @@ def _clear(folder: Path) -> None:
             remove_tree(path)
 
 
-def _remove_unfinished(folder: Path) -> None:
-    for name in (SAVING, WAITING):
-        remove_tree(folder / name)
-
-
 def _is_ours(folder: Path) -> bool:
     names = set(os.listdir(folder))
-    return not names or LOCK in names or _holds_run(folder)
-
-
-def _holds_run(folder: Path) -> bool:
-    return (folder / CONFIG).is_file() and (folder / ENVIRONMENT).is_file()
+    return not names or LOCK in names or is_run(folder)
 
 
 def _is_same_file(path: Path, state: os.stat_result) -> bool:

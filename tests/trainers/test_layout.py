@@ -11,7 +11,8 @@ import pytest
 
 from tidy_stlms.configs.errors import RunFailed, UserError
 from tidy_stlms.configs.files import read_json
-from tidy_stlms.trainers.run_folder import LOCK, REPLACED, check_folder, is_run, locked
+from tidy_stlms.eval.run_folder import LOCK, REPLACED, is_run
+from tidy_stlms.trainers.layout import check_folder, locked
 from tidy_stlms.trainers.trainer import STLMTrainer
 
 START = (
@@ -24,7 +25,7 @@ START = (
 
 def test_a_folder_that_another_process_writes_to_is_refused(tmp_path, run_tiny):
     holder = (
-        "import sys, time; from pathlib import Path; from tidy_stlms.trainers.run_folder import locked\n"
+        "import sys, time; from pathlib import Path; from tidy_stlms.trainers.layout import locked\n"
         "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen(
@@ -42,7 +43,7 @@ def test_a_folder_that_another_process_writes_to_is_refused(tmp_path, run_tiny):
 
 def test_the_lock_goes_with_its_process_though_a_forked_worker_lives_on(tmp_path):
     holder = (
-        "import os, sys, time; from pathlib import Path; from tidy_stlms.trainers.run_folder import locked\n"
+        "import os, sys, time; from pathlib import Path; from tidy_stlms.trainers.layout import locked\n"
         "with locked(Path(sys.argv[1])):\n"
         "    worker = os.fork()\n"
         "    print(worker, flush=True) if worker else None\n"

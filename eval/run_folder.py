@@ -1,0 +1,113 @@
+"""What a run folder holds, and how it is read.
+
+A run folder is also a model folder: `from_pretrained` reads the final model from it. `stlm train` writes it;
+reports, comparisons and `stlm push` read it. Some of the files below may be missing: a run without injection
+has no plan, a run that was cut off no summary.
+"""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tidy_stlms.configs.files import read_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# The layout, written by trainers/layout.py before the first step; config.yaml is the last of its files.
+CONFIG = "config.yaml"  # the resolved config
+ENVIRONMENT = "environment.json"  # the run's id, versions, device and the stream's geometry
+PLAN = "plan.parquet"  # every exposure; missing without injection
+FACTS = "facts"  # the folder of the bank as used; missing without facts
+
+# The logs, appended by trainers/callbacks.py while the run goes on. A resume cuts them back.
+METRICS = "metrics.jsonl"  # losses, rates and mean recall, by step
+RECALL = "recall.jsonl"  # a line per probe and evaluation
+GENERATIONS = "generations.jsonl"  # a line per watched prompt and evaluation
+
+# The end, written by eval/report/run_report.py beside the final model; summary.json is the last of its files.
+FIGURES_FOLDER = "figures"  # the folder of the report's plots
+REPORT = "report.md"
+CARD = "README.md"  # the model card
+SUMMARY = "summary.json"  # steps, tokens, final losses, and recall before and after
+
+# What `stlm train` needs while it works.
+LOCK = ".run.lock"  # locked by the process that writes to the folder
+SAVING = ".saving"  # the folder of what is being saved, until it is whole
+WAITING = ".push"  # the folder of models that are being uploaded
+REPLACED = ".replaced.yaml"  # the config.yaml of a run that is being removed: everything beside it goes
+
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's: config.yaml, the last file of its layout, and environment.json are there.
+
+    Other programs write a config.yaml too. Beside an environment.json it is a run's.
+    """
+    return (folder / CONFIG).is_file() and (folder / ENVIRONMENT).is_file()
+
+
+def is_laid_out(folder: Path) -> bool:
+    """Whether `stlm train` finds a run here that it may resume or replace.
+
+    Asks for config.yaml only: a run that has lost its environment.json is refused by name, or replaced on
+    request, but not taken for an empty folder.
+    """
+    return (folder / CONFIG).is_file()
+
+
+def checkpoint_of(run: Path, step: int) -> Path:
+    """The folder of the checkpoint after `step` optimizer steps."""
+    return run / f"checkpoint-{step}"
+
+
+def step_of(checkpoint: Path) -> int:
+    """The number of optimizer steps after which a checkpoint was saved."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def checkpoints_of(run: Path) -> list[Path]:
+    """The folders of a run's checkpoints, in order of their steps, whether they are whole or not."""
+    folders = (path for path in run.glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name) and path.is_dir())
+    return sorted(folders, key=step_of)
+
+
+def final_step(run: Path) -> int | None:
+    """The number of optimizer steps of a finished run; None for any other.
+
+    Raises UserError if summary.json is damaged.
+    """
+    if not (run / SUMMARY).is_file():
+        return None
+    summary = read_json(run / SUMMARY)
+    steps = summary.get("steps") if isinstance(summary, dict) else None
+    return steps if isinstance(steps, int) else None
+
+
+def has_plan(run: Path) -> bool:
+    return (run / PLAN).is_file()
+
+
+def read_plan(run: Path) -> "pa.Table":
+    """The plan of a run: `step` (from 0) and `fact_ids` of each exposure, in order of positions.
+
+    Raises OSError if there is no plan, and pyarrow's ArrowException if it is damaged.
+    """
+    import pyarrow.parquet as pq
+
+    return pq.read_table(run / PLAN, columns=["step", "fact_ids"])
+
+
+def count_exposures(plan: "pa.Table", steps: int | None = None) -> Counter[str]:
+    """The exposures of each planned fact, in the whole run or in its first `steps` optimizer steps.
+
+    Facts that are planned for later steps have a count of 0.
+    """
+    counts: Counter[str] = Counter()
+    for step, fact_ids in zip(plan["step"].to_pylist(), plan["fact_ids"].to_pylist(), strict=True):
+        # steps count from 0: after n steps, the steps 0 .. n - 1 have been seen
+        is_seen = steps is None or step < steps
+        counts.update(dict.fromkeys(fact_ids, int(is_seen)))
+    return counts

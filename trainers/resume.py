@@ -1,0 +1,201 @@
+"""Going on with a run: from which checkpoint, with which settings, and with logs cut back to it.
+
+Everything that was written after the checkpoint is removed, log lines too, so that a resumed run leaves the
+same files as an uninterrupted one.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import read_text, remove_folder
+from tidy_stlms.configs.load import read_config
+from tidy_stlms.configs.schema import STLMTrainingArguments, schedule_arguments
+from tidy_stlms.eval.checkpoint_mark import read_mark
+from tidy_stlms.eval.run_folder import CONFIG, ENVIRONMENT, SUMMARY, checkpoints_of, is_laid_out, step_of
+from tidy_stlms.trainers.checkpoints import (
+    LOGS,
+    checkpoint_to_resume,
+    lines_and_ends,
+    named_checkpoint,
+    remove_old_checkpoints,
+)
+from tidy_stlms.trainers.stream import Geometry
+
+logger = logging.getLogger(__name__)
+
+# What the parts of the geometry that are hashes follow from, as the keys of the config.
+DECIDED_BY = {
+    "corpus": "data and tokenizer",
+    "injection": "training.max_steps, injection and facts",
+    "model": "model and tokenizer",
+}
+# What a resumed optimizer and schedule take from the checkpoint, whatever the config says by then.
+KEPT_BY_CHECKPOINT = (
+    "learning_rate",
+    "lr_scheduler_type",
+    "lr_scheduler_kwargs",
+    "warmup_steps",
+    "optim",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+)
+
+
+def choose_checkpoint(args: STLMTrainingArguments, geometry: Geometry) -> Path | None:
+    """The checkpoint that `training.resume_from_checkpoint` stands for; None to start from the beginning.
+
+    Raises UserError if the run cannot go on from it: damage, another stream, other settings.
+    """
+    if not args.resume_from_checkpoint:
+        return None
+    folder = Path(args.output_dir)
+    checkpoint = _find_checkpoint(folder, args.resume_from_checkpoint)
+    if checkpoint is None:
+        logger.warning("%s has no checkpoint: starting from the beginning", folder)
+        return None
+    check_logs(checkpoint)
+    load_stream_state(checkpoint, geometry)  # refuses another geometry
+    check_optimizer_settings(folder, args)
+    if step_of(checkpoint) > args.max_steps:
+        raise UserError(f"training.max_steps={args.max_steps}: {checkpoint} is already past it")
+    logger.warning("going on from %s (step %d of %d)", checkpoint, step_of(checkpoint), args.max_steps)
+    if (processes := read_mark(checkpoint).processes) != args.world_size:
+        logger.warning(
+            "%s was saved by %d processes, this run has %d: dropout draws other numbers than in an "
+            "uninterrupted run",
+            *(checkpoint, processes, args.world_size),
+        )
+    return checkpoint
+
+
+def _find_checkpoint(folder: Path, wanted: str | bool) -> Path | None:
+    """The checkpoint that is named, or the newest whole one of the run, if it has any."""
+    if isinstance(wanted, str):
+        return named_checkpoint(folder, wanted, read_run_id(folder) if is_laid_out(folder) else "")
+    if not is_laid_out(folder):
+        return None
+    checkpoint = checkpoint_to_resume(folder, read_run_id(folder))
+    if checkpoint is None and (folder / SUMMARY).exists():
+        raise UserError(
+            f"{folder}: the run is finished and has no checkpoint; take another training.output_dir, or "
+            "pass --overwrite to replace it"
+        )
+    return checkpoint
+
+
+def read_run_id(folder: Path) -> str:
+    """The id of the run in `folder`. Raises UserError if environment.json does not hold it."""
+    try:
+        return str(json.loads(read_text(folder / ENVIRONMENT))["run_id"])
+    except (UserError, ValueError, TypeError, KeyError):
+        raise UserError(
+            f"{folder / ENVIRONMENT}: is missing or has no run_id, so the run cannot be resumed; restore the "
+            "file, or start anew in another training.output_dir, or with --overwrite"
+        ) from None
+
+
+def check_logs(checkpoint: Path) -> None:
+    """Raise UserError, naming the line, if a log line up to a checkpoint is missing or cannot be read."""
+    mark = read_mark(checkpoint)
+    for name, (lines, digest) in mark.logs.items():
+        try:
+            _end_of_lines(checkpoint.parent / name, lines, digest, mark.step)
+        except UserError as error:
+            raise UserError(
+                f"{error}; restore the file, or go on from a checkpoint that was saved before that line, if "
+                "there is one (training.resume_from_checkpoint=checkpoint-N)"
+            ) from None
+
+
+def load_stream_state(checkpoint: Path, geometry: Geometry) -> tuple[float, int]:
+    """The checkpoint's `(loss_sum, last_logged)`: the loss since the last logged one, and that one's step.
+
+    Raises UserError if the run's geometry is another one: its positions would stand for other rows.
+    """
+    mark = read_mark(checkpoint)
+    for key, now in asdict(geometry).items():
+        before = mark.geometry.get(key)
+        if before != now:
+            keys = DECIDED_BY.get(key)
+            other = f"another {key} ({keys} decide it)" if keys else f"{key}={before}, this run has {now}"
+            raise UserError(
+                f"{checkpoint}: was written with {other}; a resumed run must "
+                "see the same stream: use the same config, or start anew in another training.output_dir"
+            )
+    return mark.loss_sum, mark.last_logged
+
+
+def check_optimizer_settings(folder: Path, args: STLMTrainingArguments) -> None:
+    """UserError where `args` differ from the run's own config in what a checkpoint keeps.
+
+    The new values would be ignored, in whole or in part, and config.yaml would name them all the same.
+    """
+    before = read_config(folder / CONFIG).get("training", {})
+    if "lr_scheduler_type" in before:
+        given = before.get("lr_scheduler_kwargs")
+        before["lr_scheduler_kwargs"] = schedule_arguments(before["lr_scheduler_type"], given)
+    for key in KEPT_BY_CHECKPOINT:
+        now = getattr(args, key)
+        now = now.value if isinstance(now, Enum) else now
+        if key in before and before[key] != now:
+            raise UserError(
+                f"training.{key}={now}: this run has {before[key]}, which its checkpoints keep; "
+                "remove the key, or start anew in another training.output_dir"
+            )
+
+
+def prepare_resume(folder: Path, checkpoint: Path | None, save_total_limit: int | None = None) -> None:
+    """Remove what a run wrote after `checkpoint`, or everything if it is None, and the oldest checkpoints.
+
+    The resumed run writes those log lines again; without the cut, a reader would find two of each. The oldest
+    checkpoints may still be there because a kill came between the last save and their removal.
+    """
+    last_step = step_of(checkpoint) if checkpoint else -1
+    for path in checkpoints_of(folder):
+        if step_of(path) > last_step:
+            logger.warning("removing %s: it comes after the point to go on from", path)
+            remove_folder(path)
+    remove_old_checkpoints(folder, save_total_limit)
+    logs = read_mark(checkpoint).logs if checkpoint else {}
+    for name in LOGS:
+        log = folder / name
+        if log.exists():
+            lines, digest = logs.get(name) or (0, "")
+            os.truncate(log, _end_of_lines(log, lines, digest, last_step) if lines else 0)
+
+
+def _end_of_lines(log: Path, lines: int, digest: str, last_step: int) -> int:
+    """Where the first `lines` lines of a log end, in bytes.
+
+    Raises UserError if there are fewer, one of them is not a JSON object of a step up to `last_step`, or
+    their hash is not `digest`.
+    """
+    if not log.exists():
+        raise UserError(f"{log}: is missing")
+    hashed, ends = hashlib.sha256(), [0]
+    for number, (line, end) in enumerate(lines_and_ends(log), 1):
+        if len(ends) > lines:
+            break
+        if not line:
+            continue
+        try:
+            step = json.loads(line.decode())["step"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise UserError(f"{log}, line {number}: is damaged") from None
+        if not isinstance(step, int) or step > last_step:
+            raise UserError(f"{log}, line {number}: belongs to step {step}, not to one up to {last_step}")
+        hashed.update(line + b"\n")
+        ends.append(end)
+    if (seen := len(ends) - 1) < lines:
+        raise UserError(f"{log}: lines are missing, it has {seen} of the {lines} up to step {last_step}")
+    if hashed.hexdigest() != digest:
+        raise UserError(f"{log}: its lines up to step {last_step} have changed since they were written")
+    return ends[-1]
