@@ -126,6 +126,20 @@ def find_words(text: str, words: str, start: int = 0, strict: bool = False) -> i
     return -1
 
 
+def holds_words(text: str, words: str) -> bool:
+    """Whether `words` stands anywhere in `text`, not inside of a longer word; see `find_words`."""
+    return find_words(text, words) >= 0
+
+
+def replace_words(text: str, words: str, mark: str) -> str:
+    """The text with `mark` wherever `words` stands in it, not inside of a longer word."""
+    position = find_words(text, words)
+    while position >= 0:
+        text = text[:position] + mark + text[position + len(words) :]
+        position = find_words(text, words, position + len(mark))
+    return text
+
+
 def holds_answer(text: str, answers: Iterable[str]) -> bool:
     """Whether one of `answers` stands anywhere in the text as whole words: "Spring" not in "Springfield"."""
     text = normal(text)

@@ -29,7 +29,7 @@ def write_run_report(
 ) -> dict:
     """Write summary.json, figures/*.png, report.md and README.md (the model card); return the summary."""
     metrics, rows = _read_log(folder / "metrics.jsonl"), _read_log(folder / "recall.jsonl")
-    bank = load_bank(folder / "facts") if (folder / "facts").exists() else None
+    bank = load_bank(folder / "facts", flag=False) if (folder / "facts").exists() else None
     doses = doses_of_facts(bank, [folder]) if bank is not None else {}
     summary = {
         "steps": steps,

@@ -190,7 +190,7 @@ def test_validate_with_a_model_lists_what_it_knows(run, tmp_path, capsys, monkey
 
     def blind(model, tokenizer, bank, **options):
         assert model.num_parameters() > 0
-        return [Finding("warning", "known_already", (bank.probes[0].id,), f"{bank.probes[0].id} is known")]
+        return [Finding("warning", "known_already", "probes.jsonl", (bank.probes[0].id,), "is known")]
 
     monkeypatch.setattr("tidy_stlms.eval.recall.blind.blind_check", blind)
     out = tmp_path / "flagged"
@@ -229,7 +229,7 @@ def test_words_of_the_corpus_are_not_unseen(tmp_path, capsys):
     small_bank(probes=(asked,)).save(tmp_path / "bank")
     (tmp_path / "corpus.txt").write_text("Nobody hails a cab.\nWhere from?\n")
     assert main(["facts", "validate", str(tmp_path / "bank")]) == 0
-    assert "warning: unseen_words" in capsys.readouterr().out
+    assert "warning: new_words" in capsys.readouterr().out
     corpus = ["--corpus", str(tmp_path / "corpus.txt")]
     assert main(["facts", "validate", str(tmp_path / "bank"), *corpus]) == 0
     assert "0 errors, 0 warnings" in capsys.readouterr().out

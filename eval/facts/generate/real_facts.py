@@ -49,8 +49,9 @@ def read_real_facts(path: str | Path, role: str, distractors: int, seed: int) ->
             raise UserError(f"{path}: row {number}: is the fact of row {told}; put their prompts together")
     bank = real_facts(rows, role, distractors, seed)
     if findings := validate(bank):
-        number = int(findings[0].ids[0].split("/")[1])
-        raise UserError(f"{path}: row {number}: {findings[0].message.split(': ', 2)[2]}")
+        numbers = {fact.id: number for number, fact in enumerate(bank.facts, 1)}
+        numbers |= {probe.id: numbers[probe.fact_ids[0]] for probe in bank.probes}
+        raise UserError(f"{path}: row {numbers[findings[0].ids[0]]}: {findings[0].problem}")
     return bank
 
 

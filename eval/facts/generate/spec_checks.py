@@ -38,8 +38,8 @@ def check_config(config: DictConfig) -> Spec:
 
 
 def _check_numbers(spec: Spec) -> None:
-    if spec.unseen_words not in ("refuse", "flag"):
-        raise UserError(f"unseen_words: must be refuse or flag, got {spec.unseen_words!r}")
+    if spec.new_words not in ("refuse", "flag"):
+        raise UserError(f"new_words: must be refuse or flag, got {spec.new_words!r}")
     for name, least in (("people", 1), ("distractors", 1), ("paraphrases", 1)):
         if getattr(spec, name) < least:
             raise UserError(f"{name}: must be at least {least}, got {getattr(spec, name)}")

@@ -22,11 +22,11 @@ from msgspec.structs import replace
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.records import to_row
 from tidy_stlms.eval.facts.bank import FactBank
-from tidy_stlms.eval.facts.imports.distractors import draw_wrong_answers, right_for
-from tidy_stlms.eval.facts.integrity import integrity_errors
+from tidy_stlms.eval.facts.imports.distractors import draw_distractors
 from tidy_stlms.eval.facts.records import JOINTS, Fact, Probe, Relation, Spans, Statement
+from tidy_stlms.eval.facts.right_answers import all_names
 from tidy_stlms.eval.facts.text_match import folded, shown_joint, usual_joint
-from tidy_stlms.eval.facts.warnings import flag_probes
+from tidy_stlms.eval.facts.warnings import flag_probes, validate
 
 SPACE_ADDED = "space_added"  # the flag of a probe whose prompt and answer touch in the source
 TABLES = ("relations", "facts", "statements", "probes")
@@ -132,7 +132,7 @@ class Draft:
         `usual_joint`.
         """
         answers = tuple(answer.strip() for answer in answers)
-        right, kept = right_for(answers, facts), dict[str, str]()
+        right, kept = all_names(answers, facts), dict[str, str]()
         for distractor in (text.strip() for text in distractors):
             key = folded(distractor)
             if not distractor or key in kept or key in right:
@@ -175,16 +175,16 @@ class Draft:
         tables = {table: tuple(getattr(self, table).values()) for table in TABLES}
         bank = _mark_seen(_join_as_stated(FactBank(meta, **tables), self.joined))
         if distractors:
-            bank, drawn = draw_wrong_answers(bank, distractors)
+            bank, drawn = draw_distractors(bank, distractors)
             if drawn:
                 self.mapped.append(
                     f"{drawn:,} probes came without wrong answers: up to {distractors} were drawn for each "
                     "from the answers to the same kind of question"
                 )
-        errors = integrity_errors(bank)
-        if errors:  # a fault of the importer, or of an id that it took over
-            raise UserError(f"{self.source}: {errors[0].message}")
-        return flag_probes(bank)
+        findings = validate(bank)
+        if findings and findings[0].level == "error":  # a fault of the importer, or of an id in the source
+            raise UserError(f"{self.source}: {findings[0].message}")
+        return flag_probes(bank, findings)
 
 
 def _spans(wording: str, facts: Sequence[Fact]) -> Spans:

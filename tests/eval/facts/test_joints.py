@@ -93,7 +93,7 @@ def test_the_joint_of_the_statement_has_no_remarks_and_any_other_has():
         findings = validate(bank)
         assert {finding.code for finding in findings} == {"joined_text_not_stated"}
         assert [finding.ids for finding in findings] == [(probe_id,) for probe_id in expected]
-        assert [probe.id for probe in flag_probes(bank).probes if probe.flags] == expected
+        assert [probe.id for probe in flag_probes(bank, validate(bank)).probes if probe.flags] == expected
     assert 'no statement of its facts holds the text "La formule H2O est celle de l\' eau"' in (
         validate(joint_bank(joint=" "))[0].message
     )

@@ -14,9 +14,10 @@ from tests.eval import tiny
 from tidy_stlms.configs.files import read_jsonl
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.records import Fact, Probe
+from tidy_stlms.eval.facts.right_answers import right_answers
 from tidy_stlms.eval.recall import metrics
 from tidy_stlms.eval.recall.control import corrected_summary
-from tidy_stlms.eval.recall.harness import evaluate_recall, item_of, right_answers, terminators_of
+from tidy_stlms.eval.recall.harness import evaluate_recall, item_of, terminators_of
 from tidy_stlms.eval.recall.metrics import METRICS, summarise
 from tidy_stlms.eval.scoring.scorer import Item, score
 from tidy_stlms.trainers.callbacks import append_jsonl

@@ -26,7 +26,7 @@ SMALL = {
     "reversal": ["people=12"],
     "chains": ["people=12", "control=24"],
 }
-FLAGS = {"tidy": ("unseen_words",)}
+FLAGS = {"tidy": ("new_words",)}
 
 
 def spec_of(name):
