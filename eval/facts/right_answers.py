@@ -15,7 +15,7 @@ from tidy_stlms.eval.facts.text_match import folded, folded_all
 
 
 def names_of(fact: Fact) -> tuple[str, ...]:
-    """The fact's object and its aliases."""
+    """The object and its aliases."""
     return (fact.object, *fact.object_aliases)
 
 

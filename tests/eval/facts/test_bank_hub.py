@@ -86,13 +86,13 @@ names = get_dataset_config_names("owner/small")
 tables = {name: load_dataset("owner/small", name, split="train").to_list() for name in names}
 default = load_dataset("owner/small", split="train").column_names
 together = load_dataset("owner/told_together", "statements", split="train").to_list()
-imported, draft = import_bank("tofu", "other/tofu", ImportOptions())
+imported, builder = import_bank("tofu", "other/tofu", ImportOptions())
 try:
     import_bank("tofu", "other/tofu", ImportOptions(split="test"))
 except UserError as error:
     refused = str(error)
 objects = [fact.object for fact in imported.facts]
-print(json.dumps([tables, default, together, objects, draft.read, refused]))
+print(json.dumps([tables, default, together, objects, builder.records_read, refused]))
 """
     run = subprocess.run(
         [sys.executable, "-c", code],

@@ -14,7 +14,7 @@ from tidy_stlms.eval.facts.generate.answers import answer_pool, rng
 from tidy_stlms.eval.facts.generate.names import draw_names
 from tidy_stlms.eval.facts.generate.spec import AnswerSpec, Spec, read_spec
 from tidy_stlms.eval.facts.generate.spec_checks import check_spec
-from tidy_stlms.eval.facts.imports.tidy_templates import SUBJECT
+from tidy_stlms.eval.facts.imports.tidy.templates import SUBJECT
 from tidy_stlms.eval.facts.text_match import folded, parts_of
 
 SPEC = "configs/facts/tidy.yaml"
