@@ -1,4 +1,4 @@
-"""The fact bank: what is injected and what is asked, one folder of JSON Lines with stable ids.
+"""The fact bank: the facts, the statements to train on and the probes, in a folder of JSON Lines.
 
     bank.json         {schema, name, license, seed, provenance, versions, sha256, ...}
     relations.jsonl   Relation      facts.jsonl    Fact
@@ -27,7 +27,6 @@ SCHEMA = 1
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 _encode_canonically = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
-
 
 TABLES: dict[str, type[Record]] = {
     "relations": Relation,
@@ -62,14 +61,14 @@ class FactBank(msgspec.Struct, frozen=True, dict=True):  # a dict for the cached
                 write_json(temporary / name, content)
             write_json(temporary / "bank.json", {"schema": SCHEMA, **self.meta, "sha256": self.sha256})
             for table in TABLES:
-                # line by line, as a bank of 100,000 facts is half a gigabyte of text
+                # line by line, since a bank of 100,000 facts is half a gigabyte of text
                 with (temporary / f"{table}.jsonl").open("w", encoding="utf-8") as file:
                     for record in getattr(self, table):
                         file.write(_encode(to_row(record)) + "\n")
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the content: the order of files, lines and keys, `meta` and flags do not enter."""
+        """Hash of the content. Does not depend on the order of lines and keys, on `meta`, or on flags."""
         digest = hashlib.sha256(f"schema {SCHEMA}\n".encode())
         for table in TABLES:
             digest.update(f"{table}\n".encode())
@@ -93,17 +92,17 @@ class FactBank(msgspec.Struct, frozen=True, dict=True):  # a dict for the cached
         return self.fact_by_id[probe.fact_ids[0]].role
 
     def is_stated(self, probe: Probe, answer: str | None = None) -> bool:
-        """Whether prompt and answer (the first when left out) stand word for word in a statement of the
-        probe's own facts."""
-        asked = probe.text(answer)
-        return any(asked in statement.text for statement in self.statements_about(probe))
+        """Whether prompt and answer (the first one when left out) occur word for word in a statement of the
+        probe's facts."""
+        text = probe.text(answer)
+        return any(text in statement.text for statement in self.statements_about(probe))
 
     def statements_about(self, probe: Probe) -> Iterator[Statement]:
         """The statements of the probe's facts; one that states several of them comes once for each."""
         return (statement for fact_id in probe.fact_ids for statement in self.statements_of(fact_id))
 
     def subject_of(self, probe: Probe) -> str:
-        """The subject of the probe's first fact, or the fact's id where it has none: what is resampled."""
+        """The subject of the probe's first fact, or the fact's id if it has none: the unit of resampling."""
         fact = self.fact_by_id[probe.fact_ids[0]]
         return fact.id if fact.subject is None else fact.subject
 
@@ -151,5 +150,5 @@ def _canonical_lines(records: Iterable[Any]) -> Iterable[bytes]:
     for record in records:
         row = to_row(record)
         row.pop("flags", None)
-        # the id first, so that lines sort by it
+        # the id comes first, so that lines sort by it
         yield f"{record.id}\t{_encode_canonically(row)}\n".encode()
