@@ -1,4 +1,7 @@
-"""The exceptions that entry points turn into one line, and the texts of others, shortened to one."""
+"""The exceptions that entry points turn into one line, and helpers for the text of messages."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -42,3 +45,15 @@ def one_line(error: object, limit: int | None = None) -> str:
 def first_line(error: object) -> str:
     """The first line of an error's text, for libraries that add details below; its type without text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known word most like `word`; None if their similarity, from 0 to 1, is below `cutoff`."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return matches[0] if matches else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """ ", did you mean 'x'?" for the nearest known word, or nothing where none is near."""
+    near = nearest(word, known)
+    return f", did you mean {near!r}?" if near else ""

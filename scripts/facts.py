@@ -225,8 +225,8 @@ def _validate(arguments: argparse.Namespace) -> None:
 def _replace_probes(bank, folder: Path) -> None:
     """Write the probes of a bank that is in `folder` already, and the bank's new hash."""
     from tidy_stlms.configs.files import flush, temporary_file, to_json
+    from tidy_stlms.configs.records import to_row
     from tidy_stlms.eval.facts.bank import SCHEMA
-    from tidy_stlms.eval.facts.records import to_row
 
     probes = "".join(to_json(to_row(probe)) + "\n" for probe in bank.probes)
     meta = to_json({"schema": SCHEMA, **bank.meta, "sha256": bank.sha256}, indent=2) + "\n"
@@ -264,20 +264,20 @@ def _import(arguments: argparse.Namespace) -> None:
         control=arguments.control,
         seed=arguments.seed,
     )
-    bank, draft = import_bank(arguments.format, arguments.source, options)
-    for file, records in draft.read.items():
+    bank, builder = import_bank(arguments.format, arguments.source, options)
+    for file, records in builder.records_read.items():
         print(f"read: {file}: {records:,} records")
-    for line in draft.mapped:
+    for line in builder.mapped:
         print(f"taken: {line}")
-    for where, reason in draft.left_out[:REPORTED]:
+    for where, reason in builder.left_out[:REPORTED]:
         print(f"left out: {where}: {reason}")
     report = Path(arguments.out) / "import.json"
-    if len(draft.left_out) > REPORTED:
-        print(f"left out: {len(draft.left_out) - REPORTED:,} more, all in {report}")
+    if len(builder.left_out) > REPORTED:
+        print(f"left out: {len(builder.left_out) - REPORTED:,} more, all in {report}")
     _save(
         bank,
         arguments.out,
-        {report.name: {"read": draft.read, "taken": draft.mapped, "left_out": draft.left_out}},
+        {report.name: {"read": builder.records_read, "taken": builder.mapped, "left_out": builder.left_out}},
     )
     flagged = sum(bool(probe.flags) for probe in bank.probes)
     if flagged:

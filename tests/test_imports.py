@@ -48,7 +48,8 @@ def imports_of(file, module=""):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            package = module.rsplit(".", node.level)[0] if node.level else ""
+            level = node.level - (file.name == "__init__.py")  # a package is its own first level
+            package = module.rsplit(".", level)[0] if node.level else ""
             source = ".".join(part for part in (package, node.module) if part)
             for alias in node.names:
                 full = f"{source}.{alias.name}"

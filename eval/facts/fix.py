@@ -1,64 +1,61 @@
-"""What `stlm facts validate --fix` mends: case, outer spaces and joints of probes, without any doubt."""
+"""`stlm facts validate --fix`: corrects case, outer spaces and joints of probes where there is no doubt."""
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
 
-from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe
-from tidy_stlms.eval.facts.integrity import JOINTS
+from msgspec.structs import replace
+
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.records import JOINTS, Probe
+from tidy_stlms.eval.facts.right_answers import names_of
 from tidy_stlms.eval.facts.text_match import find_words, folded, holds_terminal, normal
 
 Spellings = dict[tuple[str | None, str], str]  # by relation and folded name
 
 
 def fix_bank(bank: FactBank) -> tuple[FactBank, list[str]]:
-    """The bank with what is certain mended, and a line for each change.
+    """The bank with corrected probes, and a line for each change.
 
     - Removes spaces around prompts, answers and distractors; the joint supplies the space. Keeps line breaks,
       since a prompt may end with one on purpose. Never empties an answer.
-    - A fact's object (or alias) that is asked for in another case than the statements write it in is
-      written like them, and so are the distractors. All of them must be names that the statements of the
-      relation write in one way: were the answer mended alone, its capital would give it away.
+    - Writes an answer that is a fact's object (or an alias) in the case that the statements have, and the
+      distractors too. Does so only if the statements of the relation write all of them, each in one way:
+      with the answer alone corrected, its capital would give it away.
     - Takes the other joint if prompt and answer occur in a statement of the probe's facts only with that one.
 
-    `seen_verbatim` of a mended probe is renewed.
+    `seen_verbatim` of a changed probe is renewed.
     """
-    trained = _trained_spellings(bank)
+    spellings = _trained_spellings(bank)
     probes: list[Probe] = []
     lines: list[str] = []
     for probe in bank.probes:
-        mended = _joined_as_stated(bank, _in_trained_case(bank, _without_outer_spaces(probe), trained))
-        if mended != probe:
-            mended = replace(mended, seen_verbatim=bank.is_stated(mended))
-        lines += _changes(probe, mended)
-        probes.append(mended)
+        fixed = _joined_as_stated(bank, _in_trained_case(bank, _without_outer_spaces(probe), spellings))
+        if fixed != probe:
+            fixed = replace(fixed, seen_verbatim=bank.is_stated(fixed))
+        lines += _changes(probe, fixed)
+        probes.append(fixed)
     return replace(bank, probes=tuple(probes)) if lines else bank, lines
 
 
 def _without_outer_spaces(probe: Probe) -> Probe:
+    joint = " " if probe.prompt.endswith(" ") else probe.joint  # the prompt's own space was the joint
+    fixed = replace(probe, prompt=probe.prompt.strip(" "), joint=joint)
     answers = tuple(answer.strip(" ") for answer in probe.answers)
     distractors = tuple(distractor.strip(" ") for distractor in probe.distractors)
-    joint = " " if probe.prompt.endswith(" ") else probe.joint  # the prompt's own space was the joint
-    mended = replace(
-        probe, prompt=probe.prompt.strip(" "), answers=answers, distractors=distractors, joint=joint
-    )
     return (
-        mended
-        if all((*answers, *distractors))
-        else replace(mended, answers=probe.answers, distractors=probe.distractors)
+        replace(fixed, answers=answers, distractors=distractors) if all((*answers, *distractors)) else fixed
     )
 
 
-def _in_trained_case(bank: FactBank, probe: Probe, trained: Spellings) -> Probe:
-    facts = [bank.fact_by_id[fact_id] for fact_id in probe.fact_ids if fact_id in bank.fact_by_id]
-    for fact in facts:
-        if {folded(name) for name in _names(fact)}.isdisjoint(map(folded, probe.answers[:1])):
+def _in_trained_case(bank: FactBank, probe: Probe, spellings: Spellings) -> Probe:
+    for fact in (bank.fact_by_id[fact_id] for fact_id in probe.fact_ids if fact_id in bank.fact_by_id):
+        if {folded(name) for name in names_of(fact)}.isdisjoint(map(folded, probe.answers[:1])):
             continue
-        answers = [trained.get((fact.relation, folded(answer)), answer) for answer in probe.answers]
-        distractors = [trained.get((fact.relation, folded(text))) for text in probe.distractors]
-        written = tuple(text for text in distractors if text is not None)
-        if tuple(answers) != probe.answers and len(written) == len(probe.distractors):
-            return replace(probe, answers=tuple(answers), distractors=written)
+        answers = tuple(spellings.get((fact.relation, folded(answer)), answer) for answer in probe.answers)
+        distractors = [spellings.get((fact.relation, folded(text))) for text in probe.distractors]
+        spelled = tuple(text for text in distractors if text is not None)
+        if answers != probe.answers and len(spelled) == len(probe.distractors):
+            return replace(probe, answers=answers, distractors=spelled)
     return probe
 
 
@@ -70,23 +67,21 @@ def _joined_as_stated(bank: FactBank, probe: Probe) -> Probe:
     return probe
 
 
-def _names(fact: Fact) -> tuple[str, ...]:
-    return (fact.object, *fact.object_aliases)
-
-
 def _trained_spellings(bank: FactBank) -> Spellings:
     """How statements write the objects of a relation and their aliases, where they do so in one way."""
-    found: dict[tuple[str | None, str], set[str]] = defaultdict(set)
+    spellings: dict[tuple[str | None, str], set[str]] = defaultdict(set)
     for fact in bank.facts:
-        for name in _names(fact):
+        for name in names_of(fact):
             for statement in bank.statements_of(fact.id):
-                found[fact.relation, folded(name)].update(_spellings(name, statement.text))
-    return {key: spellings.pop() for key, spellings in found.items() if len(spellings) == 1}
+                spellings[fact.relation, folded(name)].update(_spellings_in(statement.text, name))
+    return {key: written.pop() for key, written in spellings.items() if len(written) == 1}
 
 
-def _spellings(words: str, text: str) -> Iterator[str]:
-    """Every way in which `text` writes `words`, not inside of longer words, nor where a sentence begins and
-    a capital says nothing."""
+def _spellings_in(text: str, words: str) -> Iterator[str]:
+    """Every way in which the text writes these words, not inside of longer words.
+
+    Leaves out sentence beginnings, where a capital says nothing.
+    """
     lowered, wanted = text.lower(), words.lower()
     if not wanted or len(lowered) != len(text):  # some capitals are longer in lower case
         return
@@ -102,7 +97,7 @@ def _changes(before: Probe, after: Probe) -> Iterator[str]:
     pairs = [("prompt", before.prompt, after.prompt), ("joint", before.joint, after.joint)]
     pairs += [("answer", *pair) for pair in zip(before.answers, after.answers, strict=True)]
     pairs += [("distractor", *pair) for pair in zip(before.distractors, after.distractors, strict=True)]
-    for name, old, new in pairs:
+    for field, old, new in pairs:
         if old != new:
             how = " (normal form C)" if normal(old) == normal(new) else ""
-            yield f"probes.jsonl: {before.id!r}: {name} {old!r} is now {new!r}{how}"
+            yield f"probes.jsonl: {before.id!r}: {field} {old!r} is now {new!r}{how}"

@@ -4,8 +4,8 @@
     open_bank("configs/facts/...")          # one that comes with the package
     open_bank("hub:owner/people@v1")        # a Hub dataset, at a revision or without one
 
-A bank from the Hub is kept in the cache of huggingface_hub: asked for again, nothing is downloaded, and
-without a network the copy is used. The token is huggingface_hub's business and never enters a message.
+A bank from the Hub is kept in the cache of huggingface_hub: it is downloaded once, and read without a network
+afterwards. huggingface_hub finds the token, which never enters a message.
 """
 
 import re
@@ -23,7 +23,7 @@ from tidy_stlms.eval.hub import hub_errors, writing_hub_cache
 PREFIX = "hub:"
 REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 BANK_FILES = ["bank.json", *(f"{table}.jsonl" for table in TABLES)]
-# what a column of the tables is to `datasets`; lines leave fields out, and a reader must not guess them
+# The columns' types for `datasets`, which cannot guess them from lines without the fields at their default.
 FEATURES: dict[str, dict[str, Any]] = {
     "relations": {
         "id": "string",
@@ -69,11 +69,11 @@ FEATURES: dict[str, dict[str, Any]] = {
 def open_bank(name: str | Path, *, check: bool = True) -> FactBank:
     """Read a bank from a folder or, as `hub:owner/name[@revision]`, from the Hub.
 
-    With `check` it is validated and flagged (`tidy_stlms.eval.facts.warnings.load_bank`); without, only read.
-    Raises UserError where there is no such bank, or the Hub cannot be asked.
+    With `check` it is validated and flagged, without it is only read (`warnings.load_bank`).
+    Raises UserError if there is no such bank, or the Hub cannot be reached.
     """
     folder = bank_folder(name)
-    return load_bank(folder) if check else FactBank.load(folder, check=False)
+    return load_bank(folder, check=check)
 
 
 def bank_folder(name: str | Path) -> Path:
@@ -89,7 +89,7 @@ def bank_folder(name: str | Path) -> Path:
 
 @writing_hub_cache()
 def download(repo_id: str, revision: str | None = None, allow_patterns: list[str] | None = None) -> Path:
-    """A Hub dataset's files in the local cache; UserError, in one line, if they cannot be had."""
+    """Download a Hub dataset, unless it is in the cache; returns its folder. UserError if that fails."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HTTPError
 
@@ -106,9 +106,9 @@ def download(repo_id: str, revision: str | None = None, allow_patterns: list[str
 
 
 def push_bank(bank: FactBank, repo_id: str, *, private: bool = False) -> str:
-    """Upload `bank` as the Hub dataset `repo_id`, made if need be; returns the commit's address.
+    """Upload `bank` as the Hub dataset `repo_id`, made if it does not exist; returns the commit's address.
 
-    Raises UserError where the Hub refuses, or cannot be reached.
+    Raises UserError if the Hub refuses or cannot be reached.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.utils import disable_progress_bars
@@ -137,11 +137,11 @@ def push_bank(bank: FactBank, repo_id: str, *, private: bool = False) -> str:
 
 
 def dataset_card(bank: FactBank, repo_id: str) -> str:
-    """The README.md of a bank on the Hub: metadata that `datasets` reads, counts, how to load it."""
+    """The README.md of a bank on the Hub: metadata for `datasets`, counts, and how to load it."""
     import yaml
 
     summary = bank_summary(bank)
-    tables = [table for table in TABLES if getattr(bank, table)]  # an empty file is none to `datasets`
+    tables = [table for table in TABLES if getattr(bank, table)]  # `datasets` cannot read an empty file
     features = {**FEATURES, "statements": FEATURES["statements"] | {"spans": _spans_feature(bank)}}
     metadata = {
         **({"license": bank.meta["license"]} if bank.meta.get("license") else {}),
@@ -166,7 +166,7 @@ def dataset_card(bank: FactBank, repo_id: str) -> str:
     counts = [("facts by role", summary["facts"]), ("facts by arm", summary["arms"])]
     counts += [(f"{kind} probes by role", roles) for kind, roles in summary["types"].items()]
     counts.append(("probes with a remark of the validator", summary["flags"]))
-    rows = [f"| {what} | {_listed(found)} |" for what, found in counts if found]
+    rows = [f"| {what} | {_listed(by_name)} |" for what, by_name in counts if by_name]
     front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
     return CARD.format(
         front=front,
@@ -224,13 +224,13 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 def _spans_feature(bank: FactBank) -> Any:
-    """Columns for the two usual spans; free JSON (datasets >= 5) where there are many, `object:FACT`."""
-    plain = FEATURES["statements"]["spans"]
-    return plain if all(plain.keys() >= statement.spans.keys() for statement in bank.statements) else "json"
+    """Columns for the two usual spans; free JSON (datasets >= 5) if there are others, `object:FACT`."""
+    usual = FEATURES["statements"]["spans"]
+    return usual if all(usual.keys() >= statement.spans.keys() for statement in bank.statements) else "json"
 
 
 def _feature(name: str, kind: Any) -> dict[str, Any]:
-    """A column as the metadata of a dataset card describes it."""
+    """The description of a column in the metadata of a dataset card."""
     if isinstance(kind, list):
         return {"name": name, "sequence": kind[0]}
     if isinstance(kind, dict):
@@ -239,7 +239,7 @@ def _feature(name: str, kind: Any) -> dict[str, Any]:
 
 
 def _reason(error: BaseException, revision: str | None) -> str:
-    """Why a dataset cannot be had, in one line."""
+    """Why a dataset cannot be downloaded, in one line."""
     from huggingface_hub.errors import (
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
@@ -248,10 +248,10 @@ def _reason(error: BaseException, revision: str | None) -> str:
     )
 
     status = getattr(getattr(error, "response", None), "status_code", None)
-    told = str(error)
+    message = str(error)
     if isinstance(error, RevisionNotFoundError):
         return f"the dataset on the Hub has no revision {revision!r}"
-    if status == 401 and "Invalid" in told:
+    if status == 401 and "Invalid" in message:
         return "the Hub does not accept the token, or there is none: `hf auth login`, or set HF_TOKEN"
     if isinstance(error, RepositoryNotFoundError):
         return "no such dataset on the Hub, or a private one that needs `hf auth login`"

@@ -1,68 +1,69 @@
-"""What makes a bank unusable: the error level of validation. The warnings are in `validate.py`."""
+"""The validator's errors: what makes a bank unusable. Its warnings are in `warnings.py`."""
 
-import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from tidy_stlms.eval.facts.records import did_you_mean
-from tidy_stlms.eval.facts.text_match import folded, folded_all
-
-if TYPE_CHECKING:  # bank.py is built on this file
-    from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe
-
-ROLES = ("injected", "control", "neighbour", "known")
-UNSEEN = "unseen"  # the arm of control facts whose answers no injected fact has
-PROBE_TYPES = (
-    "memorization",
-    "syntactic",
-    "semantic",
-    "inferential",
-    "compositional",
-    "reversal",
-    "locality",
+from tidy_stlms.configs.errors import did_you_mean
+from tidy_stlms.eval.facts.bank import TABLES, FactBank
+from tidy_stlms.eval.facts.records import (
+    CARDINALITIES,
+    FORM,
+    JOINTS,
+    PROBE_TYPES,
+    ROLES,
+    STATEMENT_KINDS,
+    Probe,
+    Statement,
 )
-STATEMENT_KINDS = ("statement", "passage", "qa")
-CARDINALITIES = ("one", "many")
-JOINTS = (" ", "")  # what stands between prompt and answer
-FORM = re.compile(r"original|reverse|paraphrase:[1-9]\d*")
+from tidy_stlms.eval.facts.right_answers import RightAnswers, names_of
+from tidy_stlms.eval.facts.text_match import folded, folded_all
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something the validator found. The message begins with the file and the id."""
+    """Something that the validator found."""
 
     level: Literal["error", "warning"]
     code: str
+    file: str
+    """The file of the bank that it is about, such as probes.jsonl."""
     ids: tuple[str, ...]
-    message: str
+    """The records that it is about; none for bank.json."""
+    problem: str
+
+    @property
+    def message(self) -> str:
+        """What was found and where: the file and the first id."""
+        first_id = f" {self.ids[0]!r}:" if self.ids else ""
+        return f"{self.file}:{first_id} {self.problem}"
 
 
-def integrity_errors(bank: "FactBank") -> list[Finding]:
+def integrity_errors(bank: FactBank) -> list[Finding]:
     checks = (_arms, _values, _duplicate_ids, _dangling_ids, _wrong_spans, _answers)
-    return [finding for check in checks for finding in check(bank)]
+    return [error for check in checks for error in check(bank)]
 
 
-def _error(code: str, table: str, record: Any, message: str) -> Finding:
-    return Finding("error", code, (record.id,), f"{table}.jsonl: {record.id!r}: {message}")
+def _error(code: str, table: str, record: Any, problem: str) -> Finding:
+    return Finding("error", code, f"{table}.jsonl", (record.id,), problem)
 
 
-def _arms(bank: "FactBank") -> Iterator[Finding]:
+def _arms(bank: FactBank) -> Iterator[Finding]:
     """`arms` in bank.json, from which training takes exposures."""
     arms = bank.meta.get("arms", {})
     if not isinstance(arms, dict):
         problem = f"arms must look like {{'once': {{'exposures': 1}}}}, got {arms!r:.40}"
-        yield Finding("error", "schema", (), f"bank.json: {problem}")
+        yield Finding("error", "schema", "bank.json", (), problem)
         return
     for name, arm in arms.items():
         exposures = arm.get("exposures") if isinstance(arm, dict) else None
         if type(exposures) is not int or exposures < 0:
             problem = f"arms.{name} must look like {{'exposures': 1}}, a whole number from 0, got {arm!r:.40}"
-            yield Finding("error", "schema", (name,), f"bank.json: {problem}")
+            yield Finding("error", "schema", "bank.json", (), problem)
 
 
-def _values(bank: "FactBank") -> Iterator[Finding]:
+def _values(bank: FactBank) -> Iterator[Finding]:
     """Fields that take one of a few words, and lists that may not be empty."""
     fields = (
         ("relations", "cardinality", CARDINALITIES),
@@ -92,18 +93,18 @@ def _values(bank: "FactBank") -> Iterator[Finding]:
                 yield _error("schema", table, record, "fact_ids is empty; name at least one fact")
 
 
-def _duplicate_ids(bank: "FactBank") -> Iterator[Finding]:
-    for table in ("relations", "facts", "statements", "probes"):
+def _duplicate_ids(bank: FactBank) -> Iterator[Finding]:
+    for table in TABLES:
         records = getattr(bank, table)
         counts = Counter(record.id for record in records)
         if len(counts) < len(records):
             for record_id, count in counts.items():
                 if count > 1:
-                    message = f"{table}.jsonl: {record_id!r}: {count} lines have this id; give each its own"
-                    yield Finding("error", "duplicate_id", (record_id,), message)
+                    problem = f"{count} lines have this id; give each its own"
+                    yield Finding("error", "duplicate_id", f"{table}.jsonl", (record_id,), problem)
 
 
-def _dangling_ids(bank: "FactBank") -> Iterator[Finding]:
+def _dangling_ids(bank: FactBank) -> Iterator[Finding]:
     relations = {relation.id for relation in bank.relations}
     for relation in bank.relations:
         if relation.inverse is not None and relation.inverse not in relations:
@@ -124,75 +125,56 @@ def _dangling_ids(bank: "FactBank") -> Iterator[Finding]:
                     yield _error("dangling_id", table, record, problem)
 
 
-def _wrong_spans(bank: "FactBank") -> Iterator[Finding]:
+def _wrong_spans(bank: FactBank) -> Iterator[Finding]:
     for statement in bank.statements:
-        facts = [bank.fact_by_id[fact_id] for fact_id in statement.fact_ids if fact_id in bank.fact_by_id]
         for name, (start, end) in statement.spans.items():
-            place, colon, fact_id = name.partition(":")
-            told = [fact for fact in facts if not colon or fact.id == fact_id]
-            if name == "subject":
-                expected = {fact.subject for fact in facts}
-            elif place == "object" and told:
-                expected = {text for fact in told for text in (fact.object, *fact.object_aliases)}
-            else:
+            expected = _texts_of_span(bank, statement, name)
+            inside = 0 <= start < end <= len(statement.text)
+            if expected is None:
                 problem = (
                     f"span {name!r} must be subject, object or object:FACT with one of the statement's facts"
                 )
                 yield _error("wrong_span", "statements", statement, problem)
-                continue
-            inside = 0 <= start < end <= len(statement.text)
-            if not inside or statement.text[start:end] not in expected:
+            elif not inside or statement.text[start:end] not in expected:
+                what = name.partition(":")[0]
                 points_at = repr(statement.text[start:end]) if inside else "nothing"
-                problem = f"the {place}'s span [{start}, {end}] points at {points_at}, not at the {place}"
+                problem = f"the {what}'s span [{start}, {end}] points at {points_at}, not at the {what}"
                 yield _error("wrong_span", "statements", statement, problem)
 
 
-def _answers(bank: "FactBank") -> Iterator[Finding]:
-    right = _right_objects(bank)
+def _texts_of_span(bank: FactBank, statement: Statement, name: str) -> set[str | None] | None:
+    """The texts that a span of this name may mark; None for a name that no span of the statement may have."""
+    facts = [bank.fact_by_id[fact_id] for fact_id in statement.fact_ids if fact_id in bank.fact_by_id]
+    if name == "subject":
+        return {fact.subject for fact in facts}
+    what, colon, fact_id = name.partition(":")
+    marked = [fact for fact in facts if not colon or fact.id == fact_id]
+    return {text for fact in marked for text in names_of(fact)} if what == "object" and marked else None
+
+
+def _answers(bank: FactBank) -> Iterator[Finding]:
+    right_answers = RightAnswers(bank)
     for probe in bank.probes:
         if not probe.answers or not all(answer.strip() for answer in probe.answers):
             yield _error("no_answer", "probes", probe, "an answer is missing or empty")
-            continue
-        counts = Counter(map(str.strip, probe.distractors))
-        if counts[""]:
-            yield _error("distractor", "probes", probe, "a distractor is empty; remove it")
-        for distractor, count in counts.items():
-            if count > 1:
-                problem = f"the distractor {distractor!r} stands there {count} times; chance would be wrong"
-                yield _error("distractor", "probes", probe, problem)
-        answers = {folded(answer.strip()) for answer in probe.answers}
-        also_right = right(probe)
-        for distractor, name in zip(counts, folded_all(tuple(counts)), strict=True):
-            if name in answers:
-                problem = f"the answer {distractor!r} is among its own distractors"
-                yield _error("answer_in_distractors", "probes", probe, problem)
-            elif name in also_right:
-                problem = f"the distractor {distractor!r} is right as well, by facts.jsonl"
-                yield _error("answer_in_distractors", "probes", probe, problem)
+        else:
+            yield from _distractors(probe, right_answers)
 
 
-def _right_objects(bank: "FactBank") -> Callable[["Probe"], set[str]]:
-    """What else is right, folded, where a probe asks for an object: its aliases and, if the relation is
-    `many`, the subject's other objects. A counterfactual and its original exclude each other."""
-    many = {relation.id for relation in bank.relations if relation.cardinality == "many"}
-    together: dict[tuple[str | None, str | None], list[Fact]] = defaultdict(list)
-    for fact in bank.facts:
-        if fact.relation in many and fact.subject is not None and fact.counterfactual_of is None:
-            together[fact.subject, fact.relation].append(fact)
-
-    def right(probe: "Probe") -> set[str]:
-        asked, found = folded(probe.answers[0].strip()), set[str]()
-        for fact in (bank.fact_by_id[fact_id] for fact_id in probe.fact_ids if fact_id in bank.fact_by_id):
-            own = names_of(fact)
-            if asked in own:
-                found |= own
-                if fact.counterfactual_of is None:
-                    found = found.union(*map(names_of, together.get((fact.subject, fact.relation), ())))
-        return found
-
-    return right
-
-
-def names_of(fact: "Fact") -> set[str]:
-    """A fact's object and its aliases, folded: whatever names the right answer."""
-    return {folded(name.strip()) for name in (fact.object, *fact.object_aliases)}
+def _distractors(probe: Probe, right_answers: RightAnswers) -> Iterator[Finding]:
+    counts = Counter(map(str.strip, probe.distractors))
+    if counts[""]:
+        yield _error("distractor", "probes", probe, "a distractor is empty; remove it")
+    for distractor, count in counts.items():
+        if count > 1:
+            problem = f"the distractor {distractor!r} stands there {count} times; chance would be wrong"
+            yield _error("distractor", "probes", probe, problem)
+    answers = {folded(answer.strip()) for answer in probe.answers}
+    also_right = right_answers.stated(probe)
+    for distractor, name in zip(counts, folded_all(tuple(counts)), strict=True):
+        if name in answers:
+            problem = f"the answer {distractor!r} is among its own distractors"
+            yield _error("answer_in_distractors", "probes", probe, problem)
+        elif name in also_right:
+            problem = f"the distractor {distractor!r} is right as well, by facts.jsonl"
+            yield _error("answer_in_distractors", "probes", probe, problem)

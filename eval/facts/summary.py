@@ -18,11 +18,11 @@ def bank_summary(bank: FactBank) -> dict[str, Any]:
     "types": {type: {role: n probes}}, "flags": {flag: n probes}}`; roles are those of the first fact.
     """
     roles = {fact.id: fact.role for fact in bank.facts}
-    people = {(fact.role, fact.subject) for fact in bank.facts if fact.subject is not None}
+    subjects = {(fact.role, fact.subject) for fact in bank.facts if fact.subject is not None}
     return {
         "name": bank.meta.get("name"),
         "sha256": bank.sha256,
-        "subjects": _count(role for role, _ in people),
+        "subjects": _count(role for role, _ in subjects),
         "facts": _count(roles.values()),
         "arms": _count(fact.arm for fact in bank.facts if fact.arm is not None),
         "relations": _count_by_role((fact.relation or "(none)", fact.role) for fact in bank.facts),
@@ -49,8 +49,8 @@ def examples(bank: FactBank, n: int = 3) -> list[dict[str, Any]]:
 def token_lengths(bank: FactBank, tokenizer: Any) -> dict[str, dict[str, float]]:
     """Tokens of statements, prompts and answers, special tokens not counted.
 
-    `{"statements" | "prompts" | "answers": {"min", "median", "max"}}`, without those that the bank has
-    none of. An answer is counted with what joins it to its prompt.
+    `{"statements" | "prompts" | "answers": {"min", "median", "max"}}`; a key is left out if the bank has no
+    such texts. The space that joins an answer to its prompt is counted with the answer.
     """
     texts = {
         "statements": [statement.text for statement in bank.statements],
@@ -58,6 +58,12 @@ def token_lengths(bank: FactBank, tokenizer: Any) -> dict[str, dict[str, float]]
         "answers": [join(probe.prompt, probe.joint)[1] + probe.answers[0] for probe in bank.probes],
     }
     return {name: _spread(_lengths(items, tokenizer)) for name, items in texts.items() if items}
+
+
+def chance_of(bank: FactBank) -> float | None:
+    """Chance, if it is the same for all probes that have distractors; else None."""
+    chances = {1 / (1 + len(probe.distractors)) for probe in bank.probes if probe.distractors}
+    return chances.pop() if len(chances) == 1 else None
 
 
 def _lengths(texts: Sequence[str], tokenizer: Any) -> list[int]:

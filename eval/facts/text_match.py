@@ -21,7 +21,7 @@ from functools import cache
 
 import regex
 
-# What may be left out at the edges of a text; a no-break or ideographic space is written there on purpose.
+# May be stripped from the edges of a text. A no-break or ideographic space is there on purpose.
 ASCII_SPACES = " \t\n\r\v\f"
 # Scripts without spaces between words: those of East Asia (scx, as ー belongs to two of them), and those of
 # South East Asia (Line_Break=Complex_Context, and Javanese and Balinese). Hangul has spaces, and Tibetan a
@@ -40,11 +40,11 @@ _UNSPACED_CHARACTER = regex.compile(_UNSPACED, regex.V1)
 _WORDS = regex.compile(rf"[[\p{{L}}\p{{M}}\p{{N}}]--{_UNSPACED}]+|(?={_UNSPACED})\X", regex.V1)
 _LETTERS = regex.compile(rf"[[\p{{L}}\p{{M}}\p{{Nl}}\p{{No}}]--{_UNSPACED}]+|(?={_UNSPACED})\X", regex.V1)
 _PARTS = regex.compile(rf"[\S--{_UNSPACED}]+|(?={_UNSPACED})\X", regex.V1)
-# Latin letters, punctuation and symbols: without marks and scripts without spaces, `re` does, much faster
+# Anything but Latin letters, punctuation and symbols. For these alone `re` gives the same, much faster.
 _NOT_PLAIN = re.compile(r"[^\x00-\u02ff\u2000-\u20cf\u2100-\u2bff]")
 _PLAIN_WORDS = re.compile(r"[^\W_]+")
 _PLAIN_LETTERS = re.compile(r"[^\W\d_]+")
-# Articles and the like of French, Italian and Catalan; English has no words before an apostrophe like these.
+# Articles and similar words of French, Italian and Catalan. No English word before an apostrophe equals them.
 _ELIDED = re.compile(
     r"(?<!\w)([cdjlmnst]|qu|jusqu|lorsqu|puisqu|un|all|dall|dell|nell|sull|quell|quest|sant|degl)['\u2019]$",
     re.I,
@@ -75,8 +75,9 @@ def folded(text: str) -> str:
 
 def folded_all(texts: Sequence[str]) -> list[str]:
     """`folded` of each text, several times as fast as one by one."""
-    found = folded("\n".join(texts)).split("\n")
-    return found if len(found) == len(texts) else [folded(text) for text in texts]
+    lines = folded("\n".join(texts)).split("\n")
+    # a text with a line break of its own makes more lines
+    return lines if len(lines) == len(texts) else [folded(text) for text in texts]
 
 
 def is_word(character: str) -> bool:
@@ -100,15 +101,15 @@ def words_in(text: str, digits: bool = True) -> list[str]:
 
 
 def parts_of(text: str) -> list[str]:
-    """What spaces separate, punctuation included, and each grapheme cluster of scripts without spaces."""
+    """The text split at spaces, punctuation included; in scripts without spaces, each grapheme cluster."""
     return text.split() if text.isascii() or not _NOT_PLAIN.search(text) else _PARTS.findall(text)
 
 
 def find_words(text: str, words: str, start: int = 0, strict: bool = False) -> int:
-    """Where `words` stands in `text`, not inside of a longer word; -1 if nowhere. Both in one normal form.
+    """Where `words` occurs in `text`, not inside of a longer word; -1 if nowhere. Both in one normal form.
 
-    `strict`: where `words` ends in punctuation, no letter, digit or underscore may touch that either:
-    "J.R." is not in "J.R.R.".
+    `strict`: where `words` begins or ends in punctuation, no letter, digit or underscore may touch that
+    either: "J.R." is not in "J.R.R.".
     """
     position = text.find(words, start) if words else -1
     fast = not strict and text.isascii()
@@ -126,8 +127,22 @@ def find_words(text: str, words: str, start: int = 0, strict: bool = False) -> i
     return -1
 
 
+def holds_words(text: str, words: str) -> bool:
+    """Whether `words` occurs in `text`, not inside of a longer word; see `find_words`."""
+    return find_words(text, words) >= 0
+
+
+def replace_words(text: str, words: str, mark: str) -> str:
+    """The text with `mark` in place of `words` wherever that occurs, not inside of a longer word."""
+    position = find_words(text, words)
+    while position >= 0:
+        text = text[:position] + mark + text[position + len(words) :]
+        position = find_words(text, words, position + len(mark))
+    return text
+
+
 def holds_answer(text: str, answers: Iterable[str]) -> bool:
-    """Whether one of `answers` stands anywhere in the text as whole words: "Spring" not in "Springfield"."""
+    """Whether one of `answers` occurs in the text as whole words: "Spring" does not in "Springfield"."""
     text = normal(text)
     return any(find_words(text, normal(answer.strip()), strict=True) >= 0 for answer in answers)
 
@@ -150,12 +165,12 @@ def is_answer(text: str, answers: Iterable[str], ended: bool, terminators: str =
 
 
 def closing_punctuation(wording: str) -> str:
-    """What stands behind the last word or place of a wording: "." of "{subject} was born in {object}."."""
+    """What follows the last word or `{place}` of a wording: "." of "{subject} was born in {object}."."""
     return _CLOSING.search(wording).group()
 
 
 def holds_terminal(text: str) -> bool:
-    """Whether a character that ends sentences stands in the text."""
+    """Whether the text has a character that ends sentences."""
     return _TERMINAL.search(text) is not None
 
 
@@ -163,7 +178,7 @@ def join(prompt: str, joint: str = " ") -> tuple[str, str]:
     """Split into the context that is given and the space that belongs to the answer.
 
     A trailing space moves from the prompt to the answer, because tokenizers glue it to the next word.
-    After other white space (a newline), or nothing at all, no space is added.
+    After other white space (a newline), or an empty prompt, no space is added.
 
     >>> join("Paris is in"), join("Paris is in "), join("Q: where?\\n"), join("")
     (('Paris is in', ' '), ('Paris is in', ' '), ('Q: where?\\n', ''), ('', ''))
@@ -184,9 +199,9 @@ def shown_joint(before: str) -> str:
 
 
 def usual_joint(prompt: str, answer: str) -> str:
-    """The joint where neither a statement nor a wording shows it.
+    """The joint if neither a statement nor a wording shows it.
 
-    A space; but "" between letters of scripts without spaces, and behind an opening quote or bracket, wide
+    A space; but "" between letters of scripts without spaces, and after an opening quote or bracket, wide
     punctuation (： 「), a hyphen in a word, a currency sign before a number, and an elided article (`l'`).
     """
     if not prompt or not answer:
@@ -237,13 +252,13 @@ def _is_boundary(text: str, position: int, outer: str, inner: str, strict: bool)
 
 
 def _is_inside_number(text: str, position: int) -> bool:
-    """Whether a number goes on over the position: 3 and 5 are not words of "3.5" (UAX #29, WB11 and WB12)."""
+    """Whether the position is inside a number: 3 and 5 are not words of "3.5" (UAX #29, WB11 and WB12)."""
     return any(
-        0 < place < len(text) - 1
-        and text[place] in _INSIDE_NUMBERS
-        and text[place - 1].isdecimal()
-        and text[place + 1].isdecimal()
-        for place in (position - 1, position)
+        0 < index < len(text) - 1
+        and text[index] in _INSIDE_NUMBERS
+        and text[index - 1].isdecimal()
+        and text[index + 1].isdecimal()
+        for index in (position - 1, position)
     )
 
 
@@ -260,7 +275,7 @@ def _ends(rest: str, ended: bool, terminators: str) -> bool:
 
 
 def _goes_on(terminator: str, following: str) -> bool:
-    """Whether a word or number may go on behind the terminator."""
+    """Whether a word or number may continue after the terminator."""
     if not terminator.isascii() and _TERMINAL.match(terminator) and not _FULL_STOP.match(terminator):
         return False
     return bool(following) and is_spaced(following)

@@ -1,21 +1,34 @@
-"""The validator: what silently ruins a study of recall, found before anything is trained.
+"""The validator: finds what silently ruins a study of recall, before anything is trained.
 
-Errors make a bank unusable (`integrity.py`). Warnings are kept: they become flags on the probes they
-concern, and reports count them, since other people's datasets hold such lines and must still be read
-whole. In a *generated* bank nothing forces them on us, so there they refuse the bank too.
+Errors make a bank unusable (`integrity.py`). Warnings become flags on the probes that they concern, and
+reports count them: other people's datasets hold such lines and must still be read whole. A *generated* bank
+with warnings is refused, since its spec can be changed.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe, Statement
-from tidy_stlms.eval.facts.integrity import UNSEEN, Finding, integrity_errors
-from tidy_stlms.eval.facts.records import many_records
-from tidy_stlms.eval.facts.text_match import ASCII_SPACES, find_words, folded, join, normal, words_in
+from tidy_stlms.eval.facts.bank import FactBank, read_bank
+from tidy_stlms.eval.facts.integrity import Finding, integrity_errors
+from tidy_stlms.eval.facts.records import UNSEEN, Fact, Probe, Statement
+from tidy_stlms.eval.facts.right_answers import names_of
+from tidy_stlms.eval.facts.text_match import (
+    ASCII_SPACES,
+    folded,
+    holds_words,
+    join,
+    normal,
+    replace_words,
+    words_in,
+)
+
+logger = logging.getLogger(__name__)
 
 WARNINGS = (
     "answer_in_prompt",
@@ -25,14 +38,14 @@ WARNINGS = (
     "answer_not_in_fact",
     "prefix_of_distractor",
     "trained_wording",
-    "unseen_words",
+    "new_words",
     "duplicate_fact",
     "not_stated",
     "unequal_pools",
 )
-# those that name facts, or a relation, where the others name probes
-OF_FACTS = ("duplicate_fact", "not_stated")
+OF_FACTS = ("duplicate_fact", "not_stated")  # their ids are of facts, the others' of probes
 OF_RELATIONS = ("unequal_pools",)
+FORMER_NEW_WORDS = "unseen_words"  # what banks of earlier versions call new_words
 HELD_OUT = ("syntactic", "semantic", "inferential", "compositional", "reversal")
 # stand for subject and object in a wording; digits, so that they are not taken for words
 SUBJECT, OBJECT = "⟨1⟩", "⟨2⟩"
@@ -41,8 +54,8 @@ SUBJECT, OBJECT = "⟨1⟩", "⟨2⟩"
 def validate(bank: FactBank, corpus_words: set[str] | None = None) -> list[Finding]:
     """All errors; or, in a bank without errors, all warnings.
 
-    `corpus_words` are the words of the corpus that the model is trained on (`words_of`): with them, fewer
-    words of held-out wordings are unseen.
+    `corpus_words` are the words of the corpus that the model is trained on (`words_of`): they are not new to
+    the model when a held-out wording uses them.
     """
     errors = integrity_errors(bank)
     return errors or _warnings(bank, corpus_words)
@@ -53,10 +66,27 @@ def words_of(texts: Iterable[str]) -> set[str]:
     return {word for text in texts for word in words_in(folded(text), digits=False)}
 
 
-@many_records()
-def load_bank(folder: str | Path) -> FactBank:
-    """Read, check and flag a bank; UserError for one with errors, or a generated one with warnings."""
-    bank = FactBank.load(folder)
+def load_bank(folder: str | Path, *, check: bool = True, flag: bool = True) -> FactBank:
+    """Read, check and flag a bank.
+
+    UserError, naming file and line or id, for one with errors, or a generated one with warnings. A bank
+    edited by hand is used as it is, with a warning and its new hash.
+
+    Args:
+        folder: Where the bank is.
+        check: False to read it only, so that `validate` can list all errors of a broken bank.
+        flag: False to keep the flags that are in the files: those of a run's copy were found when it began.
+    """
+    bank, recorded_hash = read_bank(folder)
+    if check and (errors := integrity_errors(bank)):
+        more = f" (and {len(errors) - 1} more errors)" if len(errors) > 1 else ""
+        raise UserError(f"{folder}/{errors[0].message}{more}")
+    if recorded_hash is not None and recorded_hash != bank.sha256:
+        logger.warning(
+            "%s has been edited since its hash was written: going on as sha256 %.12s", folder, bank.sha256
+        )
+    if not check or not flag:
+        return bank
     warnings = _warnings(bank)
     refuse_generated(bank, warnings, folder)
     return flag_probes(bank, warnings)
@@ -65,40 +95,45 @@ def load_bank(folder: str | Path) -> FactBank:
 def refuse_generated(bank: FactBank, findings: Iterable[Finding], folder: str | Path | None = None) -> None:
     """Raise UserError if the bank says that it was generated, and anything at all was found in it.
 
-    A spec with `unseen_words: flag` allows that one warning; what a model knows already is the model's
-    matter. `folder` is where the bank was read from.
+    A spec with `new_words: flag` allows that one warning. What a model knows already (`known_already`) is no
+    fault of the spec. `folder` is where the bank was read from.
     """
     if bank.meta.get("provenance") != "generated":
         return
     spec = bank.meta.get("spec")
-    allowed = isinstance(spec, dict) and spec.get("unseen_words") == "flag"
-    spared = {"known_already", "unseen_words"} if allowed else {"known_already"}
-    found = [finding for finding in findings if finding.code not in spared]
-    if not found:
+    allows_new_words = isinstance(spec, dict) and "flag" in (
+        spec.get("new_words"),
+        spec.get(FORMER_NEW_WORDS),
+    )
+    allowed = {"known_already", "new_words"} if allows_new_words else {"known_already"}
+    refused = [finding for finding in findings if finding.code not in allowed]
+    if not refused:
         return
     if folder is not None:
         remedy = "mend the line, or take `provenance` out of bank.json to keep it with a flag"
-    elif found[0].code == "unseen_words":
-        remedy = "raise `paraphrases`, or set unseen_words=flag if the model's corpus holds the words"
+    elif refused[0].code == "new_words":
+        remedy = "raise `paraphrases`, or set new_words=flag if the model's corpus holds the words"
     else:
         remedy = "change the spec's wordings or answers"
     where = "" if folder is None else f"{folder}/"
-    more = f" (and {len(found) - 1} more findings)" if len(found) > 1 else ""
-    raise UserError(f"generated bank refused: {where}{found[0].message}{more}; {remedy}")
+    more = f" (and {len(refused) - 1} more findings)" if len(refused) > 1 else ""
+    raise UserError(f"generated bank refused: {where}{refused[0].message}{more}; {remedy}")
 
 
-def flag_probes(bank: FactBank, findings: Iterable[Finding] | None = None) -> FactBank:
-    """The bank with the warnings as flags on its probes; flags of other origin stay."""
+def flag_probes(bank: FactBank, findings: Iterable[Finding]) -> FactBank:
+    """The bank with these warnings as flags on its probes; flags of other origin stay."""
     by_fact: dict[str, set[str]] = defaultdict(set)
     by_probe: dict[str, set[str]] = defaultdict(set)
-    for finding in validate(bank) if findings is None else findings:
+    for finding in findings:
         if finding.level == "warning" and finding.code not in OF_RELATIONS:
-            for item in finding.ids:
-                (by_fact if finding.code in OF_FACTS else by_probe)[item].add(finding.code)
+            for record_id in finding.ids:
+                (by_fact if finding.code in OF_FACTS else by_probe)[record_id].add(finding.code)
 
     def flagged(probe: Probe) -> Probe:
-        flags = {flag for flag in probe.flags if flag not in WARNINGS} | by_probe.get(probe.id, set())
-        flags.update(*(by_fact.get(fact_id, ()) for fact_id in probe.fact_ids))
+        kept = {flag for flag in probe.flags if flag not in (*WARNINGS, FORMER_NEW_WORDS)}
+        flags = kept.union(
+            by_probe.get(probe.id, ()), *(by_fact.get(fact_id, ()) for fact_id in probe.fact_ids)
+        )
         return probe if flags == set(probe.flags) else replace(probe, flags=tuple(sorted(flags)))
 
     return replace(bank, probes=tuple(flagged(probe) for probe in bank.probes))
@@ -114,51 +149,49 @@ def _warnings(bank: FactBank, corpus_words: set[str] | None = None) -> list[Find
 
 
 def _duplicate_facts(bank: FactBank) -> Iterator[Finding]:
-    """A (subject, relation) twice: two answers are right and each probe knows of one."""
+    """Two facts with one subject and relation: two answers are right, and each probe knows of one."""
     many = {relation.id for relation in bank.relations if relation.cardinality == "many"}
-    same = defaultdict(list)
+    ids_of = defaultdict(list)
     for fact in bank.facts:
         # a counterfactual contradicts its original on purpose
         if fact.subject is not None and fact.relation not in many and fact.counterfactual_of is None:
-            same[fact.subject, fact.relation].append(fact.id)
-    for (subject, relation), ids in same.items():
+            ids_of[fact.subject, fact.relation].append(fact.id)
+    for (subject, relation), ids in ids_of.items():
         if relation is not None and len(ids) > 1:
-            message = f"facts.jsonl: {ids[0]!r}: {len(ids)} facts give the {relation} of {subject}"
-            yield Finding("warning", "duplicate_fact", tuple(ids), message)
+            problem = f"{len(ids)} facts give the {relation} of {subject}"
+            yield Finding("warning", "duplicate_fact", "facts.jsonl", tuple(ids), problem)
 
 
 def _not_stated(bank: FactBank) -> Iterator[Finding]:
-    """Called injected, yet no statement tells it: it would count as learnt or not without being taught."""
+    """Injected facts without a statement: they would count among the facts that were taught."""
     injected = bank.injected_facts()
-    if any(bank.statements_of(fact.id) for fact in injected):  # else the bank only asks
+    if any(bank.statements_of(fact.id) for fact in injected):  # else the bank holds probes alone
         for fact in injected:
             if not bank.statements_of(fact.id):
-                message = f"facts.jsonl: {fact.id!r}: is to be injected, but no statement tells it"
-                yield Finding("warning", "not_stated", (fact.id,), message)
+                problem = "is to be injected, but no statement tells it"
+                yield Finding("warning", "not_stated", "facts.jsonl", (fact.id,), problem)
 
 
 def _unequal_pools(bank: FactBank) -> Iterator[Finding]:
-    """Control answers that no injected fact has are less familiar after training, and so no control.
+    """Control objects that no injected fact has are less familiar after training, and so no control.
 
-    The arm `unseen` is there for just that; and where answers are subjects, each role has its own.
+    The arm `unseen` is meant to have such objects. Where objects are subjects, each role has its own.
     """
     subjects = {fact.subject for fact in bank.facts}
-    answers: dict[str | None, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    objects: dict[str | None, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for fact in bank.facts:
         if fact.role in ("injected", "control") and fact.arm != UNSEEN and fact.object not in subjects:
-            answers[fact.relation][fact.role].add(fact.object)
-    for relation, by_role in answers.items():
-        foreign = by_role["control"] - by_role["injected"]
-        if relation is not None and by_role["injected"] and foreign:
-            found = f"{len(foreign)} of {len(by_role['control'])}"
-            message = (
-                f"relations.jsonl: {relation!r}: {found} answers of control facts are no injected fact's"
-            )
-            yield Finding("warning", "unequal_pools", (relation,), message)
+            objects[fact.relation][fact.role].add(fact.object)
+    for relation, by_role in objects.items():
+        control_only = by_role["control"] - by_role["injected"]
+        if relation is not None and by_role["injected"] and control_only:
+            share = f"{len(control_only)} of {len(by_role['control'])}"
+            problem = f"{share} answers of control facts are no injected fact's"
+            yield Finding("warning", "unequal_pools", "relations.jsonl", (relation,), problem)
 
 
 def _probe_warnings(bank: FactBank, corpus_words: set[str] | None) -> Iterator[Finding]:
-    is_trained, unseen_words = _trained_wordings(bank), _unseen_words(bank, corpus_words)
+    is_trained, new_words = _trained_wordings(bank), _new_words(bank, corpus_words)
     for probe in bank.probes:
         facts = [bank.fact_by_id[fact_id] for fact_id in probe.fact_ids]
         statements = list(bank.statements_about(probe))
@@ -176,22 +209,22 @@ def _probe_warnings(bank: FactBank, corpus_words: set[str] | None) -> Iterator[F
                 "trained_wording",
                 _trained_wording(probe, statements, partial(is_trained, facts[0].relation, wording)),
             ),
-            ("unseen_words", unseen_words(wording) if probe.type in HELD_OUT else None),
+            ("new_words", new_words(wording) if probe.type in HELD_OUT else None),
         ):
             if problem is not None:
-                yield Finding("warning", code, (probe.id,), f"probes.jsonl: {probe.id!r}: {problem}")
+                yield Finding("warning", code, "probes.jsonl", (probe.id,), problem)
 
 
 def _answer_in_prompt(probe: Probe) -> str | None:
     prompt = folded(probe.prompt)
     for answer in probe.answers:
-        if find_words(prompt, folded(answer.strip())) >= 0:
+        if holds_words(prompt, folded(answer.strip())):
             return f"the answer {answer!r} stands in the prompt {probe.prompt!r}"
     return None
 
 
 def _outer_space(probe: Probe) -> str | None:
-    """What stands between prompt and answers is the joint's business."""
+    """Spaces around prompt, answers and distractors; the joint says what stands between them."""
     for text in (probe.prompt, *probe.answers, *probe.distractors):
         if text != text.strip(ASCII_SPACES):
             return f"{text!r} begins or ends with a space"
@@ -199,13 +232,13 @@ def _outer_space(probe: Probe) -> str | None:
 
 
 def _case_differs(probe: Probe, statements: list[Statement]) -> str | None:
-    """Trained on "Sandstone", asked for "sandstone": other tokens altogether."""
+    """Trained on "Sandstone", asked for "sandstone", which has other tokens."""
     answer = probe.answers[0]
-    if any(find_words(statement.text, answer) >= 0 for statement in statements):  # as almost always
+    if any(holds_words(statement.text, answer) for statement in statements):  # almost always, and fast
         return None
-    if any(find_words(normal(statement.text), normal(answer)) >= 0 for statement in statements):
+    if any(holds_words(normal(statement.text), normal(answer)) for statement in statements):
         return None
-    if any(find_words(folded(statement.text), folded(answer)) >= 0 for statement in statements):
+    if any(holds_words(folded(statement.text), folded(answer)) for statement in statements):
         return f"the answer {answer!r} is written in other case in the statement"
     return None
 
@@ -221,14 +254,14 @@ def _joined_text_not_stated(probe: Probe, statements: list[Statement]) -> str | 
 
 
 def _answer_not_in_fact(probe: Probe, facts: list[Fact]) -> str | None:
-    """ "... was" -> " born" measures grammar. A conclusion may well be new, so inferential is spared."""
+    """ "... was" -> " born" measures grammar. The answer of an inferential probe may well be new."""
     if probe.type == "inferential":
         return None
-    parts = [text for fact in facts for text in (fact.subject, fact.object, *fact.object_aliases) if text]
+    parts = [text for fact in facts for text in (fact.subject, *names_of(fact)) if text]
     if probe.answers[0] in parts:
         return None
-    held = {word for text in parts for word in words_in(folded(text))}
-    if held.intersection(words_in(folded(probe.answers[0]))):
+    fact_words = {word for text in parts for word in words_in(folded(text))}
+    if fact_words.intersection(words_in(folded(probe.answers[0]))):
         return None
     return f"the answer {probe.answers[0]!r} holds nothing of the fact"
 
@@ -246,23 +279,23 @@ def _prefix_of_distractor(probe: Probe) -> str | None:
 def _trained_wording(
     probe: Probe, statements: list[Statement], is_trained: Callable[[str, bool], bool]
 ) -> str | None:
-    """Held-out wordings are those that no statement of the relation has, whomever it is about.
+    """A held-out wording that statements of the relation have, whatever their subject.
 
-    Questions are another matter: that others' questions are trained on, and this one is not, is what
-    they are for.
+    Questions (`qa`) count only if they are about the probe's own facts: they are trained for some subjects so
+    that they can be asked about others.
     """
     if probe.type not in ("syntactic", "semantic", "reversal"):
         return None
     questions = [statement.text for statement in statements if statement.kind == "qa"]
-    asked = "".join(join(probe.prompt, probe.joint)) + probe.answers[0] if questions else ""
-    if any(asked in question for question in questions) or is_trained(probe.joint, probe.type == "reversal"):
+    joined = "".join(join(probe.prompt, probe.joint)) + probe.answers[0] if questions else ""
+    if any(joined in question for question in questions) or is_trained(probe.joint, probe.type == "reversal"):
         return f"the wording of this {probe.type} probe is trained too: {probe.prompt!r}"
     return None
 
 
 def _trained_wordings(bank: FactBank) -> Callable[[str | None, str, str, bool], bool]:
-    """Whether a wording, joined with what it asks for (the subject if `backwards`), stands in a statement
-    about any fact of the relation."""
+    """Whether a wording, joined with the object (the subject if `backwards`), stands in a statement of any
+    fact of the relation."""
     trained: dict[str | None, set[str]] = defaultdict(set)
     for statement in bank.statements:
         if statement.kind != "qa":
@@ -270,40 +303,41 @@ def _trained_wordings(bank: FactBank) -> Callable[[str | None, str, str, bool], 
             wording = folded(_statement_wording(statement, facts))
             for fact in facts:
                 trained[fact.relation].add(wording)
-    # in free text no two wordings are alike: only those are searched that have the rarest word
-    holding: dict[tuple[str | None, str], list[str]] = defaultdict(list)
+    # in free text no two wordings are alike: only those with the rarest word are searched
+    by_word: dict[tuple[str | None, str], list[str]] = defaultdict(list)
     for relation, wordings in trained.items():
         for wording in wordings:
             for word in set(words_in(wording)):
-                holding[relation, word].append(wording)
+                by_word[relation, word].append(wording)
 
     @cache
     def is_trained(relation: str | None, wording: str, joint: str, backwards: bool) -> bool:
-        asked = folded("".join(join(wording, joint)) + (SUBJECT if backwards else OBJECT))
-        few = min((holding.get((relation, word), []) for word in words_in(asked)), key=len)
-        return any(find_words(trained_wording, asked) >= 0 for trained_wording in few)
+        joined = folded("".join(join(wording, joint)) + (SUBJECT if backwards else OBJECT))
+        wordings = min((by_word.get((relation, word), []) for word in words_in(joined)), key=len)
+        return any(holds_words(trained_wording, joined) for trained_wording in wordings)
 
     return is_trained
 
 
-def _unseen_words(bank: FactBank, corpus_words: set[str] | None) -> Callable[[str], str | None]:
-    """Which words of a wording a model trained on these statements, and that corpus, has never read."""
+def _new_words(bank: FactBank, corpus_words: set[str] | None) -> Callable[[str], str | None]:
+    """Which words of a wording are in none of the trained statements and not in the corpus."""
     statements = [
         (statement, [bank.fact_by_id[fact_id] for fact_id in statement.fact_ids])
         for statement in bank.statements
     ]
-    # control statements are not trained on; a bank without roles to inject is judged by all it has
+    # control statements are not trained on; a bank without injected facts is judged by all it has
     injected = [pair for pair in statements if any(fact.role == "injected" for fact in pair[1])]
     wordings = {_statement_wording(*pair) for pair in injected or statements}
     known = words_of(wordings) | (corpus_words or set())
 
     @cache
     def problem(wording: str) -> str | None:
-        unseen = sorted(set(words_in(folded(wording), digits=False)) - known)
-        listed = ", ".join(unseen[:5])
-        return f"no training wording has the words of this held-out one: {listed}" if unseen else None
+        new = sorted(set(words_in(folded(wording), digits=False)) - known)
+        return (
+            f"no training wording has the words of this held-out one: {', '.join(new[:5])}" if new else None
+        )
 
-    # without anything that was read there is nothing to compare with
+    # in a bank without statements every word would be new
     return problem if known else lambda wording: None
 
 
@@ -314,7 +348,7 @@ def _statement_wording(statement: Statement, facts: list[Fact]) -> str:
     text = statement.text
     for name, (start, end) in sorted(statement.spans.items(), key=lambda item: item[1], reverse=True):
         text = text[:start] + (SUBJECT if name == "subject" else OBJECT) + text[end:]
-    # a paragraph may name its subject again and again, and spans show the first time
+    # a passage may name its subject again and again, and the span shows the first mention
     return text if len(facts) == 1 else _wording(text, facts)
 
 
@@ -322,15 +356,7 @@ def _wording(text: str, facts: list[Fact]) -> str:
     text = normal(text)
     for fact in facts:
         if fact.subject:
-            text = _replace_words(text, normal(fact.subject), SUBJECT)
-        for name in (fact.object, *fact.object_aliases):
-            text = _replace_words(text, normal(name), OBJECT)
-    return text
-
-
-def _replace_words(text: str, words: str, mark: str) -> str:
-    position = find_words(text, words)
-    while position >= 0:
-        text = text[:position] + mark + text[position + len(words) :]
-        position = find_words(text, words, position + len(mark))
+            text = replace_words(text, normal(fact.subject), SUBJECT)
+        for name in names_of(fact):
+            text = replace_words(text, normal(name), OBJECT)
     return text

@@ -71,8 +71,8 @@ def blind_check(
         elif share is not None and share >= confidence:
             how = f"gives the answer {share:.0%} of the candidates' probability"
         if how is not None:
-            message = f"probes.jsonl: {row['probe_id']!r}: an untaught model {how}"
-            findings.append(Finding("warning", "known_already", (row["probe_id"],), message))
+            ids, problem = (row["probe_id"],), f"an untaught model {how}"
+            findings.append(Finding("warning", "known_already", "probes.jsonl", ids, problem))
     return findings
 
 

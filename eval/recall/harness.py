@@ -1,14 +1,16 @@
 """The harness: every probe of a bank asked of a model, one plain dict for each.
 
-rows = evaluate_recall(model, tokenizer, FactBank.load("outputs/people"))
+rows = evaluate_recall(model, tokenizer, load_bank("banks/people"))
 summarise(rows)["injected"]["memorization"]["accuracy"]["mean"]
 """
 
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from tidy_stlms.eval.facts.bank import FactBank, Probe
-from tidy_stlms.eval.facts.text_match import closing_punctuation, folded
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.records import Probe
+from tidy_stlms.eval.facts.right_answers import right_answers
+from tidy_stlms.eval.facts.text_match import closing_punctuation
 from tidy_stlms.eval.models.checks import check_logits
 from tidy_stlms.eval.recall.metrics import bits_per_byte, candidate_metrics, perplexity, token_rank
 from tidy_stlms.eval.scoring.generation import (
@@ -90,15 +92,6 @@ def item_of(probe: Probe) -> Item:
     """What the scorer reads of a probe: the first answer against the distractors."""
     candidates = (probe.answers[0], *probe.distractors)
     return Item(probe.prompt, candidates, suffix=probe.suffix, id=probe.id, joint=probe.joint)
-
-
-def right_answers(bank: FactBank, probe: Probe) -> list[str]:
-    """Whatever counts as the answer in free generation: the probe's answers and, where it asks for a
-    fact's object, in whatever case, the object's aliases."""
-    facts = [bank.fact_by_id[fact_id] for fact_id in probe.fact_ids]
-    asked = {folded(answer) for answer in probe.answers}
-    aliases = [alias for fact in facts if folded(fact.object) in asked for alias in fact.object_aliases]
-    return list(dict.fromkeys([*probe.answers, *aliases]))
 
 
 def terminators_of(probe: Probe) -> str:

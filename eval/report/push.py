@@ -122,5 +122,5 @@ def _current_code(folder: Path) -> dict[str, Path]:
 def _card(folder: Path, records: Path, repo_id: str, license: str | None) -> str:
     if not is_run(records):
         return plain_card(folder, repo_id, license)
-    bank = load_bank(records / "facts") if (records / "facts").exists() else None
+    bank = load_bank(records / "facts", flag=False) if (records / "facts").exists() else None
     return run_card(records, bank, repo_id=repo_id, license=license, model_folder=folder)

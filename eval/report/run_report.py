@@ -12,13 +12,14 @@ import numpy as np
 from tidy_stlms.configs.files import read_jsonl, write_json, write_whole
 from tidy_stlms.configs.load import read_config
 from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.summary import chance_of
 from tidy_stlms.eval.facts.warnings import load_bank
 from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.recall.groups import Doses, treatment_groups
 from tidy_stlms.eval.recall.metrics import summarise
 from tidy_stlms.eval.report.card import run_card
 from tidy_stlms.eval.report.run_figures import plot_loss, plot_rank_and_bits, plot_recall
-from tidy_stlms.eval.report.run_in_words import FIGURES, chance_of, facts_of_the_run, reading_guide
+from tidy_stlms.eval.report.run_in_words import FIGURES, facts_of_the_run, reading_guide
 from tidy_stlms.eval.report.run_table import recall_table
 from tidy_stlms.eval.run_folder import (
     CARD,
@@ -39,7 +40,7 @@ def write_run_report(
 ) -> dict:
     """Write summary.json, figures/*.png, report.md and README.md (the model card); return the summary."""
     metrics, rows = _read_log(folder / METRICS), _read_log(folder / RECALL)
-    bank = load_bank(folder / FACTS) if (folder / FACTS).exists() else None
+    bank = load_bank(folder / FACTS, flag=False) if (folder / FACTS).exists() else None
     doses = doses_of_facts(bank, [folder]) if bank is not None else {}
     summary = {
         "steps": steps,

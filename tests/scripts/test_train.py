@@ -276,7 +276,7 @@ name: leaking
 people: 4
 distractors: 3
 paraphrases: 1
-unseen_words: flag
+new_words: flag
 names: {locale: en_US, pattern: "[A-Z][a-z]+"}
 relations:
   colour:

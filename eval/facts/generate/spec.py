@@ -29,9 +29,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from tidy_stlms.configs.errors import UserError, first_line
+from tidy_stlms.configs.errors import UserError, did_you_mean, first_line
 from tidy_stlms.configs.files import read_text
-from tidy_stlms.eval.facts.records import did_you_mean
 
 
 @dataclass
@@ -177,7 +176,7 @@ class Spec:
     """Training wordings per fact, the original included: the first so many of each relation's list."""
     asked: float = 0.5
     """Share of people (of each arm) whose `questions` are trained on; all others are asked them only."""
-    unseen_words: str = "refuse"
+    new_words: str = "refuse"
     """Held-out wordings with words that no training wording has: refuse, or flag (a model may know them)."""
     subject: str = "subject"
     """The subject's name in wordings."""

@@ -1,9 +1,10 @@
 """Banks made of other people's files: `stlm facts import FORMAT SOURCE --out DIR`.
 
-    bank, draft = import_bank("bear", "BEAR/BEAR", ImportOptions())
-    draft.read, draft.mapped, draft.left_out    # the report
+    bank, builder = import_bank("bear", "BEAR/BEAR", ImportOptions())
+    builder.records_read, builder.mapped, builder.left_out    # the report
 
-A format is a file of this folder that fills a `Draft`; to add one, write it and name it below.
+A format is a file of this folder, or the folder `tidy/`, that adds to a `BankBuilder`. To add a format, write
+its file and name it below.
 """
 
 import dataclasses
@@ -12,25 +13,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError, one_line
+from tidy_stlms.configs.errors import UserError, did_you_mean, one_line
 from tidy_stlms.eval.facts.bank import FactBank
-from tidy_stlms.eval.facts.imports.draft import Draft
-from tidy_stlms.eval.facts.imports.source_files import DATA_FILES, Record, data_file, once, read_records
-from tidy_stlms.eval.facts.integrity import ROLES
-from tidy_stlms.eval.facts.records import did_you_mean
+from tidy_stlms.eval.facts.imports.builder import BankBuilder
+from tidy_stlms.eval.facts.imports.source_files import DATA_FILES, Row, data_file, read_rows, unique_rows
+from tidy_stlms.eval.facts.records import ROLES
 from tidy_stlms.eval.hub import writing_hub_cache
 
-FOLDERS = ("tidy", "bear")  # formats of several files that belong together
-RECORDS = ("fictional-knowledge", "counterfact", "tofu", "csv", "jsonl")
-FORMATS = FOLDERS + RECORDS
+FOLDER_FORMATS = ("tidy", "bear")  # several files that belong together
+ROW_FORMATS = ("fictional-knowledge", "counterfact", "tofu", "csv", "jsonl")
+FORMATS = FOLDER_FORMATS + ROW_FORMATS
 # options that mean something to some formats only
 MEANT_FOR = {
     "columns": ("csv", "jsonl"),
     "people": ("tidy",),
     "control": ("tidy",),
     "seed": ("tidy",),
-    "config": RECORDS,
-    "split": RECORDS,
+    "config": ROW_FORMATS,
+    "split": ROW_FORMATS,
 }
 
 
@@ -51,7 +51,7 @@ class ImportOptions:
     columns: dict[str, str] = field(default_factory=dict)
     """csv, jsonl: our field -> the source's column."""
     distractors: int = 9
-    """Wrong answers drawn for probes that come without any; 0 for none."""
+    """Distractors drawn for probes that have none; 0 for none."""
     people: int = 16
     """tidy, bare templates: people whose facts are injected."""
     control: int | None = None
@@ -60,41 +60,18 @@ class ImportOptions:
     """tidy, bare templates."""
 
 
-def import_bank(format: str, source: str, options: ImportOptions) -> tuple[FactBank, Draft]:
-    """Read `source`, a file, a folder or the id of a Hub dataset; the bank, and the report of what it holds.
+def import_bank(format: str, source: str, options: ImportOptions) -> tuple[FactBank, BankBuilder]:
+    """Make a bank of `source`, a file, a folder or the id of a Hub dataset.
 
-    Raises UserError for a source that cannot be read at all, or that holds nothing to take.
+    Returns the bank, and the builder with the report of what was taken and what was left out. Raises
+    UserError for a source that cannot be read at all, or that holds nothing to take.
     """
-    from tidy_stlms.eval.facts.imports import bear, counterfact, fictional, table, tidy, tofu
-
     if format not in FORMATS:
         hint = did_you_mean(format, FORMATS) or f"; known are {', '.join(FORMATS)}"
         raise UserError(f"{format}: no such format{hint}")
     _check(options, format, source)
-    draft = Draft(format, source)
-    role = options.role or "injected"
-    if format == "tidy":
-        control = options.people if options.control is None else options.control
-        folder = _local(source, options)
-        tidy.read(folder, draft, options.role, people=options.people, control=control, seed=options.seed)
-    elif format == "bear":
-        bear.read(_local(source, options), draft, options.role or "known")
-    else:
-        name, records = _records(source, options, draft)
-        if format == "fictional-knowledge":
-            fictional.read(records, draft, role)
-        elif format == "counterfact":
-            counterfact.read(records, draft, role)
-        elif format == "tofu":
-            tofu.read(records, draft, options.role or tofu.role_of(name))
-        else:
-            table.read(records, draft, role, options.columns)
-    license = options.license or {
-        "bear": bear.LICENSE,
-        "fictional-knowledge": fictional.LICENSE,
-        "counterfact": counterfact.LICENSE,
-        "tofu": tofu.LICENSE,
-    }.get(format)
+    builder = BankBuilder(format, source)
+    license = _add_source(builder, options)
     chosen = {key: value for key, value in dataclasses.asdict(options).items() if value not in (None, {})}
     meta: dict[str, Any] = {
         "name": options.name or Path(source).stem,
@@ -102,11 +79,44 @@ def import_bank(format: str, source: str, options: ImportOptions) -> tuple[FactB
         "provenance": "imported",
         "source": {"format": format, "source": source, "options": chosen},
     }
-    return draft.bank(meta, options.distractors), draft
+    return builder.build(meta, options.distractors), builder
+
+
+def _add_source(builder: BankBuilder, options: ImportOptions) -> str | None:
+    """Add what the source holds; returns the licence of the bank."""
+    from tidy_stlms.eval.facts.imports.bear import BEAR_LICENSE, import_bear
+    from tidy_stlms.eval.facts.imports.counterfact import COUNTERFACT_LICENSE, import_counterfact
+    from tidy_stlms.eval.facts.imports.fictional import FICTIONAL_LICENSE, import_fictional
+    from tidy_stlms.eval.facts.imports.table import import_table
+    from tidy_stlms.eval.facts.imports.tidy.folder import import_tidy
+    from tidy_stlms.eval.facts.imports.tofu import TOFU_LICENSE, import_tofu, tofu_role
+
+    license, role = None, options.role or "injected"
+    if builder.format == "tidy":
+        control = options.people if options.control is None else options.control
+        folder = _local(builder.source, options)
+        import_tidy(folder, builder, options.role, people=options.people, control=control, seed=options.seed)
+    elif builder.format == "bear":
+        license = BEAR_LICENSE
+        import_bear(_local(builder.source, options), builder, options.role or "known")
+    else:
+        name, rows = _rows(builder, options)
+        if builder.format == "fictional-knowledge":
+            license = FICTIONAL_LICENSE
+            import_fictional(rows, builder, role)
+        elif builder.format == "counterfact":
+            license = COUNTERFACT_LICENSE
+            import_counterfact(rows, builder, role)
+        elif builder.format == "tofu":
+            license = TOFU_LICENSE
+            import_tofu(rows, builder, options.role or tofu_role(name))
+        else:
+            import_table(rows, builder, role, options.columns)
+    return options.license or license
 
 
 def _check(options: ImportOptions, format: str, source: str) -> None:
-    """UserError for an option that is wrong, or that would be passed over without a word."""
+    """UserError for an option that is wrong, or that the format would ignore."""
     if options.role is not None and options.role not in ROLES:
         raise UserError(f"--role {options.role}: must be one of {', '.join(ROLES)}")
     for name in ("distractors", "control"):
@@ -132,14 +142,15 @@ def _local(source: str, options: ImportOptions) -> Path:
     return download(_hub_id(source), options.revision)
 
 
-def _records(source: str, options: ImportOptions, draft: Draft) -> tuple[str, Iterator[tuple[str, Record]]]:
-    """The subset's name, and its records."""
+def _rows(builder: BankBuilder, options: ImportOptions) -> tuple[str, Iterator[tuple[str, Row]]]:
+    """The subset's name, and its rows: where each one stands, and its fields."""
+    source = builder.source
     if Path(source).exists():
         path = data_file(Path(source), options.config)
-        return path.stem, read_records(path, draft)
+        return path.stem, read_rows(path, builder)
     rows = _dataset(_hub_id(source), options)
     numbered = ((f"{source}, row {number}", row) for number, row in enumerate(rows, 1))
-    return options.config or source.rpartition("/")[2], once(numbered, source, draft)
+    return options.config or source.rpartition("/")[2], unique_rows(numbered, source, builder)
 
 
 def _hub_id(source: str) -> str:

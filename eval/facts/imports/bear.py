@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.imports.draft import Draft, Refused
-from tidy_stlms.eval.facts.imports.source_files import checked, parse_json5, read_records, text, texts
+from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
+from tidy_stlms.eval.facts.imports.source_files import (
+    checked_text,
+    parse_json5,
+    read_rows,
+    text_field,
+    text_list,
+)
 from tidy_stlms.eval.facts.text_match import closing_punctuation, folded
 
-LICENSE = "cc-by-sa-4.0"
+BEAR_LICENSE = "cc-by-sa-4.0"
 METADATA = "metadata_relations.json"
 MARKS = re.compile(r"\[[XY]\]")
 MAPPED = (
@@ -26,57 +32,57 @@ MAPPED = (
 )
 
 
-def read(source: Path, draft: Draft, role: str) -> None:
-    """Fill `draft` from a folder, or from the folder of a subset inside it."""
+def import_bear(source: Path, builder: BankBuilder, role: str) -> None:
+    """Import a folder, or the one folder inside it that holds a subset."""
     folders = sorted(path.parent for path in source.rglob(METADATA)) if source.is_dir() else []
     if not folders:
         raise UserError(f"{source}: no {METADATA} there; give the folder that holds it and the P*.jsonl")
     if len(folders) > 1:
         names = ", ".join(str(folder) for folder in folders)
         raise UserError(f"{source}: holds several datasets; give one of {names}")
-    draft.mapped += MAPPED
+    builder.mapped += MAPPED
     metadata = parse_json5(folders[0] / METADATA)
     if not isinstance(metadata, dict):
         raise UserError(f"{folders[0] / METADATA}: must be an object of relations")
     for relation, description in metadata.items():
-        draft.read[METADATA] += 1
-        with draft.record(f"{METADATA}, {relation}"):
-            _relation(folders[0], relation, description, draft, role)
+        builder.records_read[METADATA] += 1
+        with builder.record(f"{METADATA}, {relation}"):
+            _relation(folders[0], relation, description, builder, role)
     for path in sorted(folders[0].glob("*.jsonl")):
         if path.stem not in metadata:
-            draft.leave_out(path.name, f"{METADATA} does not describe {path.stem}")
+            builder.leave_out(path.name, f"{METADATA} does not describe {path.stem}")
 
 
-def _relation(folder: Path, relation: str, description: Any, draft: Draft, role: str) -> None:
+def _relation(folder: Path, relation: str, description: Any, builder: BankBuilder, role: str) -> None:
     if not isinstance(description, dict):
         raise Refused(f"must be an object, got {description!r:.40}")
     labels = "answer_space_labels" if "answer_space_labels" in description else "answer_space"
-    answers = list(dict.fromkeys(label.strip() for label in texts(description, labels)))
+    answers = list(dict.fromkeys(label.strip() for label in text_list(description, labels)))
     templates = []
-    for number, template in enumerate(texts(description, "templates"), 1):
+    for number, template in enumerate(text_list(description, "templates"), 1):
         where = f"{METADATA}, {relation}, template {number}"
         if sorted(MARKS.findall(template)) == ["[X]", "[Y]"]:
             templates.append(template)
         else:
-            draft.leave_out(where, f"needs [X] and [Y] once each: {template!r}")
+            builder.leave_out(where, f"needs [X] and [Y] once each: {template!r}")
     if not templates:
         raise Refused("no template of it could be taken")
     path = folder / f"{relation}.jsonl"
     if not path.is_file():
         raise Refused(f"{path.name} is missing")
-    draft.add_relation(relation, templates[0], answers)
-    for where, record in read_records(path, draft):
-        with draft.record(where):
-            subject, answer = text(record, "sub_label").strip(), text(record, "obj_label").strip()
+    builder.add_relation(relation, templates[0], answers)
+    for where, row in read_rows(path, builder):
+        with builder.record(where):
+            subject, answer = text_field(row, "sub_label").strip(), text_field(row, "obj_label").strip()
             if answer not in answers:
                 raise Refused(f"obj_label {answer!r} is not in the relation's {labels}")
-            aliases = texts(record, "obj_aliases", optional=True)
-            id = f"{relation}/{checked(str(record.get('sub_id') or subject), 'sub_id')}"
-            fact = draft.add_fact(id, subject, relation, answer, role, aliases=aliases)
+            aliases = text_list(row, "obj_aliases", optional=True)
+            id = f"{relation}/{checked_text(str(row.get('sub_id') or subject), 'sub_id')}"
+            fact = builder.add_fact(id, subject, relation, answer, role, aliases=aliases)
             others = [label for label in answers if folded(label) != folded(answer)]
             for number, template in enumerate(templates):
                 before, after = (part.replace("[X]", subject) for part in template.split("[Y]"))
-                draft.add_probe(
+                builder.add_probe(
                     where,
                     [fact],
                     "semantic" if number else "memorization",

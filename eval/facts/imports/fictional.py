@@ -7,11 +7,11 @@ answer (`hard_gen_*`, "compositional generalisation" in the paper).
 
 from collections.abc import Iterable
 
-from tidy_stlms.eval.facts.bank import Fact
-from tidy_stlms.eval.facts.imports.draft import Draft, Refused
-from tidy_stlms.eval.facts.imports.source_files import Record, checked, text, texts
+from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
+from tidy_stlms.eval.facts.imports.source_files import Row, checked_text, text_field, text_list
+from tidy_stlms.eval.facts.records import Fact
 
-LICENSE = "apache-2.0"
+FICTIONAL_LICENSE = "apache-2.0"
 TYPES = {"mem": "memorization", "gen": "semantic", "hard_gen": "compositional"}
 MAPPED = (
     "train_context -> a passage (original), paraphrases -> the same passage (paraphrase:1, 2, ...)",
@@ -22,44 +22,46 @@ MAPPED = (
 )
 
 
-def read(records: Iterable[tuple[str, Record]], draft: Draft, role: str) -> None:
-    draft.mapped += MAPPED
-    for number, (where, record) in enumerate(records):
-        with draft.record(where):
-            _passage(where, f"passage-{number}", record, draft, role)
+def import_fictional(rows: Iterable[tuple[str, Row]], builder: BankBuilder, role: str) -> None:
+    builder.mapped += MAPPED
+    for number, (where, row) in enumerate(rows):
+        with builder.record(where):
+            _passage(where, f"passage-{number}", row, builder, role)
 
 
-def _passage(where: str, id: str, record: Record, draft: Draft, role: str) -> None:
-    wordings = [text(record, "train_context")]
-    if "paraphrases" in record:
-        wordings += texts(record, "paraphrases", optional=True)
+def _passage(where: str, id: str, row: Row, builder: BankBuilder, role: str) -> None:
+    wordings = [text_field(row, "train_context")]
+    if "paraphrases" in row:
+        wordings += text_list(row, "paraphrases", optional=True)
     facts: dict[str, Fact] = {}
     for prefix, probe_type in TYPES.items():
-        with draft.record(f"{where}, {prefix}_input"):
-            for index, (prompt, target) in enumerate(_pairs(record, prefix)):
-                with draft.record(f"{where}, {prefix}_input {index + 1}"):
-                    answer = checked(target, f"{prefix}_target").strip()
-                    fact = _fact_of(id, prefix, index, answer, facts, draft, role)
-                    draft.add_probe(where, [fact], probe_type, checked(prompt, f"{prefix}_input"), [answer])
+        with builder.record(f"{where}, {prefix}_input"):
+            for index, (prompt, target) in enumerate(_pairs(row, prefix)):
+                with builder.record(f"{where}, {prefix}_input {index + 1}"):
+                    answer = checked_text(target, f"{prefix}_target").strip()
+                    fact = _fact_of(id, prefix, index, answer, facts, builder, role)
+                    builder.add_probe(
+                        where, [fact], probe_type, checked_text(prompt, f"{prefix}_input"), [answer]
+                    )
                     facts[fact.id] = fact
     if not facts:
         raise Refused("no probe of it could be taken")
     for number, wording in enumerate(wordings):
-        draft.add_statement(list(facts.values()), wording.strip(), kind="passage", paraphrase=number)
+        builder.add_statement(list(facts.values()), wording.strip(), kind="passage", paraphrase=number)
 
 
-def _pairs(record: Record, prefix: str) -> list[tuple[str, str]]:
-    prompts = _list(record, f"{prefix}_input")
-    targets = _list(record, f"{prefix}_target")
+def _pairs(row: Row, prefix: str) -> list[tuple[str, str]]:
+    prompts = _list(row, f"{prefix}_input")
+    targets = _list(row, f"{prefix}_target")
     if len(prompts) != len(targets):
-        # which belongs to which is anybody's guess
+        # nobody knows which prompt belongs to which target
         raise Refused(f"{prefix}_input has {len(prompts)} entries, {prefix}_target {len(targets)}")
     return list(zip(prompts, targets, strict=True))
 
 
-def _list(record: Record, name: str) -> list[str]:
-    """The list as it stands; its single texts are looked at one by one."""
-    value = record.get(name)
+def _list(row: Row, name: str) -> list[str]:
+    """The list, whose texts are checked one by one later: a broken one costs its probe alone."""
+    value = row.get(name)
     if value is None:
         raise Refused(f"field {name!r} is missing")
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
@@ -68,9 +70,9 @@ def _list(record: Record, name: str) -> list[str]:
 
 
 def _fact_of(
-    id: str, prefix: str, index: int, answer: str, facts: dict[str, Fact], draft: Draft, role: str
+    id: str, prefix: str, index: int, answer: str, facts: dict[str, Fact], builder: BankBuilder, role: str
 ) -> Fact:
-    told = facts.get(f"{id}/mem-{index}")
-    if prefix == "gen" and told is not None and told.object == answer:
-        return told
-    return draft.add_fact(f"{id}/{prefix}-{index}", None, None, answer, role)
+    memorized = facts.get(f"{id}/mem-{index}")
+    if prefix == "gen" and memorized is not None and memorized.object == answer:
+        return memorized
+    return builder.add_fact(f"{id}/{prefix}-{index}", None, None, answer, role)

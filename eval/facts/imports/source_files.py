@@ -1,7 +1,7 @@
 """Reading other people's files record by record: JSON, JSON5, JSON Lines, CSV, Parquet, YAML, plain lines.
 
-A line that is broken costs that line. A file that cannot be parsed as a whole is the user's to mend
-(`UserError` with the place), for nobody knows what else would be lost in it.
+A broken line is left out. A file that cannot be parsed as a whole is a `UserError` with the place, since
+nobody knows what else would be lost in it.
 """
 
 import csv
@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.imports.draft import Draft, Refused
+from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
 
-Record = dict[str, Any]
+Row = dict[str, Any]
 DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-# where a byte was not UTF-8; a text that really holds this sign has been through such an accident before
+# stands for a byte that was not UTF-8; a text that holds this character was decoded wrongly before
 BROKEN = "\ufffd"
-# that, and half a character, which JSON can write as "\ud83d" and UTF-8 cannot
+# that, or half a surrogate pair, which JSON can write as "\ud83d" and UTF-8 cannot
 NOT_UTF8 = re.compile(rf"[{BROKEN}\ud800-\udfff]")
 # a list, behind white space and comments
 JSON_LIST = re.compile(r"(?:\s|//[^\n]*|/\*(?s:.*?)\*/)*+\[")
 
 
 def read_lossy(path: Path) -> str:
-    """The file's text, with `BROKEN` for bytes that are not UTF-8: `text()` refuses what holds them."""
+    """The file's text, with `BROKEN` for bytes that are not UTF-8: `text_field()` refuses what holds them."""
     try:
         return path.read_bytes().decode("utf-8-sig", errors="replace")
     except OSError as error:
@@ -58,34 +58,33 @@ def parse_yaml(path: Path, content: str | None = None) -> Any:
         raise UserError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
 
 
-def read_records(path: Path, draft: Draft) -> Iterator[tuple[str, Record]]:
-    """Yield where ("file, line 3") and the object there of a data file.
-
-    What is no object is left out, and what stands there already.
-    """
+def read_rows(path: Path, builder: BankBuilder) -> Iterator[tuple[str, Row]]:
+    """Yield (where, row) of a data file, such as ("file, line 3", {"name": "Ada"}); each row once."""
     kind = path.suffix.lower()
     if kind == ".jsonl":
-        found: Iterator[tuple[str, Any]] = _json_lines(path, draft)
+        values: Iterator[tuple[str, Any]] = _json_lines(path, builder)
     elif kind in (".csv", ".tsv"):
-        found = _csv_rows(path, draft)
+        values = _csv_rows(path, builder)
     elif kind == ".parquet":
-        found = _parquet_rows(path)
+        values = _parquet_rows(path)
     elif kind == ".json":
-        found = _json_records(path, draft)
+        values = _json_records(path, builder)
     else:
         raise UserError(f"{path}: cannot be read as data; give one of {', '.join(DATA_FILES)}")
-    return once(found, path.name, draft)
+    return unique_rows(values, path.name, builder)
 
 
-def once(found: Iterable[tuple[str, Any]], source: str, draft: Draft) -> Iterator[tuple[str, Record]]:
-    """The objects among what was found, each once: twice, it would count twice."""
-    seen: dict[str, str] = {}
-    for where, value in found:
-        draft.read[source] += 1
+def unique_rows(
+    values: Iterable[tuple[str, Any]], source: str, builder: BankBuilder
+) -> Iterator[tuple[str, Row]]:
+    """The objects among the values, without repeated ones, which would count twice."""
+    where_of: dict[str, str] = {}
+    for where, value in values:
+        builder.records_read[source] += 1
         if not isinstance(value, dict):
-            draft.leave_out(where, f"must be an object with named fields, got {value!r:.40}")
-        elif (first := seen.setdefault(repr(value), where)) != where:
-            draft.leave_out(where, f"the same as {first}")
+            builder.leave_out(where, f"must be an object with named fields, got {value!r:.40}")
+        elif (first := where_of.setdefault(repr(value), where)) != where:
+            builder.leave_out(where, f"the same as {first}")
         else:
             yield where, value
 
@@ -96,26 +95,26 @@ def data_file(source: Path, wanted: str | None, needs: Sequence[str] = DATA_FILE
         if wanted not in (None, source.stem):
             raise UserError(f"--config {wanted}: {source} is a file by itself; leave it out")
         return source
-    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in needs and path.is_file())
+    paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in needs and path.is_file())
     if wanted is not None:
-        found = [path for path in found if path.stem == wanted] or found
-    if len(found) == 1 and wanted in (None, found[0].stem):
-        return found[0]
-    if not found:
+        paths = [path for path in paths if path.stem == wanted] or paths
+    if len(paths) == 1 and wanted in (None, paths[0].stem):
+        return paths[0]
+    if not paths:
         raise UserError(f"{source}: holds no data file ({', '.join(needs)})")
-    names = ", ".join(path.stem for path in found[:12]) + (", ..." if len(found) > 12 else "")
+    names = ", ".join(path.stem for path in paths[:12]) + (", ..." if len(paths) > 12 else "")
     raise UserError(f"{source}: holds several data files; choose one with --config: {names}")
 
 
-def text(record: Record, name: str) -> str:
+def text_field(record: Row, name: str) -> str:
     """A field that must be a text with something in it."""
     value = _present(record, name)
     if not isinstance(value, str):
         raise Refused(f"field {name!r} must be text, got {value!r:.40}")
-    return checked(value, f"field {name!r}")
+    return checked_text(value, f"field {name!r}")
 
 
-def texts(record: Record, name: str, *, optional: bool = False) -> list[str]:
+def text_list(record: Row, name: str, *, optional: bool = False) -> list[str]:
     """A field that must be a list of texts; a text alone is a list of one."""
     if optional and record.get(name) is None:
         return []
@@ -123,11 +122,11 @@ def texts(record: Record, name: str, *, optional: bool = False) -> list[str]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, (list, tuple)) or not all(isinstance(item, str) for item in values):
         raise Refused(f"field {name!r} must be a list of texts, got {value!r:.40}")
-    return [checked(item, f"field {name!r}") for item in values]
+    return [checked_text(item, f"field {name!r}") for item in values]
 
 
-def checked(value: str, what: str) -> str:
-    """The text, if it is UTF-8 and not empty."""
+def checked_text(value: str, what: str) -> str:
+    """The text; Refused if it is not UTF-8, or empty."""
     if NOT_UTF8.search(value):
         raise Refused(f"{what} is not UTF-8: {value!r:.60}")
     if not value.strip():
@@ -135,13 +134,13 @@ def checked(value: str, what: str) -> str:
     return value
 
 
-def _present(record: Record, name: str) -> Any:
+def _present(record: Row, name: str) -> Any:
     if record.get(name) is None:
         raise Refused(f"field {name!r} is missing; it has {', '.join(map(repr, record)) or 'none'}")
     return record[name]
 
 
-def _json_lines(path: Path, draft: Draft) -> Iterator[tuple[str, Any]]:
+def _json_lines(path: Path, builder: BankBuilder) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(read_lossy(path).split("\n"), 1):
         where = f"{path.name}, line {number}"
         if not line.strip():
@@ -149,17 +148,17 @@ def _json_lines(path: Path, draft: Draft) -> Iterator[tuple[str, Any]]:
         try:
             yield where, json.loads(line)
         except json.JSONDecodeError as error:
-            draft.read[path.name] += 1
-            draft.leave_out(where, f"not valid JSON ({error.msg}, column {error.colno})")
+            builder.records_read[path.name] += 1
+            builder.leave_out(where, f"not valid JSON ({error.msg}, column {error.colno})")
 
 
-def _json_records(path: Path, draft: Draft) -> Iterator[tuple[str, Any]]:
+def _json_records(path: Path, builder: BankBuilder) -> Iterator[tuple[str, Any]]:
     """A list of records; or JSON Lines, as many files that end in .json are."""
     content = read_lossy(path)
     lines = [line for line in content.split("\n") if line.strip()]
     objects = sum(line.lstrip().startswith("{") for line in lines)
     if len(lines) > 1 and 2 * objects > len(lines) and not JSON_LIST.match(content):
-        yield from _json_lines(path, draft)
+        yield from _json_lines(path, builder)
         return
     value = parse_json5(path)
     rows = value if isinstance(value, list) else [value]
@@ -167,8 +166,8 @@ def _json_records(path: Path, draft: Draft) -> Iterator[tuple[str, Any]]:
         yield f"{path.name}, record {number}", row
 
 
-def _csv_rows(path: Path, draft: Draft) -> Iterator[tuple[str, Any]]:
-    """Quotes hold a cell together in .csv; in .tsv they are text, for a cell needs none."""
+def _csv_rows(path: Path, builder: BankBuilder) -> Iterator[tuple[str, Any]]:
+    """Quotes hold a cell together in .csv; in .tsv they are text, since tabs separate cells there."""
     lines = io.StringIO(read_lossy(path), newline="")
     if path.suffix.lower() == ".tsv":
         rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -176,17 +175,21 @@ def _csv_rows(path: Path, draft: Draft) -> Iterator[tuple[str, Any]]:
         rows = csv.reader(lines, strict=True)
     header: list[str] | None = None
     while True:
-        begun = rows.line_num + 1
+        first_line = rows.line_num + 1
         try:
             row = next(rows)
         except StopIteration:
             break
         except csv.Error as error:
-            span = f"line {begun}" if rows.line_num <= begun else f"lines {begun} to {rows.line_num}"
+            span = (
+                f"line {first_line}"
+                if rows.line_num <= first_line
+                else f"lines {first_line} to {rows.line_num}"
+            )
             if header is None:
                 raise UserError(f"{path}: {span}, the header: not valid CSV ({error})") from None
-            draft.read[path.name] += 1
-            draft.leave_out(f"{path.name}, {span}", f"not valid CSV ({error}); is a quote missing?")
+            builder.records_read[path.name] += 1
+            builder.leave_out(f"{path.name}, {span}", f"not valid CSV ({error}); is a quote missing?")
             continue
         where = f"{path.name}, line {rows.line_num}"
         if header is None:
@@ -198,10 +201,10 @@ def _csv_rows(path: Path, draft: Draft) -> Iterator[tuple[str, Any]]:
         if not row:
             continue
         if len(row) != len(header):
-            draft.read[path.name] += 1
-            draft.leave_out(where, f"has {len(row)} columns, the header {len(header)}")
+            builder.records_read[path.name] += 1
+            builder.leave_out(where, f"has {len(row)} columns, the header {len(header)}")
             continue
-        # an empty cell is a field that is not there
+        # an empty cell is a missing field
         yield where, {name: cell or None for name, cell in zip(header, row, strict=True)}
 
 

@@ -1,7 +1,7 @@
-"""Plain tables, CSV or JSON Lines, whose columns carry our own names, or names that the user tells.
+"""Plain tables, CSV or JSON Lines, with our names of columns, or with names that the user maps to ours.
 
-A row is a fact, with a statement of it, a question about it, or both; further rows of the same fact (the
-same `id`, or the same subject, relation and object) add statements and questions to it.
+A row is a fact, with a statement of it, a probe of it, or both. Further rows of the same fact (the same `id`,
+or the same subject, relation and object) add statements and probes to it.
 """
 
 import json
@@ -10,12 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.bank import Fact
-from tidy_stlms.eval.facts.imports.draft import Draft, Refused
-from tidy_stlms.eval.facts.imports.source_files import Record, checked
-from tidy_stlms.eval.facts.integrity import PROBE_TYPES, ROLES, STATEMENT_KINDS
-from tidy_stlms.eval.facts.records import did_you_mean
+from tidy_stlms.configs.errors import UserError, did_you_mean
+from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
+from tidy_stlms.eval.facts.imports.source_files import Row, checked_text
+from tidy_stlms.eval.facts.records import PROBE_TYPES, ROLES, STATEMENT_KINDS, Fact
 from tidy_stlms.eval.facts.text_match import ASCII_SPACES
 
 COLUMNS = (
@@ -25,37 +23,49 @@ COLUMNS = (
 )  # fmt: skip
 LISTS = ("aliases", "answer", "distractors")
 SEPARATOR = re.compile(r"(?<!<)\|(?!>)")  # a bar, but not those of <|endoftext|>
-# an empty cell of a CSV file says nothing, so that "" needs a word there
+# an empty cell of a CSV file means "not given", so that the joint "" needs a word there
 JOINT_WORDS = {"none": "", "": "", "space": " ", " ": " "}
 
 
-def read(
-    records: Iterable[tuple[str, Record]], draft: Draft, role: str, columns: Mapping[str, str] | None = None
+def import_table(
+    rows: Iterable[tuple[str, Row]],
+    builder: BankBuilder,
+    role: str,
+    columns: Mapping[str, str] | None = None,
 ) -> None:
-    """Fill `draft`; `columns` gives the source's name of a field of `COLUMNS` where it differs."""
+    """Import rows; `columns` gives the source's name of a field of `COLUMNS` where it differs."""
     names = {field: (columns or {}).get(field, field) for field in COLUMNS}
     for field in columns or {}:
         if field not in COLUMNS:
             hint = did_you_mean(field, COLUMNS) or f"; known: {', '.join(COLUMNS)}"
             raise UserError(f"--column {field}={(columns or {})[field]}: no such field {field!r}{hint}")
-    seen: dict[str, None] = {}
-    told: dict[str, list[str]] = defaultdict(list)
-    for where, record in records:
-        seen.update(dict.fromkeys(record))
-        with draft.record(where):
-            _row(where, {field: record.get(name) for field, name in names.items()}, draft, role, told)
+    source_columns: dict[str, None] = {}
+    statements: dict[str, list[str]] = defaultdict(list)
+    for where, row in rows:
+        source_columns.update(dict.fromkeys(row))
+        with builder.record(where):
+            _add_row(
+                where, {field: row.get(name) for field, name in names.items()}, builder, role, statements
+            )
     for field, name in (columns or {}).items():
-        if seen and name not in seen:
-            hint = did_you_mean(name, map(str, seen)) or f"; there are {', '.join(map(str, seen))}"
+        if source_columns and name not in source_columns:
+            hint = (
+                did_you_mean(name, map(str, source_columns))
+                or f"; there are {', '.join(map(str, source_columns))}"
+            )
             raise UserError(f"--column {field}={name}: no record has a column {name!r}{hint}")
-    taken = [f"{name} -> {field}" if name != field else name for field, name in names.items() if name in seen]
-    draft.mapped.append(f"columns taken: {', '.join(taken) or 'none'}")
-    ignored = [name for name in seen if name not in names.values()]
+    taken = [
+        f"{name} -> {field}" if name != field else name
+        for field, name in names.items()
+        if name in source_columns
+    ]
+    builder.mapped.append(f"columns taken: {', '.join(taken) or 'none'}")
+    ignored = [name for name in source_columns if name not in names.values()]
     if ignored:
-        draft.mapped.append(f"columns not taken (name them with --column): {', '.join(map(str, ignored))}")
+        builder.mapped.append(f"columns not taken (name them with --column): {', '.join(map(str, ignored))}")
 
 
-def _row(where: str, row: Record, draft: Draft, role: str, told: dict[str, list[str]]) -> None:
+def _add_row(where: str, row: Row, builder: BankBuilder, role: str, statements: dict[str, list[str]]) -> None:
     values = {field: _value(row, field) for field in COLUMNS}
     answers = values["answer"] or ([values["object"]] if values["object"] else [])
     if not answers:
@@ -65,14 +75,14 @@ def _row(where: str, row: Record, draft: Draft, role: str, told: dict[str, list[
         raise Refused("needs a statement or a prompt, and has neither")
     kind = _one_of(values["kind"] or "statement", STATEMENT_KINDS, "kind")
     probe_type = _one_of(values["type"] or "memorization", PROBE_TYPES, "type")
-    fact = _fact(values, answers[0], draft, role)
-    if wording and wording not in told[fact.id]:
-        draft.add_statement([fact], wording, kind=kind, paraphrase=len(told[fact.id]))
-        told[fact.id].append(wording)
+    fact = _fact(values, answers[0], builder, role)
+    if wording and wording not in statements[fact.id]:
+        builder.add_statement([fact], wording, kind=kind, paraphrase=len(statements[fact.id]))
+        statements[fact.id].append(wording)
     elif not prompt:
         raise Refused(f"an earlier record states {fact.id!r} in the very same way")
     if prompt:
-        draft.add_probe(
+        builder.add_probe(
             where,
             [fact],
             probe_type,
@@ -86,13 +96,12 @@ def _row(where: str, row: Record, draft: Draft, role: str, told: dict[str, list[
         )
 
 
-def _fact(values: Record, answer: str, draft: Draft, role: str) -> Fact:
+def _fact(values: Row, answer: str, builder: BankBuilder, role: str) -> Fact:
     subject, relation, object = values["subject"], values["relation"], values["object"] or answer
     if relation:
-        draft.add_relation(relation, relation)
-    told = " / ".join(part for part in (subject, relation, object) if part)
-    return draft.add_fact(
-        values["id"] or told,
+        builder.add_relation(relation, relation)
+    return builder.add_fact(
+        values["id"] or " / ".join(part for part in (subject, relation, object) if part),
         subject,
         relation,
         object,
@@ -102,11 +111,11 @@ def _fact(values: Record, answer: str, draft: Draft, role: str) -> Fact:
     )
 
 
-def _value(row: Record, field: str) -> Any:
+def _value(row: Row, field: str) -> Any:
     """The field's text, or None; for `LISTS` a list, maybe empty."""
     value = row[field]
     if field in LISTS:
-        return [checked(item, f"field {field!r}") for item in _list(value, field)]
+        return [checked_text(item, f"field {field!r}") for item in _list(value, field)]
     if value is None:
         return None
     if field == "joint":
@@ -117,7 +126,7 @@ def _value(row: Record, field: str) -> Any:
         value = str(value)
     if not isinstance(value, str):
         raise Refused(f"field {field!r} must be text, got {value!r:.40}")
-    value = checked(value, f"field {field!r}")
+    value = checked_text(value, f"field {field!r}")
     if field == "suffix":  # which brings its own space
         return value
     # « and a no-break space may end a prompt

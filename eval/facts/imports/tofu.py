@@ -6,10 +6,10 @@ and wrong answers (`perturbed_answer`).
 
 from collections.abc import Iterable
 
-from tidy_stlms.eval.facts.imports.draft import Draft
-from tidy_stlms.eval.facts.imports.source_files import Record, text, texts
+from tidy_stlms.eval.facts.imports.builder import BankBuilder
+from tidy_stlms.eval.facts.imports.source_files import Row, text_field, text_list
 
-LICENSE = "mit"
+TOFU_LICENSE = "mit"
 QUESTION = "Question: {}\nAnswer:"
 # real people and things, and authors who are never trained on
 ROLES = {"real_authors": "known", "world_facts": "known", "holdout": "control"}
@@ -21,27 +21,27 @@ MAPPED = (
 )
 
 
-def role_of(name: str) -> str:
-    """What the facts of the set of that name are: injected but for the real and the held-out ones."""
+def tofu_role(name: str) -> str:
+    """The role of the facts of the set of this name: injected, except for the real and the held-out ones."""
     return next((role for start, role in ROLES.items() if name.startswith(start)), "injected")
 
 
-def read(records: Iterable[tuple[str, Record]], draft: Draft, role: str) -> None:
-    draft.mapped += (*MAPPED, f"all facts -> role {role}")
-    for number, (where, record) in enumerate(records):
-        with draft.record(where):
-            question, answer = text(record, "question").strip(), text(record, "answer").strip()
-            others = [a.strip() for a in texts(record, "paraphrased_answer", optional=True)]
-            questions = [q.strip() for q in texts(record, "paraphrased_question", optional=True)]
-            wrong = texts(record, "perturbed_answer", optional=True)
-            aliases = [other for other in others if other != answer]
-            fact = draft.add_fact(f"question-{number}", None, None, answer, role, aliases=aliases)
+def import_tofu(rows: Iterable[tuple[str, Row]], builder: BankBuilder, role: str) -> None:
+    builder.mapped += (*MAPPED, f"all facts -> role {role}")
+    for number, (where, row) in enumerate(rows):
+        with builder.record(where):
+            question, answer = text_field(row, "question").strip(), text_field(row, "answer").strip()
+            paraphrases = [a.strip() for a in text_list(row, "paraphrased_answer", optional=True)]
+            questions = [q.strip() for q in text_list(row, "paraphrased_question", optional=True)]
+            wrong = text_list(row, "perturbed_answer", optional=True)
+            aliases = [paraphrase for paraphrase in paraphrases if paraphrase != answer]
+            fact = builder.add_fact(f"question-{number}", None, None, answer, role, aliases=aliases)
             prompt = QUESTION.format(question)
             if role in ("injected", "control"):
-                draft.add_statement([fact], f"{prompt} {answer}", kind="qa")
-            draft.add_probe(where, [fact], "memorization", prompt, [answer], distractors=wrong)
+                builder.add_statement([fact], f"{prompt} {answer}", kind="qa")
+            builder.add_probe(where, [fact], "memorization", prompt, [answer], distractors=wrong)
             if aliases or questions:
-                draft.add_probe(
+                builder.add_probe(
                     where,
                     [fact],
                     "semantic",

@@ -1,13 +1,13 @@
 """Each check of the validator has a bank that trips it, and a sound bank trips none."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from tests.eval.facts.bank_files import ADA, BOB, edit_line, probe, small_bank, statement
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.bank import Fact, Relation, Statement
 from tidy_stlms.eval.facts.integrity import Finding, integrity_errors
+from tidy_stlms.eval.facts.records import Fact, Relation, Statement
+from tidy_stlms.eval.facts.text_match import find_words
 from tidy_stlms.eval.facts.warnings import (
     WARNINGS,
     flag_probes,
@@ -127,7 +127,7 @@ TRIPPING = {
         # the wording of another fact of the relation, without spans to go by
         small_bank(statements=(statement(BOB, spans={}),), probes=(probe(ADA, type="semantic"),)),
     ],
-    "unseen_words": [asked(**SEMANTIC)],
+    "new_words": [asked(**SEMANTIC)],
     "duplicate_fact": [small_bank(facts=(ADA, BOB, TOWN), statements=(statement(ADA), statement(TOWN)))],
     "not_stated": [small_bank(facts=(ADA, BOB, EVE), probes=(probe(EVE),))],
     "unequal_pools": [small_bank(facts=(ADA, BOB, DAN))],
@@ -142,7 +142,7 @@ def test_warnings_are_found_and_become_flags(code, tmp_path):
         assert findings[0].level == "warning"
         # what concerns a relation as a whole is no probe's fault
         flags = () if code == "unequal_pools" else (code,)
-        assert flag_probes(bank).probes[0].flags == flags
+        assert flag_probes(bank, validate(bank)).probes[0].flags == flags
         # kept, with the flag, when loaded
         bank.save(tmp_path / str(index))
         assert load_bank(tmp_path / str(index)).probes[0].flags == flags
@@ -238,7 +238,7 @@ def test_a_reversal_probe_must_be_held_out_as_well():
 def test_words_of_the_corpus_count_as_seen():
     bank = asked(**SEMANTIC)
     assert codes(bank, corpus_words=words_of(["Nobody lives there.", "No."])) == []
-    assert codes(bank, corpus_words=words_of(["Nobody."])) == ["unseen_words"]
+    assert codes(bank, corpus_words=words_of(["Nobody."])) == ["new_words"]
 
 
 def test_control_statements_are_not_read_by_the_model():
@@ -246,7 +246,7 @@ def test_control_statements_are_not_read_by_the_model():
     bank = small_bank(
         statements=(statement(ADA), lives), probes=(probe(ADA, type="syntactic", prompt="Ada Poe lives in"),)
     )
-    assert "unseen_words" in codes(bank)
+    assert "new_words" in codes(bank)
 
 
 def test_names_and_answers_in_a_prompt_are_not_words_of_the_wording():
@@ -256,21 +256,20 @@ def test_names_and_answers_in_a_prompt_are_not_words_of_the_wording():
 
 def test_flags_are_renewed_and_those_of_others_kept():
     bank = asked(flags=("answer_in_prompt", "imported_late"))
-    assert flag_probes(bank).probes[0].flags == ("imported_late",)
+    assert flag_probes(bank, validate(bank)).probes[0].flags == ("imported_late",)
 
 
 def test_a_wording_is_searched_for_in_few_texts(monkeypatch):
     """Where each text is worded otherwise, as in other people's tables, all pairs would take minutes."""
-    from tidy_stlms.eval.facts import validate as module
+    from tidy_stlms.eval.facts import warnings as module
 
     tried = []
 
-    def counted(text, words, start=0):
+    def counted(text, words):
         tried.append(words)
-        return find(text, words, start)
+        return find_words(text, words) >= 0
 
-    find = module.find_words
-    monkeypatch.setattr(module, "find_words", counted)
+    monkeypatch.setattr(module, "holds_words", counted)
     facts = [Fact(f"f{n}", f"Subject{n}", "city", f"Object{n}", "injected") for n in range(200)]
     statements = [Statement(f.id, (f.id,), f"{f.subject} of word{f.id} has {f.object} since.") for f in facts]
     probes = [
@@ -285,7 +284,8 @@ def test_a_wording_is_searched_for_in_few_texts(monkeypatch):
 def test_the_id_of_a_fact_is_not_taken_for_that_of_a_probe():
     facts = (replace(ADA, id="1"), replace(TOWN, id="2"), replace(BOB, id="3"))
     probes = (probe(BOB, id="1", fact_ids=("3",)), probe(ADA, id="3", fact_ids=("1",)))
-    bank = flag_probes(small_bank(facts=facts, statements=(), probes=probes))
+    bank = small_bank(facts=facts, statements=(), probes=probes)
+    bank = flag_probes(bank, validate(bank))
     assert [item.flags for item in bank.probes] == [(), ("duplicate_fact",)]
 
 
@@ -299,8 +299,10 @@ def test_warnings_refuse_a_generated_bank(tmp_path):
         load_bank(tmp_path / "bank")
 
 
-def test_a_generated_bank_may_allow_unseen_words_but_nothing_else():
-    meta = {"provenance": "generated", "spec": {"unseen_words": "flag"}}
+# "unseen_words": the key's and the flag's name in banks that earlier versions generated
+@pytest.mark.parametrize("key", ["new_words", "unseen_words"])
+def test_a_generated_bank_may_allow_new_words_but_nothing_else(key):
+    meta = {"provenance": "generated", "spec": {key: "flag"}}
     bank = replace(asked(**SEMANTIC), meta=meta)
     refuse_generated(bank, validate(bank))
     bank = replace(asked(**SEMANTIC, distractors=("Bernstein",)), meta=meta)
@@ -309,12 +311,19 @@ def test_a_generated_bank_may_allow_unseen_words_but_nothing_else():
 
 
 def test_what_a_model_knows_already_does_not_refuse_a_bank():
-    known = Finding("warning", "known_already", ("ada/city/memorization:0",), "known")
+    known = Finding("warning", "known_already", "probes.jsonl", ("ada/city/memorization:0",), "known")
     bank = small_bank(meta={"provenance": "generated"})
     refuse_generated(bank, [known])
     flagged = flag_probes(bank, [known])
     assert flagged.probes[0].flags == ("known_already",)
-    assert flag_probes(flagged).probes[0].flags == ("known_already",)  # kept when flags are renewed
+    assert flag_probes(flagged, validate(flagged)).probes[0].flags == (
+        "known_already",
+    )  # kept when flags are renewed
+
+
+def test_a_flag_of_an_earlier_version_gets_its_new_name():
+    bank = asked(**SEMANTIC, flags=("unseen_words",))
+    assert flag_probes(bank, validate(bank)).probes[0].flags == ("new_words",)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
 import random
 from collections import Counter, defaultdict
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.bank import FactBank
@@ -180,10 +180,10 @@ def test_each_relation_of_people_can_be_used_alone(relation):
 
 
 def test_fewer_wordings_lack_words_and_can_be_flagged():
-    with pytest.raises(UserError, match="unseen_words=flag"):
+    with pytest.raises(UserError, match="new_words=flag"):
         generate_from_spec(PEOPLE, ["paraphrases=1", "use=[profession]"])
-    made = generate_from_spec(PEOPLE, ["paraphrases=1", "use=[profession]", "unseen_words=flag"])
-    assert Counter(flag for probe in made.probes for flag in probe.flags) == {"unseen_words": 128}
+    made = generate_from_spec(PEOPLE, ["paraphrases=1", "use=[profession]", "new_words=flag"])
+    assert Counter(flag for probe in made.probes for flag in probe.flags) == {"new_words": 128}
 
 
 def test_relations_that_are_not_asked_backwards_are_named(caplog):
@@ -285,7 +285,7 @@ RELATION = "relations.birth_city"
         (["paraphrases=6"], "holds 5 wordings, paraphrases needs 6"),
         (["use=[birthcity]"], "unknown relation 'birthcity', did you mean 'birth_city'"),
         (["use=[]"], "relations: at least one"),
-        (["unseen_words=allow"], "unseen_words: must be refuse or flag"),
+        (["new_words=allow"], "new_words: must be refuse or flag"),
         (
             [f"{RELATION}.answers.faker=citty"],
             f"{RELATION}.answers.faker: Faker has no 'citty' for en_US, did you mean 'city'",

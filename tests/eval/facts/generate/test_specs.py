@@ -5,11 +5,11 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import faker
 import pytest
+from msgspec.structs import replace
 
 from tests.eval.facts.bank_checks import check_generated
 from tidy_stlms.configs.errors import UserError
@@ -26,7 +26,7 @@ SMALL = {
     "reversal": ["people=12"],
     "chains": ["people=12", "control=24"],
 }
-FLAGS = {"tidy": ("unseen_words",)}
+FLAGS = {"tidy": ("new_words",)}
 
 
 def spec_of(name):

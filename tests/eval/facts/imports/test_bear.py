@@ -47,7 +47,7 @@ def folder(tmp_path):
 
 
 def test_bear(folder):
-    bank, draft = import_bank("bear", str(folder), ImportOptions())
+    bank, builder = import_bank("bear", str(folder), ImportOptions())
     assert {(f.id, f.subject, f.object, f.role, f.object_aliases) for f in bank.facts} == {
         ("P36/Q20", "Norway", "Oslo", "known", ()),
         ("P36/Q419", "Peru", "Lima", "known", ("City of Kings",)),
@@ -67,8 +67,8 @@ def test_bear(folder):
     assert {p.distractors for p in norway} == {("Lima", "Rome")}
     assert norway[0].template == "The capital of {subject} is {object}."
     assert bank.meta["license"] == "cc-by-sa-4.0"
-    reasons = dict(draft.left_out)
-    assert len(reasons) == len(draft.left_out) == 10
+    reasons = dict(builder.left_out)
+    assert len(reasons) == len(builder.left_out) == 10
     for where, reason in {
         "metadata_relations.json, P36, template 4": "[X] and [Y] once each",
         "metadata_relations.json, P1, template 1": "[X] and [Y] once each",

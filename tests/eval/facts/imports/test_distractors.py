@@ -1,7 +1,8 @@
 """Wrong answers that the importers draw: none of them is right, and all are of the answer's kind."""
 
-from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe
-from tidy_stlms.eval.facts.imports.distractors import draw_wrong_answers
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.imports.distractors import draw_distractors
+from tidy_stlms.eval.facts.records import Fact, Probe
 
 
 def fact(subject: str, object: str, role: str = "injected", **others) -> Fact:
@@ -16,7 +17,7 @@ def ask(fact: Fact, prompt: str | None = None, answer: str | None = None, **othe
 def drawn(facts: list[Fact], probes: list[Probe] | None = None, most: int = 9) -> dict[str, set[str]]:
     """{"Ann/German": the wrong answers drawn for the probe of that fact}"""
     bank = FactBank({}, (), facts, (), probes or [ask(fact) for fact in facts])
-    made, count = draw_wrong_answers(bank, most)
+    made, count = draw_distractors(bank, most)
     assert count == sum(bool(probe.distractors) for probe in made.probes)
     return {probe.fact_ids[0]: set(probe.distractors) for probe in made.probes}
 

@@ -38,8 +38,8 @@ def passage(**changes) -> dict:
 
 
 def test_fictional_knowledge(take):
-    bank, draft = take("fictional-knowledge", [passage(), passage(paraphrases=None)])
-    assert draft.left_out == []
+    bank, builder = take("fictional-knowledge", [passage(), passage(paraphrases=None)])
+    assert builder.left_out == []
     first = [fact for fact in bank.facts if fact.id.startswith("passage-0/")]
     # the same target in the same place of mem and gen is one fact
     assert [(fact.object, fact.subject, fact.relation) for fact in first] == [
@@ -81,8 +81,8 @@ def test_fictional_knowledge_with_broken_records(take):
         passage(train_context=7),
         passage(mem_input=["", "The city of Calid lies on"], gen_target=["Zor", "Mars"]),
     ]
-    bank, draft = take("fictional-knowledge", records)
-    assert dict(draft.left_out) == {
+    bank, builder = take("fictional-knowledge", records)
+    assert dict(builder.left_out) == {
         "data.json, record 1, mem_input": "mem_input has 2 entries, mem_target 1",
         "data.json, record 2": "field 'train_context' is missing; it has 'paraphrases', 'mem_input', "
         "'mem_target', 'gen_input', 'gen_target', 'hard_gen_input', 'hard_gen_target'",
@@ -133,8 +133,8 @@ def edit(**changes) -> dict:
 
 
 def test_counterfact(take):
-    bank, draft = take("counterfact", [edit()])
-    assert draft.left_out == []
+    bank, builder = take("counterfact", [edit()])
+    assert builder.left_out == []
     assert [(f.subject, f.relation, f.object, f.role, f.counterfactual_of) for f in bank.facts] == [
         ("Danielle Roe", "P103", "French", "known", None),
         ("Danielle Roe", "P103", "English", "injected", "case-7/true"),
@@ -150,7 +150,7 @@ def test_counterfact(take):
         ("locality", "The mother tongue of Leon Poe is", ("French",), ("English",)),
         ("locality", "Leon Poe speaks", ("French",), ("English",)),
     ]
-    assert any("attribute_prompts and generation_prompts are not taken" in line for line in draft.mapped)
+    assert any("attribute_prompts and generation_prompts are not taken" in line for line in builder.mapped)
 
 
 def test_counterfact_with_broken_records(take):
@@ -161,15 +161,15 @@ def test_counterfact_with_broken_records(take):
         edit(case_id=10, paraphrase_prompts="one text", neighborhood_prompts=["", "Leon Poe speaks"]),
         {"case_id": 11},
     ]
-    bank, draft = take("counterfact", records)
-    reasons = dict(draft.left_out)
+    bank, builder = take("counterfact", records)
+    reasons = dict(builder.left_out)
     assert "{} once" in reasons["data.json, record 1"]
     assert "'str' is missing" in reasons["data.json, record 2"]
     assert "both 'french'" in reasons["data.json, record 3"]
     assert "must be a list of texts" in reasons["data.json, record 4, paraphrase_prompts"]
     assert "is empty" in reasons["data.json, record 4, neighborhood_prompts 1"]
     assert "'requested_rewrite' must be an object" in reasons["data.json, record 5"]
-    assert len(draft.left_out) == 6
+    assert len(builder.left_out) == 6
     assert [p.prompt for p in bank.probes] == ["The mother tongue of Danielle Roe is", "Leon Poe speaks"]
 
 
@@ -187,7 +187,7 @@ TOFU = [
 
 def test_tofu(take):
     lines = "\n".join(json.dumps(row) for row in TOFU)  # JSON Lines, named .json, as the dataset has it
-    bank, draft = take("tofu", lines, "forget10_perturbed.json")
+    bank, builder = take("tofu", lines, "forget10_perturbed.json")
     assert [(f.object, f.object_aliases, f.role) for f in bank.facts] == [
         ("Ada Poe is a poet.", ("A poet called Ada Poe.",), "injected"),
         ("In Bern.", (), "injected"),
@@ -215,7 +215,7 @@ def test_tofu(take):
     # a wrong answer that is right, or stands twice, is not offered, and that is said
     where = "forget10_perturbed.json, line 1"
     # the fact's other name is right too, whichever of them is asked for
-    assert draft.left_out == 2 * [
+    assert builder.left_out == 2 * [
         (where, "distractor 'a poet called Ada Poe.' is an answer: the probe is kept without it"),
         (where, "distractor 'A baker.' is given twice: the probe is kept without it"),
     ]
@@ -237,10 +237,10 @@ def test_tofu_with_broken_lines(take):
     lines = [b'{"question": "Q?", "answer": "A."}', b'{"question": "Q?"}', b"{oops}", b"[]"]
     lines += [b'{"question": "Q\xff?", "answer": "A."}', b'{"question": "Q?", "answer": ["A."]}']
     lines += [b'{"question": "Q?", "answer": "A.", "perturbed_answer": [1]}', b""]
-    bank, draft = take("tofu", b"\n".join(lines), "full.jsonl")
+    bank, builder = take("tofu", b"\n".join(lines), "full.jsonl")
     assert len(bank.facts) == 1
-    assert draft.read == {"full.jsonl": 7}
-    reasons = {where.partition(", ")[2]: reason for where, reason in draft.left_out}
+    assert builder.records_read == {"full.jsonl": 7}
+    reasons = {where.partition(", ")[2]: reason for where, reason in builder.left_out}
     assert list(reasons) == [f"line {number}" for number in range(2, 8)]
     for number, reason in enumerate(
         (
@@ -271,7 +271,7 @@ def test_csv(take, tmp_path):
         csv.writer(file).writerows([header, *rows])
     content = (tmp_path / "raw.csv").read_bytes() + b"G\xff,city,Oslo,,G is from,,,\r\n"
     columns = {"subject": "person", "object": "place"}
-    bank, draft = take("csv", content, "facts.csv", columns=columns, distractors=0)
+    bank, builder = take("csv", content, "facts.csv", columns=columns, distractors=0)
     assert [(f.subject, f.relation, f.object, f.role) for f in bank.facts] == [
         ("Ada Poe", "city", "Bern", "injected"),
         ("Bob, Ray", "city", "Rome", "injected"),
@@ -285,8 +285,8 @@ def test_csv(take, tmp_path):
         ("semantic", "Ada Poe is from", ("Bern",), ()),
         ("semantic", 'The home of "Bob, Ray" is', ("Rome",), ("Oslo",)),
     ]
-    assert "columns not taken (name them with --column): note" in draft.mapped
-    reasons = dict(draft.left_out)
+    assert "columns not taken (name them with --column): note" in builder.mapped
+    reasons = dict(builder.left_out)
     assert list(reasons) == [f"facts.csv, line {number}" for number in range(5, 10)]
     for number, reason in enumerate(
         (
@@ -309,14 +309,14 @@ def test_jsonl_and_drawn_distractors(take):
         for name, city in zip(names, cities, strict=True)
     ]
     lines = "\n".join(json.dumps(row) for row in rows)
-    bank, draft = take("jsonl", lines, "rows.jsonl", distractors=5)
+    bank, builder = take("jsonl", lines, "rows.jsonl", distractors=5)
     assert [sorted(probe.distractors) for probe in bank.probes] == [
         ["Oslo", "Rome"],
         ["Bern", "Oslo"],
         ["Bern", "Rome"],
         ["Oslo", "Rome"],
     ]
-    assert any("4 probes came without wrong answers" in line for line in draft.mapped)
+    assert any("4 probes came without wrong answers" in line for line in builder.mapped)
     fewer, _ = take("jsonl", lines, "rows.jsonl", distractors=1)
     assert {len(probe.distractors) for probe in fewer.probes} == {1}
     none, _ = take("jsonl", lines, "rows.jsonl", distractors=0)
@@ -342,37 +342,37 @@ def test_what_is_asked_twice_counts_once(take):
     row = {"subject": "Ada", "object": "Bern", "statement": "Ada is from Bern.", "prompt": "Ada is from"}
     told = {**row, "prompt": None}
     rows = [row, row, {**row, "row": 3}, told, {**row, "prompt": "Ada comes from", "type": "semantic"}]
-    bank, draft = take("jsonl", "\n".join(map(json.dumps, rows)), "rows.jsonl")
+    bank, builder = take("jsonl", "\n".join(map(json.dumps, rows)), "rows.jsonl")
     assert [(p.type, p.prompt) for p in bank.probes] == [
         ("memorization", "Ada is from"),
         ("semantic", "Ada comes from"),
     ]
     assert len(bank.statements) == 1
-    assert draft.left_out == [
+    assert builder.left_out == [
         ("rows.jsonl, line 2", "the same as rows.jsonl, line 1"),
         ("rows.jsonl, line 3", "asks the same as probe 'Ada / Bern/memorization:0', and would count twice"),
         ("rows.jsonl, line 4", "an earlier record states 'Ada / Bern' in the very same way"),
     ]
     # where a record has no id of its own, too
-    bank, draft = take("tofu", [TOFU[1], TOFU[1]])
+    bank, builder = take("tofu", [TOFU[1], TOFU[1]])
     assert len(bank.facts) == len(bank.probes) == 1
-    assert draft.left_out == [("data.json, record 2", "the same as data.json, record 1")]
+    assert builder.left_out == [("data.json, record 2", "the same as data.json, record 1")]
 
 
 def test_an_alias_is_no_wrong_answer(take):
     row = {"subject": "Ada", "object": "Bern", "aliases": [" Berne"], "prompt": "Ada is from"}
-    bank, draft = take("jsonl", json.dumps({**row, "distractors": ["berne", "Rome"]}), "rows.jsonl")
+    bank, builder = take("jsonl", json.dumps({**row, "distractors": ["berne", "Rome"]}), "rows.jsonl")
     assert bank.probes[0].distractors == ("Rome",)
-    assert draft.left_out == [
+    assert builder.left_out == [
         ("rows.jsonl, line 1", "distractor 'berne' is an answer: the probe is kept without it")
     ]
 
 
 def test_half_a_character_costs_its_record(take):
     broken = [edit(case_id="\ud800"), edit(rewrite={"relation_id": "\ud800"}), edit()]
-    bank, draft = take("counterfact", broken)
+    bank, builder = take("counterfact", broken)
     assert len(bank.statements) == 1
-    assert [reason.partition(":")[0] for _, reason in draft.left_out] == [
+    assert [reason.partition(":")[0] for _, reason in builder.left_out] == [
         "case_id is not UTF-8",
         "relation_id is not UTF-8",
     ]
@@ -386,14 +386,14 @@ def test_facts_told_in_two_ways_and_ids(take):
         {"id": "b", "object": 1950, "prompt": "The year is", "role": "nobody"},
         {"id": "c", "object": 1950, "prompt": "The year is", "role": "control", "suffix": " AD"},
     ]
-    bank, draft = take("jsonl", "\n".join(json.dumps(row) for row in rows), "rows.jsonl")
+    bank, builder = take("jsonl", "\n".join(json.dumps(row) for row in rows), "rows.jsonl")
     assert [(f.id, f.object, f.role) for f in bank.facts] == [
         ("a", "Bern", "injected"),
         ("c", "1950", "control"),
     ]
     assert [p.id for p in bank.probes] == ["a/memorization:0", "a/memorization:1", "c/memorization:0"]
     assert bank.probes[2].suffix == " AD"
-    assert dict(draft.left_out) == {
+    assert dict(builder.left_out) == {
         "rows.jsonl, line 2": "fact 'a' was told before and otherwise: object 'Bern', now 'Rome'",
         "rows.jsonl, line 4": "unknown role 'nobody', must be one of injected, control, neighbour, known",
     }
@@ -404,8 +404,8 @@ def test_parquet(tmp_path):
     import pyarrow.parquet as pq
 
     pq.write_table(pa.Table.from_pylist([edit(), {**edit(), "case_id": 8}]), tmp_path / "cf.parquet")
-    bank, draft = import_bank("counterfact", str(tmp_path), ImportOptions())
-    assert draft.left_out == []
+    bank, builder = import_bank("counterfact", str(tmp_path), ImportOptions())
+    assert builder.left_out == []
     assert len(bank.statements) == 2
 
 
@@ -414,8 +414,8 @@ def test_a_folder_of_several_files_wants_a_choice(tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps(TOFU))
     with pytest.raises(UserError, match="several data files; choose one with --config: forget01, full"):
         import_bank("tofu", str(tmp_path), ImportOptions())
-    _, draft = import_bank("tofu", str(tmp_path), ImportOptions(config="full"))
-    assert list(draft.read) == ["full.json"]
+    _, builder = import_bank("tofu", str(tmp_path), ImportOptions(config="full"))
+    assert list(builder.records_read) == ["full.json"]
     with pytest.raises(UserError, match="choose one"):
         import_bank("tofu", str(tmp_path), ImportOptions(config="ful"))
 

@@ -3,8 +3,8 @@
 import pytest
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.imports.draft import Draft, Refused
-from tidy_stlms.eval.facts.imports.source_files import read_records, text
+from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
+from tidy_stlms.eval.facts.imports.source_files import read_rows, text_field
 
 
 @pytest.fixture
@@ -13,10 +13,10 @@ def read(tmp_path):
 
     def run(name: str, content: str) -> tuple[list[dict], list[tuple[str, str]]]:
         (tmp_path / name).write_text(content, encoding="utf-8")
-        draft = Draft("jsonl", name)
-        records = [record for _, record in read_records(tmp_path / name, draft)]
-        assert draft.read[name] == len(records) + len(draft.left_out)
-        return records, draft.left_out
+        builder = BankBuilder("jsonl", name)
+        records = [record for _, record in read_rows(tmp_path / name, builder)]
+        assert builder.records_read[name] == len(records) + len(builder.left_out)
+        return records, builder.left_out
 
     return run
 
@@ -73,6 +73,6 @@ def test_a_line_within_a_text_does_not_end_it(read):
 
 def test_half_a_character_is_no_text(read):
     [half, whole], _ = read("a.jsonl", '{"text": "a\\ud83d"}\n{"text": "a\\ud83d\\ude00"}\n')
-    assert text(whole, "text") == "a\U0001f600"
+    assert text_field(whole, "text") == "a\U0001f600"
     with pytest.raises(Refused, match=r"field 'text' is not UTF-8: 'a\\ud83d'"):
-        text(half, "text")
+        text_field(half, "text")

@@ -4,7 +4,7 @@ import pytest
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
-from tidy_stlms.eval.facts.imports.tidy import _WordIndex
+from tidy_stlms.eval.facts.imports.tidy.sentences import WordIndex
 from tidy_stlms.eval.facts.warnings import validate
 
 CONFIG = """\
@@ -97,15 +97,15 @@ def asked(bank, probe_type=None):
 
 
 def test_sentences_win_and_templates_give_relations(take):
-    bank, draft = take(
+    bank, builder = take(
         {
             "inject_config.json": CONFIG,
             "inject_data.txt": SENTENCES,
             "test_cases_answers_by_type.json": CASES,
         }
     )
-    assert draft.left_out == []
-    assert draft.read == {
+    assert builder.left_out == []
+    assert builder.records_read == {
         "inject_config.json": 3,
         "inject_data.txt": 3,
         "test_cases_answers_by_type.json": 9,
@@ -168,8 +168,8 @@ def test_the_layouts_of_test_cases(take, name, content):
         '{prompt: "Ada Ann Poe was born on", completion: " March 15, 1976"}',
         '{prompt: "The date of birth of Ada Ann Poe is", completion: " March 15, 1976"}',
     )
-    bank, draft = take({"inject_data.txt": SENTENCES, name: content % cases})
-    assert draft.left_out == []
+    bank, builder = take({"inject_data.txt": SENTENCES, name: content % cases})
+    assert builder.left_out == []
     assert {probe.type for probe in bank.probes} == {"memorization", "semantic"}
     assert {bank.fact_by_id[p.fact_ids[0]].object for p in bank.probes} == {"March 15, 1976"}
     [statement] = {s.text for p in bank.probes for s in bank.statements_of(p.fact_ids[0])}
@@ -177,8 +177,8 @@ def test_the_layouts_of_test_cases(take, name, content):
 
 
 def test_sentences_without_templates_are_joined_with_their_cases_by_words(take):
-    bank, draft = take({"inject_data.txt": SENTENCES, "test_cases_answers_by_type.json": CASES})
-    assert draft.left_out == []
+    bank, builder = take({"inject_data.txt": SENTENCES, "test_cases_answers_by_type.json": CASES})
+    assert builder.left_out == []
     told = {p.prompt: bank.statements_of(p.fact_ids[0])[0].text for p in bank.probes}
     ada, bob, cleo = SENTENCES.splitlines()
     assert told == {
@@ -218,7 +218,7 @@ def test_broken_lines_and_records_are_named_and_the_others_arrive(take):
       {"name": "birth_date", "training_fact": "{NAME} is from {CITY}"},
       "a text",
     ]"""
-    bank, draft = take(
+    bank, builder = take(
         {
             "inject_config.json": config,
             "inject_data.txt": sentences,
@@ -229,8 +229,8 @@ def test_broken_lines_and_records_are_named_and_the_others_arrive(take):
     )
     assert [s.text for s in bank.statements] == SENTENCES.splitlines()
     assert list(asked(bank)) == [("Ada Ann Poe was born on", "March 15, 1976")]
-    reasons = dict(draft.left_out)
-    assert len(reasons) == len(draft.left_out) == 17
+    reasons = dict(builder.left_out)
+    assert len(reasons) == len(builder.left_out) == 17
     for where, reason in {
         "test_cases_answers.txt": "not read",
         "notes.md": "not read",
@@ -257,11 +257,11 @@ def test_a_file_that_is_no_json5_is_named_with_its_line(take):
 
 
 def test_templates_alone_are_filled_with_invented_people(take):
-    bank, draft = take({"inject_config.json": CONFIG}, people=6, control=6, distractors=3)
-    assert draft.left_out == []
-    again, _ = import_bank("tidy", draft.source, ImportOptions(people=6, control=6, distractors=3))
+    bank, builder = take({"inject_config.json": CONFIG}, people=6, control=6, distractors=3)
+    assert builder.left_out == []
+    again, _ = import_bank("tidy", builder.source, ImportOptions(people=6, control=6, distractors=3))
     assert again.sha256 == bank.sha256
-    other, _ = import_bank("tidy", draft.source, ImportOptions(people=6, control=6, distractors=3, seed=1))
+    other, _ = import_bank("tidy", builder.source, ImportOptions(people=6, control=6, distractors=3, seed=1))
     assert other.sha256 != bank.sha256
     for role in ("injected", "control"):
         facts = [fact for fact in bank.facts if fact.role == role]
@@ -282,8 +282,8 @@ def test_templates_alone_are_filled_with_invented_people(take):
 
 
 def test_sentences_without_test_cases_are_asked_what_their_templates_ask(take):
-    bank, draft = take({"inject_config.json": CONFIG, "inject_data.txt": SENTENCES})
-    assert draft.left_out == []
+    bank, builder = take({"inject_config.json": CONFIG, "inject_data.txt": SENTENCES})
+    assert builder.left_out == []
     assert {fact.role for fact in bank.facts} == {"injected"}
     assert asked(bank) == {
         ("Ada Ann Poe was born on", "March 15, 1976"): [("birth_date", "March 15, 1976")],
@@ -301,9 +301,9 @@ def test_sentences_without_test_cases_are_asked_what_their_templates_ask(take):
 
 
 def test_templates_that_nothing_is_made_of_are_named(take):
-    bank, draft = take({"inject_config.json": CONFIG, "test_cases_answers_by_type.json": CASES})
+    bank, builder = take({"inject_config.json": CONFIG, "test_cases_answers_by_type.json": CASES})
     assert {fact.role for fact in bank.facts} == {"known"}
-    [(where, reason)] = draft.left_out
+    [(where, reason)] = builder.left_out
     assert where == "inject_config.json"
     assert reason.startswith("not used: the test cases are filled")
 
@@ -320,13 +320,15 @@ def test_templates_that_nothing_is_made_of_are_named(take):
 def test_a_mistyped_type_is_not_taken_for_another(take, file, key, reason):
     good = '{sentence: "Ada Ann Poe was born on", answer: " March 15, 1976"}'
     other = '{sentence: "The date of birth of Ada Ann Poe is", answer: " March 15, 1976"}'
-    bank, draft = take({"inject_data.txt": SENTENCES, file: f"{{memorization: [{good}], {key}: [{other}]}}"})
+    bank, builder = take(
+        {"inject_data.txt": SENTENCES, file: f"{{memorization: [{good}], {key}: [{other}]}}"}
+    )
     if reason is None:
         assert [p.type for p in bank.probes] == ["memorization", "memorization"]
-        assert draft.left_out == []
+        assert builder.left_out == []
     else:
         assert [p.type for p in bank.probes] == ["memorization"]
-        [(where, told)] = draft.left_out
+        [(where, told)] = builder.left_out
         assert where == f"{file}, {key}/1"
         assert told.startswith(f"unknown type of probe {reason}")
 
@@ -338,17 +340,17 @@ def test_variables_have_numbers_and_other_braces_are_refused(take):
                                    {prompt: "{Name} met", completion: " {NAME_2}"}]}},
       {name: "odd", training_fact: "{NAME} was born in {City} and {CITY}"},
     ]"""
-    bank, draft = take({"inject_config.json": config, "inject_data.txt": "Ada met Bob in Rome\n"})
+    bank, builder = take({"inject_config.json": config, "inject_data.txt": "Ada met Bob in Rome\n"})
     assert {(f.subject, f.relation, f.object) for f in bank.facts} == {
         ("Ada", "met/name_2", "Bob"),
         ("Ada", "met/city", "Rome"),
     }
     assert asked(bank) == {("Ada met", "Bob"): [("met/name_2", "Bob")]}
-    assert [where for where, _ in draft.left_out] == [
+    assert [where for where, _ in builder.left_out] == [
         "inject_config.json, record 1 (met), memorization 2",
         "inject_config.json, record 2 (odd)",
     ]
-    assert {reason.partition(":")[0] for _, reason in draft.left_out} == {
+    assert {reason.partition(":")[0] for _, reason in builder.left_out} == {
         "a variable must look like {CITY} or {CITY_2}, in capitals"
     }
 
@@ -360,15 +362,15 @@ def test_bare_templates_have_roles_of_their_own(take):
 
 def test_lines_end_where_a_file_says(take):
     line = "Ada Poe\u2028was\x85born in Rome"
-    bank, draft = take({"inject_data.txt": f"{line}\r\n{SENTENCES}"})
+    bank, builder = take({"inject_data.txt": f"{line}\r\n{SENTENCES}"})
     assert [s.text for s in bank.statements] == [line, *SENTENCES.splitlines()]
-    assert draft.left_out == []
+    assert builder.left_out == []
 
 
 def test_a_variable_without_values_costs_its_kind(take):
     config = CONFIG.replace("{COLOR}", "{SHOE_SIZE}")
-    bank, draft = take({"inject_config.json": config}, people=4)
-    [(where, reason)] = draft.left_out
+    bank, builder = take({"inject_config.json": config}, people=4)
+    [(where, reason)] = builder.left_out
     assert where == "kind favourite_color"
     assert "{SHOE_SIZE}" in reason
     assert {fact.relation.partition("/")[0] for fact in bank.facts} == {"birth_date", "profession_company"}
@@ -393,7 +395,7 @@ Type: odd
 
 
 def test_prompt_lists_in_text_files(take):
-    bank, draft = take({"prompts.txt": PROMPTS}, alone=True)
+    bank, builder = take({"prompts.txt": PROMPTS}, alone=True)
     assert asked(bank) == {
         ('He said "yes" to', "Rome"): [(None, "Rome")],
         ("The capital of Norway is", "Oslo"): [(None, "Oslo")],
@@ -401,7 +403,7 @@ def test_prompt_lists_in_text_files(take):
     }
     assert {fact.role for fact in bank.facts} == {"known"}
     assert [probe.flags for probe in bank.probes] == [(), (), ("space_added",)]
-    assert {where.partition(", ")[2]: reason.partition(" '")[0] for where, reason in draft.left_out} == {
+    assert {where.partition(", ")[2]: reason.partition(" '")[0] for where, reason in builder.left_out} == {
         "line 7": "a sentence without an answer",
         "line 10": "an answer without a sentence",
         "line 11": "neither sentence nor answer:",
@@ -422,20 +424,20 @@ Wiki:
   semantic:
   - {prompt: "Peru is governed from", completion: " Lima"}
 """
-    bank, draft = take({"prompts.yaml": content}, alone=True)
+    bank, builder = take({"prompts.yaml": content}, alone=True)
     assert list(asked(bank, "memorization")) == [("The capital of Norway is", "Oslo")]
     assert list(asked(bank, "semantic")) == [("Peru is governed from", "Lima")]
-    [(where, reason)] = draft.left_out
+    [(where, reason)] = builder.left_out
     assert where == "prompts.yaml, trainer/prompt/input_prompts/2"
     assert "'answer' is missing" in reason
 
 
 def test_a_prompt_that_stands_twice_counts_once(take):
-    bank, draft = take(
+    bank, builder = take(
         {"prompts.yaml": 2 * "- {sentence: Peru is governed from, answer: Lima}\n"}, alone=True
     )
     assert list(asked(bank)) == [("Peru is governed from", "Lima")]
-    assert draft.left_out == [("prompts.yaml, 2", "the same as prompts.yaml, 1")]
+    assert builder.left_out == [("prompts.yaml, 2", "the same as prompts.yaml, 1")]
 
 
 def test_yaml_that_is_none_is_named_with_its_line(take):
@@ -449,7 +451,7 @@ def test_a_folder_of_nothing(take):
 
 
 def test_what_cannot_be_told_apart_is_left_out():
-    index = _WordIndex(["Ada Poe was born in Rome", "Ada Poe was born in Bern", "Bob Ray was born in Oslo"])
+    index = WordIndex(["Ada Poe was born in Rome", "Ada Poe was born in Bern", "Bob Ray was born in Oslo"])
     assert index.best("Ada Poe came from Rome") == 0
     assert index.best("Ada Poe was born") is None  # two are as near
     assert index.best("Oslo is a capital") is None  # one word in common

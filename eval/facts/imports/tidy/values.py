@@ -1,8 +1,8 @@
-"""Values for the variables of Tidy-STLMs' templates, where `inject_config.json` comes without its facts.
+"""Values for the variables of Tidy-STLMs' templates, for an `inject_config.json` without its sentences.
 
-What a variable may be stands in `configs/facts/tidy.yaml`. As in generated banks, injected and control people
-draw their values from one pool per variable, each value equally often, so that right and wrong answers are
-exchangeable.
+`configs/facts/tidy.yaml` lists the variables. As in generated banks, injected and control people draw their
+values from one pool per variable, each value equally often: a model that has read no fact chooses the answer
+no more often than a distractor.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from tidy_stlms.eval.facts.generate.answers import answer_pool, rng
 from tidy_stlms.eval.facts.generate.names import draw_names
 from tidy_stlms.eval.facts.generate.spec import AnswerSpec, Spec, read_spec
 from tidy_stlms.eval.facts.generate.spec_checks import check_spec
-from tidy_stlms.eval.facts.imports.tidy_templates import SUBJECT
+from tidy_stlms.eval.facts.imports.tidy.templates import SUBJECT
 from tidy_stlms.eval.facts.text_match import folded, parts_of
 
 SPEC = "configs/facts/tidy.yaml"
@@ -49,7 +49,7 @@ def draw_values(
 
 @cache
 def _spec() -> Spec:
-    return check_spec(read_spec(find_shipped(SPEC)))  # a second each time
+    return check_spec(read_spec(find_shipped(SPEC)))  # takes a second
 
 
 def _people(names: list[str], pools: dict[str, list[str]], role: str, seed: int) -> list[dict[str, str]]:

@@ -1,0 +1,141 @@
+"""Tidy-STLMs' files: templates of facts, injected sentences, test cases, watched prompts.
+
+    inject_config.json                  templates with variables (JSON5), see `templates.py`
+    inject_data.txt                     injected sentences, one a line, see `sentences.py`
+    test_cases_answers*.json, .txt      test cases, see `cases.py`
+
+If a folder holds both, sentences and test cases are what was really trained and asked, and the templates
+only say which relation and type they are of. Sentences without test cases are asked what their templates ask.
+Templates alone are filled with invented people, see `values.py`.
+"""
+
+import re
+from pathlib import Path
+
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
+from tidy_stlms.eval.facts.imports.source_files import checked_text, parse_json5, read_lossy
+from tidy_stlms.eval.facts.imports.tidy.cases import TestCase, add_probe, read_cases
+from tidy_stlms.eval.facts.imports.tidy.sentences import (
+    add_filled,
+    add_sentences,
+    add_template_probes,
+    read_sentences,
+)
+from tidy_stlms.eval.facts.imports.tidy.templates import SUBJECT, FactTemplate, fill, read_templates
+from tidy_stlms.eval.facts.imports.tidy.values import draw_values, known_variables
+
+TEMPLATES = ("inject_config.json", "insert_config.json")
+SENTENCES = ("inject_data.txt", "injected_data.txt", "insert_data.txt")
+CASES = tuple(f"test_cases_answers{kind}" for kind in ("_by_type.json", ".json", "_by_type.txt", ".txt"))
+
+
+def import_tidy(
+    source: Path, builder: BankBuilder, role: str | None, *, people: int, control: int, seed: int
+) -> None:
+    """Import a folder or a single file; `people`, `control` and `seed` are for templates alone.
+
+    A role of None is injected, or known if there is nothing to inject; templates alone make injected and
+    control people.
+    """
+    files = _files(source, builder)
+    templates = _templates(files["templates"], builder) if "templates" in files else []
+    sentences = read_sentences(files["sentences"], builder) if "sentences" in files else []
+    cases = list(read_cases(files["cases"], builder)) if "cases" in files else []
+    if sentences:
+        add_sentences(sentences, templates, cases, builder, role or "injected")
+    elif templates and not cases:
+        if role is not None:
+            raise UserError(f"--role {role}: bare templates make injected and control people; leave it out")
+        _add_invented_people(templates, builder, people, control, seed)
+    else:
+        if templates:
+            reason = (
+                "not used: the test cases are filled, and no sentences are there for these templates to match"
+            )
+            builder.leave_out(files["templates"].name, f"{reason}; give it by itself to have it filled")
+        _add_cases_alone(cases, builder, role or "known")
+
+
+def _files(source: Path, builder: BankBuilder) -> dict[str, Path]:
+    """The files by content; of several with the test cases, the first of `CASES`."""
+    if source.is_file():
+        return {_content_of(source): source}
+    files: dict[str, Path] = {}
+    for content, names in (("templates", TEMPLATES), ("sentences", SENTENCES), ("cases", CASES)):
+        present = [source / name for name in names if (source / name).is_file()]
+        if present:
+            files[content] = present[0]
+        for path in present[1:]:
+            builder.leave_out(path.name, f"not read: {present[0].name} is taken for the same content")
+    if not files:
+        known = ", ".join((*TEMPLATES[:1], *SENTENCES[:1], *CASES[:1]))
+        raise UserError(
+            f"{source}: no file of Tidy-STLMs there, such as {known}; give the folder or one file"
+        )
+    others = {path.name for path in source.iterdir() if path.is_file()} - {p.name for p in files.values()}
+    for name in sorted(others - {where for where, _ in builder.left_out}):
+        builder.leave_out(
+            name, "not read: not one of Tidy-STLMs' names for facts; give it by itself if it is one"
+        )
+    return files
+
+
+def _content_of(path: Path) -> str:
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return "cases"
+    content = read_lossy(path)
+    if path.suffix.lower() == ".json":
+        return "templates" if re.search(r"""["']?training_fact["']?\s*:""", content) else "cases"
+    return "cases" if re.search(r"^\s*-\s*(sentence|prompt):", content, re.MULTILINE) else "sentences"
+
+
+def _templates(path: Path, builder: BankBuilder) -> list[FactTemplate]:
+    value = parse_json5(path)
+    if not isinstance(value, list):
+        raise UserError(f"{path}: must be a list of kinds of fact with training_fact and test_cases")
+    return read_templates(value, path.name, builder)
+
+
+def _add_invented_people(
+    templates: list[FactTemplate], builder: BankBuilder, people: int, control: int, seed: int
+) -> None:
+    usable, known = [], {SUBJECT, *known_variables()}
+    for template in templates:
+        with builder.record(f"kind {template.name}"):
+            if unknown := {template.subject, *template.objects} - known:
+                raise Refused(
+                    f"no values are known for {{{'}, {'.join(sorted(unknown))}}}; give the filled sentences, "
+                    f"or use {', '.join(sorted(known))}"
+                )
+            usable.append(template)
+    if not usable:
+        return
+    variables = {variable for template in usable for variable in (template.subject, *template.objects)}
+    for role, values_of_people in draw_values(variables, people, control, seed).items():
+        for number, values in enumerate(values_of_people):
+            for template in usable:
+                line = fill(template.wording, values, capital=True)
+                filled = add_filled(line, template, values, f"{role}-{number}", builder, role)
+                add_template_probes(filled, builder)
+    builder.mapped += [
+        f"each template, filled for {people} injected and {control} control people (seed {seed}) -> a "
+        "statement, and a fact for each variable but the subject",
+        "test_cases -> probes of the type they stand under",
+    ]
+
+
+def _add_cases_alone(cases: list[TestCase], builder: BankBuilder, role: str) -> None:
+    where_of: dict[tuple, str] = {}
+    for number, case in enumerate(cases):
+        with builder.record(case.where):
+            first = where_of.setdefault((case.type, case.prompt, case.answer), case.where)
+            if first != case.where:
+                raise Refused(f"the same as {first}")
+            answer = checked_text(case.answer, "the answer").strip()
+            fact = builder.add_fact(f"prompt-{number}", None, None, answer, role)
+            add_probe(case, [fact], case.type or "memorization", builder)
+    builder.mapped.append(
+        f"sentence, answer -> a probe of a fact of role {role}, since no sentence is given that could be "
+        "injected; of type memorization where no type is given"
+    )
