@@ -28,7 +28,7 @@ QUICK = {"parameters": "1M", "probes": 100, "loop_probes": 10, "ranked_probes": 
 
 
 def main(argv: list[str] | None = None) -> int:
-    cli = parser("bench", "Measure speed.")
+    cli = parser("bench", "Measure speed.", epilog=EPILOG)
     commands = cli.add_subparsers(dest="command", required=True, metavar="recall")
     recall = commands.add_parser(
         "recall",
