@@ -12,10 +12,10 @@ from tidy_stlms.eval.facts.integrity import PROBE_TYPES, ROLES, STATEMENT_KINDS
 from tidy_stlms.scripts.__main__ import COMMANDS
 
 PAGES = (
-    "README.md",
-    "CONTRIBUTING.md",
+    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
     *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
 )
+KEEP_A_CHANGELOG = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
 PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join([*FOLDERS, 'tests', 'docs', 'src'])})/[\w./*-]*[\w/*]")
 OF_TIDY_STLMS = {"configs/full_configs"}  # named on the way from there
 # `name` (`file.py`), `name` in `file.py`, and the arrows of CONTRIBUTING.md: name   file.py
@@ -89,3 +89,11 @@ def test_the_glossary_has_the_words_that_files_use():
     assert quoted(terms["statement"]) == {"kind", *STATEMENT_KINDS}
     assert quoted(terms["placement"]) == set(CHOICES["injection.placement"])
     assert quoted(terms["strategy"]) == set(CHOICES["injection.strategy"])
+
+
+def test_the_changelog_has_the_headings_of_keep_a_changelog():
+    versions = re.split(r"^## ", text_of("CHANGELOG.md"), flags=re.MULTILINE)[1:]
+    assert versions[0].startswith("[Unreleased]\n")
+    for version in versions:
+        headings = re.findall(r"^### (.+)$", version, re.MULTILINE)
+        assert headings == [heading for heading in KEEP_A_CHANGELOG if heading in headings]
