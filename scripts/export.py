@@ -67,14 +67,14 @@ def _load_tokenizer(name: str, model: Any) -> Any:
     from tidy_stlms.eval.models.load import TOKENIZER_FILES, load_tokenizer, tokenizer_folder
 
     base = getattr(model, "active_peft_config", None)
-    sources = [tokenizer_folder(name), *([base.base_model_name_or_path] if base else [])]
-    for source in sources:
+    places = [tokenizer_folder(name), *([base.base_model_name_or_path] if base else [])]
+    for place in places:
         try:
-            tokenizer = load_tokenizer(source, trust_remote_code=False)
+            tokenizer = load_tokenizer(place, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
-            if any((Path(source) / file).is_file() for file in TOKENIZER_FILES):
+            if any((Path(place) / file).is_file() for file in TOKENIZER_FILES):
                 reason = " ".join(str(error).split())[:200]
-                raise UserError(f"{source}: its tokenizer cannot be loaded: {reason}") from None
+                raise UserError(f"{place}: its tokenizer cannot be loaded: {reason}") from None
         else:
             if len(tokenizer) > len(tokenizer.all_special_ids):  # else transformers has made an empty one
                 return tokenizer

@@ -61,7 +61,7 @@ def print_token_lengths(bank: Any, tokenizer_name: str) -> None:
 
 
 def tokenizer_of(name: str) -> Any:
-    """Load the tokenizer that `--tokenizer` names."""
+    """What `--tokenizer` names."""
     from tidy_stlms.configs.errors import UserError
     from tidy_stlms.eval.models.load import load_tokenizer
 
