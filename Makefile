@@ -32,4 +32,4 @@ style: .venv/installed  ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv .versions build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .versions build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache

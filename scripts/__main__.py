@@ -12,20 +12,20 @@ from importlib import import_module
 from tidy_stlms.scripts.cli import run
 
 COMMANDS = {
-    "train": "train a model, with facts injected or without",
-    "facts": "generate, inspect, import and export banks of facts",
+    "train": "train a model, with or without injected facts",
+    "facts": "generate, inspect, validate, import and export banks of facts",
     "recall": "measure what models recall of a bank",
     "ask": "continue prompts, token by token",
     "info": "parameters by part, bytes and FLOPs of a model",
     "push": "push a model to the Hugging Face Hub",
-    "convert": "bring checkpoints and configs of Tidy-STLMs along",
+    "convert": "convert checkpoints and configs of Tidy-STLMs",
     "export": "write a model for other engines",
     "bench": "measure how fast recall is scored",
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    # each command calls `run` too; this one is for what is printed before: help and the version
+    # Commands call `run` themselves; this call covers the help and the version.
     return run(lambda: _main(sys.argv[1:] if argv is None else argv))
 
 

@@ -1,4 +1,4 @@
-"""`stlm ask`: type a beginning, read how models go on, token by token, side by side."""
+"""`stlm ask`: type a prompt, read how models continue it, token by token, side by side."""
 
 import sys
 from collections.abc import Mapping
@@ -24,16 +24,16 @@ examples:
 
 
 def main(argv: list[str] | None = None) -> int:
-    cli = parser("ask", "Continue prompts, with the most probable tokens at each step.", epilog=EPILOG)
+    cli = parser("ask", "Continue prompts, and show the most probable tokens at each step.", epilog=EPILOG)
     cli.add_argument(
-        "models", nargs="+", metavar="MODEL", help="as for `stlm recall`; several answer side by side"
+        "models", nargs="+", metavar="MODEL", help="as for `stlm recall`; several are shown side by side"
     )
     cli.add_argument("--steps", type=positive, default=10, help="tokens to continue (default 10)")
     cli.add_argument("--top-k", type=positive, default=5, help="tokens shown at each step (default 5)")
     cli.add_argument(
         "--control-tokens",
         action="store_true",
-        help="read control tokens such as <|im_start|> in what is typed as such, not as text",
+        help="read <|im_start|> and the like in a prompt as control tokens, not as text",
     )
     cli.add_argument(
         "--tokenizer", metavar="PATH", help="the tokenizer of Tidy-STLMs checkpoints (.pt files)"
@@ -56,13 +56,13 @@ def _ask(arguments) -> None:
         except UserError as error:
             raise UserError(f"{label}: {error}") from None
     console = Console(highlight=False, markup=False)
-    typed = sys.stdin.isatty()
-    if typed:
+    interactive = sys.stdin.isatty()
+    if interactive:
         print("Type a beginning and Enter; an empty line or Ctrl-D ends.")
     while True:
         try:
-            prompt = input("> " if typed else "")
-            prompt.encode()  # bytes that are no text may come along as surrogates
+            prompt = input("> " if interactive else "")
+            prompt.encode()  # bytes that are not UTF-8 arrive as surrogates
         except EOFError:
             return
         except UnicodeError:
@@ -70,18 +70,18 @@ def _ask(arguments) -> None:
         if not prompt.strip():
             return
         options = {"k": arguments.top_k, "control_tokens": arguments.control_tokens}
-        said = {
+        continuations = {
             label: top_tokens(*model, prompt, steps=arguments.steps, **options)
             for label, model in models.items()
         }
-        if len(said) == 1:
-            _print_one(console, prompt, next(iter(said.values())))
+        if len(continuations) == 1:
+            _print_one(console, prompt, next(iter(continuations.values())))
         else:
-            _print_several(console, prompt, said)
+            _print_several(console, prompt, continuations)
 
 
 def _load(arguments) -> dict[str, tuple[Any, Any]]:
-    """Model and tokenizer by label; all are named right before the first is loaded."""
+    """Model and tokenizer by label. All names are checked before the first model is loaded."""
     from tidy_stlms.configs.load import cache_folder
     from tidy_stlms.eval.models.load import load_model
     from tidy_stlms.eval.models.names import expand_names
@@ -102,41 +102,41 @@ def _load(arguments) -> dict[str, tuple[Any, Any]]:
 
 def _print_one(console: "Console", prompt: str, steps: "list[Step]") -> None:
     console.print(prompt, end="")
-    console.print(_said(steps), style="bold")
+    console.print(_printable(steps), style="bold")
     for number, step in enumerate(steps, 1):
         console.print(f"{number:3}  {_top(step)}")
 
 
-def _print_several(console: "Console", prompt: str, said: "Mapping[str, list[Step]]") -> None:
-    """What each model says; then a column each with its tokens at each step, or one below the other where
-    the terminal is too narrow for that."""
+def _print_several(console: "Console", prompt: str, continuations: "Mapping[str, list[Step]]") -> None:
+    """Print each continuation, then its tokens: a column for each model, or models below each other if the
+    terminal is too narrow."""
     from rich.text import Text
 
     from tidy_stlms.scripts.tables import fits, row_table
 
     console.print(prompt)
-    for label, steps in said.items():
+    for label, steps in continuations.items():
         console.print("  ", label, ": ", sep="", end="")
-        console.print(_said(steps), style="bold")
+        console.print(_printable(steps), style="bold")
     rows = []
-    for number in range(max(map(len, said.values()))):
-        tops = [steps[number].top if number < len(steps) else [] for steps in said.values()]
-        for place in range(max(map(len, tops))):
-            cells = [_token(*top[place]) if place < len(top) else "" for top in tops]
-            style = "" if place == 0 else "dim"
-            rows.append([Text(str(number + 1) if place == 0 else ""), *(Text(c, style=style) for c in cells)])
-    table = row_table("", ("", *said), rows, n_labels=1 + len(said))
+    for number in range(max(map(len, continuations.values()))):
+        tops = [steps[number].top if number < len(steps) else [] for steps in continuations.values()]
+        for rank in range(max(map(len, tops))):
+            cells = [_token(*top[rank]) if rank < len(top) else "" for top in tops]
+            style = "" if rank == 0 else "dim"
+            rows.append([Text(str(number + 1) if rank == 0 else ""), *(Text(c, style=style) for c in cells)])
+    table = row_table("", ("", *continuations), rows, n_labels=1 + len(continuations))
     if fits(console, table):
         console.print(table)
         return
-    for label, steps in said.items():
+    for label, steps in continuations.items():
         console.print(label)
         for number, step in enumerate(steps, 1):
             console.print(f"{number:3}  {_top(step)}")
 
 
-def _said(steps: "list[Step]") -> str:
-    """The text, without characters that would steer the terminal."""
+def _printable(steps: "list[Step]") -> str:
+    """The text, without characters that would control the terminal."""
     text = "".join(step.token for step in steps)
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 

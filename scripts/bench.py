@@ -1,4 +1,4 @@
-"""`stlm bench recall`: how fast answers are scored, beside lm-eval and a loop over their tokens."""
+"""`stlm bench recall`: the speed of scoring answers, compared with lm-eval and a loop over tokens."""
 
 import logging
 import sys
@@ -8,15 +8,15 @@ from tidy_stlms.configs.files import to_json
 from tidy_stlms.scripts.cli import parser, run
 
 DESCRIPTION = """\
-Time the scoring of answers three ways, on the same model, bank and machine, in turn:
+Time three ways to score answers, on the same model, bank and machine:
 
   loop     as in Tidy-STLMs: one forward pass for each answer token, no cache, batch 1, once for the ranks
            and once for the perplexity
   lm-eval  the log-likelihoods of lm-eval's HFLM at batch 32
   ours     the scorer behind `stlm recall`
 
-once for the true answers alone, and (lm-eval, ours) once for all candidates of each probe. The bank is
-generated on the spot, the model an STLM with random weights unless --model names another.
+All three score the right answers. lm-eval and ours also score all candidates of each probe. The bank is
+generated for this. The model is an STLM with random weights, unless --model names another.
 """
 EPILOG = """\
 examples:
@@ -28,7 +28,7 @@ QUICK = {"parameters": "1M", "probes": 100, "loop_probes": 10, "ranked_probes": 
 
 
 def main(argv: list[str] | None = None) -> int:
-    cli = parser("bench", "Measure speed.")
+    cli = parser("bench", "Measure speed.", epilog=EPILOG)
     commands = cli.add_subparsers(dest="command", required=True, metavar="recall")
     recall = commands.add_parser(
         "recall",
@@ -38,12 +38,26 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=cli.formatter_class,
     )
     recall.add_argument("--json", action="store_true", help="print the figures as JSON")
-    recall.add_argument("--model", help="a model folder or a Hub id, in place of one with random weights")
-    recall.add_argument("--parameters", default="50M", help="its size: 1M, 10M, 50M (default), 124M")
-    recall.add_argument("--probes", type=int, default=1000, metavar="N", help="default 1000")
-    recall.add_argument("--candidates", type=int, default=10, metavar="K", help="for each probe, default 10")
+    recall.add_argument("--model", help="a model folder or a Hub id (default: random weights)")
     recall.add_argument(
-        "--ranked-probes", type=int, default=200, metavar="N", help="of those with candidates, default 200"
+        "--parameters", default="50M", help="size of the random model: 1M, 10M, 50M (default), 124M"
+    )
+    recall.add_argument(
+        "--probes",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="probes whose right answers are scored, default 1000",
+    )
+    recall.add_argument(
+        "--candidates", type=int, default=10, metavar="K", help="candidates of a probe, default 10"
+    )
+    recall.add_argument(
+        "--ranked-probes",
+        type=int,
+        default=200,
+        metavar="N",
+        help="probes whose candidates are all scored, default 200",
     )
     recall.add_argument(
         "--loop-probes",
@@ -52,15 +66,19 @@ def main(argv: list[str] | None = None) -> int:
         metavar="N",
         help="probes that the loop is timed on, default 40",
     )
-    recall.add_argument("--repeats", type=int, default=3, help="the median counts, default 3")
+    recall.add_argument(
+        "--repeats", type=int, default=3, help="timings of each way; the median is reported, default 3"
+    )
     recall.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
     recall.add_argument("--device", default="cpu", help="cpu (default), cuda, mps")
     recall.add_argument("--batch-tokens", type=int, help="ours: tokens in one forward pass")
     recall.add_argument(
-        "--quick", action="store_true", help="a model of 1M and 100 probes, unless said otherwise"
+        "--quick",
+        action="store_true",
+        help="a model of 1M and 100 probes, unless other options say otherwise",
     )
     if "--quick" in (sys.argv[1:] if argv is None else argv):
-        recall.set_defaults(**QUICK)  # what else is given stays
+        recall.set_defaults(**QUICK)
     arguments = cli.parse_args(argv)
     return run(lambda: _recall(arguments))
 
@@ -76,7 +94,7 @@ def _recall(arguments) -> None:
 
     from tidy_stlms.eval.scoring.bench import bench_recall, build_subject
 
-    # how models that are handed over ready-made differ from ones that lm-eval loads: no news here
+    # lm-eval warns that it did not load the model itself
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

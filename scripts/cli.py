@@ -1,4 +1,4 @@
-"""What all entry points share: errors become one line and an exit code, output knows its terminal."""
+"""What all commands share: errors in one line, exit codes, model options."""
 
 import argparse
 import contextlib
@@ -34,7 +34,7 @@ def run(main: Callable[[], int | None]) -> int:
         return 130
     except Exception as error:
         code, line = _in_one_line(error)
-        with contextlib.suppress(OSError):  # it may be standard error that has no room
+        with contextlib.suppress(OSError):  # standard error may be what has no room
             if not getattr(error, "is_told", False):
                 print(f"stlm: error: {line}", file=sys.stderr)
         return code
@@ -44,7 +44,7 @@ def run(main: Callable[[], int | None]) -> int:
 
 
 def _in_one_line(error: Exception) -> tuple[int, str]:
-    """The exit code and the line for an error; raises it again if it is a defect."""
+    """The exit code and the message for an error. A defect is raised again."""
     advice = "everything saved before is complete: make room, then"
     if isinstance(error, DiskFull):
         return 1, f"{error}; {advice} {error.remedy}"
@@ -79,9 +79,9 @@ def _has_no_room(stream: TextIO) -> bool:
 
 
 def _discard_unwritten(stream: TextIO) -> None:
-    """Throw away what was printed and cannot be written.
+    """Drop output that cannot be written.
 
-    The interpreter would try again when it ends, and print a traceback.
+    Otherwise the interpreter tries again at exit and prints a traceback.
     """
     try:
         stream.flush()
@@ -110,21 +110,21 @@ def _shorten_full_disk_tracebacks() -> None:
 
 
 def leave_processes() -> None:
-    """Leave the process group of torchrun: without this, a process was once seen to abort on its way out."""
+    """Leave torchrun's process group. A process that had not left it once aborted while it ended."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def add_model_options(cli: argparse.ArgumentParser) -> None:
-    """How models are loaded: device, dtype, trust."""
+    """Add the options for loading models."""
     cli.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
     cli.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 or auto (default)")
-    cli.add_argument("--trust-remote-code", action="store_true", help="run code that comes with a model")
+    cli.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with a model")
 
 
 def load(name: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """The model and tokenizer of that name, as the model options say."""
+    """Load a model and its tokenizer with the model options."""
     from tidy_stlms.eval.models.load import load_model
 
     quiet_loading()
@@ -137,7 +137,7 @@ def load(name: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def quiet_loading() -> None:
-    """No bars for the reading and writing of weights: there is one for each file of each checkpoint."""
+    """Switch off transformers' progress bars. There would be one for each file of each checkpoint."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

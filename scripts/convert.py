@@ -1,4 +1,4 @@
-"""`stlm convert tidy | tidy-config`: checkpoints and configs of Tidy-STLMs."""
+"""`stlm convert tidy | tidy-config`: convert checkpoints and configs of Tidy-STLMs."""
 
 import sys
 import tempfile
@@ -16,18 +16,20 @@ examples:
 
 
 def main(argv: list[str] | None = None) -> int:
-    cli = parser("convert", "Bring checkpoints and configs of Tidy-STLMs along.", epilog=EPILOG)
+    cli = parser("convert", "Convert checkpoints and configs of Tidy-STLMs.", epilog=EPILOG)
     commands = cli.add_subparsers(dest="command", required=True, metavar="tidy | tidy-config")
 
-    tidy = commands.add_parser("tidy", help="make a model folder of a checkpoint")
-    tidy.add_argument("checkpoint", metavar="CHECKPOINT.pt", help="read without running anything in it")
+    tidy = commands.add_parser("tidy", help="convert a checkpoint into a model folder")
+    tidy.add_argument("checkpoint", metavar="CHECKPOINT.pt", help="a checkpoint; no code in it is run")
     tidy.add_argument("out", metavar="OUT", help="the folder to write; must not exist")
     tidy.add_argument(
         "--tokenizer", metavar="PATH", help="a folder or Hub id of a tokenizer, or a bpe_NAME_SIZE.model file"
     )
 
-    config = commands.add_parser("tidy-config", help="make a config for `stlm train` of a full YAML config")
-    config.add_argument("config", metavar="FULL_CONFIG.yaml", help="such as those of configs/full_configs")
+    config = commands.add_parser("tidy-config", help="convert a full YAML config into one for `stlm train`")
+    config.add_argument(
+        "config", metavar="FULL_CONFIG.yaml", help="such as one of Tidy-STLMs' configs/full_configs"
+    )
     config.add_argument("out", metavar="OUT.yaml", help="the file to write; must not exist")
 
     arguments = cli.parse_args(argv)

@@ -1,4 +1,4 @@
-"""`stlm export llama`: a model for engines that know nothing of STLMs."""
+"""`stlm export llama`: write a model for engines that do not support STLMs."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,9 @@ examples:
 def main(argv: list[str] | None = None) -> int:
     cli = parser("export", "Write a model for other engines.", epilog=EPILOG)
     commands = cli.add_subparsers(dest="command", required=True, metavar="llama")
-    llama = commands.add_parser("llama", help="a stock LlamaForCausalLM folder, without custom code")
+    llama = commands.add_parser(
+        "llama", help="write a folder that loads as LlamaForCausalLM, without custom code"
+    )
     llama.add_argument("model", metavar="MODEL", help="a run folder, any folder of an STLM, or a Hub id")
     llama.add_argument("out", metavar="OUT", help="the folder to write; must not exist")
     llama.add_argument("--dtype", default="float32", help="float32 (default), bfloat16 or float16")
@@ -43,7 +45,7 @@ def _export_llama(name: str, out: str, dtype: str) -> None:
 
 
 def _check_early(name: str, out: Path) -> None:
-    """UserError for what stands in the way, before weights are loaded, which may take minutes."""
+    """UserError for what cannot be exported, before weights are loaded, which may take minutes."""
     from transformers import AutoConfig
 
     from modeling_stlm.export_llama import to_llama_config
@@ -53,14 +55,14 @@ def _check_early(name: str, out: Path) -> None:
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError):
-        return  # an adapter has none, and is checked when its base is known; loading says what else is wrong
+        return  # an adapter has no config of its own; other errors show when the weights are loaded
     to_llama_config(config)
 
 
 def _load_tokenizer(name: str, model: Any) -> Any:
-    """The model's tokenizer, or of an adapter that of its base; None where there is none.
+    """The tokenizer of the model, or of an adapter's base model; None if there is none.
 
-    UserError for one that is there and cannot be read.
+    Raises UserError for a tokenizer that cannot be read.
     """
     from tidy_stlms.eval.models.load import TOKENIZER_FILES, load_tokenizer, tokenizer_folder
 
@@ -73,7 +75,7 @@ def _load_tokenizer(name: str, model: Any) -> Any:
             if any((Path(place) / file).is_file() for file in TOKENIZER_FILES):
                 raise UserError(f"{place}: its tokenizer cannot be loaded: {one_line(error, 200)}") from None
         else:
-            if len(tokenizer) > len(tokenizer.all_special_ids):  # else made of nothing by transformers
+            if len(tokenizer) > len(tokenizer.all_special_ids):  # else transformers has made an empty one
                 return tokenizer
     return None
 

@@ -1,4 +1,4 @@
-"""`stlm facts generate | show | validate | import | export`: banks of facts."""
+"""`stlm facts generate | show | validate | import | export`: make, inspect and exchange banks."""
 
 import argparse
 import sys
@@ -20,7 +20,7 @@ examples:
 """
 BANK = "a bank's folder, or hub:owner/name[@revision]"
 FORMATS = "tidy, fictional-knowledge, bear, counterfact, tofu, csv, jsonl"
-REPORTED = 30  # lines left out that are printed; import.json has them all
+REPORTED = 30  # records left out that are printed; import.json has all of them
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_import(commands)
     _add_export(commands)
 
-    # key=value may stand before and behind options, which argparse alone does not allow
+    # key=value may come before and after options, which argparse alone does not allow
     arguments, rest = cli.parse_known_args(argv)
     wrong = [
         item for item in rest if item.startswith("-") or "=" not in item or arguments.command != "generate"
@@ -48,14 +48,14 @@ def main(argv: list[str] | None = None) -> int:
 def _add_generate(commands) -> None:
     cli = commands.add_parser(
         "generate",
-        help="make a bank from a specification",
+        help="generate a bank from a spec",
         usage="stlm facts generate SPEC.yaml --out DIR [--seed SEED] [--corpus FILE [--text-column NAME]] "
         "[key=value ...]",
     )
     cli.add_argument("spec", help="a YAML file such as configs/facts/people.yaml")
     cli.add_argument("--out", required=True, metavar="DIR", help="folder to write; must be empty or missing")
-    cli.add_argument("--seed", type=int, help="the specification's own when left out")
-    _add_corpus(cli, "nobody gets a name that stands there")
+    cli.add_argument("--seed", type=int, help="seed of names and answers (default: the spec's)")
+    _add_corpus(cli, "names that occur in it are not given to subjects")
     cli.set_defaults(run=_generate)
 
 
@@ -65,34 +65,41 @@ def _add_corpus(cli, use: str) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help=f"text that the model reads (.txt, .jsonl, .csv, .parquet): {use}; may be repeated",
+        help=f"text that models are trained on (.txt, .jsonl, .csv, .parquet): {use}; may be repeated",
     )
     cli.add_argument(
-        "--text-column", default="text", metavar="NAME", help="the corpus's column of texts (default text)"
+        "--text-column",
+        default="text",
+        metavar="NAME",
+        help="column of the corpus that holds its texts (default text)",
     )
 
 
 def _add_show(commands) -> None:
-    cli = commands.add_parser("show", help="count what a bank holds, and print examples")
+    cli = commands.add_parser("show", help="print counts and examples of a bank")
     cli.add_argument("bank", help=BANK)
     cli.add_argument("--examples", type=int, default=1, metavar="N", help="facts printed in full (default 1)")
-    cli.add_argument("--tokenizer", metavar="NAME", help="also count tokens, with this folder's or Hub id's")
+    cli.add_argument("--tokenizer", metavar="NAME", help="folder or Hub id: also count the tokens of texts")
     cli.set_defaults(run=_show)
 
 
 def _add_validate(commands) -> None:
-    cli = commands.add_parser("validate", help="list a bank's errors and warnings, and mend what is certain")
+    cli = commands.add_parser("validate", help="list errors and warnings of a bank, and correct some")
     cli.add_argument("bank", help=BANK)
     cli.add_argument(
-        "--fix", action="store_true", help="mend case, outer spaces and joints, where there is no doubt"
+        "--fix", action="store_true", help="correct case, outer spaces and joints where there is no doubt"
     )
-    cli.add_argument("--model", metavar="MODEL", help="also list the probes that this untaught model answers")
+    cli.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="also list the probes that this model answers, which was not trained on the bank",
+    )
     cli.add_argument(
         "--out",
         metavar="DIR",
-        help="write the bank, mended and flagged, there; --fix alone changes it in place",
+        help="write the corrected bank with its flags there; without --out, --fix changes it in place",
     )
-    _add_corpus(cli, "its words count as seen")
+    _add_corpus(cli, "its words count as seen in training")
     add_model_options(cli)
     cli.set_defaults(run=_validate)
 
@@ -100,7 +107,7 @@ def _add_validate(commands) -> None:
 def _add_import(commands) -> None:
     cli = commands.add_parser(
         "import",
-        help="make a bank of another project's files",
+        help="make a bank from another project's files",
         usage="stlm facts import FORMAT SOURCE --out DIR",
     )
     cli.add_argument("format", metavar="FORMAT", help=FORMATS)
@@ -108,10 +115,10 @@ def _add_import(commands) -> None:
     cli.add_argument("--out", required=True, metavar="DIR", help="folder to write; must be empty or missing")
     cli.add_argument("--name", help="the bank's name (default: the source's)")
     cli.add_argument("--license", help="the bank's licence (default: what the dataset's authors state)")
+    cli.add_argument("--role", help="role of the facts if the source does not say it: injected, control, ...")
     cli.add_argument(
-        "--role", help="role of the facts, where the source does not tell: injected, control, ..."
+        "--config", metavar="NAME", help="which data file of a folder, or which config of a Hub dataset"
     )
-    cli.add_argument("--config", metavar="NAME", help="one of several data files of a folder, or Hub configs")
     cli.add_argument("--split", help="split of a Hub dataset")
     cli.add_argument("--revision", help="branch, tag or commit of a Hub dataset")
     cli.add_argument(
@@ -126,16 +133,16 @@ def _add_import(commands) -> None:
         type=int,
         default=9,
         metavar="N",
-        help="wrong answers drawn for probes without any, from the answers to their like (default 9)",
+        help="distractors drawn for probes without any, from answers of similar probes (default 9)",
     )
     cli.add_argument("--people", type=int, default=16, help="tidy templates: people to inject (default 16)")
-    cli.add_argument("--control", type=int, help="tidy templates: people never injected (default: as many)")
-    cli.add_argument("--seed", type=int, default=0, help="tidy templates: of the people (default 0)")
+    cli.add_argument("--control", type=int, help="tidy templates: control people (default: as many)")
+    cli.add_argument("--seed", type=int, default=0, help="tidy templates: seed of the people (default 0)")
     cli.set_defaults(run=_import)
 
 
 def _add_export(commands) -> None:
-    cli = commands.add_parser("export", help="make lm-eval tasks of a bank, or put it on the Hub")
+    cli = commands.add_parser("export", help="write a bank as lm-eval tasks, or upload it to the Hub")
     targets = cli.add_subparsers(dest="target", required=True, metavar="lm-eval | hub")
     tasks = targets.add_parser("lm-eval", help="write lm-eval tasks that anyone can run")
     tasks.add_argument("bank", help=BANK)
@@ -144,13 +151,13 @@ def _add_export(commands) -> None:
     tasks.add_argument(
         "--tokenizer",
         metavar="NAME",
-        help="folder or Hub id: generate as many of its tokens as an answer needs, not one for each byte",
+        help="folder or Hub id: generate as many tokens as an answer has in it, not as many as it has bytes",
     )
     tasks.set_defaults(run=_export_lm_eval)
     hub = targets.add_parser("hub", help="upload the bank as a Hub dataset")
     hub.add_argument("bank", help=BANK)
-    hub.add_argument("repo_id", metavar="OWNER/NAME", help="made if it is not there")
-    hub.add_argument("--private", action="store_true", help="for nobody else to see")
+    hub.add_argument("repo_id", metavar="OWNER/NAME", help="created if it does not exist")
+    hub.add_argument("--private", action="store_true", help="make a new dataset private")
     hub.set_defaults(run=_export_hub)
 
 
@@ -245,12 +252,6 @@ def _import(arguments: argparse.Namespace) -> None:
     from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
 
     _check_free(arguments.out)
-    columns = {}
-    for item in arguments.column:
-        field, equals, column = item.partition("=")
-        if not equals or not column:
-            raise UserError(f"--column {item}: must look like subject=person")
-        columns[field] = column
     options = ImportOptions(
         name=arguments.name,
         license=arguments.license,
@@ -258,7 +259,7 @@ def _import(arguments: argparse.Namespace) -> None:
         config=arguments.config,
         split=arguments.split,
         revision=arguments.revision,
-        columns=columns,
+        columns=_columns(arguments.column),
         distractors=arguments.distractors,
         people=arguments.people,
         control=arguments.control,
@@ -282,6 +283,17 @@ def _import(arguments: argparse.Namespace) -> None:
     flagged = sum(bool(probe.flags) for probe in bank.probes)
     if flagged:
         print(f"{flagged:,} probes carry a remark; `stlm facts validate {arguments.out}` lists why")
+
+
+def _columns(items: list[str]) -> dict[str, str]:
+    """Column by field, from `--column FIELD=NAME`."""
+    columns = {}
+    for item in items:
+        field, equals, column = item.partition("=")
+        if not equals or not column:
+            raise UserError(f"--column {item}: must look like subject=person")
+        columns[field] = column
+    return columns
 
 
 def _export_lm_eval(arguments: argparse.Namespace) -> None:
@@ -316,7 +328,7 @@ def _export_hub(arguments: argparse.Namespace) -> None:
 
 
 def _check_free(out: str) -> None:
-    """Refuse a folder that is taken, or cannot be written, before anything long starts."""
+    """UserError for a folder that holds something or cannot be written, before anything long starts."""
     from tidy_stlms.configs.files import check_writable
 
     path = Path(out)

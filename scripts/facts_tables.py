@@ -1,4 +1,4 @@
-"""A bank's counts and examples for the terminal."""
+"""Counts and examples of a bank for the terminal."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ SECTIONS = {"relations": "facts by relation", "forms": "statements by form", "ty
 
 
 def print_bank(bank: Any, title: str, n_examples: int) -> None:
-    """Print counts by role, arm, relation and type, and some facts with what is said and asked of them."""
+    """Print counts by role, arm, relation and type, and examples: facts with their statements and probes."""
     from tidy_stlms.eval.facts.summary import bank_summary, examples
 
     console = Console(highlight=False)
@@ -20,31 +20,31 @@ def print_bank(bank: Any, title: str, n_examples: int) -> None:
     console.print(f"{title}  sha256 {summary['sha256'][:16]}", markup=False, soft_wrap=True)
     for name, heading in TOTALS.items():
         if summary[name]:
-            told = _exposures(bank) if name == "arms" else {}
-            listed = ", ".join(
-                f"{part} {count:,}{told.get(part, '')}" for part, count in summary[name].items()
+            notes = _arm_settings(bank) if name == "arms" else {}
+            counts = ", ".join(
+                f"{part} {count:,}{notes.get(part, '')}" for part, count in summary[name].items()
             )
-            console.print(f"{heading}: {listed}", markup=False, soft_wrap=True)
+            console.print(f"{heading}: {counts}", markup=False, soft_wrap=True)
     roles = sorted(summary["facts"])
     rows = [
         [
-            heading if place == 0 else "",
+            heading if index == 0 else "",
             name,
             *(f"{counts[role]:,}" if role in counts else "" for role in roles),
         ]
         for section, heading in SECTIONS.items()
-        for place, (name, counts) in enumerate(summary[section].items())
+        for index, (name, counts) in enumerate(summary[section].items())
     ]
     print_rows(console, "", ["", "", *roles], [[Text(cell) for cell in row] for row in rows], 2)
     for example in examples(bank, n_examples):
         _print_example(console, example)
 
 
-def _exposures(bank: Any) -> dict[str, str]:
-    """What is done to the facts of each arm, where the bank says so."""
+def _arm_settings(bank: Any) -> dict[str, str]:
+    """Exposures and form of each arm, in brackets; only arms for which the bank has them."""
     return {
-        arm: f" ({', '.join(f'{key} {value}' for key, value in own.items())})"
-        for arm, own in bank.meta.get("arms", {}).items()
+        arm: f" ({', '.join(f'{key} {value}' for key, value in settings.items())})"
+        for arm, settings in bank.meta.get("arms", {}).items()
     }
 
 
@@ -77,9 +77,9 @@ def _print_example(console: Console, example: dict[str, Any]) -> None:
     lines = [f"\n{fact.id} ({fact.role}{arm}): {fact.subject} | {fact.relation} | {fact.object}"]
     lines += [f"  stated ({statement.form}): {statement.text}" for statement in example["statements"]]
     for probe in example["probes"]:
-        asked = probe.text("__")
+        question = probe.text("__")
         flags = f" [{', '.join(probe.flags)}]" if probe.flags else ""
         answer = f"{probe.answers[0]} (of {1 + len(probe.distractors)}){flags}"
-        lines.append(f"  asked ({probe.type}): {asked} -> {answer}")
+        lines.append(f"  asked ({probe.type}): {question} -> {answer}")
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)

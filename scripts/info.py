@@ -1,4 +1,4 @@
-"""`stlm info`: what a model is made of and what it costs, before there are any weights."""
+"""`stlm info`: parameters, bytes and FLOPs of a model, computed from its config alone."""
 
 import sys
 from pathlib import Path
@@ -46,7 +46,7 @@ def _info(items: list[str], as_json: bool, trust_remote_code: bool) -> None:
 
 
 def _of_config(files: list[str], overrides: list[str], trust_remote_code: bool) -> dict[str, Any]:
-    """The figures of the model that `stlm train` would train."""
+    """Figures of the model that `stlm train` would train."""
     from tidy_stlms.configs.load import load_config
 
     config, _ = load_config(files, overrides)
@@ -54,28 +54,28 @@ def _of_config(files: list[str], overrides: list[str], trust_remote_code: bool) 
     name = " ".join([*files, *overrides])
     if section.name_or_path:
         trusted = trust_remote_code or section.trust_remote_code
-        found = _read_config(section.name_or_path, trusted, section.revision)
-        _check_window(window, found)
-        return {"model": f"{name}: {section.name_or_path}", **_account(found, window)}
+        model_config = _read_config(section.name_or_path, trusted, section.revision)
+        _check_window(window, model_config)
+        return {"model": f"{name}: {section.name_or_path}", **_account(model_config, window)}
 
     from tidy_stlms.trainers.model import scratch_config
 
     size, source = _vocabulary(config)
-    found = scratch_config(section, **({} if size is None else {"vocab_size": size}))
-    _check_window(window, found)
-    vocabulary = {"size": found.vocab_size, "source": source}
-    return {"model": name, "vocabulary": vocabulary, **_account(found, window)}
+    model_config = scratch_config(section, **({} if size is None else {"vocab_size": size}))
+    _check_window(window, model_config)
+    vocabulary = {"size": model_config.vocab_size, "source": source}
+    return {"model": name, "vocabulary": vocabulary, **_account(model_config, window)}
 
 
 def _check_window(window: int | None, config: Any) -> None:
-    """UserError for rows that `stlm train` would refuse."""
+    """UserError if `stlm train` would refuse the rows: they are longer than the model's context."""
     limit = getattr(config, "max_position_embeddings", None)
     if window is not None and limit is not None and window > limit:
         raise UserError(f"data.context_window={window}: the model reads at most {limit} tokens")
 
 
 def _vocabulary(config: Any) -> tuple[int | None, str]:
-    """Rows of the embedding as far as they are known before training, and where the number is from."""
+    """The vocabulary size, None if it is unknown before training, and its source in words."""
     from modeling_stlm.tokenization_stlm import byte_tokenizer
     from tidy_stlms.trainers.tokenizer import DEFAULT_TOKENIZER
 
@@ -104,7 +104,7 @@ def _local_tokenizer_size(name: str) -> int | None:
 
 
 def _read_config(name: str, trust_remote_code: bool, revision: str | None = None) -> Any:
-    """The transformers config of a model folder, where no weights are needed, or of a Hub id."""
+    """The transformers config of a Hub id or of a model folder, which needs no weights."""
     from transformers import AutoConfig
 
     import modeling_stlm  # noqa: F401  registers STLMs, so that their folders need no remote code

@@ -1,4 +1,4 @@
-"""`stlm push`: a model to the Hugging Face Hub, with its card and its records."""
+"""`stlm push`: push a model to the Hugging Face Hub, with its card and the records of its run."""
 
 import sys
 from pathlib import Path
@@ -11,18 +11,18 @@ examples:
   stlm push outputs/quickstart my-name/quickstart
   stlm push outputs/quickstart/checkpoint-200 my-name/quickstart --revision step-200 --private
 
-What goes: weights, the model's code, tokenizer, the model card with recall tables and curves, the run's
-config, plan and metrics. What stays: checkpoints, optimizer states, the facts themselves
-(`stlm facts export hub` takes those). Log in with `hf auth login`, or set HF_TOKEN.
+Pushed are weights, the model's code, its tokenizer, the model card with recall tables and curves, and the
+run's config, plan and metrics. Not pushed are checkpoints, optimizer states and the facts (`stlm facts
+export hub` uploads those). Log in with `hf auth login`, or set HF_TOKEN.
 """
 
 
 def main(argv: list[str] | None = None) -> int:
     cli = parser("push", "Push a model to the Hugging Face Hub.", epilog=EPILOG)
-    cli.add_argument("model", metavar="MODEL", help="a run folder, a checkpoint, any model folder")
-    cli.add_argument("repo_id", metavar="REPO_ID", help="user/name; made if it does not exist")
+    cli.add_argument("model", metavar="MODEL", help="a run folder, a checkpoint of a run or any model folder")
+    cli.add_argument("repo_id", metavar="REPO_ID", help="user/name; created if it does not exist")
     cli.add_argument("--private", action="store_true", help="make a new repository private")
-    cli.add_argument("--revision", help="branch to push to, made if it does not exist (default main)")
+    cli.add_argument("--revision", help="branch to push to, created if it does not exist (default main)")
     cli.add_argument("--license", help="licence on the model card, such as mit (default: the run's)")
     arguments = cli.parse_args(argv)
     return run(lambda: _push(arguments))

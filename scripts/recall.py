@@ -1,4 +1,4 @@
-"""`stlm recall`: what models recall of a bank of facts, also by `torchrun --no-python stlm recall ...`."""
+"""`stlm recall`: measure what models recall of a bank, also by `torchrun --no-python stlm recall ...`."""
 
 import argparse
 import sys
@@ -17,8 +17,7 @@ Ask models what they know of a bank of facts, and compare them.
 
 A MODEL is a run folder, its checkpoint (RUN@step=400, RUN@last) or all of them (RUN@all), a folder of
 save_pretrained, a peft adapter, a model of the Hub (ID or ID@REVISION), or a .pt file of Tidy-STLMs.
-What was measured is kept, so that the same command goes on where it was cut off, and costs nothing when
-repeated."""
+Results are cached: the same command continues where it was interrupted, and takes no time when repeated."""
 
 EPILOG = """\
 examples:
@@ -33,7 +32,7 @@ examples:
 
 def main(argv: list[str] | None = None) -> int:
     cli = parser("recall", DESCRIPTION, epilog=EPILOG, usage="stlm recall MODEL [MODEL ...] [options]")
-    cli.add_argument("models", nargs="+", metavar="MODEL", help="what to ask; see above")
+    cli.add_argument("models", nargs="+", metavar="MODEL", help="models to ask; see above")
     _add_questions(cli)
     _add_results(cli)
     add_model_options(cli)
@@ -108,10 +107,10 @@ def _add_results(cli: argparse.ArgumentParser) -> None:
     results.add_argument(
         "--out", metavar="DIR", help="write results, summary.json, report.md, report.html there"
     )
-    results.add_argument("--overwrite", action="store_true", help="replace the results that stand in --out")
-    results.add_argument("--no-cache", action="store_true", help="measure anew, and keep nothing")
+    results.add_argument("--overwrite", action="store_true", help="replace the results in --out")
+    results.add_argument("--no-cache", action="store_true", help="neither read nor write cached results")
     results.add_argument(
-        "--seed", type=whole_number, default=0, help="of the intervals and of benchmarks (default 0)"
+        "--seed", type=whole_number, default=0, help="seed of the intervals and benchmarks (default 0)"
     )
 
 

@@ -1,12 +1,9 @@
-"""`stlm train`, also for `torchrun --no-python stlm train FILE.yaml ...`."""
+"""`stlm train`: train a model, also by `torchrun --no-python stlm train FILE.yaml ...`."""
 
-import ast
-import inspect
 import sys
-import textwrap
-from pathlib import Path
 
 from tidy_stlms.configs.errors import DiskFull, UserError
+from tidy_stlms.configs.keys import describe_keys
 from tidy_stlms.scripts.cli import parser, quiet_loading, run
 
 EPILOG = """\
@@ -20,21 +17,19 @@ examples:
 
 
 def main(argv: list[str] | None = None) -> int:
-    cli = parser("train", "Train a model as YAML files say, with facts injected or without.", epilog=EPILOG)
+    cli = parser("train", "Train a model from YAML configs, with or without injected facts.", epilog=EPILOG)
     cli.add_argument("items", nargs="*", metavar="FILE.yaml | section.key=value")
     cli.add_argument("--dry-run", action="store_true", help="print the resolved config, then stop")
-    cli.add_argument(
-        "--overwrite", action="store_true", help="replace the run that stands in the output folder"
-    )
+    cli.add_argument("--overwrite", action="store_true", help="replace the run in the output folder")
     cli.add_argument(
         "--keys", nargs="?", const="", metavar="SECTION", help="list the keys of the config, then stop"
     )
-    arguments, rest = cli.parse_known_args(argv)  # key=value may stand behind options too
+    arguments, rest = cli.parse_known_args(argv)  # key=value may follow options
     if wrong := [item for item in rest if item.startswith("-")]:
         cli.error(f"unrecognized arguments: {' '.join(wrong)}")
     arguments.items += rest
     if arguments.keys is not None:
-        return run(lambda: _print_keys(arguments.keys))
+        return run(lambda: print(describe_keys(arguments.keys)))
     return run(lambda: _train(arguments.items, arguments.dry_run, arguments.overwrite))
 
 
@@ -91,46 +86,6 @@ def _print_summary(summary: dict, folder: str) -> None:
     shown = [f"{label} {summary[key]:{style}}" for label, key, style in figures if summary[key] is not None]
     console.print(", ".join(shown), highlight=False)
     console.print(f"model and report: {folder} (open {folder}/report.md)", highlight=False)
-
-
-def _print_keys(section: str) -> None:
-    """The fields of configs/schema.py with their docstrings, read without importing torch."""
-    from tidy_stlms import configs
-
-    tree = ast.parse((Path(configs.__file__).parent / "schema.py").read_text(encoding="utf-8"))
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    sections = {
-        field.target.id: classes[ast.unparse(field.annotation)]
-        for field in classes["RunConfig"].body
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-    }
-    if section and section not in sections:
-        raise UserError(f"no section {section!r}; there are {', '.join(sections)}")
-    for name, node in sections.items():
-        if section in ("", name):
-            print(f"{name}: {ast.get_docstring(node)}")
-            _print_fields(node, f"  {name}.", classes)
-            print()
-
-
-def _print_fields(node: ast.ClassDef, prefix: str, classes: dict[str, ast.ClassDef]) -> None:
-    for field, after in zip(node.body, [*node.body[1:], None], strict=True):
-        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
-            continue
-        behind = after.value if isinstance(after, ast.Expr) else None
-        text = str(behind.value) if isinstance(behind, ast.Constant) else ""
-        default = ast.unparse(field.value) if field.value else ""
-        default = (
-            default.removeprefix("field(default_factory=").removesuffix(")")
-            if "field(" in default
-            else default
-        )
-        print(f"{prefix}{field.target.id}: {ast.unparse(field.annotation)} = {default}")
-        if text:
-            print(textwrap.indent(inspect.cleandoc(text), " " * 6))
-        nested = ast.unparse(field.annotation).removesuffix(" | None").removeprefix("list[").removesuffix("]")
-        if nested in classes:
-            _print_fields(classes[nested], f"{prefix}{field.target.id}.", classes)
 
 
 if __name__ == "__main__":

@@ -306,16 +306,6 @@ assert main(["facts", "show", "hub:owner/none"]) == 2
         assert "hf_owner" not in ran.stdout + ran.stderr
 
 
-@pytest.mark.parametrize(
-    "command", [[], ["show"], ["validate"], ["import"], ["export"], ["export", "lm-eval"], ["export", "hub"]]
-)
-def test_help(command, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["facts", *command, "--help"])
-    assert stop.value.code == 0
-    assert "usage: stlm facts" in capsys.readouterr().out
-
-
 def test_key_value_is_for_generate_alone(bank, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["facts", "show", bank, "people=4"])

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -175,12 +173,3 @@ def test_mistakes_exit_2_with_one_line(tmp_path, capsys):
         assert expected in captured.err
         assert captured.err.count("\n") == 1
         assert captured.out == ""
-
-
-def test_help_imports_no_torch():
-    code = "import sys; from tidy_stlms.scripts.info import main\n"
-    code += "try: main(['--help'])\nexcept SystemExit: pass\n"
-    code += "assert not {'torch', 'transformers', 'omegaconf'} & set(sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "examples:" in result.stdout

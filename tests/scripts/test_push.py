@@ -23,7 +23,7 @@ STRANGER = """
 import sys
 sys.path = [p for p in sys.path if "editable" not in p]
 sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
-for name in ("configs", "modeling_stlm", "eval", "trainers", "scripts"):
+for name in ("modeling_stlm", "tidy_stlms"):
     sys.modules[name] = None  # importing it raises ImportError
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, pipeline

@@ -276,23 +276,6 @@ def test_ctrl_c_is_one_line_and_what_is_done_is_kept(run, recall, monkeypatch, c
     assert error.strip().count("\n") == 0
 
 
-HELP = """
-import sys
-from tidy_stlms.scripts.__main__ import main
-try:
-    main(["recall", "--help"])
-except SystemExit:
-    pass
-print(sorted({"torch", "transformers", "numpy", "omegaconf"} & set(sys.modules)))
-"""
-
-
-def test_help_is_there_at_once():
-    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert "RUN@all" in done.stdout
-
-
 def test_ask_continues_what_is_typed(run, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO("The old farmer\nA dog\n"))
     assert main(["ask", str(run), "--steps", "3", "--top-k", "2"]) == 0
