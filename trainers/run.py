@@ -32,7 +32,7 @@ from tidy_stlms.configs.processes import check_processes
 from tidy_stlms.configs.schema import RunConfig, STLMTrainingArguments
 from tidy_stlms.eval.checkpoint_mark import read_mark
 from tidy_stlms.eval.facts.bank import FactBank
-from tidy_stlms.eval.models.load import check_model_path
+from tidy_stlms.eval.models.lookup import check_model_path
 from tidy_stlms.eval.report.run_report import write_run_report
 from tidy_stlms.eval.scoring.processes import in_first_process
 from tidy_stlms.trainers.build import (

@@ -13,13 +13,8 @@ from transformers import BertConfig, BertLMHeadModel
 
 from tests.eval import tiny
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.models.load import (
-    check_model_path,
-    choose_device,
-    choose_dtype,
-    load_model,
-    load_tokenizer,
-)
+from tidy_stlms.eval.models.load import choose_device, choose_dtype, load_model, load_tokenizer
+from tidy_stlms.eval.models.lookup import check_model_path
 from tidy_stlms.eval.scoring.scorer import Item, score
 
 ITEMS = [Item("Ada Lopez was born in", ["Paris", "Kuala Lumpur"])]
