@@ -44,19 +44,8 @@ def test_a_local_folder(folder, tokenizer):
 
 @pytest.fixture(scope="module")
 def stlm_folder(tmp_path_factory, tokenizer):
-    from modeling_stlm import STLMConfig, STLMForCausalLM
-
-    config = STLMConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-    )
     folder = tmp_path_factory.mktemp("stlm")
-    STLMForCausalLM(config).save_pretrained(folder)
+    tiny.stlm(len(tokenizer), context=64).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
