@@ -1,89 +1,92 @@
-"""Which passes are needed: the fewest that hold every answer token once."""
+"""Which sequences are read: the fewest that predict every answer token once."""
 
 import pytest
 
 from tests.eval import tiny
-from tidy_stlms.eval.scoring.encoding import Item, Row, encode_items
-from tidy_stlms.eval.scoring.passes import plan_prompts, plan_whole
+from tidy_stlms.eval.scoring.encoding import EncodedCandidate, Item, encode_items
+from tidy_stlms.eval.scoring.passes import plan_full_texts, plan_shared_prompts
 
 
-def row(prompt, answer, item=0, candidate=0):
-    return Row(item, candidate, prompt + answer, len(answer), n_bytes=1, straddles=False, truncated=False)
+def encoded(prompt, answer, item=0, candidate=0):
+    ids = prompt + answer
+    return EncodedCandidate(item, candidate, ids, len(answer), n_bytes=1, straddles=False, truncated=False)
 
 
-def read_tokens(passes, before=()):
-    """What the readings say, by row: the tokens before each answer token, and the token."""
-    found = {}
-    for one in passes:
-        inputs = [*before, *one.inputs]
-        for reading in one.readings:
-            place = len(before) + reading.position
-            found.setdefault(reading.row, {})[reading.place] = (inputs[: place + 1], reading.token)
-        for number, tokens in read_tokens(one.branches, inputs).items():
-            assert not found.get(number, {}).keys() & tokens.keys()  # nothing is read twice
-            found.setdefault(number, {}).update(tokens)
-    return found
+def predicted_tokens(sequences, before=()):
+    """By candidate and index of an answer token: the tokens that it is predicted from, and the token."""
+    predicted = {}
+    for sequence in sequences:
+        ids = [*before, *sequence.input_ids]
+        for target in sequence.targets:
+            end = len(before) + target.position + 1
+            predicted.setdefault(target.source, {})[target.token_index] = (ids[:end], target.token_id)
+        for source, tokens in predicted_tokens(sequence.continuations, ids).items():
+            assert not predicted.get(source, {}).keys() & tokens.keys()  # nothing is predicted twice
+            predicted.setdefault(source, {}).update(tokens)
+    return predicted
 
 
-ROWS = [
-    row([1, 2], [3]),
-    row([1, 2], [3, 4, 5]),
-    row([1, 2], [3, 4]),
-    row([1, 2], [6, 7]),
-    row([1, 2], [6, 7, 8, 9], item=1),  # another probe with the same prompt
-    row([1], [2, 3], item=2),  # a text inside another, with a shorter prompt
-    row([1, 2, 3, 4, 5], [6], item=3),
+CANDIDATES = [
+    encoded([1, 2], [3]),
+    encoded([1, 2], [3, 4, 5]),
+    encoded([1, 2], [3, 4]),
+    encoded([1, 2], [6, 7]),
+    encoded([1, 2], [6, 7, 8, 9], item=1),  # another probe with the same prompt
+    encoded([1], [2, 3], item=2),  # a text inside another, with a shorter prompt
+    encoded([1, 2, 3, 4, 5], [6], item=3),
 ]
 
 
-@pytest.mark.parametrize("plan", [plan_whole, plan_prompts])
+@pytest.mark.parametrize("plan", [plan_full_texts, plan_shared_prompts])
 def test_every_answer_token_is_read_once_behind_what_stands_before_it(plan):
-    found = read_tokens(plan(ROWS))
-    for number, one in enumerate(ROWS):
-        given = len(one.stem)
-        assert found[number] == {
-            place: (one.ids[: given + place], token) for place, token in enumerate(one.answer)
+    predicted = predicted_tokens(plan(CANDIDATES))
+    for source, candidate in enumerate(CANDIDATES):
+        n_prompt = len(candidate.prompt_ids)
+        assert predicted[source] == {
+            index: (candidate.ids[: n_prompt + index], token_id)
+            for index, token_id in enumerate(candidate.answer_ids)
         }
 
 
-def test_answers_that_begin_alike_share_a_pass():
-    assert [one.inputs for one in plan_whole(ROWS)] == [
+def test_answers_that_begin_alike_share_a_sequence():
+    assert [sequence.input_ids for sequence in plan_full_texts(CANDIDATES)] == [
         [1, 2, 6, 7, 8],
         [1, 2, 3, 4, 5],
         [1, 2, 3, 4],
         [1, 2],
     ]
-    shared = plan_prompts(ROWS)
-    assert [one.inputs for one in shared] == [[1, 2, 3, 4, 5], [1, 2], [1]]
-    assert [sorted(branch.inputs for branch in one.branches) for one in shared] == [
+    shared = plan_shared_prompts(CANDIDATES)
+    assert [prompt.input_ids for prompt in shared] == [[1, 2, 3, 4, 5], [1, 2], [1]]
+    assert [sorted(answer.input_ids for answer in prompt.continuations) for prompt in shared] == [
         [],
         [[3, 4], [6, 7, 8]],
         [[2]],
     ]
-    assert all(one.n_logits == 1 for one in shared)
+    assert all(prompt.n_logits == 1 for prompt in shared)
     # a short text inside a long one would have the logits of all the long one kept
-    assert all(one.n_logits <= 4 for one in plan_whole(ROWS))
+    assert all(sequence.n_logits <= 4 for sequence in plan_full_texts(CANDIDATES))
 
 
 def test_answers_of_one_token_need_the_prompt_alone():
-    rows = [row([1, 2], [token], candidate=token) for token in range(3, 9)]
-    for plan in (plan_whole, plan_prompts):
-        [one] = plan(rows)
-        assert (one.inputs, one.n_logits, one.branches) == ([1, 2], 1, [])
-        assert [reading.token for reading in one.readings] == list(range(3, 9))
+    candidates = [encoded([1, 2], [token_id], candidate=token_id) for token_id in range(3, 9)]
+    for plan in (plan_full_texts, plan_shared_prompts):
+        [prompt] = plan(candidates)
+        assert (prompt.input_ids, prompt.n_logits, prompt.continuations) == ([1, 2], 1, [])
+        assert [target.token_id for target in prompt.targets] == list(range(3, 9))
 
 
-@pytest.mark.parametrize("plan", [plan_whole, plan_prompts])
+@pytest.mark.parametrize("plan", [plan_full_texts, plan_shared_prompts])
 def test_the_plan_does_not_depend_on_the_order(plan):
-    def inputs(passes):
-        return [(one.inputs, inputs(one.branches)) for one in passes]
+    def inputs(sequences):
+        return [(sequence.input_ids, inputs(sequence.continuations)) for sequence in sequences]
 
-    assert inputs(plan(ROWS)) == inputs(plan(ROWS[::-1]))
+    assert inputs(plan(CANDIDATES)) == inputs(plan(CANDIDATES[::-1]))
 
 
 def test_answers_that_straddle_the_boundary():
     # "in" + " a" is one piece for the first candidate; both are scored from "in" on
     tokenizer = tiny.whole_words(["▁in▁a", "▁in", "▁a", "▁b", "▁c"], split=False)
-    rows = encode_items(tokenizer, [Item("c in", ["a", "b"])])
-    assert [one.stem for one in rows] == [rows[0].stem] * 2
-    assert [len(found) for _, found in sorted(read_tokens(plan_prompts(rows)).items())] == [1, 2]
+    candidates = encode_items(tokenizer, [Item("c in", ["a", "b"])])
+    assert [candidate.prompt_ids for candidate in candidates] == [candidates[0].prompt_ids] * 2
+    predicted = predicted_tokens(plan_shared_prompts(candidates))
+    assert [len(tokens) for _, tokens in sorted(predicted.items())] == [1, 2]
