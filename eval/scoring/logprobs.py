@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from tidy_stlms.eval.scoring.encoding import EncodedCandidate
-from tidy_stlms.eval.scoring.passes import InputSequence, Target
+from tidy_stlms.eval.scoring.sequences import InputSequence, Target
 
 # Logits that are converted to float32 at a time. On a CPU few enough to stay in its cache.
 LOGITS_PER_CHUNK = {"cpu": 2**20}

@@ -19,7 +19,7 @@ from tidy_stlms.eval.models.inputs import (
     left_pad,
     same_logits,
 )
-from tidy_stlms.eval.scoring.passes import InputSequence
+from tidy_stlms.eval.scoring.sequences import InputSequence
 
 logger = logging.getLogger(__name__)
 

@@ -39,8 +39,8 @@ from tidy_stlms.eval.scoring.budget import default_budget, memory_errors, run_ba
 from tidy_stlms.eval.scoring.encoding import EncodedCandidate, Item, encode_items
 from tidy_stlms.eval.scoring.isolation import eval_mode
 from tidy_stlms.eval.scoring.logprobs import ScoreCollector, TokenScores
-from tidy_stlms.eval.scoring.passes import InputSequence, plan_full_texts, plan_shared_prompts
 from tidy_stlms.eval.scoring.prefix_cache import PromptCache, can_share_prompts, forward_with_cache
+from tidy_stlms.eval.scoring.sequences import InputSequence, plan_full_texts, plan_shared_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,11 @@ def _plan(
     batcher: Batcher,
     share_prompts: bool | None,
 ) -> tuple[list[InputSequence], bool]:
-    """The sequences to read, and whether they may be padded: what `model` was found to be capable of."""
+    """Choose the sequences to read, and whether they may be padded, by what the model turns out to allow.
+
+    The trial reads the longest and the shortest prompt. Whether padding or a repeated cache changes logits
+    depends on the model's code and on lengths (sliding windows), not on the words.
+    """
     full_texts, shared = plan_full_texts(candidates), plan_shared_prompts(candidates)
     if share_prompts is None:
         saved = batcher.cost(full_texts) - batcher.cost(shared)
@@ -145,7 +149,7 @@ def _plan(
         return sequences, True
     texts = [[*sequence.input_ids, *sequence.longest_continuation] for sequence in sequences]
     may_pad = pads_safely(model, texts, pad_id)
-    # padding may have been the reason, and not the cache
+    # the trial fails if padding changes the logits: try the cache again on one prompt, without padding
     if not may_pad and can_share_prompts(model, [longest], pad_id):
         return sequences, False
     logger.warning(

@@ -16,8 +16,8 @@ from tidy_stlms.eval.recall.harness import item_of
 from tidy_stlms.eval.scoring import budget
 from tidy_stlms.eval.scoring.encoding import encode_items
 from tidy_stlms.eval.scoring.logprobs import select_positions
-from tidy_stlms.eval.scoring.passes import plan_full_texts
 from tidy_stlms.eval.scoring.scorer import Item, score
+from tidy_stlms.eval.scoring.sequences import plan_full_texts
 
 
 @pytest.fixture(scope="module")

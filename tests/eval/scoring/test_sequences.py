@@ -4,7 +4,7 @@ import pytest
 
 from tests.eval import tiny
 from tidy_stlms.eval.scoring.encoding import EncodedCandidate, Item, encode_items
-from tidy_stlms.eval.scoring.passes import plan_full_texts, plan_shared_prompts
+from tidy_stlms.eval.scoring.sequences import plan_full_texts, plan_shared_prompts
 
 
 def encoded(prompt, answer, item=0, candidate=0):
