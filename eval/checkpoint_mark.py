@@ -1,4 +1,7 @@
-"""The mark of a run's checkpoint: its last file, by which damage to the others is found."""
+"""The mark of a run's checkpoint: its last file, with the sizes and hashes of all others.
+
+It is written last. So a checkpoint with a mark is whole, and damage to any file shows.
+"""
 
 import hashlib
 from dataclasses import asdict, dataclass
@@ -31,6 +34,7 @@ class Mark:
 
 
 def write_mark(checkpoint: Path, mark: Mark) -> None:
+    """Write the mark with a hash of its own content. Call it when all other files are on the disk."""
     write_json(checkpoint / MARK, {**asdict(mark), "sha256": _hash_of(asdict(mark))})
 
 
@@ -56,7 +60,7 @@ def sizes_and_hashes(checkpoint: Path) -> dict[str, list]:
 
 
 def check_files(checkpoint: Path, mark: Mark, ending: str = "") -> None:
-    """Raise UserError, naming the file, if one whose name has this `ending` is missing or was changed."""
+    """Raise UserError, naming the file, if a file whose name has this `ending` is missing or was changed."""
     for name, (size, digest) in mark.files.items():
         path = checkpoint / name
         if not name.endswith(ending):
@@ -70,7 +74,7 @@ def check_files(checkpoint: Path, mark: Mark, ending: str = "") -> None:
 
 
 def check_weights_of_run(folder: Path) -> None:
-    """Raise UserError for a run's checkpoint with damaged weights; says nothing of other folders."""
+    """Raise UserError for a run's checkpoint with damaged weights. Folders without a mark are not checked."""
     if (folder / MARK).is_file():
         check_files(folder, read_mark(folder), WEIGHTS)
 

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: its errors and a full cache become one line, and no line holds a token."""
+"""The Hugging Face Hub: turns its errors and a full cache into one line. No line shows a token."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from tidy_stlms.configs.full_disk import writing
 
 @contextlib.contextmanager
 def writing_hub_cache() -> Iterator[None]:
-    """Raise DiskFull where a download finds no room in the Hub's cache.
+    """Raise DiskFull if a download finds no room in the Hub's cache.
 
-    Wrap it around code that handles other errors: that code would report a wrong name instead.
+    Wrap it around code that turns other errors into a message: that code would report a wrong name instead.
     """
     from huggingface_hub.constants import HF_HOME
 
@@ -41,7 +41,7 @@ def hub_errors(action: str) -> Iterator[None]:
                 "(`hf auth login`, or HF_TOKEN), under a name of your own"
             ) from None
         raise UserError(f"{action}: the Hub answered {status}: {one_line(error, 200)}") from None
-    except ValueError as error:  # metadata of the card that the Hub does not take
+    except ValueError as error:  # the Hub refuses metadata of the card
         raise UserError(f"{action}: {one_line(error, 200)}") from None
     except (errors.OfflineModeIsEnabled, errors.HTTPError, OSError) as error:
         raise UserError(

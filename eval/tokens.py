@@ -5,6 +5,8 @@ tokens to a row. Added tokens that are not special (whitespace runs, `<think>`) 
 vocabulary, and stay.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,25 +16,25 @@ from tidy_stlms.configs.errors import UserError
 def encode_texts(
     tokenizer: Any, texts: Sequence[str], *, offsets: bool = False, control_tokens: bool = False
 ) -> Any:
-    """Ids of each text, `input_ids`, without BOS or end-of-text; with `offsets` also `offset_mapping`.
+    """Encode each text alone: `input_ids` without BOS or end-of-text; with `offsets` also `offset_mapping`.
 
-    `control_tokens` reads control tokens in the texts as such, for chat formats typed by hand.
+    With `control_tokens`, control tokens in the texts become control tokens, for chat formats typed by hand.
 
-    Raises UserError for a text in which the tokenizer makes a control token even of plain characters, as
-    some Unigram vocabularies do.
+    Raises UserError, quoting the text, if its plain characters become a control token: some Unigram
+    vocabularies hold control tokens as ordinary pieces.
     """
     if tokenizer.is_fast or control_tokens:
         encoding = _encode(tokenizer, texts, split=not control_tokens, offsets=offsets)
     else:
-        encoding = _encode_slowly(tokenizer, texts)
+        encoding = _encode_in_python(tokenizer, texts)
     if not control_tokens:
         control = control_ids(tokenizer)
         for text, ids in zip(texts, encoding["input_ids"], strict=True):
             if not control.isdisjoint(ids):
-                found = tokenizer.convert_ids_to_tokens(next(i for i in ids if i in control))
-                where = max(0, text.find(found) - 20)
+                token = tokenizer.convert_ids_to_tokens(next(i for i in ids if i in control))
+                start = max(0, text.find(token) - 20)
                 raise UserError(
-                    f"{text[where : where + 60]!r}: the tokenizer reads {found!r} in it as a control token, "
+                    f"{text[start : start + 60]!r}: the tokenizer reads {token!r} in it as a control token, "
                     "not as text; take it out of the text, or use another tokenizer"
                 )
     return encoding
@@ -47,14 +49,17 @@ def _encode(tokenizer: Any, texts: Sequence[str], *, split: bool, offsets: bool 
         return_offsets_mapping=offsets,
         return_attention_mask=False,
         return_token_type_ids=False,
-        # passed with every call: set as an attribute of the tokenizer, it would change what others encode
+        # an argument of each call: as an attribute of the tokenizer it would also act on other callers
         split_special_tokens=split,
         verbose=False,
     )
 
 
-def _encode_slowly(tokenizer: Any, texts: Sequence[str]) -> dict[str, list[list[int]]]:
-    """Tokenizers in Python split all added tokens or none: only texts with a control token are split."""
+def _encode_in_python(tokenizer: Any, texts: Sequence[str]) -> dict[str, list[list[int]]]:
+    """Encode with a tokenizer written in Python, which splits all added tokens into characters or none.
+
+    So only texts that contain a control token are split.
+    """
     controls = control_texts(tokenizer)
     special = control_ids(tokenizer)
     words = [str(token) for i, token in tokenizer.added_tokens_decoder.items() if i not in special]
@@ -71,13 +76,16 @@ def _encode_slowly(tokenizer: Any, texts: Sequence[str]) -> dict[str, list[list[
 
 
 def encode_with_own_tokens(tokenizer: Any, text: str) -> list[int]:
-    """Ids of a text with what the tokenizer puts around it by itself: BOS, end-of-text, or nothing."""
+    """Ids of a text with the special tokens that the tokenizer adds by itself: BOS, end-of-text, or none."""
     return tokenizer(text, split_special_tokens=True, verbose=False)["input_ids"]
 
 
 def control_ids(tokenizer: Any) -> set[int]:
-    """Ids of the special tokens, which no text may produce. The unknown token counts only if it is also BOS,
-    end-of-text or padding (GPT-2 uses one token for both)."""
+    """Ids of the special tokens, which no text may produce.
+
+    The unknown token is one of them only if it is also BOS, end-of-text or padding: GPT-2 uses one token for
+    all four.
+    """
     special = set(tokenizer.all_special_ids)
     special |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     roles = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
@@ -87,10 +95,37 @@ def control_ids(tokenizer: Any) -> set[int]:
 
 
 def control_texts(tokenizer: Any) -> list[str]:
-    """How the control tokens are written."""
+    """The control tokens as they would be typed in a text."""
     return [token for token in tokenizer.convert_ids_to_tokens(sorted(control_ids(tokenizer))) if token]
 
 
 def vocabulary_size(tokenizer: Any) -> int:
-    """One more than the highest id, which `len(tokenizer)` is not where ids have gaps."""
+    """The highest id plus one. `len(tokenizer)` is lower if ids have gaps."""
     return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=-1))
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """8 hex digits, equal for tokenizers that make the same tokens of every text.
+
+    Hashes the serialised tokenizer without its settings for padding and truncation, which scoring does not
+    use; slow tokenizers by class, vocabulary and special tokens.
+    """
+    if tokenizer.is_fast:
+        content = json.loads(tokenizer.backend_tokenizer.to_str())
+        content = {key: value for key, value in content.items() if key not in ("padding", "truncation")}
+    else:
+        content = {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab()}
+    content["start and end"] = [tokenizer.bos_token, tokenizer.eos_token]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """64 hex digits for the key of a prepared corpus.
+
+    Stricter than `tokenizer_hash`: the class and the settings for padding and truncation count too. Every
+    checkpoint holds a corpus key, so another formula would refuse to resume the runs that exist.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
+    identity = f"{type(tokenizer).__name__} {tokenizer.eos_token_id} {rules}"
+    return hashlib.sha256(identity.encode()).hexdigest()

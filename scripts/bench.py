@@ -92,13 +92,13 @@ def _recall(arguments) -> None:
         raise UserError(f"--candidates {arguments.candidates}: must be at least 2")
     import torch
 
-    from tidy_stlms.eval.scoring.bench import bench_recall, build_subject
+    from tidy_stlms.eval.scoring.bench import bench_recall, build_workload
 
     # lm-eval warns that it did not load the model itself
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    subject = build_subject(
+    workload = build_workload(
         n_probes=arguments.probes,
         n_candidates=arguments.candidates,
         size=arguments.parameters,
@@ -106,7 +106,7 @@ def _recall(arguments) -> None:
         device=arguments.device,
     )
     report = bench_recall(
-        subject,
+        workload,
         repeats=arguments.repeats,
         n_loop=arguments.loop_probes,
         n_ranked=arguments.ranked_probes,

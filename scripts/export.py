@@ -28,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _export_llama(name: str, out: str, dtype: str) -> None:
     from modeling_stlm.export_llama import export_llama
-    from tidy_stlms.eval.models.load import check_model_path, choose_device, choose_dtype, load_weights
+    from tidy_stlms.eval.models.load import choose_device, choose_dtype, load_weights
+    from tidy_stlms.eval.models.lookup import check_model_path
 
     quiet_loading()
     number_type = choose_dtype(dtype, choose_device("cpu"))

@@ -108,7 +108,7 @@ def _read_config(name: str, trust_remote_code: bool, revision: str | None = None
     from transformers import AutoConfig
 
     import modeling_stlm  # noqa: F401  registers STLMs, so that their folders need no remote code
-    from tidy_stlms.eval.models.load import ADAPTER_CONFIG, CONFIG, check_model_path
+    from tidy_stlms.eval.models.lookup import ADAPTER_CONFIG, CONFIG, check_model_path
 
     if not (Path(name) / CONFIG).is_file():
         check_model_path(name, revision=revision)

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import build_once, read_json, write_json
-from tidy_stlms.eval.tokens import control_texts, encode_texts, vocabulary_size
+from tidy_stlms.eval.tokens import control_texts, encode_texts, tokenizer_fingerprint, vocabulary_size
 from tidy_stlms.trainers.documents import Documents
 from tidy_stlms.trainers.stream import Blocks
 
@@ -94,14 +94,6 @@ def _read_corpus(folder: Path, key: str) -> Corpus:
     except (UserError, OSError, KeyError, TypeError, AttributeError):
         raise damaged from None
     return corpus
-
-
-def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """A hash of everything that decides which ids a text becomes."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
-    identity = f"{type(tokenizer).__name__} {tokenizer.eos_token_id} {rules}"
-    return hashlib.sha256(identity.encode()).hexdigest()
 
 
 def _key(documents_key: str, tokenizer: Any) -> str:

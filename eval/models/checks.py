@@ -1,7 +1,7 @@
 """Checks of a model right after loading: weights that fit the config, usable logits, causal attention.
 
-Each check costs at most one pass over a few tokens. Without them nothing would fail later, and the recall
-reported would be that of a broken or wrong model.
+Each check costs at most one forward pass over a few tokens. Without them nothing would fail later: the report
+would show the recall of a broken or a wrong model.
 """
 
 import contextlib
@@ -14,9 +14,9 @@ from tidy_stlms.configs.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# What older versions of transformers saved besides weights: causal masks (`attn.bias` of GPT-2, GPT-Neo and
-# GPT-J), tables of positions, OPT's version; and BERT's pooler, which no language model reads.
-NO_WEIGHTS = re.compile(
+# Older versions of transformers saved more than weights: causal masks (`attn.bias` of GPT-2, GPT-Neo and
+# GPT-J), tables of positions, OPT's version. BERT's pooler is no part of a language model.
+NOT_WEIGHTS = re.compile(
     r"\.(attn|attention)\.(bias|causal_mask)$|\.(masked_bias|version|inv_freq|position_ids)$|\.pooler\."
 )
 
@@ -24,8 +24,8 @@ NO_WEIGHTS = re.compile(
 def check_fit(model: Any, info: dict[str, Any]) -> None:
     """Raise ValueError if the weights do not fit the config.
 
-    transformers initialises missing tensors and tensors of another size at random, and drops those that the
-    config has no place for. The model would load, but would not be the trained one.
+    transformers initialises missing tensors and tensors of another size at random, and drops tensors that
+    the config has no place for. The model would load, but it would not be the trained one.
 
     Args:
         info: What `from_pretrained(..., output_loading_info=True)` returns with the model.
@@ -34,29 +34,32 @@ def check_fit(model: Any, info: dict[str, Any]) -> None:
         raise ValueError(
             f"the weights lack {len(missing)} of a causal language model's tensors, {missing[0]} among them"
         )
-    if other := sorted(info["mismatched_keys"]):
-        tensor, in_file, in_config = other[0]
+    if mismatched := sorted(info["mismatched_keys"]):
+        tensor, in_file, in_config = mismatched[0]
         raise ValueError(
-            f"{len(other)} tensors of the weights have another size than the config says: {tensor} is "
+            f"{len(mismatched)} tensors of the weights have another size than the config says: {tensor} is "
             f"{tuple(in_file)}, not {tuple(in_config)}"
         )
-    found = {key for key in info["unexpected_keys"] if not NO_WEIGHTS.search(key)}
-    # a part that the model lacks as a whole, such as the head of a classifier, does not change its logits
-    parts = {child for owner in (model, model.base_model) for child, _ in owner.named_children()}
-    unexpected = sorted(key for key in found if key.partition(".")[0] in parts)
+    ignored = {key for key in info["unexpected_keys"] if not NOT_WEIGHTS.search(key)}
+    # a module that the model lacks as a whole, such as the head of a classifier, does not change its logits
+    modules = {child for parent in (model, model.base_model) for child, _ in parent.named_children()}
+    unexpected = sorted(key for key in ignored if key.partition(".")[0] in modules)
     if unexpected:
         raise ValueError(
             f"the weights hold {len(unexpected)} tensors that the config has no place for, {unexpected[0]} "
             "among them: config and weights are of different models"
         )
-    if found:
+    if ignored:
         logger.warning(
-            "%s: not a part of a causal language model, left out: %s", model.name_or_path, min(found)
+            "%s: not a part of a causal language model, left out: %s", model.name_or_path, min(ignored)
         )
 
 
 def check_adapter_fit(model: Any, name: str, revision: str | None) -> None:
-    """ValueError if the adapter at `name` holds tensors that `model`, its base with the adapter, lacks."""
+    """Raise ValueError if the adapter at `name` holds tensors that `model` (base and adapter) lacks.
+
+    peft drops them without an error: the base model is not the one that the adapter was trained on.
+    """
     from peft import get_peft_model_state_dict
     from peft.utils import load_peft_weights
 
@@ -71,17 +74,18 @@ def check_adapter_fit(model: Any, name: str, revision: str | None) -> None:
 def check_logits(model: Any, name: str) -> None:
     """Raise UserError if logits are not finite, or the same for all tokens or for all inputs.
 
-    Then the weights are damaged or were not loaded. `model` is in eval mode and reads twice eight tokens.
+    Then the weights are damaged or were not loaded. `model` must be in eval mode; it reads two texts of eight
+    tokens.
     """
     import torch
 
     from tidy_stlms.eval.models.inputs import last_logits, text_config
 
-    # from all over the vocabulary, since the first ids often are special tokens, some of them untrained
-    ids = [place * text_config(model).vocab_size // 10 for place in range(1, 9)]
+    # spread over the vocabulary: the first ids often are special tokens, and some of these are untrained
+    ids = [tenth * text_config(model).vocab_size // 10 for tenth in range(1, 9)]
     texts = [ids, ids[::-1]]
     with torch.no_grad():
-        logits = last_logits(model, texts, pad_id=0, keep=8).float()  # (texts, positions, vocabulary)
+        logits = last_logits(model, texts, pad_id=0, keep=8).float()  # (2, 8, vocabulary)
     if not logits.isfinite().all():
         raise UserError(
             f"{name}: its logits are not finite numbers: its weights are broken, or the dtype too narrow "
@@ -96,7 +100,7 @@ def check_logits(model: Any, name: str) -> None:
 def check_causal(model: Any, name: str) -> None:
     """Raise UserError if the model attends to later tokens, as BERT does without `is_decoder`.
 
-    `model` is in eval mode and reads two texts of eight tokens that differ in the last one.
+    `model` must be in eval mode; it reads two texts of eight tokens that differ in the last one.
     """
     import torch
 
@@ -104,8 +108,9 @@ def check_causal(model: Any, name: str) -> None:
 
     texts = [[*range(8)], [*range(7), 0]]
     with torch.no_grad():
-        first, second = last_logits(model, texts, pad_id=0, keep=8)[:, :-1].float()
-    # far above what rounding does to a causal model, and below what even random weights do to others
+        first, second = last_logits(model, texts, pad_id=0, keep=8)[:, :-1].float()  # each (7, vocabulary)
+    # far above the rounding of a causal model, and below what attention to the last token changes, even with
+    # random weights
     tolerance = (1e-5 if model.dtype == torch.float32 else 2e-2) * max(1.0, first.abs().max().item())
     if (first - second).abs().max() > tolerance:
         raise UserError(
@@ -115,7 +120,7 @@ def check_causal(model: Any, name: str) -> None:
 
 @contextlib.contextmanager
 def without_load_report() -> Iterator[None]:
-    """Keep transformers from printing its table of missing and unexpected tensors: `check_fit` says it."""
+    """Keep transformers from printing its table of missing and unexpected tensors: `check_fit` names them."""
     from transformers.utils import logging as transformers_logging
 
     before = transformers_logging.get_verbosity()

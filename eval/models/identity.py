@@ -1,4 +1,4 @@
-"""What makes two models the same: the fingerprint of a model, by which its results are kept."""
+"""The identity of a model: results in the cache are found by it, and two equal models share them."""
 
 import hashlib
 from functools import cache
@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tidy_stlms.configs.files import read_json
-from tidy_stlms.eval.models.load import ADAPTER_CONFIG, resolve_commit, tokenizer_folder
+from tidy_stlms.eval.models.load import tokenizer_folder
+from tidy_stlms.eval.models.lookup import ADAPTER_CONFIG, resolve_commit
 from tidy_stlms.eval.models.names import ModelName
 
-# Of a folder of `save_pretrained`, what its figures follow from; of a run folder the rest may change.
+# The files on which a model's figures depend. The other files of a run folder may change.
 MODEL_FILES = (
     "config.json",
     "generation_config.json",
@@ -28,21 +29,22 @@ TOKENIZER_PARTS = (
     "added_tokens.json",
     "*.model",
 )
-READ_WHOLE = 2**26  # bytes; of larger files the ends, the size and the time of the last change are taken
-ENDS = 2**20
-# Packages whose next release may change a number's last digits, or mend it.
+# Files up to this size are hashed whole. Hashing gigabytes takes longer than many evaluations, so of larger
+# files the ends are hashed, with their size and the time of the last change.
+READ_WHOLE = 2**26  # bytes
+ENDS = 2**20  # bytes at the beginning and at the end
+# Packages whose next release may change the last digits of a figure, or correct it.
 VERSIONS = ("torch", "transformers", "tokenizers", "peft")
 
 
 def model_identity(model: ModelName) -> dict[str, Any]:
-    """What the model's figures follow from, JSON-serialisable and equal for equal models.
+    """What the model's figures depend on: JSON-serialisable, and equal for equal models.
 
-    A model of the Hub is known by its commit. Of a folder the files are hashed; from those above 64 MB the
-    first and last megabyte, their size and the time of their last change.
+    For a model of the Hub its commit; for a folder hashes of its files, and those of an adapter's base model.
     """
     folder = Path(model.path)
     if not folder.is_dir():
-        return {"hub": model.path, "revision": model.revision or _now(model.path)}
+        return {"hub": model.path, "revision": model.revision or _current_commit(model.path)}
     identity: dict[str, Any] = {"files": _fingerprints(folder, (*MODEL_FILES, *TOKENIZER_PARTS))}
     tokenizer = tokenizer_folder(model.path)
     if tokenizer != model.path:
@@ -55,25 +57,26 @@ def model_identity(model: ModelName) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
+    """Versions of the packages that compute the figures."""
     return {name: version(name) for name in VERSIONS}
 
 
-@cache
-def _now(name: str) -> str | None:
+@cache  # one request to the Hub for each model, not one for each figure
+def _current_commit(name: str) -> str | None:
     return resolve_commit(name, None)
 
 
 def _fingerprints(folder: Path, patterns: tuple[str, ...]) -> dict[str, str]:
-    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
-    return {path.name: _fingerprint(path) for path in sorted(found)}
+    files = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    return {path.name: _fingerprint(path) for path in sorted(files)}
 
 
 def _fingerprint(path: Path) -> str:
-    state = path.stat()
+    stat = path.stat()
     with path.open("rb") as file:
-        if state.st_size <= READ_WHOLE:
+        if stat.st_size <= READ_WHOLE:
             return hashlib.file_digest(file, "sha256").hexdigest()
         ends = hashlib.sha256(file.read(ENDS))
         file.seek(-ENDS, 2)
         ends.update(file.read())
-    return f"{ends.hexdigest()} {state.st_size} {state.st_mtime_ns}"
+    return f"{ends.hexdigest()} {stat.st_size} {stat.st_mtime_ns}"

@@ -1,4 +1,4 @@
-"""Rows of tokens to tensors that any `AutoModelForCausalLM` takes: left-padded, in batches of a budget."""
+"""Turns token rows into tensors that any `AutoModelForCausalLM` takes: batches, padding, positions."""
 
 import inspect
 import logging
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 # Names of forward's cache argument, since transformers 5.24 and before. A model may use either.
 CACHE_NAMES = ("cache", "past_key_values")
-# Names under which configs keep the longest sequence; models without such a limit have none of them.
+# Names of the maximal sequence length in configs. Models without a limit have none of them.
 CONTEXT_LENGTH_NAMES = (
     "max_position_embeddings",
     "n_positions",
@@ -23,46 +23,53 @@ CONTEXT_LENGTH_NAMES = (
 
 
 def context_length(model: Any) -> int | None:
-    """The number of tokens that the model can read at once, from its config; None without a limit."""
+    """The number of tokens that the model can read at once, from its config; None if it has no limit."""
     config = text_config(model)
     lengths = (getattr(config, name, None) for name in CONTEXT_LENGTH_NAMES)
     return next((length for length in lengths if isinstance(length, int) and length > 0), None)
 
 
 def text_config(model: Any) -> Any:
-    """The config of the language model, also where a model has other parts (vision) beside it."""
+    """The config of the language model, also of a model that has other parts (vision) beside it."""
     return model.config.get_text_config(decoder=True)
 
 
 def base_model(model: Any) -> Any:
-    """The model inside a peft wrapper, whose own forward hides what the model takes; else the model."""
+    """The model inside a peft wrapper, or the model itself. A wrapper's forward takes `**kwargs`, which hides
+    the arguments of the model inside."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def forward_parameters(model: Any) -> set[str]:
-    """What the model's forward takes by name."""
+    """Names of the arguments of the model's forward."""
     return set(inspect.signature(base_model(model).forward).parameters)
 
 
 def cache_name(model: Any) -> str | None:
-    """The argument of the model's forward that takes a cache; None where there is none."""
-    taken = forward_parameters(model)
-    return next((name for name in CACHE_NAMES if name in taken), None)
+    """The argument of the model's forward that takes a cache; None if there is none."""
+    parameters = forward_parameters(model)
+    return next((name for name in CACHE_NAMES if name in parameters), None)
 
 
 def padding_id(model: Any, tokenizer: Any) -> int:
-    """An id to fill rows with. It is masked, but must lie inside the embedding: a pad token that was added
-    to the tokenizer alone (as many scripts do for GPT-2) lies outside."""
+    """A token id to fill rows with.
+
+    Padding is masked, but its id must have an embedding. A pad token that was added to the tokenizer and not
+    to the model has none; many scripts do that for GPT-2.
+    """
     size = text_config(model).vocab_size
     ids = (tokenizer.pad_token_id, tokenizer.eos_token_id)
     return next((i for i in ids if i is not None and i < size), 0)
 
 
 def left_pad(rows: Sequence[Sequence[int]], pad_id: int, device: Any) -> dict[str, torch.Tensor]:
-    """`input_ids`, `attention_mask` and `position_ids`, each (rows, longest), the rows flush right.
+    """`input_ids`, `attention_mask` and `position_ids`, each (rows, longest row), padded on the left.
 
-    Positions count from each row's first real token: models with absolute positions do not find them
-    by themselves in a bare forward pass.
+    Padding stands on the left so that all rows end in the last column. Answers stand at the ends of rows:
+    `logits_to_keep` keeps the last positions of all rows at once, and new tokens follow right behind them.
+
+    Positions count from each row's first real token. Models with absolute positions would count the padding
+    too in a plain forward pass, and a row's logits would depend on the longest row of its batch.
     """
     width = max(len(row) for row in rows)
     input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
@@ -76,23 +83,23 @@ def left_pad(rows: Sequence[Sequence[int]], pad_id: int, device: Any) -> dict[st
 
 
 def last_logits(model: Any, rows: Sequence[Sequence[int]], pad_id: int, keep: int) -> torch.Tensor:
-    """One forward pass; the logits of the last `keep` positions, (rows, keep, vocabulary).
+    """Logits of the last `keep` positions of each row from one forward pass, (rows, keep, vocabulary).
 
-    They come from the model's own forward, never from hidden states put through its head by hand, which
-    would skip what some models do to logits (soft-capping, scaling).
+    They are what the model's own forward returns. Hidden states times the output matrix would miss what some
+    models do to logits afterwards (soft-capping, scaling).
     """
-    taken = forward_parameters(model)
+    parameters = forward_parameters(model)
     arguments: dict[str, Any] = {**left_pad(rows, pad_id, model.device), "use_cache": False}
-    # an integer, for a tensor of indices is a later addition that not every model knows
+    # an integer: not every model takes a tensor of indices, which transformers added later
     arguments["logits_to_keep"] = keep
-    outputs = model(**{name: value for name, value in arguments.items() if name in taken})
+    outputs = model(**{name: value for name, value in arguments.items() if name in parameters})
     return outputs.logits[:, -keep:]
 
 
 def pads_safely(model: Any, rows: Sequence[Sequence[int]], pad_id: int) -> bool:
-    """Whether padding leaves the model's logits alone, tried on the longest and the shortest row.
+    """Whether padding leaves the model's logits unchanged, tried on the longest and the shortest row.
 
-    Recurrent models such as RWKV read the padding as if it were text.
+    Recurrent models such as RWKV read padding as text. Logs a warning if padding changes the logits.
     """
     longest, shortest = max(rows, key=len), min(rows, key=len)
     if len(longest) == len(shortest):
@@ -105,11 +112,11 @@ def pads_safely(model: Any, rows: Sequence[Sequence[int]], pad_id: int) -> bool:
     return safe
 
 
-def same_logits(expected: torch.Tensor, found: torch.Tensor) -> bool:
-    """Whether two ways to the same logits agree, as far as their dtype lets them; NaN never does."""
-    exact = expected.dtype in (torch.float32, torch.float64)
-    tolerance = (1e-4 if exact else 5e-2) * max(1.0, expected.abs().max().item())
-    return bool((expected.float() - found.float()).abs().max() <= tolerance)
+def same_logits(expected: torch.Tensor, actual: torch.Tensor) -> bool:
+    """Whether two computations of the same logits agree up to their dtype's rounding; NaN never does."""
+    is_exact = expected.dtype in (torch.float32, torch.float64)
+    tolerance = (1e-4 if is_exact else 5e-2) * max(1.0, expected.abs().max().item())
+    return bool((expected.float() - actual.float()).abs().max() <= tolerance)
 
 
 def fill_batches(
@@ -121,24 +128,33 @@ def fill_batches(
     same_length: bool = False,
     pass_tokens: float = math.inf,
 ) -> list[list[int]]:
-    """Indices of rows that go through the model together, neighbours in length.
+    """Group rows of similar length into batches of row indices, the longest rows first.
 
-    A batch holds at most `batch_tokens` tokens with its padding, and at most `max_logits` positions whose
-    logits are kept (`n_logits` of each row); a row that is larger than that goes alone. The longest come
-    first, so that what does not fit into memory fails at once. Where the padding of shorter rows would
-    outweigh one more pass, which costs as much as `pass_tokens` tokens, they begin a batch of their own.
+    Longest first, so that a text that does not fit into memory fails at once and not after an hour.
+
+    A row that exceeds `batch_tokens` or `max_logits` alone gets a batch of its own.
+
+    Args:
+        lengths: Tokens of each row.
+        n_logits: Positions of each row whose logits are kept.
+        batch_tokens: Tokens of a batch, padding included: memory and time grow with tokens, not with rows.
+        max_logits: Positions of a batch whose logits are kept.
+        same_length: Never pad: only rows of equal length share a batch.
+        pass_tokens: Cost of a forward pass, in tokens. Shorter rows start a batch of their own if their
+            padding would cost more than that.
     """
     batches: list[list[int]] = []
     width = most_logits = 0
     order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
-    for place, row in enumerate(order):
+    for n_placed, row in enumerate(order):
         size = len(batches[-1]) + 1 if batches else 0
         most_logits = max(most_logits, n_logits[row])
         fits = size > 0 and size * width <= batch_tokens and size * most_logits <= max_logits
         padding = width - lengths[row]
         if fits and padding:
-            to_come = min(len(order) - place, batch_tokens // width - size + 1)
-            fits = not same_length and to_come * padding <= pass_tokens
+            # the rows that follow are as short as this one or shorter, and need at least its padding
+            n_padded = min(len(order) - n_placed, batch_tokens // width - size + 1)
+            fits = not same_length and n_padded * padding <= pass_tokens
         if fits:
             batches[-1].append(row)
         else:

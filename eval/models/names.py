@@ -1,13 +1,13 @@
-"""What the user wrote, to models that can be loaded: checkpoints of a run, revisions, Tidy-STLMs files.
+"""Expands what the user wrote to models that can be loaded: checkpoints, revisions, Tidy-STLMs files.
 
     outputs/run               a run folder, or any folder of `save_pretrained`, or a peft adapter
     outputs/run@step=400      its checkpoint of step 400
-    outputs/run@all           every checkpoint of it, and its final model where that is later
-    outputs/run@last          the latest of these
+    outputs/run@all           all its checkpoints, and its final model if that is later
+    outputs/run@last          the last of these
     EleutherAI/pythia-70m@step1000    a model of the Hub, at a branch, tag or commit
     checkpoints/model.pt      a checkpoint of Tidy-STLMs; converted once, into the cache folder
 
-`expand_names` also makes sure that each of them is a model, before anything long starts.
+`expand_names` also checks that each of them is a model, before anything long starts.
 """
 
 import hashlib
@@ -19,13 +19,9 @@ from pathlib import Path
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import build_once
-from tidy_stlms.eval.models.load import (
-    check_model_path,
-    has_weights,
-    resolve_commit,
-    tokenizer_hash,
-)
+from tidy_stlms.eval.models.lookup import check_model_path, has_weights, resolve_commit
 from tidy_stlms.eval.run_folder import CHECKPOINT, checkpoints_of, final_step, is_run, step_of
+from tidy_stlms.eval.tokens import tokenizer_hash
 
 logger = logging.getLogger(__name__)
 
@@ -35,30 +31,35 @@ PICKLED = (".pt", ".pth", ".ckpt")
 
 @dataclass(frozen=True)
 class ModelName:
-    """One model to evaluate, under the name that reports call it by."""
+    """One model to evaluate."""
 
     label: str
+    """The model's name in reports."""
     path: str
     """What `load_model` takes."""
     revision: str | None = None
-    """For a model of the Hub: the commit, or what was written where no commit is known."""
+    """For a model of the Hub: the commit, or what the user wrote if no commit is known."""
     step: int | None = None
-    """Optimizer steps that it was trained for, where its run says so."""
+    """Optimizer steps that it was trained for, if its run says so."""
     run: str | None = None
-    """The run folder that it belongs to, whose plan and facts stand there."""
+    """The run folder that it belongs to, with the run's plan and facts."""
 
 
 def expand_names(names: Sequence[str], *, cache: Path, tokenizer: str | None = None) -> list[ModelName]:
-    """The models that `names` stand for, in order, each once; UserError for the first that is none.
+    """The models that `names` stand for, in order, without repetitions.
 
-    `cache` is the folder that keeps converted checkpoints of Tidy-STLMs, `tokenizer` what they are read with:
-    a `bpe_NAME_SIZE.model` file, a folder or a Hub id.
+    Args:
+        cache: Folder for converted checkpoints of Tidy-STLMs.
+        tokenizer: Their tokenizer: a `bpe_NAME_SIZE.model` file, a folder or a Hub id.
+
+    Raises:
+        UserError: For the first name that stands for no model.
     """
-    found: dict[str, ModelName] = {}
+    models: dict[str, ModelName] = {}
     for name in names:
         for model in _expand(name, cache, tokenizer):
-            found.setdefault(model.label, model)
-    return list(found.values())
+            models.setdefault(model.label, model)
+    return list(models.values())
 
 
 def saved_steps(run: Path) -> dict[int, Path]:
@@ -76,16 +77,16 @@ def _expand(name: str, cache: Path, tokenizer: str | None) -> list[ModelName]:
     path = Path(name)
     if path.is_file() and path.suffix in PICKLED:
         return [ModelName(name, str(_converted(path, cache, tokenizer)))]
-    head, at, chosen = name.rpartition("@")
-    if not at or path.exists():
-        return [_plain(name)]
-    if Path(head).is_dir():
-        return _of_run(str(Path(head)), chosen)
-    check_model_path(head, revision=chosen)
-    return [ModelName(name, head, revision=resolve_commit(head, chosen) or chosen)]
+    base, at_sign, suffix = name.rpartition("@")
+    if not at_sign or path.exists():
+        return [_without_suffix(name)]
+    if Path(base).is_dir():
+        return _checkpoints_of_run(str(Path(base)), suffix)
+    check_model_path(base, revision=suffix)
+    return [ModelName(name, base, revision=resolve_commit(base, suffix) or suffix)]
 
 
-def _plain(name: str) -> ModelName:
+def _without_suffix(name: str) -> ModelName:
     check_model_path(name)
     folder = Path(name)
     if not folder.is_dir():
@@ -99,30 +100,30 @@ def _plain(name: str) -> ModelName:
     return ModelName(label, name)
 
 
-def _of_run(run: str, chosen: str) -> list[ModelName]:
-    """The checkpoints of a run folder that `step=N`, `all` or `last` stands for."""
+def _checkpoints_of_run(run: str, suffix: str) -> list[ModelName]:
+    """The models of a run folder for the suffix `step=N`, `all` or `last`."""
     folder = Path(run)
     steps = saved_steps(folder)
     final = final_step(folder)
     models = [ModelName(f"{run}@step={step}", str(path), step=step, run=run) for step, path in steps.items()]
-    # without a known step it is taken for later than what was saved on the way
+    # a final model whose step is unknown counts as later than all checkpoints
     if has_weights(folder) and (final is None or final > max(steps, default=-1)):
         label = run if final is None else f"{run}@step={final}"
         models.append(ModelName(label, run, step=final, run=run))
-    there = ", ".join(str(model.step) for model in models if model.step is not None) or "none"
+    steps_saved = ", ".join(str(model.step) for model in models if model.step is not None) or "none"
     if not models:
         raise UserError(
-            f"{run}@{chosen}: the folder holds no checkpoint-N and no model; was its run cut off?"
+            f"{run}@{suffix}: the folder holds no checkpoint-N and no model; was its run cut off?"
         )
-    if chosen == "last":
+    if suffix == "last":
         models = models[-1:]
-    elif match := STEP.fullmatch(chosen):
+    elif match := STEP.fullmatch(suffix):
         models = [model for model in models if model.step == int(match[1])]
         if not models:
-            raise UserError(f"{run}@{chosen}: no such checkpoint; the steps that were saved: {there}")
-    elif chosen != "all":
+            raise UserError(f"{run}@{suffix}: no such checkpoint; the steps that were saved: {steps_saved}")
+    elif suffix != "all":
         raise UserError(
-            f"{run}@{chosen}: a run takes @step=N, @all or @last; the steps that were saved: {there}"
+            f"{run}@{suffix}: a run takes @step=N, @all or @last; the steps that were saved: {steps_saved}"
         )
     for model in models:
         check_model_path(model.path)
@@ -130,7 +131,10 @@ def _of_run(run: str, chosen: str) -> list[ModelName]:
 
 
 def _converted(checkpoint: Path, cache: Path, tokenizer: str | None) -> Path:
-    """The folder of a Tidy-STLMs checkpoint's conversion, kept by the checkpoint's content."""
+    """Convert a checkpoint of Tidy-STLMs, and return the model's folder in the cache.
+
+    The folder's name holds hashes of checkpoint and tokenizer, so that equal files are converted once.
+    """
     from modeling_stlm.tidy.convert import convert_checkpoint, read_tokenizer
 
     if tokenizer is None:
@@ -138,13 +142,13 @@ def _converted(checkpoint: Path, cache: Path, tokenizer: str | None) -> Path:
             f"{checkpoint}: a checkpoint of Tidy-STLMs holds no tokenizer; give its own by --tokenizer "
             "(bpe_NAME_SIZE.model, or gpt2)"
         )
-    found = read_tokenizer(tokenizer)
+    own_tokenizer = read_tokenizer(tokenizer)
     with checkpoint.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    folder = cache / "converted" / f"{digest[:24]}-{tokenizer_hash(found)}"
+    folder = cache / "converted" / f"{digest[:24]}-{tokenizer_hash(own_tokenizer)}"
 
     def build(temporary: Path) -> None:
-        for line in convert_checkpoint(checkpoint, temporary / "model", tokenizer=found):
+        for line in convert_checkpoint(checkpoint, temporary / "model", tokenizer=own_tokenizer):
             logger.warning("%s: %s", checkpoint, line)
 
     build_once(folder, build)

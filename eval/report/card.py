@@ -12,7 +12,7 @@ from modeling_stlm import LOWEST_TRANSFORMERS
 from tidy_stlms.configs.files import find_shipped, read_json, read_text
 from tidy_stlms.configs.load import read_config
 from tidy_stlms.eval.facts.bank import FactBank
-from tidy_stlms.eval.models.load import HUB_ID
+from tidy_stlms.eval.models.lookup import HUB_ID
 from tidy_stlms.eval.recall.groups import ROLES, in_order
 from tidy_stlms.eval.report.run_in_words import FIGURES, facts_of_the_run, reading_guide
 from tidy_stlms.eval.report.run_table import TYPES, recall_table

@@ -13,7 +13,7 @@ from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.checkpoint_mark import check_weights_of_run
 from tidy_stlms.eval.facts.warnings import load_bank
 from tidy_stlms.eval.hub import hub_errors
-from tidy_stlms.eval.models.load import check_model_path
+from tidy_stlms.eval.models.lookup import check_model_path
 from tidy_stlms.eval.report.card import plain_card, run_card
 from tidy_stlms.eval.run_folder import is_run
 

@@ -1,20 +1,20 @@
-"""How fast the scorer is, beside two other ways to the same numbers, on one model, bank and machine.
+"""Times the scorer beside two other methods that give the same numbers, on one model, bank and machine.
 
-    report = bench_recall(build_subject(n_probes=200, n_candidates=10), repeats=3)
+    report = bench_recall(build_workload(n_probes=200, n_candidates=10), repeats=3)
 
-Two jobs are timed. *Probes*: the log-probability and the vocabulary ranks of each true answer, by
+Two jobs are timed. *Probes*: the log-probability and the vocabulary ranks of each right answer, by
 
-- `loop`: what Tidy-STLMs does. Batch 1, no cache, one forward pass with all its logits for each answer
-  token, gone through once for the rank (a sort of the vocabulary) and once for the perplexity. It is
-  handed tokens; the others are handed text.
-- `lm_eval`: `HFLM.loglikelihood` at batch 32. It tells no ranks.
+- `loop`: what Tidy-STLMs does. Batch 1, no cache, one forward pass with all its logits for each answer token,
+  once for the rank (a sort of the vocabulary) and once for the perplexity. It gets tokens; the others get
+  text.
+- `lm_eval`: `HFLM.loglikelihood` at batch 32. It gives no ranks.
 - `ours`: `tidy_stlms.eval.scoring.scorer.score`.
 
-*Candidates*: the log-probabilities of all candidates of a probe, by `lm_eval` and `ours`. The loop has no
-such thing.
+*Candidates*: the log-probabilities of all candidates of a probe, by `lm_eval` and `ours`. Tidy-STLMs has no
+method for them.
 
-All get the same probes, as long as they take seconds: the loop, whose speed does not depend on their number,
-gets fewer, and candidates are timed on fewer than the true answers are.
+All methods get the same probes, but the slower ones get fewer of them, so that a repetition takes seconds:
+the speed of the loop does not depend on their number.
 """
 
 import json
@@ -33,9 +33,9 @@ from typing import Any
 from tidy_stlms import configs
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.text_match import join
-from tidy_stlms.eval.scoring.encoding import Item, Row, encode_items
+from tidy_stlms.eval.scoring.encoding import EncodedCandidate, Item, encode_items
 
-# STLMs by their approximate size, as changes to the default config of 50M
+# STLMs by their approximate number of parameters, as changes to the default config of 50M.
 SIZES: dict[str, dict[str, Any]] = {
     "1M": {
         "vocab_size": 4096,
@@ -56,17 +56,17 @@ SIZES: dict[str, dict[str, Any]] = {
     },
 }
 PEOPLE = Path(configs.__file__).parent / "facts" / "people.yaml"
-PROBES_PER_PERSON = 20  # of people.yaml, and some to spare
-# Learnt from so many other people, a vocabulary of this size cuts prompts and answers into as many tokens as
-# GPT-2's does: 7.0 and 2.3 on average.
+PROBES_PER_PERSON = 20  # people.yaml gives a few more
+# A vocabulary of this size, trained on statements about so many other people, cuts prompts and answers into
+# as many tokens as GPT-2's: 7.0 and 2.3 on average.
 TOKENIZER_SIZE, OTHER_PEOPLE = 3500, 400
 LM_EVAL_BATCH = 32
 TOLERANCE = 1e-3  # nats, of a whole answer
 
 
 @dataclass
-class Subject:
-    """What is scored, and the probes that it is scored on."""
+class Workload:
+    """A model, and the probes that it is timed on."""
 
     name: str
     model: Any
@@ -75,16 +75,17 @@ class Subject:
 
 
 @dataclass
-class Timed:
-    """One way to do a job: `run` returns a log-probability in nats for each answer."""
+class Method:
+    """A method to do a job."""
 
     name: str
     run: Callable[[], list[float]]
+    """Does the job once, and returns a log-probability in nats for each answer."""
     n: int
-    """Probes or candidates in one go."""
+    """Probes or candidates of one run."""
 
 
-def build_subject(
+def build_workload(
     *,
     n_probes: int = 1000,
     n_candidates: int = 10,
@@ -92,13 +93,14 @@ def build_subject(
     name: str | None = None,
     device: str = "cpu",
     seed: int = 0,
-) -> Subject:
-    """An STLM of random weights with a tokenizer made for it, or the model `name`; in float32.
+) -> Workload:
+    """An STLM with random weights and a tokenizer made for it, or the model `name`, in float32; and probes.
 
-    The bank is made on the spot, from `configs/facts/people.yaml`. Weights do not matter to speed. The
-    tokenizer is trained on statements about people of another seed, so that names fall into pieces, and its
-    ids are spread over the model's vocabulary, which is larger. UserError for a size or a model that there is
-    not.
+    The bank is generated from `configs/facts/people.yaml`. Weights do not matter to speed. The tokenizer is
+    trained on statements about people of another seed, so that it cuts names into pieces. Its ids are spread
+    over the model's vocabulary, which is larger.
+
+    Raises UserError if there is no such size or model.
     """
     import torch
 
@@ -107,35 +109,33 @@ def build_subject(
 
     if size not in SIZES:
         raise UserError(f"--parameters {size}: not one of {', '.join(SIZES)}")
-    place = choose_device(device)
-    people = max(
-        n_candidates + 1, math.ceil(n_probes / PROBES_PER_PERSON)
-    )  # wrong answers are others' answers
-    probes = _bank(people, n_candidates, seed).probes
+    torch_device = choose_device(device)
+    # distractors are answers of other people's probes
+    people = max(n_candidates + 1, math.ceil(n_probes / PROBES_PER_PERSON))
     items = [
-        Item(one.prompt, (one.answers[0], *one.distractors), joint=one.joint)
-        for one in probes
-        if not one.suffix
+        Item(probe.prompt, (probe.answers[0], *probe.distractors), joint=probe.joint)
+        for probe in _bank(people, n_candidates, seed).probes
+        if not probe.suffix
     ]
     random.Random(seed).shuffle(items)
     if name is None:
         torch.manual_seed(seed)
         config = STLMConfig(**SIZES[size])
-        model = STLMForCausalLM(config).eval().to(place)
+        model = STLMForCausalLM(config).eval().to(torch_device)
         texts = [statement.text for statement in _bank(OTHER_PEOPLE, n_candidates, seed + 1).statements]
         tokenizer = _tokenizer(texts, config.vocab_size)
     else:
         model, tokenizer = load_model(name, device=device, dtype="float32")
-    # of probes whose answers share a token with the prompt, lm-eval scores other tokens
-    odd = {row.item for row in encode_items(tokenizer, items) if row.straddles}
-    items = [item for index, item in enumerate(items) if index not in odd][:n_probes]
+    # lm-eval scores other tokens of answers that share a token with the prompt
+    straddling = {candidate.item for candidate in encode_items(tokenizer, items) if candidate.straddles}
+    items = [item for index, item in enumerate(items) if index not in straddling][:n_probes]
     if not items:
         raise UserError(f"{name}: its tokenizer joins prompts and answers; there is nothing to compare")
-    return Subject(name or f"STLM {size}, random weights", model, tokenizer, items)
+    return Workload(name or f"STLM {size}, random weights", model, tokenizer, items)
 
 
 def bench_recall(
-    subject: Subject,
+    workload: Workload,
     *,
     repeats: int = 3,
     n_loop: int = 40,
@@ -143,44 +143,35 @@ def bench_recall(
     batch_tokens: int | None = None,
     progress: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
-    """Time all sides in turn, `repeats` times, and take each one's median; JSON-serialisable.
+    """Time all methods in turn, `repeats` times, and report the median speed of each; JSON-serialisable.
 
     Args:
-        n_loop: Probes that the loop goes through.
+        n_loop: Probes that the loop gets.
         n_ranked: Probes whose candidates are all scored.
-        batch_tokens: Of `ours`; None chooses.
+        batch_tokens: Tokens of a batch of `ours`; None chooses by device.
         progress: Called with a line about each timing.
 
     Raises:
-        RuntimeError: If two sides do not agree on a number.
+        RuntimeError: If two methods give different numbers.
     """
-    alone = [replace(item, candidates=item.candidates[:1]) for item in subject.items]
-    candidates = subject.items[:n_ranked]
+    right_answers = [replace(item, candidates=item.candidates[:1]) for item in workload.items]
+    candidates = workload.items[:n_ranked]
     jobs = {
         "probes": [
-            _loop(subject, alone[:n_loop]),
-            _lm_eval(subject, alone),
-            _ours(subject, alone, batch_tokens),
+            _loop(workload, right_answers[:n_loop]),
+            _lm_eval(workload, right_answers),
+            _ours(workload, right_answers, batch_tokens),
         ],
-        "candidates": [_lm_eval(subject, candidates), _ours(subject, candidates, batch_tokens)],
+        "candidates": [_lm_eval(workload, candidates), _ours(workload, candidates, batch_tokens)],
     }
-    rates: dict[str, list[float]] = {}
-    answers: dict[str, list[float]] = {}
-    for number in range(repeats):
-        for job, sides in jobs.items():
-            for side in sides:
-                start = time.perf_counter()
-                answers[f"{side.name}_{job}"] = side.run()
-                rate = side.n / (time.perf_counter() - start)
-                rates.setdefault(f"{side.name}_{job}_per_second", []).append(rate)
-                progress(f"{number + 1}/{repeats} {side.name}: {rate:.1f} {job} per second")
+    rates, logprobs = _time_in_turn(jobs, repeats, progress)
     differences = {
-        f"{side.name}_{job}": _largest_difference(
-            answers[f"ours_{job}"], answers[f"{side.name}_{job}"], f"{side.name}, {job}"
+        f"{method.name}_{job}": _largest_difference(
+            logprobs[f"ours_{job}"], logprobs[f"{method.name}_{job}"], f"{method.name}, {job}"
         )
-        for job, sides in jobs.items()
-        for side in sides
-        if side.name != "ours"
+        for job, methods in jobs.items()
+        for method in methods
+        if method.name != "ours"
     }
     speeds = {name: statistics.median(values) for name, values in rates.items()}
     return {
@@ -193,54 +184,79 @@ def bench_recall(
             speeds["ours_candidates_per_second"] / speeds["lm_eval_candidates_per_second"], 2
         ),
         "largest_difference_nats": {name: float(f"{value:.2g}") for name, value in differences.items()},
-        **_sizes(subject, batch_tokens),
+        **_setup(workload, batch_tokens),
         "repeats": repeats,
-        "loop_probes": min(n_loop, len(alone)),
+        "loop_probes": min(n_loop, len(right_answers)),
         "ranked_probes": len(candidates),
         "rates": {name: [round(value, 2) for value in values] for name, values in rates.items()},
     }
 
 
-def loop(model: Any, rows: Sequence[Row]) -> tuple[list[list[int]], list[list[float]]]:
-    """Ranks and log-probabilities of the answer tokens of each row, as Tidy-STLMs gets them."""
+def _time_in_turn(
+    jobs: dict[str, list[Method]], repeats: int, progress: Callable[[str], object]
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Speeds by `METHOD_JOB_per_second`, one for each repetition, and log-probabilities by `METHOD_JOB`."""
+    rates: dict[str, list[float]] = {}
+    logprobs: dict[str, list[float]] = {}
+    # in turn: a machine that gets slower on the way is slower for all methods
+    for repeat in range(repeats):
+        for job, methods in jobs.items():
+            for method in methods:
+                start = time.perf_counter()
+                logprobs[f"{method.name}_{job}"] = method.run()
+                rate = method.n / (time.perf_counter() - start)
+                rates.setdefault(f"{method.name}_{job}_per_second", []).append(rate)
+                progress(f"{repeat + 1}/{repeats} {method.name}: {rate:.1f} {job} per second")
+    return rates, logprobs
+
+
+def score_in_loop(
+    model: Any, candidates: Sequence[EncodedCandidate]
+) -> tuple[list[list[int]], list[list[float]]]:
+    """Ranks and log-probabilities of the answer tokens of each candidate, computed as in Tidy-STLMs."""
     import torch
 
     def next_logits(ids: list[int]) -> torch.Tensor:
-        # all positions go through the head, of which one is used
+        # logits of all positions, of which one is used
         return model(torch.tensor([ids], device=model.device), use_cache=False).logits[0, -1]
 
     ranks: list[list[int]] = []
     logprobs: list[list[float]] = []
     with torch.no_grad():
-        for row in rows:
-            ids, found = list(row.stem), []
-            for token in row.answer:
+        for candidate in candidates:
+            ids, token_ranks = list(candidate.prompt_ids), []
+            for token_id in candidate.answer_ids:
                 order = next_logits(ids).argsort(descending=True)
-                found.append(int((order == token).nonzero().item()) + 1)
-                ids.append(token)
-            ranks.append(found)
-            ids, probabilities = list(row.stem), []
-            for token in row.answer:
-                probabilities.append(next_logits(ids).softmax(-1)[token].item())
-                ids.append(token)
+                token_ranks.append(int((order == token_id).nonzero().item()) + 1)
+                ids.append(token_id)
+            ranks.append(token_ranks)
+            ids, probabilities = list(candidate.prompt_ids), []
+            for token_id in candidate.answer_ids:
+                probabilities.append(next_logits(ids).softmax(-1)[token_id].item())
+                ids.append(token_id)
             logprobs.append([math.log(probability) for probability in probabilities])
     return ranks, logprobs
 
 
-def _loop(subject: Subject, items: Sequence[Item]) -> Timed:
-    rows = encode_items(subject.tokenizer, items)
-    return Timed("loop", lambda: [math.fsum(one) for one in loop(subject.model, rows)[1]], len(items))
+def _loop(workload: Workload, items: Sequence[Item]) -> Method:
+    candidates = encode_items(workload.tokenizer, items)
+
+    def run() -> list[float]:
+        _, logprobs = score_in_loop(workload.model, candidates)
+        return [math.fsum(token_logprobs) for token_logprobs in logprobs]
+
+    return Method("loop", run, len(items))
 
 
-def _lm_eval(subject: Subject, items: Sequence[Item]) -> Timed:
+def _lm_eval(workload: Workload, items: Sequence[Item]) -> Method:
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    # add_bos_token=None: BOS where the tokenizer adds it by itself, as our scorer has it
+    # add_bos_token=None: a BOS if the tokenizer adds one by itself, as in our scorer
     lm = HFLM(
-        pretrained=subject.model,
-        tokenizer=subject.tokenizer,
-        device=str(subject.model.device),
+        pretrained=workload.model,
+        tokenizer=workload.tokenizer,
+        device=str(workload.model.device),
         batch_size=LM_EVAL_BATCH,
         add_bos_token=None,
     )
@@ -253,21 +269,21 @@ def _lm_eval(subject: Subject, items: Sequence[Item]) -> Timed:
     def run() -> list[float]:
         return [logprob for logprob, _ in lm.loglikelihood(requests, disable_tqdm=True)]
 
-    return Timed("lm_eval", run, len(requests))
+    return Method("lm_eval", run, len(requests))
 
 
-def _ours(subject: Subject, items: Sequence[Item], batch_tokens: int | None) -> Timed:
+def _ours(workload: Workload, items: Sequence[Item], batch_tokens: int | None) -> Method:
     from tidy_stlms.eval.scoring.scorer import score
 
     def run() -> list[float]:
-        scores = score(subject.model, subject.tokenizer, items, batch_tokens=batch_tokens)
-        return [logprob for one in scores for logprob in one.logprobs]
+        scores = score(workload.model, workload.tokenizer, items, batch_tokens=batch_tokens)
+        return [logprob for item_scores in scores for logprob in item_scores.logprobs]
 
-    return Timed("ours", run, sum(len(item.candidates) for item in items))
+    return Method("ours", run, sum(len(item.candidates) for item in items))
 
 
 def _largest_difference(ours: list[float], theirs: list[float], what: str) -> float:
-    """In nats, of the answers that both have."""
+    """The largest difference in nats over the answers that both have scored; `what` names the method."""
     largest = max(abs(a - b) for a, b in zip(ours, theirs, strict=False))
     if not largest <= TOLERANCE:
         raise RuntimeError(f"bench: ours and {what}, differ by {largest:.2g} nats; speeds mean nothing then")
@@ -287,31 +303,31 @@ def _tokenizer(texts: Sequence[str], vocab_size: int) -> Any:
     from modeling_stlm.tokenization_stlm import END_OF_TEXT, train_bpe_tokenizer
 
     trained = train_bpe_tokenizer(texts, TOKENIZER_SIZE, bos=False)
-    written = json.loads(trained.backend_tokenizer.to_str())
+    serialised = json.loads(trained.backend_tokenizer.to_str())
     step = vocab_size // len(trained)
-    written["model"]["vocab"] = {token: step * i for token, i in written["model"]["vocab"].items()}
-    for token in written["added_tokens"]:
+    serialised["model"]["vocab"] = {token: step * i for token, i in serialised["model"]["vocab"].items()}
+    for token in serialised["added_tokens"]:
         token["id"] *= step
-    spread = Tokenizer.from_str(json.dumps(written))
+    spread = Tokenizer.from_str(json.dumps(serialised))
     return PreTrainedTokenizerFast(tokenizer_object=spread, eos_token=END_OF_TEXT)
 
 
-def _sizes(subject: Subject, batch_tokens: int | None) -> dict[str, Any]:
-    """What the figures hang on."""
+def _setup(workload: Workload, batch_tokens: int | None) -> dict[str, Any]:
+    """What the speeds depend on: model, texts, batch and machine."""
     import torch
 
     from tidy_stlms.eval.scoring.budget import default_batch_tokens
 
-    rows = encode_items(subject.tokenizer, subject.items)
-    model = subject.model
+    candidates = encode_items(workload.tokenizer, workload.items)
+    model = workload.model
     return {
-        "model": subject.name,
+        "model": workload.name,
         "parameters": model.num_parameters(),
         "vocab_size": model.config.get_text_config().vocab_size,
-        "n_probes": len(subject.items),
-        "n_candidates": statistics.mean(len(item.candidates) for item in subject.items),
-        "prompt_tokens": round(statistics.mean(len(row.stem) for row in rows), 2),
-        "answer_tokens": round(statistics.mean(row.n_scored for row in rows), 2),
+        "n_probes": len(workload.items),
+        "n_candidates": statistics.mean(len(item.candidates) for item in workload.items),
+        "prompt_tokens": round(statistics.mean(len(candidate.prompt_ids) for candidate in candidates), 2),
+        "answer_tokens": round(statistics.mean(candidate.n_scored for candidate in candidates), 2),
         "batch_tokens": batch_tokens or default_batch_tokens(model),
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),

@@ -1,4 +1,8 @@
-"""How much goes through a model at once, and what happens where that was too much."""
+"""How much goes through a model at once, and what happens when that is too much for its memory.
+
+Budgets count tokens, not rows: the memory and the time of a forward pass grow with rows x tokens, and probes
+are of very different lengths.
+"""
 
 import contextlib
 import logging
@@ -15,18 +19,18 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# On a CPU twice as many were no faster, half as many up to a tenth slower. (50M parameters, one thread)
+# Measured with 50M parameters on one thread: 4096 were no faster, 1024 up to a tenth slower.
 CPU_BATCH_TOKENS = 2048
-# One more forward pass took as long there as so many tokens more: it reads all weights once more.
-CPU_PASS_TOKENS = 48
-# An accelerator needs more to be busy, and is at some point busy enough.
+# A forward pass has a fixed cost, as it reads all weights. It is as high as that of so many tokens.
+CPU_PASS_TOKENS, ACCELERATOR_PASS_TOKENS = 48, 4096
+# With fewer an accelerator is not busy; with more it gets no faster.
 LEAST_BATCH_TOKENS, MOST_BATCH_TOKENS = 2048, 32768
-MEMORY_SHARE = 0.25  # of what is free, for one batch
+MEMORY_SHARE = 0.25  # of the free memory, for one batch
 
-MAX_LOGITS = 2**26  # numbers; the largest tensor of a small model, 256 MB in float32
+MAX_LOGITS = 2**26  # numbers; logits are the largest tensor of a small model, here 256 MB in float32
 MAX_CACHE_BYTES = 2**28  # keys and values repeated for the answers of a batch
 
-# Besides torch.OutOfMemoryError: the CPU's allocator on Linux and on others, MPS, the other accelerators.
+# Messages of errors other than torch.OutOfMemoryError: the CPU's allocator on Linux and elsewhere, and MPS.
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
@@ -36,20 +40,22 @@ class Budget:
 
     tokens: int
     """Padding included."""
-    logits: int = MAX_LOGITS
+    logits: int
     """Numbers: positions whose logits are kept, times the vocabulary."""
-    cache_bytes: int = MAX_CACHE_BYTES
-    pass_tokens: int = 4096
-    """What one more forward pass costs, in tokens: where padding costs more, batches are cut."""
+    cache_bytes: int
+    """Bytes of the repeated keys and values."""
+    pass_tokens: int
+    """Cost of one more forward pass, in tokens. Batches whose padding costs more are cut."""
 
     def halve(self) -> None:
+        """Allow half as much, for all batches that are filled from now on."""
         self.tokens = max(1, self.tokens // 2)
         self.logits = max(1, self.logits // 2)
         self.cache_bytes = max(1, self.cache_bytes // 2)
 
 
 def default_batch_tokens(model: Any) -> int:
-    """Tokens of a batch where nobody says how many: by device, on accelerators by their free memory."""
+    """Tokens of a batch, padding included: by device, on accelerators by their free memory."""
     free = _free_bytes(model.device)
     if free is None:
         return CPU_BATCH_TOKENS
@@ -58,32 +64,35 @@ def default_batch_tokens(model: Any) -> int:
 
 
 def default_budget(model: Any, batch_tokens: int | None = None) -> Budget:
-    """The budget of that many tokens, or of as many as suit the device."""
-    budget = Budget(batch_tokens or default_batch_tokens(model))
-    if model.device.type == "cpu":
-        budget.pass_tokens = CPU_PASS_TOKENS
-    return budget
+    """The budget for a model on its device, with `batch_tokens` tokens if they are given."""
+    return Budget(
+        tokens=batch_tokens or default_batch_tokens(model),
+        logits=MAX_LOGITS,
+        cache_bytes=MAX_CACHE_BYTES,
+        pass_tokens=CPU_PASS_TOKENS if model.device.type == "cpu" else ACCELERATOR_PASS_TOKENS,
+    )
 
 
 def run_batches(batches: Sequence[list[T]], run: Callable[[list[T]], None], budget: Budget) -> None:
-    """`run` every batch; where the memory does not suffice, cut what is left in halves and try again.
+    """Call `run` with every batch. If memory runs out, cut all remaining batches in halves and go on.
 
-    `run` may so be called twice for the same work. `budget` is halved too, for batches that are filled
-    later. The error of a batch of one is the caller's.
+    Then `run` is called again for work that it may have done in part. `budget` is halved too, for batches
+    that are filled later. If a batch of one row does not fit, its error is raised.
     """
-    left = list(reversed(batches))
-    while left:
-        batch = left.pop()
+    remaining = list(reversed(batches))
+    while remaining:
+        batch = remaining.pop()
         if _fits(run, batch):
             continue
         budget.halve()
         logger.warning("out of memory: going on with batches of %d tokens", budget.tokens)
-        left = [half for one in (*left, batch) for half in _halves(one)]
+        # all of them: batches are of similar size, and memory would run out anew in each
+        remaining = [half for each in (*remaining, batch) for half in _halves(each)]
 
 
 @contextlib.contextmanager
-def one_line_where_memory_ends(model: Any) -> Iterator[None]:
-    """UserError where not even a batch of one fits."""
+def memory_errors(model: Any) -> Iterator[None]:
+    """Turn an out-of-memory error inside the block into a UserError: not even a batch of one row fits."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -96,7 +105,7 @@ def one_line_where_memory_ends(model: Any) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on whatever device."""
+    """Whether the error says that an allocation failed, on any device."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY)
@@ -110,20 +119,20 @@ def _fits(run: Callable[[list[T]], None], batch: list[T]) -> bool:
             raise
     else:
         return True
-    # outside of `except`, for the error holds the frames, and those the tensors
+    # outside of `except`: the error holds the frames of the failed call, and they hold its tensors
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     return False
 
 
 def _halves(batch: list[T]) -> list[list[T]]:
-    """Last half first, as the batches left are taken from the end."""
+    """The halves of a batch, the last one first: remaining batches are taken from the end."""
     middle = (len(batch) + 1) // 2
     return [half for half in (batch[middle:], batch[:middle]) if half]
 
 
 def _free_bytes(device: torch.device) -> int | None:
-    """Memory that an accelerator has left; None for a CPU, and where nobody can tell."""
+    """Free memory of an accelerator; None for a CPU and for devices that do not report it."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
@@ -132,7 +141,8 @@ def _free_bytes(device: torch.device) -> int | None:
 
 
 def _bytes_of_a_token(model: Any) -> int:
-    """A rough upper bound: a few tensors as wide as the feed-forward, and keys and values of all layers."""
+    """A rough upper bound of the memory for one token: a few tensors of the feed-forward's width, and the
+    keys and values of all layers."""
     config = text_config(model)
     width = getattr(config, "hidden_size", None) or 4096
     layers = getattr(config, "num_hidden_layers", None) or 32

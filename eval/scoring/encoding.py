@@ -1,15 +1,22 @@
-"""From a prompt and its candidate answers to token rows, with what is to be scored in each.
+"""Encodes a prompt with its candidate answers, and finds the tokens to score.
 
-The text of a candidate is `prompt + joint + answer + suffix`, encoded whole. Where the answer begins is
-found by character offsets, since encoding prompt and answer apart gives other tokens than a model reads
-(a SentencePiece prefix space, a BOS inside), and counting the prompt's tokens misses those that straddle
-the boundary. See docs/recall.md.
+The text of a candidate is `prompt + joint + answer + suffix`, encoded as one piece, as a model reads it.
+Encoding prompt and answer apart would give other tokens: a space that SentencePiece puts before every text,
+a BOS in the middle, two tokens where the whole text has one. See docs/recall.md.
+
+Where the answer's tokens start is found by their character offsets. Counting the prompt's tokens would be
+wrong when a token covers the end of the prompt and the beginning of the answer: " 20" + "03" may be the one
+token " 2003". Such a token is scored, from its beginning, and the probe is flagged `straddles`: part of the
+prompt is scored with the answer, and other tools may score other tokens, or none.
+
+A text that is longer than the model's context loses the beginning of its prompt, never a part of the answer.
+The probe is flagged `truncated`: the model did not see the whole question.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.text_match import join
@@ -17,23 +24,21 @@ from tidy_stlms.eval.tokens import encode_texts, encode_with_own_tokens
 
 logger = logging.getLogger(__name__)
 
-ITEMS_PER_CALL = 512  # offsets of all texts at once would weigh more than the model
+ITEMS_PER_CALL = 512  # the offsets of all texts at once would take more memory than the model
 
 
 @dataclass(frozen=True)
 class Item:
-    """A prompt with its candidate answers, the true one first (no score depends on the place).
-
-    `joint` stands between prompt and answer: a space, for prompts and answers are stored without it;
-    "" where none is written ("l'" + "eau"), and for pairs that bring their own. `suffix` follows the answer
-    as it stands and is scored with it.
-    """
+    """A prompt with its candidate answers, the right one first. No score depends on their order."""
 
     prompt: str
     candidates: Sequence[str]
     suffix: str = ""
+    """Follows the answer as it is, and is scored with it."""
     id: str = ""
+    """Names the item in errors; without an id its number does."""
     joint: str = " "
+    """Stands between prompt and answer: a space, or "" where none is written ("l'" + "eau")."""
 
     def __post_init__(self) -> None:
         if not self.candidates or isinstance(self.candidates, str):
@@ -41,50 +46,67 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Row:
-    """The tokens of one candidate's text; the last `n_scored` of them are the answer."""
+class EncodedCandidate:
+    """The tokens of one candidate's text. The last `n_scored` of them are the answer."""
 
     item: int
+    """Index of its item."""
     candidate: int
+    """Index among the item's candidates; 0 is the right answer."""
     ids: list[int]
     n_scored: int
-    n_bytes: int  # UTF-8, of the text that the scored tokens cover
+    n_bytes: int
+    """UTF-8 bytes of the text that the scored tokens cover."""
     straddles: bool
     truncated: bool
 
     @property
-    def stem(self) -> list[int]:
-        """What stands before the answer: at least one token, from whose place the answer's first is
-        predicted."""
+    def prompt_ids(self) -> list[int]:
+        """All tokens before the answer: at least one, whose logits predict the answer's first token."""
         return self.ids[: -self.n_scored]
 
     @property
-    def answer(self) -> list[int]:
+    def answer_ids(self) -> list[int]:
         """The scored tokens."""
         return self.ids[-self.n_scored :]
 
 
-def encode_items(tokenizer: Any, items: Sequence[Item], context_length: int | None = None) -> list[Row]:
-    """Encode every candidate of every item; rows come in order of (item, candidate).
+class _ItemTokens(NamedTuple):
+    """The tokens of an item's candidates, before BOS is added and prompts are cut."""
 
-    Raises UserError, naming the item, where nothing is left to score or an answer cannot fit.
+    ids: list[list[int]]
+    """For each candidate."""
+    first_scored: list[int]
+    """For each candidate the index of its first scored token."""
+    start: int
+    """The character of the text at which scoring starts, the same for all candidates."""
+
+
+def encode_items(
+    tokenizer: Any, items: Sequence[Item], context_length: int | None = None
+) -> list[EncodedCandidate]:
+    """Encode every candidate of every item, in order of (item, candidate).
+
+    `context_length` is the number of tokens that the model can read; None if it has no limit.
+
+    Raises UserError, naming the item, if an answer has no tokens or does not fit into the context.
     """
     prefix = own_prefix(tokenizer, items[0].candidates[0]) if items else []
-    rows: list[Row] = []
+    candidates: list[EncodedCandidate] = []
     for first in range(0, len(items), ITEMS_PER_CALL):
         chunk = items[first : first + ITEMS_PER_CALL]
-        for index, (item, encoded) in enumerate(
+        for index, (item, tokens) in enumerate(
             zip(chunk, _encode_chunk(tokenizer, chunk), strict=True), first
         ):
-            rows += _rows_of_item(tokenizer, prefix, index, item, encoded, context_length)
-    n_truncated = len({row.item for row in rows if row.truncated})
+            candidates += _encode_candidates(tokenizer, prefix, index, item, tokens, context_length)
+    n_truncated = len({candidate.item for candidate in candidates if candidate.truncated})
     if n_truncated:
         logger.warning(
             "%d of %d probes are longer than the model's context of %d tokens: their prompts were cut "
             "from the left (flag `truncated`)",
             *(n_truncated, len(items), context_length),
         )
-    return rows
+    return candidates
 
 
 def encode_prompts(
@@ -95,22 +117,25 @@ def encode_prompts(
     control_tokens: bool = False,
     warn: bool = True,
 ) -> list[list[int]]:
-    """Token ids to generate from: BOS as the tokenizer has it, each cut from the left to its own length.
+    """Token ids to generate from, with the tokenizer's own BOS.
 
-    `control_tokens`: see `encode_texts`.
+    Args:
+        max_lengths: Tokens of each prompt at most; a longer one is cut from the left.
+        control_tokens: See `encode_texts`.
+        warn: Log how many prompts were cut.
     """
     contexts = [join(prompt)[0] for prompt in prompts]
     prefix = own_prefix(tokenizer, next((context for context in contexts if context), "a"))
     encoded = []
     n_cut = 0
     encoding = encode_texts(tokenizer, contexts, control_tokens=control_tokens)
-    for place, core in enumerate(encoding["input_ids"]):
-        ids, head = _with_prefix(tokenizer, prefix, core, needs_start=not core)
-        excess = len(ids) - max_lengths[place] if max_lengths is not None else 0
+    for index, text_ids in enumerate(encoding["input_ids"]):
+        ids, n_prefix = _with_prefix(tokenizer, prefix, text_ids, needs_start=not text_ids)
+        excess = len(ids) - max_lengths[index] if max_lengths is not None else 0
         if excess > 0:
-            # BOS stays: models that were trained with it lean on it
-            head = min(head, max(len(ids) - excess - 1, 0))
-            ids = ids[:head] + ids[head + excess :]
+            # BOS stays: models that were trained with it attend to it
+            n_prefix = min(n_prefix, max(len(ids) - excess - 1, 0))
+            ids = ids[:n_prefix] + ids[n_prefix + excess :]
             n_cut += 1
         encoded.append(ids)
     if n_cut and warn:
@@ -119,76 +144,75 @@ def encode_prompts(
 
 
 def own_prefix(tokenizer: Any, sample: str) -> list[int]:
-    """The special tokens that the tokenizer puts before a text by itself (BOS, or nothing).
+    """The special tokens that the tokenizer puts before a text by itself: BOS, or none.
 
-    Texts are encoded without special tokens and get this prefix, so that an end-of-text that some
-    tokenizers append is never scored.
+    Texts are encoded without special tokens and get this prefix. So an end-of-text that some tokenizers
+    append is never scored.
     """
-    [core] = encode_texts(tokenizer, [sample])["input_ids"]
-    whole = encode_with_own_tokens(tokenizer, sample)
-    for length in range(len(whole) - len(core) + 1):
-        if whole[length : length + len(core)] == core:
-            return whole[:length]
+    [text_ids] = encode_texts(tokenizer, [sample])["input_ids"]
+    with_special = encode_with_own_tokens(tokenizer, sample)
+    for length in range(len(with_special) - len(text_ids) + 1):
+        if with_special[length : length + len(text_ids)] == text_ids:
+            return with_special[:length]
     return []
 
 
-# What a tokenizer says about one item: for each candidate its ids and the index of the first scored
-# token, and the character at which scoring starts.
-_Encoded = tuple[list[list[int]], list[int], int]
-
-
-def _encode_chunk(tokenizer: Any, items: Sequence[Item]) -> Iterator[_Encoded]:
+def _encode_chunk(tokenizer: Any, items: Sequence[Item]) -> Iterator[_ItemTokens]:
     contexts, texts = [], []
     for item in items:
         context, space = join(item.prompt, item.joint)
         contexts.append(context)
         texts += [context + space + answer + item.suffix for answer in item.candidates]
-    # slow tokenizers say nothing when asked for offsets, and return none
-    fast = tokenizer.is_fast
-    encoding = encode_texts(tokenizer, texts, offsets=fast)
-    alone = None if fast else encode_texts(tokenizer, contexts)["input_ids"]
-    at = 0
+    # slow tokenizers ignore the request for offsets without an error
+    has_offsets = tokenizer.is_fast
+    encoding = encode_texts(tokenizer, texts, offsets=has_offsets)
+    context_ids = None if has_offsets else encode_texts(tokenizer, contexts)["input_ids"]
+    first_text = 0
     for index, (item, context) in enumerate(zip(items, contexts, strict=True)):
-        own = slice(at, at + len(item.candidates))
-        at = own.stop
-        ids = encoding["input_ids"][own]
-        if alone is None:
-            yield ids, *_start_by_offsets(encoding["offset_mapping"][own], len(context))
+        item_texts = slice(first_text, first_text + len(item.candidates))
+        first_text = item_texts.stop
+        ids = encoding["input_ids"][item_texts]
+        if context_ids is None:
+            first_scored, start = _start_by_offsets(encoding["offset_mapping"][item_texts], len(context))
         else:
-            yield ids, *_start_by_tokens(tokenizer, ids, alone[index], context)
+            first_scored, start = _start_by_tokens(tokenizer, ids, context_ids[index], context)
+        yield _ItemTokens(ids, first_scored, start)
 
 
 def _start_by_offsets(offsets: list[list[tuple[int, int]]], boundary: int) -> tuple[list[int], int]:
-    """The first scored token of each candidate, and the character from which all of them are scored.
+    """The first scored token of each candidate, and the character at which scoring starts for all of them.
 
-    A token that straddles the boundary moves the start to its own first character, for every candidate;
-    there another candidate's token may straddle, so this goes on until nothing moves.
+    Candidates are only comparable if the same characters of the prompt are scored with each. A token that
+    covers the boundary moves the start to its own first character, for every candidate. There a token of
+    another candidate may cover the new start, so this is repeated until nothing moves.
     """
     start = boundary
     while True:
-        # byte-level tokenizers may trim the space off a token's span: only its end is to be trusted
-        firsts = [
+        # the first token that ends behind the start. Where a token begins is unreliable: byte-level
+        # tokenizers may leave the space out of its span
+        first_scored = [
             0 if start == 0 else next((i for i, (_, end) in enumerate(spans) if end > start), len(spans))
             for spans in offsets
         ]
-        begins = [spans[i][0] for spans, i in zip(offsets, firsts, strict=True) if i < len(spans)]
+        begins = [spans[i][0] for spans, i in zip(offsets, first_scored, strict=True) if i < len(spans)]
         earliest = min([start, *begins])
         if earliest == start:
-            return firsts, start
+            return first_scored, start
         start = earliest
 
 
 def _start_by_tokens(
     tokenizer: Any, ids: list[list[int]], context_ids: list[int], context: str
 ) -> tuple[list[int], int]:
-    """The same without offsets: scoring starts where the tokens stop being those of the context alone."""
-    common = min(_common_length(context_ids, candidate) for candidate in ids)
+    """The same for tokenizers without offsets: all start where a candidate's tokens leave the context's."""
+    n_common = min(_common_length(context_ids, candidate_ids) for candidate_ids in ids)
     start = len(context)
-    if common < len(context_ids):
-        begun = tokenizer.decode(context_ids[:common], clean_up_tokenization_spaces=False)
-        # a tokenizer that does not give its text back leaves the boundary as the best that is known
-        start = len(begun) if context.startswith(begun) else start - 1
-    return [common] * len(ids), start
+    if n_common < len(context_ids):
+        common_text = tokenizer.decode(context_ids[:n_common], clean_up_tokenization_spaces=False)
+        # if decoding changes the text, the character is unknown: one before the boundary marks it as
+        # straddling
+        start = len(common_text) if context.startswith(common_text) else start - 1
+    return [n_common] * len(ids), start
 
 
 def _common_length(left: list[int], right: list[int]) -> int:
@@ -197,67 +221,71 @@ def _common_length(left: list[int], right: list[int]) -> int:
     )
 
 
-def _rows_of_item(
-    tokenizer: Any, prefix: list[int], index: int, item: Item, encoded: _Encoded, context_length: int | None
-) -> list[Row]:
-    candidates_ids, firsts, start = encoded
+def _encode_candidates(
+    tokenizer: Any,
+    prefix: list[int],
+    index: int,
+    item: Item,
+    tokens: _ItemTokens,
+    context_length: int | None,
+) -> list[EncodedCandidate]:
     context, space = join(item.prompt, item.joint)
-    whole, scored, heads = [], [], []
-    for answer, core, first in zip(item.candidates, candidates_ids, firsts, strict=True):
-        if first >= len(core):
+    texts, n_scored, n_prefixes = [], [], []
+    for answer, text_ids, first in zip(item.candidates, tokens.ids, tokens.first_scored, strict=True):
+        if first >= len(text_ids):
             raise UserError(
                 f"probe {item.id or index}: the tokenizer makes no token of the answer {answer!r}"
             )
-        ids, head = _with_prefix(tokenizer, prefix, core, needs_start=first == 0)
-        whole.append(ids)
-        scored.append(len(core) - first)
-        heads.append(head)
+        ids, n_prefix = _with_prefix(tokenizer, prefix, text_ids, needs_start=first == 0)
+        texts.append(ids)
+        n_scored.append(len(text_ids) - first)
+        n_prefixes.append(n_prefix)
 
-    # every candidate loses the same part of the prompt, or they would not be asked the same question
-    excess = max(len(ids) - 1 for ids in whole) - context_length if context_length is not None else 0
-    rows = []
-    for candidate, (answer, ids, n_scored, head) in enumerate(
-        zip(item.candidates, whole, scored, heads, strict=True)
-    ):
+    # The last token is only predicted, so a text may be one token longer than the context. All candidates
+    # lose the same part of the prompt: otherwise they would answer different prompts.
+    excess = max(len(ids) - 1 for ids in texts) - context_length if context_length is not None else 0
+    candidates = []
+    for candidate, answer in enumerate(item.candidates):
+        ids, n_prefix = texts[candidate], n_prefixes[candidate]
         if excess > 0:
-            if len(ids) - n_scored - excess < max(head, 1):
+            if len(ids) - n_scored[candidate] - excess < max(n_prefix, 1):
                 raise UserError(
-                    f"probe {item.id or index}: an answer of {max(scored)} tokens does not fit into the "
+                    f"probe {item.id or index}: an answer of {max(n_scored)} tokens does not fit into the "
                     f"model's context of {context_length} tokens"
                 )
-            ids = ids[:head] + ids[head + excess :]
-        text = (context + space + answer + item.suffix)[start:]
-        rows.append(
-            Row(
+            ids = ids[:n_prefix] + ids[n_prefix + excess :]
+        scored_text = (context + space + answer + item.suffix)[tokens.start :]
+        candidates.append(
+            EncodedCandidate(
                 item=index,
                 candidate=candidate,
                 ids=ids,
-                n_scored=n_scored,
-                n_bytes=len(text.encode()),
-                straddles=start < len(context),
+                n_scored=n_scored[candidate],
+                n_bytes=len(scored_text.encode()),
+                straddles=tokens.start < len(context),
                 truncated=excess > 0,
             )
         )
-    return rows
+    return candidates
 
 
 def _with_prefix(
-    tokenizer: Any, prefix: list[int], core: list[int], needs_start: bool
+    tokenizer: Any, prefix: list[int], text_ids: list[int], needs_start: bool
 ) -> tuple[list[int], int]:
-    """Put the tokenizer's own BOS before `core`, once; returns the ids and how many begin them.
+    """Put the tokenizer's own BOS before a text, once; returns the ids and the length of the prefix.
 
-    `needs_start`: nothing of the text stands before the first scored token, so that a start token is
-    needed even where the tokenizer adds none.
+    `needs_start`: the first scored token is the text's first, so that a start token must predict it, even if
+    the tokenizer adds none by itself.
     """
     if prefix:
-        ids = core if core[: len(prefix)] == prefix and not needs_start else prefix + core
+        ids = text_ids if text_ids[: len(prefix)] == prefix and not needs_start else prefix + text_ids
         return ids, len(prefix)
     if not needs_start:
-        return core, 0
+        return text_ids, 0
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:
         raise UserError(
             "an empty prompt needs a start token, and the tokenizer has neither BOS nor end-of-text: "
             "set one of them, or give the probe a prompt"
         )
-    return [start, *core], 1
+    return [start, *text_ids], 1

@@ -1,4 +1,4 @@
-"""Greedy generation: what a model says by itself after a prompt, and whether that is the answer."""
+"""Greedy generation: how a model continues a prompt, and whether that is the answer."""
 
 import contextlib
 import math
@@ -21,33 +21,34 @@ from tidy_stlms.eval.models.inputs import (
     pads_safely,
     text_config,
 )
-from tidy_stlms.eval.scoring.budget import default_budget, one_line_where_memory_ends, run_batches
+from tidy_stlms.eval.scoring.budget import default_budget, memory_errors, run_batches
 from tidy_stlms.eval.scoring.encoding import encode_prompts
 from tidy_stlms.eval.scoring.isolation import eval_mode
 from tidy_stlms.eval.tokens import encode_texts
 
-# Tokens after the longest answer: its full stop, what follows that ("3." or "3.5"), and one to spare
-# for a model that spells the answer in more tokens than its tokenizer would.
+# New tokens after the longest answer: its full stop, the token behind that (to tell "3." from "3.5"), and
+# one to spare for a model that spells the answer in more tokens than its tokenizer would.
 TOKENS_AFTER_ANSWER = 3
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """What a model wrote after a prompt."""
+    """The text that a model generated after a prompt."""
 
     text: str
     ended: bool
-    """It closed the text itself, with end-of-text."""
+    """The model ended the text by end-of-text."""
     truncated: bool = False
-    """The prompt's beginning was left out, for want of room in the context."""
+    """The prompt was cut from the left to fit the context."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One greedy token, and the most probable tokens at its place with their probabilities."""
+    """One greedy token."""
 
     token: str
     top: list[tuple[str, float]]
+    """The most probable tokens at its position, with their probabilities."""
 
 
 def generate_texts(
@@ -59,20 +60,20 @@ def generate_texts(
     batch_tokens: int | None = None,
     progress: bool = False,
 ) -> list[Continuation]:
-    """Continue every prompt greedily, each by at most its own number of tokens.
+    """Continue every prompt greedily, by at most its own number of tokens; results in order of the prompts.
 
-    A prompt that leaves no room for them in the model's context is cut from the left.
+    A prompt that leaves no room in the model's context for the new tokens is cut from the left. The texts do
+    not depend on `batch_tokens`, the tokens of a batch, nor on the other prompts.
+
+    Raises UserError if there is no memory for a single prompt.
     """
     if not prompts:
         return []
     pad_id, ends = padding_id(model, tokenizer), end_ids(model, tokenizer)
     budget = default_budget(model, batch_tokens)
     context = context_length(model) or math.inf
-    limits = [int(max(1, min(wanted, context - 1))) for wanted in max_new_tokens]
-    whole = encode_prompts(tokenizer, prompts)
-    rows = whole
-    if any(len(row) + limit > context for row, limit in zip(whole, limits, strict=True)):
-        rows = encode_prompts(tokenizer, prompts, [int(context - limit) for limit in limits])
+    limits = [int(max(1, min(limit, context - 1))) for limit in max_new_tokens]
+    rows, truncated = _encode_with_room(tokenizer, prompts, limits, context)
     results: dict[int, Continuation] = {}
 
     def run(batch: list[int]) -> None:
@@ -80,20 +81,20 @@ def generate_texts(
             model, [rows[i] for i in batch], pad_id, ends, max(limits[i] for i in batch)
         )
         for i, ids in zip(batch, new_ids, strict=True):
-            # its own limit, for a text must not depend on what else was in the batch
-            length = next((k for k, token in enumerate(ids[: limits[i]]) if token in ends), limits[i])
+            # cut at the prompt's own limit: the batch ran to the largest one
+            length = next((k for k, token_id in enumerate(ids[: limits[i]]) if token_id in ends), limits[i])
             text = tokenizer.decode(ids[:length], clean_up_tokenization_spaces=False)
-            results[i] = Continuation(text, ended=length < limits[i], truncated=rows[i] != whole[i])
+            results[i] = Continuation(text, ended=length < limits[i], truncated=truncated[i])
         bar.update(len(batch))
 
     with (
         torch.no_grad(),
         eval_mode(model),
-        one_line_where_memory_ends(model),
+        memory_errors(model),
         tqdm(total=len(rows), desc="generating", unit="probe", disable=not progress) as bar,
     ):
         same_length = not pads_safely(model, rows, pad_id)
-        for steps, group in _alike(rows, limits, context).items():
+        for steps, group in _group_by_steps(rows, limits, context).items():
             batches = fill_batches(
                 [len(rows[i]) + steps for i in group],
                 [1] * len(group),
@@ -105,13 +106,27 @@ def generate_texts(
     return [results[i] for i in range(len(rows))]
 
 
-def _alike(rows: Sequence[list[int]], limits: Sequence[int], context: float) -> dict[int, list[int]]:
-    """Rows that may share a batch, by the most steps that it may take: those that have room for as many new
-    tokens as any row takes, and of the others those that take equally many."""
-    most = max(limits)
+def _encode_with_room(
+    tokenizer: Any, prompts: Sequence[str], limits: Sequence[int], context: float
+) -> tuple[list[list[int]], list[bool]]:
+    """Token ids of each prompt, with room for `limits` new tokens in the context, and whether it was cut."""
+    uncut = encode_prompts(tokenizer, prompts)
+    if all(len(row) + limit <= context for row, limit in zip(uncut, limits, strict=True)):
+        return uncut, [False] * len(uncut)
+    rows = encode_prompts(tokenizer, prompts, [int(context - limit) for limit in limits])
+    return rows, [row != whole for row, whole in zip(rows, uncut, strict=True)]
+
+
+def _group_by_steps(rows: Sequence[list[int]], limits: Sequence[int], context: float) -> dict[int, list[int]]:
+    """Indices of rows that may share batches, by the most steps that a batch of them takes.
+
+    A batch runs until its largest limit. Rows with room for the largest limit of all form one group. A longer
+    row would leave the context in it, and shares batches with rows of its own limit only.
+    """
+    largest = max(limits)
     groups: dict[int, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
-        groups[most if len(row) + most <= context else limits[i]].append(i)
+        groups[largest if len(row) + largest <= context else limits[i]].append(i)
     return groups
 
 
@@ -120,22 +135,23 @@ def top_tokens(
 ) -> list[Step]:
     """The greedy continuation token by token, with the `k` most probable tokens at each step.
 
-    Stops behind end-of-text and where the context is full; a prompt that fills it alone loses its beginning.
-    `control_tokens` reads control tokens in the prompt as such (`<|im_start|>`), not as text.
+    Stops behind end-of-text and when the context is full. A prompt that fills the context is cut from the
+    left. With `control_tokens`, control tokens in the prompt (`<|im_start|>`) are encoded as such, not as
+    text.
 
-    Raises UserError where a probability is not a number.
+    Raises UserError if a probability is not a number.
     """
     context = context_length(model) or math.inf
     [row] = encode_prompts(tokenizer, [prompt], control_tokens=control_tokens)
     if len(row) >= context:
         limits = [int(max(1, context - 1))]
         [row] = encode_prompts(tokenizer, [prompt], limits, control_tokens=control_tokens)
-    room = int(max(1, min(steps, context - len(row))))
+    max_new_tokens = int(max(1, min(steps, context - len(row))))
     pad_id, ends = padding_id(model, tokenizer), end_ids(model, tokenizer)
     with torch.no_grad(), eval_mode(model):
-        [ids], logits = generate_ids(model, [row], pad_id, ends, room, keep_logits=True)
-    found = []
-    for token, step_logits in zip(ids, logits, strict=True):
+        [ids], logits = generate_ids(model, [row], pad_id, ends, max_new_tokens, keep_logits=True)
+    greedy_steps = []
+    for token_id, step_logits in zip(ids, logits, strict=True):
         probabilities = step_logits[0].float().softmax(-1)  # (vocabulary,)
         if probabilities.isnan().any():
             raise UserError(
@@ -147,16 +163,16 @@ def top_tokens(
             (tokenizer.decode([i]), p)
             for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
-        found.append(Step(tokenizer.decode([token]), top))
-    return found
+        greedy_steps.append(Step(tokenizer.decode([token_id]), top))
+    return greedy_steps
 
 
 def answer_budgets(
     tokenizer: Any, answers: Sequence[Sequence[str]], joints: Sequence[str] | None = None
 ) -> list[int]:
-    """For each prompt's answers, how many new tokens are enough to see the longest of them and its end.
+    """For each prompt, how many new tokens are enough to see the longest of its answers and where it ends.
 
-    `joints` says what stands before each prompt's answers; spaces when left out.
+    `joints` are the joints of the prompts; spaces by default.
     """
     joints = [" "] * len(answers) if joints is None else joints
     flat = [joint + answer for joint, group in zip(joints, answers, strict=True) for answer in group]
@@ -173,15 +189,15 @@ def exact_match(continuation: Continuation, answers: Sequence[str], terminators:
 
 
 def containment(continuation: Continuation, answers: Sequence[str]) -> bool:
-    """Whether one of `answers` stands anywhere in the text, as whole words (`holds_answer`)."""
+    """Whether the text contains one of `answers` as whole words (`holds_answer`)."""
     return holds_answer(continuation.text, answers)
 
 
 def end_ids(model: Any, tokenizer: Any) -> set[int]:
-    """The ids that end a text: the tokenizer's, and those that the model was trained to stop at."""
+    """The ids that end a text: the tokenizer's end-of-text, and those in the model's generation config."""
     ids: set[int] = set()
-    for end in (tokenizer.eos_token_id, getattr(base_model(model).generation_config, "eos_token_id", None)):
-        ids.update(end if isinstance(end, list) else [end] if end is not None else [])
+    for eos in (tokenizer.eos_token_id, getattr(base_model(model).generation_config, "eos_token_id", None)):
+        ids.update(eos if isinstance(eos, list) else [eos] if eos is not None else [])
     return ids
 
 
@@ -194,9 +210,9 @@ def generate_ids(
     *,
     keep_logits: bool = False,
 ) -> tuple[list[list[int]], tuple[torch.Tensor, ...]]:
-    """Greedy new ids of each row, filled up with `pad_id` behind its end.
+    """Greedy new ids of each row, filled up with `pad_id` behind its end, and the logits of every step.
 
-    With `keep_logits` also the logits of every step, each (rows, vocabulary); else none.
+    The logits are one tensor (rows, vocabulary) for each step; without `keep_logits` there are none.
     """
     from transformers import GenerationConfig
 
@@ -216,21 +232,24 @@ def generate_ids(
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], generation_config=config
         )
     width = inputs["input_ids"].shape[1]
-    return output.sequences[:, width:].tolist(), output.logits or ()
+    return output.sequences[:, width:].tolist(), output.logits or ()  # `generate` returns the prompts too
 
 
 @contextlib.contextmanager
 def _plain_generation_config(model: Any) -> Iterator[None]:
-    """Hide the model's own generation settings: a repetition penalty or a banned token of the model's
-    `generation_config.json` would slip into whatever an explicit config leaves open."""
+    """Hide the model's own generation config inside the block.
+
+    `generate` fills what an explicit config leaves open from the model's `generation_config.json`. A
+    repetition penalty or a banned token from there would change what is generated.
+    """
     from transformers import GenerationConfig
 
-    owners = [base_model(model), model]  # a peft wrapper hands its own on to the model inside
-    kept = [owner.generation_config for owner in owners]
-    for owner in owners:
-        owner.generation_config = GenerationConfig()
+    modules = [base_model(model), model]  # a peft wrapper passes its own config to the model inside
+    configs = [module.generation_config for module in modules]
+    for module in modules:
+        module.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        for owner, config in zip(owners, kept, strict=True):
-            owner.generation_config = config
+        for module, config in zip(modules, configs, strict=True):
+            module.generation_config = config

@@ -1,7 +1,7 @@
-"""Checks on two prompts that a model generates with its cache what it generates without.
+"""Checks on two prompts that generation with the cache gives the same logits as without it.
 
 Model code for another version of transformers can ignore the cache without an error, for example because the
-argument was renamed and lands in `**kwargs`. Every continuation would then be wrong, without a warning.
+argument was renamed and lands in `**kwargs`. Then every continuation would be wrong, without a warning.
 """
 
 from collections.abc import Sequence
@@ -15,16 +15,17 @@ from tidy_stlms.eval.scoring.encoding import encode_prompts
 from tidy_stlms.eval.scoring.generation import generate_ids
 from tidy_stlms.eval.scoring.isolation import eval_mode
 
-STEPS = 3  # step 1 fills the cache, step 2 reads it, step 3 also reads what step 2 added
-# Relative to the largest logit: an ignored cache changes logits by about their own size, rounding by far
-# less, in bfloat16 and under autocast too.
+STEPS = 3  # step 1 fills the cache, step 2 reads it, step 3 reads what step 2 added
+# Relative to the largest logit. An ignored cache changes logits by about their own size; rounding changes
+# them by far less, also in bfloat16 and under autocast.
 TOLERANCE = 5e-2
 
 
 def check_generation(model: Any, tokenizer: Any, prompts: Sequence[str]) -> None:
-    """Generate a few tokens after the shortest and the longest prompt, in one batch where padding is safe.
+    """Generate a few tokens after the shortest and the longest prompt, in one batch if padding is safe.
 
-    Raises UserError if a step's logits differ from those of one pass over the same text without a cache.
+    Raises UserError if a step's logits differ from those of one forward pass over the same text without a
+    cache.
     """
     if not prompts:
         return
@@ -34,25 +35,25 @@ def check_generation(model: Any, tokenizer: Any, prompts: Sequence[str]) -> None
     rows = encode_prompts(tokenizer, chosen, limits, warn=False)
     pad_id = padding_id(model, tokenizer)
     with torch.no_grad(), eval_mode(model):
-        together = pads_safely(model, rows, pad_id)
-        for batch in [rows] if together else [[row] for row in rows]:
+        may_pad = pads_safely(model, rows, pad_id)
+        for batch in [rows] if may_pad else [[row] for row in rows]:
             new_ids, logits = generate_ids(model, batch, pad_id, set(), STEPS, keep_logits=True)
             for index, (row, ids) in enumerate(zip(batch, new_ids, strict=True)):
-                found = torch.stack([step[index] for step in logits]).float()  # (steps, vocabulary)
-                whole = [*row, *ids[: len(found) - 1]]
-                [expected] = last_logits(model, [whole], pad_id, len(found)).float()
+                cached = torch.stack([step[index] for step in logits]).float()  # (steps, vocabulary)
+                text = [*row, *ids[: len(cached) - 1]]
+                [expected] = last_logits(model, [text], pad_id, len(cached)).float()  # (steps, vocabulary)
                 if not expected.isfinite().all():
-                    return  # broken weights, which the scorer names by the probe
-                if not (expected - found).abs().max() <= TOLERANCE * expected.abs().max():
-                    raise UserError(_message(found, expected))
+                    return  # broken weights: the scorer reports them, and names the probe
+                if not (expected - cached).abs().max() <= TOLERANCE * expected.abs().max():
+                    raise UserError(_message(cached, expected))
 
 
-def _message(found: torch.Tensor, expected: torch.Tensor) -> str:
+def _message(cached: torch.Tensor, expected: torch.Tensor) -> str:
     from importlib.metadata import version
 
-    apart = (found - expected).abs().max().item()
+    difference = (cached - expected).abs().max().item()
     return (
-        f"generation with the cache gives other logits than without it ({apart:.3g} apart): the model's code "
-        f"does not fit transformers {version('transformers')}; update one of the two, or measure without "
-        "generation (--no-generate, evaluation.generate=false)"
+        f"generation with the cache gives other logits than without it ({difference:.3g} apart): the model's "
+        f"code does not fit transformers {version('transformers')}; update one of the two, or measure "
+        "without generation (--no-generate, evaluation.generate=false)"
     )

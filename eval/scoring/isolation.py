@@ -1,4 +1,9 @@
-"""Evaluation that leaves no trace: random generators and train/eval modes as they were before."""
+"""Evaluation that leaves no trace: random generators and train/eval modes as they were before.
+
+Evaluations run between training steps. If they drew random numbers or changed a mode, the dropout of the next
+step would be another one: a run with evaluations would train another model than the same run without, and a
+resumed run another than an uninterrupted one.
+"""
 
 import contextlib
 import random
@@ -10,9 +15,9 @@ import torch
 
 @contextlib.contextmanager
 def eval_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Put `model` into eval mode for the block, and give every module its own mode back.
+    """Put `model` into eval mode for the block, and restore the mode of every module afterwards.
 
-    `model.train()` afterwards would not do: a part that the user froze in eval mode would wake up.
+    `model.train()` would also put modules into train mode that the user had set to eval mode.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -25,14 +30,14 @@ def eval_mode(model: torch.nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def rng_untouched(model: torch.nn.Module | None = None) -> Iterator[None]:
-    """Give python's, numpy's and torch's generators (CPU, CUDA, MPS) back the state they had before.
+    """Restore the state of python's, numpy's and torch's generators (CPU, CUDA, MPS) after the block.
 
     With a `model`, its train/eval modes too.
     """
     python_state = random.getstate()
     numpy_state = np.random.get_state()
     torch_state = torch.get_rng_state()
-    # asking an uninitialised CUDA for its state would start it, and take memory on every device
+    # reading the state would initialise CUDA, which takes memory on every device
     cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     mps_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     modes = [(module, module.training) for module in model.modules()] if model is not None else []

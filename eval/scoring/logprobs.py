@@ -1,4 +1,4 @@
-"""From logits to the log-probabilities and ranks of answer tokens."""
+"""Reads the log-probabilities and ranks of answer tokens from logits."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -6,113 +6,134 @@ from dataclasses import dataclass, field
 
 import torch
 
-from tidy_stlms.eval.scoring.encoding import Row
-from tidy_stlms.eval.scoring.passes import Pass, Reading
+from tidy_stlms.eval.scoring.encoding import EncodedCandidate
+from tidy_stlms.eval.scoring.sequences import InputSequence, Target
 
-# Lifted to float32 at a time; on a CPU few enough to stay in its cache.
+# Logits that are converted to float32 at a time. On a CPU few enough to stay in its cache.
 LOGITS_PER_CHUNK = {"cpu": 2**20}
 MOST_LOGITS_PER_CHUNK = 2**24
 
 
 @dataclass
-class RowScores:
-    """What was read of a row's answer tokens, in their order. Ranks are asked for true answers only."""
+class TokenScores:
+    """What the model says about each scored token of a candidate. Only right answers get ranks."""
 
     logprobs: list[float]
+    """ln P(token | all tokens before it), in nats."""
     ranks: list[float]
+    """In the vocabulary, from 1; the mid-rank among equal logits."""
     greedy: list[bool]
+    """The token is the most probable one."""
     top_tokens: list[tuple[int, float]] = field(default_factory=list)
+    """The most probable (token id, probability) pairs at the first scored token."""
 
 
-class Reader:
-    """Collects what logits say about the answers of `rows`, in whatever order passes come.
+class ScoreCollector:
+    """Collects the scores of all answer tokens from logits, in whatever order the sequences come.
 
     Args:
-        top_k: How many of the most probable tokens to note where a true answer begins.
-        on_items: Called with a number of items whose last answer token has just been read.
+        candidates: What is scored. `scores` has one `TokenScores` for each of them, in their order.
+        top_k: How many of the most probable tokens to keep where a right answer begins.
+        on_items_done: Called with the number of items whose last answer token was just read.
     """
 
-    def __init__(self, rows: Sequence[Row], top_k: int, on_items: Callable[[int], object]):
-        self.rows, self.top_k, self.on_items = rows, top_k, on_items
+    def __init__(
+        self,
+        candidates: Sequence[EncodedCandidate],
+        top_k: int,
+        on_items_done: Callable[[int], object],
+    ):
+        self.candidates, self.top_k, self.on_items_done = candidates, top_k, on_items_done
         self.scores = [
-            RowScores([0.0] * row.n_scored, [0.0] * row.n_scored, [False] * row.n_scored) for row in rows
+            TokenScores([0.0] * each.n_scored, [0.0] * each.n_scored, [False] * each.n_scored)
+            for each in candidates
         ]
-        self._unread = Counter(row.item for row in rows)
+        self._n_unread = Counter(candidate.item for candidate in candidates)
         self._read: set[int] = set()
 
-    def read(self, logits: torch.Tensor, passes: Sequence[Pass]) -> None:
-        """Read off the logits at the ends of `passes`, (passes, kept positions, vocabulary).
+    def add(self, logits: torch.Tensor, sequences: Sequence[InputSequence]) -> None:
+        """Read the targets of `sequences` from their last logits, (sequences, kept positions, vocabulary).
 
-        May be called again for the same passes, where memory ran out on the way.
+        May be called again for the same sequences, when memory ran out on the way.
         """
         n_kept = logits.shape[1]
-        wanted: dict[int, list[Reading]] = {}  # by place among all (passes x kept) positions
-        for index, one in enumerate(passes):
-            for reading in one.readings:
-                place = (index + 1) * n_kept - len(one.inputs) + reading.position
-                wanted.setdefault(place, []).append(reading)
-        places = sorted(wanted)
+        targets_at: dict[int, list[Target]] = {}  # by index among all (sequences x kept positions)
+        for row, sequence in enumerate(sequences):
+            for target in sequence.targets:
+                # sequences are padded on the left, so that positions count from the right
+                position = (row + 1) * n_kept - len(sequence.input_ids) + target.position
+                targets_at.setdefault(position, []).append(target)
+        positions = sorted(targets_at)
         size = max(1, LOGITS_PER_CHUNK.get(logits.device.type, MOST_LOGITS_PER_CHUNK) // logits.shape[-1])
-        for first in range(0, len(places), size):
-            chunk = places[first : first + size]
-            self._read_chunk(_rows_at(logits, chunk).float(), [wanted[place] for place in chunk])
-        self._count(passes)
+        for first in range(0, len(positions), size):
+            chunk = positions[first : first + size]
+            # log-softmax in float32: bfloat16 has two to three digits, and would round the log-probabilities
+            # of different candidates to the same number
+            chunk_logits = select_positions(logits, chunk).float()  # (chunk, vocabulary)
+            self._add_chunk(chunk_logits, [targets_at[position] for position in chunk])
+        self._count_done(sequences)
 
-    def _read_chunk(self, logits: torch.Tensor, wanted: list[list[Reading]]) -> None:
-        """Logits (positions, vocabulary), and what is wanted at each position."""
-        readings = [reading for at_position in wanted for reading in at_position]
-        positions = [index for index, at_position in enumerate(wanted) for _ in at_position]
-        places = torch.tensor([positions, [reading.token for reading in readings]], device=logits.device)
+    def _add_chunk(self, logits: torch.Tensor, targets_at: list[list[Target]]) -> None:
+        """`logits` are (positions, vocabulary), `targets_at` the targets of each position."""
+        targets = [target for at_position in targets_at for target in at_position]
+        positions = [index for index, at_position in enumerate(targets_at) for _ in at_position]
+        # (2, targets): the position and the token id of each target
+        indices = torch.tensor([positions, [target.token_id for target in targets]], device=logits.device)
         logprobs = logits.log_softmax(-1)  # (positions, vocabulary)
-        for reading, logprob in zip(readings, logprobs[*places].tolist(), strict=True):
-            self.scores[reading.row].logprobs[reading.place] = logprob
+        for target, logprob in zip(targets, logprobs[*indices].tolist(), strict=True):
+            self.scores[target.source].logprobs[target.token_index] = logprob
 
-        gold = [i for i, reading in enumerate(readings) if self.rows[reading.row].candidate == 0]
-        if gold:
-            self._rank(logits, places[:, gold], [readings[i] for i in gold])
-        first = [i for i in gold if readings[i].place == 0] if self.top_k else []
+        right = [i for i, target in enumerate(targets) if self.candidates[target.source].candidate == 0]
+        if right:
+            self._add_ranks(logits, indices[:, right], [targets[i] for i in right])
+        first = [i for i in right if targets[i].token_index == 0] if self.top_k else []
         if first:
-            best = logprobs[places[0, first]].topk(min(self.top_k, logprobs.shape[-1]))
-            for i, tokens, values in zip(
-                first, best.indices.tolist(), best.values.exp().tolist(), strict=True
+            top = logprobs[indices[0, first]].topk(min(self.top_k, logprobs.shape[-1]))
+            for i, token_ids, probabilities in zip(
+                first, top.indices.tolist(), top.values.exp().tolist(), strict=True
             ):
-                self.scores[readings[i].row].top_tokens = list(zip(tokens, values, strict=True))
+                self.scores[targets[i].source].top_tokens = list(zip(token_ids, probabilities, strict=True))
 
-    def _rank(self, logits: torch.Tensor, places: torch.Tensor, readings: list[Reading]) -> None:
-        positions, tokens = places
-        picked = _rows_at(logits[None], positions.tolist())  # (readings, vocabulary)
-        own = picked.gather(-1, tokens[:, None])  # (readings, 1)
-        # sums of floats, which are exact up to 2**24, took a third of the time that sums of booleans took
-        compared = torch.empty_like(picked)
-        above = torch.gt(picked, own, out=compared).sum(-1)
-        equal = torch.eq(picked, own, out=compared).sum(-1)  # the token itself among them
-        ranks = (above + (equal + 1) / 2).tolist()
-        greedy = (picked.argmax(-1) == tokens).tolist()
-        for reading, rank, is_best in zip(readings, ranks, greedy, strict=True):
-            self.scores[reading.row].ranks[reading.place] = rank
-            self.scores[reading.row].greedy[reading.place] = is_best
+    def _add_ranks(self, logits: torch.Tensor, indices: torch.Tensor, targets: list[Target]) -> None:
+        """`logits` are (positions, vocabulary), `indices` (2, targets): position and token id of each."""
+        positions, token_ids = indices
+        rows = select_positions(logits[None], positions.tolist())  # (targets, vocabulary)
+        target_logits = rows.gather(-1, token_ids[:, None])  # (targets, 1)
+        # sums of floats (exact up to 2**24) took a third of the time of sums of booleans
+        compared = torch.empty_like(rows)
+        n_above = torch.gt(rows, target_logits, out=compared).sum(-1)  # (targets,)
+        n_equal = torch.eq(rows, target_logits, out=compared).sum(-1)  # (targets,), the token included
+        ranks = (n_above + (n_equal + 1) / 2).tolist()
+        greedy = (rows.argmax(-1) == token_ids).tolist()
+        for target, rank, is_greedy in zip(targets, ranks, greedy, strict=True):
+            self.scores[target.source].ranks[target.token_index] = rank
+            self.scores[target.source].greedy[target.token_index] = is_greedy
 
-    def _count(self, passes: Sequence[Pass]) -> None:
-        read = {
-            reading.row
-            for one in passes
-            for reading in one.readings
-            if reading.place == self.rows[reading.row].n_scored - 1
+    def _count_done(self, sequences: Sequence[InputSequence]) -> None:
+        """Report items whose candidates have all been read to their last token, each item once."""
+        complete = {
+            target.source
+            for sequence in sequences
+            for target in sequence.targets
+            if target.token_index == self.candidates[target.source].n_scored - 1
         }
-        complete = 0
-        for row in read - self._read:
-            item = self.rows[row].item
-            self._unread[item] -= 1
-            complete += not self._unread[item]
-        self._read |= read
-        self.on_items(complete)
+        n_done = 0
+        for source in complete - self._read:
+            item = self.candidates[source].item
+            self._n_unread[item] -= 1
+            n_done += not self._n_unread[item]
+        self._read |= complete
+        self.on_items_done(n_done)
 
 
-def _rows_at(logits: torch.Tensor, places: list[int]) -> torch.Tensor:
-    """Of logits (passes, positions, vocabulary) those at some places of (passes x positions), without
-    copying neighbours: they are large."""
-    first, last = places[0], places[-1]
-    if logits.is_contiguous() and places == list(range(first, last + 1)):
+def select_positions(logits: torch.Tensor, positions: list[int]) -> torch.Tensor:
+    """The logits at `positions`, (positions, vocabulary), from logits (sequences, kept, vocabulary).
+
+    Positions count through all (sequences x kept). Neighbours in contiguous logits are a view: copies of
+    logits are large.
+    """
+    first, last = positions[0], positions[-1]
+    if logits.is_contiguous() and positions == list(range(first, last + 1)):
         return logits.view(-1, logits.shape[-1])[first : last + 1]
-    index = torch.tensor(places, device=logits.device)
+    index = torch.tensor(positions, device=logits.device)
     return logits[index // logits.shape[1], index % logits.shape[1]]

@@ -1,7 +1,7 @@
-"""Prompts read once, and their keys and values repeated for what follows them.
+"""Reads each prompt once, and repeats its keys and values for the answers that follow.
 
-Prompts of unequal length share a batch left-padded. What is read behind them is of one length: padding in
-between would push the prompt out of a sliding window that it is in.
+Prompts of unequal length share a batch, padded on the left. The sequences behind them must have one length:
+padding between prompt and answer would push the prompt out of a sliding window.
 """
 
 import copy
@@ -19,11 +19,11 @@ from tidy_stlms.eval.models.inputs import (
     left_pad,
     same_logits,
 )
-from tidy_stlms.eval.scoring.passes import Pass
+from tidy_stlms.eval.scoring.sequences import InputSequence
 
 logger = logging.getLogger(__name__)
 
-# What models and caches that cannot do this have been seen to raise; others give wrong numbers.
+# Errors seen from models and caches that cannot share prompts. Others give wrong numbers without an error.
 CACHE_ERRORS = (
     AttributeError,
     IndexError,
@@ -36,99 +36,98 @@ CACHE_ERRORS = (
 
 
 @dataclass
-class Prompts:
-    """A batch of prompts that a model has read."""
+class PromptCache:
+    """The keys and values of a batch of prompts that a model has read."""
 
     cache: Any
-    attention_mask: torch.Tensor  # (prompts, longest)
+    attention_mask: torch.Tensor  # (prompts, longest prompt)
 
-    def nbytes(self) -> int:
+    def bytes_per_prompt(self) -> int:
         """Bytes of the keys and values of one prompt, with its padding."""
         layers = [(layer.keys, layer.values) for layer in self.cache.layers]
-        total = sum(part.nbytes for parts in layers for part in parts if part is not None)
+        total = sum(tensor.nbytes for tensors in layers for tensor in tensors if tensor is not None)
         return total // len(self.attention_mask)
 
-    def repeat(self, which: Sequence[int]) -> "Prompts":
-        """The prompts at these places, each as often as it is named. These stay as they are."""
-        index = torch.tensor(which, device=self.attention_mask.device)
+    def select(self, rows: Sequence[int]) -> "PromptCache":
+        """The prompts in these rows, in this order and with repetitions, as a new cache."""
+        index = torch.tensor(rows, device=self.attention_mask.device)
         cache = copy.copy(self.cache)
-        # the layers' tensors are replaced, never written to: shallow copies are enough
+        # selecting replaces the tensors of a layer and never writes to them: shallow copies are enough
         cache.layers = [copy.copy(layer) for layer in self.cache.layers]
         cache.batch_select_indices(index)
-        return Prompts(cache, self.attention_mask[index])
+        return PromptCache(cache, self.attention_mask[index])
 
 
-def read(
+def forward_with_cache(
     model: Any,
     rows: Sequence[Sequence[int]],
     pad_id: int,
     keep: int,
     *,
-    behind: Prompts | None = None,
-    which: Sequence[int] = (),
-) -> tuple[torch.Tensor, Prompts]:
-    """Logits at the ends of rows, (rows, keep, vocabulary), and what is needed to go on there.
+    prompts: PromptCache | None = None,
+    prompt_rows: Sequence[int] = (),
+) -> tuple[torch.Tensor, PromptCache]:
+    """One forward pass: the logits of the last `keep` positions, (rows, keep, vocabulary), and a new cache.
 
-    Behind prompts that were read before, rows must have one length, and `which` tells the prompt of each.
+    Args:
+        prompts: What the model has read before. Then all `rows` must have one length.
+        prompt_rows: For each row, the row of `prompts` that it continues.
     """
-    if behind is None:
-        inputs = left_pad(rows, pad_id, model.device)
+    if prompts is None:
         cache = None
+        inputs = left_pad(rows, pad_id, model.device)
     else:
-        chosen = behind.repeat(which)
-        cache, before = chosen.cache, chosen.attention_mask
-        input_ids = torch.tensor(rows, device=model.device)
+        selected = prompts.select(prompt_rows)
+        cache, prompt_mask = selected.cache, selected.attention_mask
+        input_ids = torch.tensor(rows, device=model.device)  # (rows, length)
         steps = torch.arange(input_ids.shape[1], device=model.device)
         inputs = {
             "input_ids": input_ids,
-            "attention_mask": torch.cat([before, torch.ones_like(input_ids)], dim=-1),
-            "position_ids": before.sum(-1, keepdim=True) + steps,
+            "attention_mask": torch.cat([prompt_mask, torch.ones_like(input_ids)], dim=-1),
+            # positions go on behind the prompt's last token; its padding does not count
+            "position_ids": prompt_mask.sum(-1, keepdim=True) + steps,
         }
-    # an integer, for a tensor of indices is a later addition that not every model knows
-    arguments: dict[Any, Any] = {**inputs, cache_name(model): cache}
-    arguments |= {"use_cache": True, "logits_to_keep": keep}
-    taken = forward_parameters(model)
-    outputs = model(**{name: value for name, value in arguments.items() if name in taken})
-    returned = getattr(outputs, "cache", None)  # its name since transformers 5.24
-    if returned is None:
-        returned = outputs.past_key_values
-    return outputs.logits[:, -keep:], Prompts(returned, inputs["attention_mask"])
+    arguments: dict[Any, Any] = {**inputs, cache_name(model): cache, "use_cache": True}
+    # an integer: not every model takes a tensor of indices, which transformers added later
+    arguments["logits_to_keep"] = keep
+    parameters = forward_parameters(model)
+    outputs = model(**{name: value for name, value in arguments.items() if name in parameters})
+    new_cache = getattr(outputs, "cache", None)  # its name since transformers 5.24
+    if new_cache is None:
+        new_cache = outputs.past_key_values
+    return outputs.logits[:, -keep:], PromptCache(new_cache, inputs["attention_mask"])
 
 
-def shares_prompts(model: Any, passes: Sequence[Pass], pad_id: int) -> bool:
-    """Whether going on behind the keys and values of prompts, read together, gives the logits of each prompt
-    and answer read alone; tried on `passes`, and on the longest that stand behind them."""
+def can_share_prompts(model: Any, sequences: Sequence[InputSequence], pad_id: int) -> bool:
+    """Whether answers behind cached prompts get the logits of prompt and answer read in one pass.
+
+    Tried on `sequences` and their longest continuations. Caches differ among models: some raise an error when
+    their rows are repeated, others silently give wrong logits. So each model is tried before it is scored, on
+    two prompts, which costs little beside the many that follow.
+    """
     if cache_name(model) is None or not {"use_cache", "attention_mask"} <= forward_parameters(model):
         return False
     try:
-        return _agrees(model, [_longest_parts(one) for one in passes], pad_id)
+        return _cache_changes_nothing(model, sequences, pad_id)
     except CACHE_ERRORS:
         logger.debug("sharing prompts failed", exc_info=True)
         return False
 
 
-def longest_path(one: Pass) -> list[int]:
-    """The inputs of a pass, of a branch of it, of a branch of that: the most tokens that there are."""
-    return [token for inputs in _longest_parts(one) for token in inputs]
-
-
-def _longest_parts(one: Pass) -> list[list[int]]:
-    paths = [_longest_parts(branch) for branch in one.branches]
-    return [one.inputs, *max(paths, key=lambda path: sum(map(len, path)), default=[])]
-
-
-def _agrees(model: Any, paths: Sequence[list[list[int]]], pad_id: int) -> bool:
-    at_end, prompts = read(model, [path[0] for path in paths], pad_id, 1)
-    for place, path in enumerate(paths):
-        # twice, to see it repeated; and a prompt after the other, to see that none takes anything away
-        parts, before, which = [at_end[[place] * 2]], prompts, [place] * 2
-        for inputs in path[1:]:
-            logits, before = read(model, [inputs] * 2, pad_id, len(inputs), behind=before, which=which)
-            parts.append(logits)
-            which = [1, 0]
-        found = torch.cat(parts, dim=1)  # (2, positions, vocabulary)
-        whole = [token for inputs in path for token in inputs]
-        expected = last_logits(model, [whole], pad_id, found.shape[1])
-        if not same_logits(expected.expand(2, -1, -1), found):
+def _cache_changes_nothing(model: Any, sequences: Sequence[InputSequence], pad_id: int) -> bool:
+    prompt_logits, prompts = forward_with_cache(model, [each.input_ids for each in sequences], pad_id, 1)
+    # one prompt after the other from one cache: reading behind the first must not change the second
+    for row, sequence in enumerate(sequences):
+        # in two rows: repeating a prompt must not mix it with another
+        rows, answer_ids = [row] * 2, sequence.longest_continuation
+        cached = prompt_logits[rows]  # (2, 1, vocabulary)
+        if answer_ids:
+            answer_logits, _ = forward_with_cache(
+                model, [answer_ids] * 2, pad_id, len(answer_ids), prompts=prompts, prompt_rows=rows
+            )
+            cached = torch.cat([cached, answer_logits], dim=1)  # (2, 1 + answer tokens, vocabulary)
+        text = [*sequence.input_ids, *answer_ids]
+        expected = last_logits(model, [text], pad_id, cached.shape[1])  # (1, 1 + answer tokens, vocabulary)
+        if not same_logits(expected.expand(2, -1, -1), cached):
             return False
     return True

@@ -4,14 +4,21 @@
     [scores] = score(model, tokenizer, items)
     scores.logprobs  # nats, one for each candidate
 
-Every figure of the suite rests on this file; docs/recall.md says what it promises.
-In float32 the numbers are the same within 1e-4 whatever the batch size and order of the items.
+An item goes through four steps:
+
+    encode_items    -> EncodedCandidate  the tokens of prompt and answer, and which of them are scored
+    _plan           -> InputSequence     what is read in forward passes, and the targets that it predicts
+    _ForwardPasses  -> logits            (sequences, kept positions, vocabulary), batch by batch
+    ScoreCollector  -> TokenScores       log-probability and rank of each target, summed up in `Scores`
+
+All figures depend on this file; docs/recall.md says what it promises. In float32 the numbers are the same
+within 1e-4 whatever the batch size, and to the bit whatever the order of the items.
 """
 
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -21,47 +28,50 @@ from tqdm.auto import tqdm
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.models.inputs import (
     context_length,
-    fill_batches,
     forward_parameters,
     last_logits,
     padding_id,
     pads_safely,
     text_config,
 )
-from tidy_stlms.eval.scoring.budget import Budget, default_budget, one_line_where_memory_ends, run_batches
-from tidy_stlms.eval.scoring.encoding import Item, Row, encode_items
+from tidy_stlms.eval.scoring.batches import Batcher, BatchRow
+from tidy_stlms.eval.scoring.budget import default_budget, memory_errors, run_batches
+from tidy_stlms.eval.scoring.encoding import EncodedCandidate, Item, encode_items
 from tidy_stlms.eval.scoring.isolation import eval_mode
-from tidy_stlms.eval.scoring.logprobs import Reader, RowScores
-from tidy_stlms.eval.scoring.passes import Pass, plan_prompts, plan_whole
-from tidy_stlms.eval.scoring.prefix_cache import Prompts, longest_path, read, shares_prompts
+from tidy_stlms.eval.scoring.logprobs import ScoreCollector, TokenScores
+from tidy_stlms.eval.scoring.prefix_cache import PromptCache, can_share_prompts, forward_with_cache
+from tidy_stlms.eval.scoring.sequences import InputSequence, plan_full_texts, plan_shared_prompts
 
 logger = logging.getLogger(__name__)
 
 __all__ = ["Item", "Scores", "score"]
 
-_Placed = tuple[int, Pass]  # a pass, and the place in its batch of what it stands behind
-
 
 @dataclass
 class Scores:
-    """What a model says about one item. The lists by candidate follow the item's candidates; the others
-    speak of the true answer, `candidates[0]`."""
+    """What a model says about one item.
+
+    The first three lists have an entry for each candidate, in the item's order. `straddles` and `truncated`
+    hold for all of them. The other fields are about the right answer, `candidates[0]`.
+    """
 
     logprobs: list[float]
-    """Sum over the scored tokens of ln P(token | all before it), in nats."""
+    """Sum over the scored tokens of ln P(token | all tokens before it), in nats."""
     n_tokens: list[int]
+    """Scored tokens."""
     n_bytes: list[int]
-    """UTF-8 bytes of the text scored: the answer with its leading space, and the suffix."""
+    """UTF-8 bytes of the scored text: the answer with its joint, and the suffix."""
     straddles: bool
-    """A token reached over the boundary, so that scoring starts inside the prompt."""
+    """A token covers the boundary of prompt and answer, so that scoring starts inside the prompt."""
     truncated: bool
+    """The text was longer than the model's context, so that the prompt was cut from the left."""
     token_logprobs: list[float] = field(default_factory=list)
     token_ranks: list[float] = field(default_factory=list)
-    """Of each token in the vocabulary, 1 the most probable, the mid-rank among equals."""
+    """Rank of each token in the vocabulary, from 1; the mid-rank among equal logits."""
     greedy_match: bool = False
-    """Every token is the argmax, given the true tokens before it."""
+    """Every token is the most probable one, given the right tokens before it."""
     top_tokens: list[tuple[int, float]] = field(default_factory=list)
-    """The most probable tokens where the answer begins, with their probabilities; as many as asked for."""
+    """The `top_k` most probable (token id, probability) pairs where the answer begins."""
 
 
 def score(
@@ -71,147 +81,153 @@ def score(
     *,
     batch_tokens: int | None = None,
     top_k: int = 0,
+    share_prompts: bool | None = None,
     progress: bool = False,
 ) -> list[Scores]:
     """Score every candidate of every item; one `Scores` for each item, in their order.
 
     Args:
         batch_tokens: Tokens of a batch, padding included; None chooses by device and its free memory.
-            Memory and speed depend on it, numbers do not. Where memory runs out it is halved.
+            Memory and speed depend on it, numbers do not. It is halved when memory runs out.
         top_k: How many of the most probable tokens to report where the answer begins.
+        share_prompts: Whether to read each prompt once and repeat its keys and values for its answers. None
+            does so where it saves work. Speed depends on it, numbers do not. Models whose cache does not
+            allow it read the prompt again with each answer.
         progress: Show a progress bar on stderr.
 
     Raises:
-        UserError: Where a number is not finite, an answer encodes to nothing or exceeds the context, an
-            empty prompt meets a tokenizer without BOS and end-of-text, or memory does not suffice for a
-            single answer.
+        UserError: If a number is not finite, an answer has no tokens or exceeds the context, a prompt is
+            empty and the tokenizer has neither BOS nor end-of-text, or one answer exceeds the memory.
     """
-    rows = encode_items(tokenizer, items, context_length(model))
-    if not rows:
+    candidates = encode_items(tokenizer, items, context_length(model))
+    if not candidates:
         return []
-    budget = default_budget(model, batch_tokens)
-    # no_grad rather than inference_mode: tensors that a model keeps from this pass (tables of a rotary
-    # embedding) must be fit for the training step that follows. Trainer's evaluation does the same.
+    pad_id = padding_id(model, tokenizer)
+    batcher = Batcher(
+        default_budget(model, batch_tokens),
+        vocab_size=text_config(model).vocab_size,
+        keeps_last_logits="logits_to_keep" in forward_parameters(model),
+    )
+    # no_grad rather than inference_mode: a model may keep tensors from this pass (tables of a rotary
+    # embedding), and the training step that follows must be able to use them. Trainer does the same.
     with (
         torch.no_grad(),
         eval_mode(model),
         tqdm(total=len(items), desc="scoring", unit="probe", disable=not progress) as bar,
+        memory_errors(model),
     ):
-        reader = Reader(rows, top_k, bar.update)
-        with one_line_where_memory_ends(model):
-            _Scoring(model, padding_id(model, tokenizer), budget, reader).run(rows)
-    return _collect(items, rows, reader.scores)
+        sequences, may_pad = _plan(model, pad_id, candidates, batcher, share_prompts)
+        collector = ScoreCollector(candidates, top_k, on_items_done=bar.update)
+        passes = _ForwardPasses(model, pad_id, replace(batcher, may_pad=may_pad), collector)
+        passes.run([BatchRow(sequence) for sequence in sequences])
+    return _scores_of_items(items, candidates, collector.scores)
 
 
-class _Scoring:
-    """The forward passes of one call."""
+def _plan(
+    model: Any,
+    pad_id: int,
+    candidates: Sequence[EncodedCandidate],
+    batcher: Batcher,
+    share_prompts: bool | None,
+) -> tuple[list[InputSequence], bool]:
+    """Choose the sequences to read, and whether they may be padded, by what the model turns out to allow.
 
-    def __init__(self, model: Any, pad_id: int, budget: Budget, reader: Reader):
-        self.model, self.pad_id, self.budget, self.reader = model, pad_id, budget, reader
-        self.keeps_few = "logits_to_keep" in forward_parameters(model)
-        self.pads = True
+    The trial reads the longest and the shortest prompt. Whether padding or a repeated cache changes logits
+    depends on the model's code and on lengths (sliding windows), not on the words.
+    """
+    full_texts, shared = plan_full_texts(candidates), plan_shared_prompts(candidates)
+    if share_prompts is None:
+        saved = batcher.cost(full_texts) - batcher.cost(shared)
+        share_prompts = saved > batcher.trial_cost(full_texts)
+    sequences = shared if share_prompts else full_texts
+    if not any(sequence.continuations for sequence in sequences):
+        return sequences, pads_safely(model, [sequence.input_ids for sequence in sequences], pad_id)
 
-    def run(self, rows: list[Row]) -> None:
-        whole, prompts = plan_whole(rows), plan_prompts(rows)
-        passes = prompts if self._gains(whole, prompts) else whole
-        if not self._possible(passes):
-            passes = whole
-        batches = self._fill([(0, one) for one in passes])
-        run_batches(batches, partial(self._run, None), self.budget)
+    longest = max(sequences, key=lambda each: (bool(each.continuations), _n_tokens_with_answer(each)))
+    # prompts of two lengths in one batch: this shows that padding is safe, too
+    if can_share_prompts(model, [longest, sequences[-1]], pad_id):
+        return sequences, True
+    texts = [[*sequence.input_ids, *sequence.longest_continuation] for sequence in sequences]
+    may_pad = pads_safely(model, texts, pad_id)
+    # the trial fails if padding changes the logits: try the cache again on one prompt, without padding
+    if not may_pad and can_share_prompts(model, [longest], pad_id):
+        return sequences, False
+    logger.warning(
+        "this model's cache cannot be shared among answers: prompts are read anew for each of them"
+    )
+    return full_texts, may_pad
 
-    def _gains(self, whole: list[Pass], prompts: list[Pass]) -> bool:
-        """Whether reading prompts apart from their answers takes less work, the trial included."""
-        tried = 4 * (len(whole[0].inputs) + len(whole[-1].inputs)) + 5 * self.budget.pass_tokens
-        return self._work(whole) - self._work(prompts) > tried
 
-    def _possible(self, passes: list[Pass]) -> bool:
-        """Whether the model can do `passes`; finds out on the way whether it bears padding."""
-        shares = any(one.branches for one in passes)
-        longest = max(passes, key=lambda one: (bool(one.branches), len(longest_path(one))))
-        # beginnings of two lengths show that padding is safe, too
-        if shares and shares_prompts(self.model, [longest, passes[-1]], self.pad_id):
-            return True
-        self.pads = pads_safely(self.model, [longest_path(one) for one in passes], self.pad_id)
-        if not shares or (not self.pads and shares_prompts(self.model, [longest], self.pad_id)):
-            return True
-        logger.warning(
-            "this model's cache cannot be shared among answers: prompts are read anew for each of them"
-        )
-        return False
+def _n_tokens_with_answer(sequence: InputSequence) -> int:
+    return len(sequence.input_ids) + len(sequence.longest_continuation)
 
-    def _run(self, before: Prompts | None, batch: list[_Placed]) -> None:
-        which, passes = [place for place, _ in batch], [one for _, one in batch]
-        inputs = [one.inputs for one in passes]
-        keep = max(one.n_logits for one in passes)
-        branches = [(place, branch) for place, one in enumerate(passes) for branch in one.branches]
-        if before is None and not branches:
-            self.reader.read(last_logits(self.model, inputs, self.pad_id, keep), passes)
+
+@dataclass
+class _ForwardPasses:
+    """Runs sequences through the model, and hands their logits to the collector."""
+
+    model: Any
+    pad_id: int
+    batcher: Batcher
+    collector: ScoreCollector
+
+    def run(self, rows: list[BatchRow], prompts: PromptCache | None = None) -> None:
+        """Read `rows`, which continue `prompts`, if given; and then their own continuations."""
+        batches = self.batcher.fill(rows, prompts)
+        run_batches(batches, partial(self._run_batch, prompts), self.batcher.budget)
+
+    def _run_batch(self, prompts: PromptCache | None, batch: list[BatchRow]) -> None:
+        sequences = [row.sequence for row in batch]
+        input_ids = [sequence.input_ids for sequence in sequences]
+        n_logits = max(sequence.n_logits for sequence in sequences)
+        continuations = [
+            BatchRow(continuation, prompt_row=row)
+            for row, sequence in enumerate(sequences)
+            for continuation in sequence.continuations
+        ]
+        if prompts is None and not continuations:
+            self.collector.add(last_logits(self.model, input_ids, self.pad_id, n_logits), sequences)
             return
-        logits, prompts = read(self.model, inputs, self.pad_id, keep, behind=before, which=which)
-        self.reader.read(logits, passes)
-        del logits
-        if branches:
-            run_batches(self._fill(branches, prompts), partial(self._run, prompts), self.budget)
-
-    def _fill(self, placed: list[_Placed], before: Prompts | None = None) -> list[list[_Placed]]:
-        lengths = [len(one.inputs) for _, one in placed]
-        batch_tokens = self.budget.tokens
-        if before is not None:  # a row, of a token at least, repeats all that stands before it
-            batch_tokens = min(batch_tokens, max(1, self.budget.cache_bytes // max(1, before.nbytes())))
-        batches = fill_batches(
-            lengths,
-            [one.n_logits for _, one in placed] if self.keeps_few else lengths,
-            batch_tokens=batch_tokens,
-            max_logits=self.budget.logits // text_config(self.model).vocab_size,
-            same_length=before is not None or not self.pads,
-            pass_tokens=_n_passes([one for _, one in placed]) * self.budget.pass_tokens,
+        prompt_rows = [row.prompt_row for row in batch]
+        logits, new_prompts = forward_with_cache(
+            self.model, input_ids, self.pad_id, n_logits, prompts=prompts, prompt_rows=prompt_rows
         )
-        return [[placed[i] for i in batch] for batch in batches]
-
-    def _work(self, passes: list[Pass]) -> float:
-        """Tokens read and logits kept, with padding. One counts as much as the other: the vocabularies of
-        small models weigh what their layers do."""
-        batches = self._fill([(0, one) for one in passes])
-        return sum(self._work_of_batch([one for _, one in batch]) for batch in batches)
-
-    def _work_of_batch(self, batch: list[Pass]) -> float:
-        n_inputs = max(len(one.inputs) for one in batch)
-        n_logits = max(one.n_logits for one in batch) if self.keeps_few else n_inputs
-        answers = sum(len(branch.inputs) + branch.n_logits for one in batch for branch in one.branches)
-        return _n_passes(batch) * self.budget.pass_tokens + len(batch) * (n_inputs + n_logits) + answers
+        self.collector.add(logits, sequences)
+        del logits  # the largest tensor: free it before the continuations are read
+        if continuations:
+            self.run(continuations, new_prompts)
 
 
-def _n_passes(batch: list[Pass]) -> int:
-    """Forward passes for a batch, and for each length of what stands behind it."""
-    return 1 + len({len(branch.inputs) for one in batch for branch in one.branches})
-
-
-def _collect(items: Sequence[Item], rows: list[Row], scored: list[RowScores]) -> list[Scores]:
-    """Put rows, which come in order of (item, candidate), together by item."""
+def _scores_of_items(
+    items: Sequence[Item], candidates: Sequence[EncodedCandidate], token_scores: Sequence[TokenScores]
+) -> list[Scores]:
+    """Group candidates, which come in order of (item, candidate), by item."""
     results: list[Scores] = []
-    for row, own in zip(rows, scored, strict=True):
-        if not all(map(math.isfinite, own.logprobs)):
-            item = items[row.item]
+    for candidate, tokens in zip(candidates, token_scores, strict=True):
+        if not all(map(math.isfinite, tokens.logprobs)):
+            item = items[candidate.item]
             raise UserError(
-                f"probe {item.id or row.item}: the model's log-probability of "
-                f"{item.candidates[row.candidate]!r} is not a finite number: its weights are broken, "
+                f"probe {item.id or candidate.item}: the model's log-probability of "
+                f"{item.candidates[candidate.candidate]!r} is not a finite number: its weights are broken, "
                 "or the dtype too narrow (try float32)"
             )
-        if row.candidate == 0:
+        if candidate.candidate == 0:
             results.append(
                 Scores(
                     logprobs=[],
                     n_tokens=[],
                     n_bytes=[],
-                    straddles=row.straddles,
-                    truncated=row.truncated,
-                    token_logprobs=own.logprobs,
-                    token_ranks=own.ranks,
-                    greedy_match=all(own.greedy),
-                    top_tokens=own.top_tokens,
+                    straddles=candidate.straddles,
+                    truncated=candidate.truncated,
+                    token_logprobs=tokens.logprobs,
+                    token_ranks=tokens.ranks,
+                    greedy_match=all(tokens.greedy),
+                    top_tokens=tokens.top_tokens,
                 )
             )
-        results[-1].logprobs.append(math.fsum(own.logprobs))
-        results[-1].n_tokens.append(row.n_scored)
-        results[-1].n_bytes.append(row.n_bytes)
+        # the sum is ln P(answer | prompt), by the chain rule, whatever tokens the answer is cut into. A mean
+        # would prefer answers of many easy tokens, and depend on the tokenizer. fsum: no rounding on the way
+        results[-1].logprobs.append(math.fsum(tokens.logprobs))
+        results[-1].n_tokens.append(candidate.n_scored)
+        results[-1].n_bytes.append(candidate.n_bytes)
     return results

@@ -34,8 +34,8 @@ from tidy_stlms.eval.recall.statistics import N_BOOT
 from tidy_stlms.eval.scoring.budget import (
     MAX_LOGITS,
     Budget,
-    default_batch_tokens,
-    one_line_where_memory_ends,
+    default_budget,
+    memory_errors,
     run_batches,
 )
 from tidy_stlms.eval.scoring.encoding import own_prefix
@@ -74,8 +74,8 @@ def score_documents(
             rows.append(row)
             n_scored.append(n)
             owner.append(number)
-    budget = Budget(batch_tokens or default_batch_tokens(model))
-    with rng_untouched(model), torch.no_grad(), eval_mode(model), one_line_where_memory_ends(model):
+    budget = default_budget(model, batch_tokens)
+    with rng_untouched(model), torch.no_grad(), eval_mode(model), memory_errors(model):
         scored = _nats(model, padding_id(model, tokenizer), rows, n_scored, budget)
     nats = [0.0] * len(documents)
     for number, value in zip(owner, scored, strict=True):

@@ -27,7 +27,7 @@ from tidy_stlms.eval.models.inputs import (
     pads_safely,
     text_config,
 )
-from tidy_stlms.eval.scoring.budget import default_budget, one_line_where_memory_ends, run_batches
+from tidy_stlms.eval.scoring.budget import default_budget, memory_errors, run_batches
 from tidy_stlms.eval.scoring.encoding import encode_prompts
 from tidy_stlms.eval.scoring.isolation import eval_mode, rng_untouched
 from tidy_stlms.eval.study.public_data import local_copies, quiet, why_missing
@@ -148,7 +148,7 @@ def text_features(
         torch.no_grad(),
         rng_untouched(model),
         eval_mode(model),
-        one_line_where_memory_ends(model),
+        memory_errors(model),
         tqdm(total=len(rows), desc="features", unit="text", disable=not progress) as bar,
     ):
         lengths = [len(row) for row in rows]

@@ -25,11 +25,12 @@ from tidy_stlms.configs.files import read_json, write_json
 from tidy_stlms.configs.full_disk import full_disk_reason
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.models.identity import model_identity, versions
-from tidy_stlms.eval.models.load import choose_device, choose_dtype, free_memory, load_model, tokenizer_hash
+from tidy_stlms.eval.models.load import choose_device, choose_dtype, free_memory, load_model
 from tidy_stlms.eval.models.names import ModelName
 from tidy_stlms.eval.recall.metrics import count_flags
 from tidy_stlms.eval.scoring.processes import process_count, process_rank
 from tidy_stlms.eval.study.cache import Part, key, missing, read_parts, write_part
+from tidy_stlms.eval.tokens import tokenizer_hash
 
 logger = logging.getLogger(__name__)
 

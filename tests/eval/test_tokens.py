@@ -17,7 +17,7 @@ from tidy_stlms.eval.scoring.encoding import Item, encode_items, encode_prompts
 from tidy_stlms.eval.scoring.generation import generate_texts
 from tidy_stlms.eval.scoring.scorer import score
 from tidy_stlms.eval.study.heldout import score_documents
-from tidy_stlms.eval.tokens import control_ids, encode_texts, vocabulary_size
+from tidy_stlms.eval.tokens import control_ids, encode_texts, tokenizer_hash, vocabulary_size
 from tidy_stlms.scripts.__main__ import main
 from tidy_stlms.trainers.corpus import prepare_corpus
 from tidy_stlms.trainers.documents import Documents
@@ -229,3 +229,17 @@ def test_a_model_has_room_for_the_highest_id(gapped, tiny, tmp_path):
     assert main(["train", *arguments]) == 0
     assert json.loads((tmp_path / "run/config.json").read_text())["vocab_size"] == 70_001
     assert main(["train", *tiny("small", *own, *short, "model.config.vocab_size=500")]) == 2
+
+
+def test_equal_tokenizers_have_equal_hashes():
+    tokenizer, padded = tiny.byte_level(bos=True), tiny.byte_level(bos=True)
+    assert tokenizer_hash(padded) == tokenizer_hash(tokenizer)
+    padded(["a", "longer one"], truncation=True, max_length=2)  # which the serialised tokenizer remembers
+    assert tokenizer_hash(padded) == tokenizer_hash(tokenizer)
+    different = [
+        tiny.byte_level(),
+        tiny.byte_level(bos=True, eos=True),
+        tiny.metaspace(),
+        tiny.SlowTokenizer(),
+    ]
+    assert len({tokenizer_hash(each) for each in (tokenizer, *different)}) == 5

@@ -11,6 +11,7 @@ from transformers import (
 )
 from transformers.tokenization_python import PreTrainedTokenizer
 
+from modeling_stlm import STLMConfig, STLMForCausalLM
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.records import Fact, Probe, Relation
 
@@ -184,3 +185,37 @@ def gpt2(vocab_size: int, context: int = 128, **kwargs) -> GPT2LMHeadModel:
         **kwargs,
     )
     return GPT2LMHeadModel(config).eval()
+
+
+def stlm(vocab_size: int, context: int = 128, **overrides) -> STLMForCausalLM:
+    torch.manual_seed(0)
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": context,
+        "initializer_range": 0.3,
+    }
+    return STLMForCausalLM(STLMConfig(vocab_size=vocab_size, **{**shape, **overrides})).eval()
+
+
+def trained_stlm(tokenizer, texts: list[str], steps: int) -> STLMForCausalLM:
+    """An STLM that has seen the texts `steps` times, in eval mode."""
+    model = stlm(
+        len(tokenizer),
+        hidden_size=48,
+        intermediate_size=96,
+        initializer_range=STLMConfig().initializer_range,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    rows = tokenizer([text + tokenizer.eos_token for text in texts], padding=True, return_tensors="pt")
+    labels = rows["input_ids"].masked_fill(rows["attention_mask"] == 0, -100)
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=5e-3)
+    for _ in range(steps):
+        model(**rows, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval()

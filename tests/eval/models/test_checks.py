@@ -16,7 +16,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from modeling_stlm import STLMConfig, STLMForCausalLM
+from tests.eval import tiny
 from tests.eval.tiny import byte_level
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.models.load import load_model, load_weights
@@ -33,8 +33,7 @@ SIZE = {
 
 
 def stlm(**overrides):
-    torch.manual_seed(0)
-    return STLMForCausalLM(STLMConfig(**{**SIZE, **overrides})).eval()
+    return tiny.stlm(**{**SIZE, **overrides})
 
 
 def saved(folder, model, **edited):

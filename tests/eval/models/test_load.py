@@ -13,13 +13,8 @@ from transformers import BertConfig, BertLMHeadModel
 
 from tests.eval import tiny
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.models.load import (
-    check_model_path,
-    choose_device,
-    choose_dtype,
-    load_model,
-    load_tokenizer,
-)
+from tidy_stlms.eval.models.load import choose_device, choose_dtype, load_model, load_tokenizer
+from tidy_stlms.eval.models.lookup import check_model_path
 from tidy_stlms.eval.scoring.scorer import Item, score
 
 ITEMS = [Item("Ada Lopez was born in", ["Paris", "Kuala Lumpur"])]
@@ -49,19 +44,8 @@ def test_a_local_folder(folder, tokenizer):
 
 @pytest.fixture(scope="module")
 def stlm_folder(tmp_path_factory, tokenizer):
-    from modeling_stlm import STLMConfig, STLMForCausalLM
-
-    config = STLMConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-    )
     folder = tmp_path_factory.mktemp("stlm")
-    STLMForCausalLM(config).save_pretrained(folder)
+    tiny.stlm(len(tokenizer), context=64).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

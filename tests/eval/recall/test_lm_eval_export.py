@@ -7,12 +7,11 @@ import shutil
 import sys
 
 import pytest
-import torch
 import yaml
 from msgspec.structs import replace
 
-from modeling_stlm import STLMConfig, STLMForCausalLM
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
+from tests.eval import tiny
 from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank, statement
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_jsonl
@@ -57,30 +56,10 @@ def trained(bank, tmp_path_factory):
     """A folder with a tiny STLM that has read the bank's statements a few times."""
     texts = [statement.text for statement in bank.statements]
     tokenizer = train_bpe_tokenizer(texts, 300)  # so few that an answer takes several
-    torch.manual_seed(0)
-    model = STLMForCausalLM(
-        STLMConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=48,
-            intermediate_size=96,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=128,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
     injected = [s.text for s in bank.statements if bank.fact_by_id[s.fact_ids[0]].role == "injected"]
-    rows = tokenizer([text + tokenizer.eos_token for text in injected], padding=True, return_tensors="pt")
-    labels = rows["input_ids"].masked_fill(rows["attention_mask"] == 0, -100)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(60):
-        model(**rows, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    model = tiny.trained_stlm(tokenizer, injected, steps=60)
     folder = tmp_path_factory.mktemp("model")
-    model.eval().save_pretrained(folder)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder, model, tokenizer
 

@@ -1,11 +1,11 @@
-"""The benchmark: all sides get the same numbers, and the report says what was timed."""
+"""The benchmark: all methods give the same numbers, and the report says what was timed."""
 
 import json
 
 import pytest
 
 from tidy_stlms.eval.scoring import bench
-from tidy_stlms.eval.scoring.bench import bench_recall, build_subject, loop
+from tidy_stlms.eval.scoring.bench import bench_recall, build_workload, score_in_loop
 from tidy_stlms.eval.scoring.encoding import encode_items
 from tidy_stlms.eval.scoring.scorer import Scores, score
 from tidy_stlms.scripts.bench import main
@@ -17,7 +17,7 @@ TINY = {
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "num_key_value_heads": 1,
-    # far from equal probabilities, so that ranks do not hang on the last bits
+    # far from equal probabilities, so that ranks do not depend on the last bits
     "initializer_range": 1.0,
 }
 
@@ -32,34 +32,35 @@ def tiny_size():
 
 
 @pytest.fixture(scope="module")
-def subject():
-    return build_subject(n_probes=12, n_candidates=4, size="tiny")
+def workload():
+    return build_workload(n_probes=12, n_candidates=4, size="tiny")
 
 
-def test_the_subject(subject):
-    assert [len(item.candidates) for item in subject.items] == [4] * 12
-    rows = encode_items(subject.tokenizer, subject.items)
-    ids = {token for row in rows for token in row.ids}
+def test_the_workload(workload):
+    assert [len(item.candidates) for item in workload.items] == [4] * 12
+    candidates = encode_items(workload.tokenizer, workload.items)
+    ids = {token_id for candidate in candidates for token_id in candidate.ids}
     assert 5000 < max(ids) < 8000  # spread over the model's vocabulary
-    text = subject.items[0].prompt
-    assert subject.tokenizer.decode(subject.tokenizer.encode(text)) == text
-    again = build_subject(n_probes=12, n_candidates=4, size="tiny")
-    assert again.items == subject.items
+    text = workload.items[0].prompt
+    assert workload.tokenizer.decode(workload.tokenizer.encode(text)) == text
+    again = build_workload(n_probes=12, n_candidates=4, size="tiny")
+    assert again.items == workload.items
 
 
-def test_the_loop_gets_the_scorers_numbers(subject):
-    rows = [row for row in encode_items(subject.tokenizer, subject.items) if row.candidate == 0]
-    ranks, logprobs = loop(subject.model, rows)
+def test_the_loop_gets_the_scorers_numbers(workload):
+    candidates = encode_items(workload.tokenizer, workload.items)
+    right_answers = [candidate for candidate in candidates if candidate.candidate == 0]
+    ranks, logprobs = score_in_loop(workload.model, right_answers)
     for result, own_ranks, own_logprobs in zip(
-        score(subject.model, subject.tokenizer, subject.items), ranks, logprobs, strict=True
+        score(workload.model, workload.tokenizer, workload.items), ranks, logprobs, strict=True
     ):
         assert result.token_ranks == own_ranks
         assert result.token_logprobs == pytest.approx(own_logprobs, abs=1e-4)
 
 
-def test_the_report(subject):
+def test_the_report(workload):
     lines = []
-    report = bench_recall(subject, repeats=2, n_loop=3, n_ranked=8, progress=lines.append)
+    report = bench_recall(workload, repeats=2, n_loop=3, n_ranked=8, progress=lines.append)
     assert json.loads(json.dumps(report)) == report
     speeds = [
         "loop_probes_per_second",
@@ -81,7 +82,7 @@ def test_the_report(subject):
     assert len(lines) == 2 * 5
 
 
-def test_speeds_of_different_numbers_are_refused(subject, monkeypatch):
+def test_speeds_of_different_numbers_are_refused(workload, monkeypatch):
     def wrong(*args, **kwargs) -> list[Scores]:
         results = score(*args, **kwargs)
         results[0].logprobs[0] -= 0.01
@@ -89,11 +90,11 @@ def test_speeds_of_different_numbers_are_refused(subject, monkeypatch):
 
     monkeypatch.setattr("tidy_stlms.eval.scoring.scorer.score", wrong)
     with pytest.raises(RuntimeError, match=r"differ by 0\.01 nats"):
-        bench_recall(subject, repeats=1, n_loop=2)
+        bench_recall(workload, repeats=1, n_loop=2)
 
 
-def test_the_command(subject, monkeypatch, capsys):
-    monkeypatch.setattr(bench, "build_subject", lambda **asked: seen.update(asked) or subject)
+def test_the_command(workload, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "build_workload", lambda **asked: seen.update(asked) or workload)
     seen = {}
     assert main(["recall", "--candidates", "4", "--repeats", "1", "--loop-probes", "2"]) == 0
     printed = capsys.readouterr().out

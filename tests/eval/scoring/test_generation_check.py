@@ -11,9 +11,10 @@ from transformers import (
     MambaForCausalLM,
 )
 
-from modeling_stlm import STLMByteConfig, STLMByteForCausalLM, STLMConfig, STLMForCausalLM
+from modeling_stlm import STLMByteConfig, STLMByteForCausalLM, STLMForCausalLM
 from modeling_stlm.modeling_stlm import CACHE
 from modeling_stlm.tokenization_stlm import byte_tokenizer
+from tests.eval import tiny
 from tests.eval.tiny import bank, byte_level
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.models.checks import check_logits
@@ -26,9 +27,7 @@ PROMPTS = ["Ada", "The place where Ada Lopez came into the world is"]
 
 
 def stlm(**overrides):
-    torch.manual_seed(0)
-    config = {**SIZE, **HEADS, "num_key_value_heads": 2, "max_position_embeddings": 64, **overrides}
-    return STLMForCausalLM(STLMConfig(**config)).eval()
+    return tiny.stlm(400, context=64, **overrides)
 
 
 class Swallows(STLMForCausalLM):

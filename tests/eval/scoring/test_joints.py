@@ -6,7 +6,6 @@ import pytest
 import torch
 from msgspec.structs import replace
 
-from modeling_stlm import STLMConfig, STLMForCausalLM
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
 from tests.eval import tiny
 from tests.eval.facts.joint_examples import EXAMPLES, joint_bank
@@ -28,28 +27,7 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def model(tokenizer):
     """A tiny STLM that has learnt the statements by heart."""
-    torch.manual_seed(0)
-    made = STLMForCausalLM(
-        STLMConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=48,
-            intermediate_size=96,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=128,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-    rows = tokenizer([text + tokenizer.eos_token for text in STATEMENTS], padding=True, return_tensors="pt")
-    labels = rows["input_ids"].masked_fill(rows["attention_mask"] == 0, -100)
-    optimizer = torch.optim.AdamW(made.parameters(), lr=5e-3)
-    for _ in range(80):
-        made(**rows, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return made.eval()
+    return tiny.trained_stlm(tokenizer, STATEMENTS, steps=80)
 
 
 @pytest.mark.parametrize("kind", ["trained", "merging", "byte level", "metaspace"])

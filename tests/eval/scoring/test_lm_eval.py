@@ -17,25 +17,6 @@ TOKENIZERS = {
 }
 
 
-def stlm(vocab_size: int):
-    import torch
-
-    from modeling_stlm import STLMConfig, STLMForCausalLM
-
-    torch.manual_seed(0)
-    config = STLMConfig(
-        vocab_size=vocab_size,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        initializer_range=0.3,
-    )
-    return STLMForCausalLM(config).eval()
-
-
 def gpt_neox(vocab_size: int):
     import torch
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
@@ -53,7 +34,7 @@ def gpt_neox(vocab_size: int):
     return GPTNeoXForCausalLM(config).eval()
 
 
-MODELS = {"llama": tiny.llama, "gpt2": tiny.gpt2, "gpt_neox": gpt_neox, "stlm": stlm}
+MODELS = {"llama": tiny.llama, "gpt2": tiny.gpt2, "gpt_neox": gpt_neox, "stlm": tiny.stlm}
 
 
 def lm_eval_loglikelihoods(model, tokenizer, items):

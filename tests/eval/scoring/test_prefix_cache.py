@@ -1,20 +1,20 @@
 """Prompts read once for many answers: the same numbers on every kind of attention and cache."""
 
-import inspect
-
 import pytest
 import torch
 import transformers
 
 from tests.eval import tiny
 from tidy_stlms.eval.models.inputs import cache_name
-from tidy_stlms.eval.scoring import prefix_cache, scorer
-from tidy_stlms.eval.scoring.budget import Budget
+from tidy_stlms.eval.scoring import budget
 from tidy_stlms.eval.scoring.encoding import encode_items
-from tidy_stlms.eval.scoring.passes import plan_prompts
+from tidy_stlms.eval.scoring.prefix_cache import forward_with_cache
 from tidy_stlms.eval.scoring.scorer import Item, score
+from tidy_stlms.eval.scoring.sequences import plan_shared_prompts
 
 NOTICE = "cannot be shared among answers"
+# Rows behind a cache in the trial: two for each of two prompts, and two more if padding was the trouble.
+TRIAL_ROWS = 6
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3}
 GATED = {**SHAPE, "intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 128}
 CONFIGS = {
@@ -59,69 +59,63 @@ def items():
     return [*items, *few, Item("Cleo was born in", ["Paris", "Rome", "Oslo"]), Item("Eve is", ["Bo Chen"])]
 
 
-@pytest.fixture(autouse=True)
-def worthwhile(monkeypatch):
-    """Sharing is tried, however little there is to score."""
-    monkeypatch.setattr(scorer._Scoring, "_gains", lambda *_: True)
-
-
-def plainly(model, tokenizer, items, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(scorer._Scoring, "_gains", lambda *_: False)
-        return score(model, tokenizer, items)
-
-
-def assert_equal(found, expected):
-    for ours, theirs in zip(found, expected, strict=True):
+def assert_equal(scores, expected):
+    for ours, theirs in zip(scores, expected, strict=True):
         assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
         assert ours.token_logprobs == pytest.approx(theirs.token_logprobs, abs=1e-4)
         assert ours.token_ranks == theirs.token_ranks
         assert ours.greedy_match == theirs.greedy_match
 
 
-@pytest.fixture
-def n_shared(monkeypatch):
-    """How many rows were read behind cached ones, as a list of counts."""
+def cached_rows_of(model):
+    """A list that gets the number of rows of each forward pass behind a cache."""
     counts = []
 
-    def counting(model, rows, pad_id, keep, *, behind=None, which=()):
-        if behind is not None:
-            counts.append(len(rows))
-        return prefix_cache.read(model, rows, pad_id, keep, behind=behind, which=which)
+    def count(_model, _args, kwargs):
+        if kwargs.get(cache_name(model)) is not None:
+            counts.append(len(kwargs["input_ids"]))
 
-    monkeypatch.setattr(scorer, "read", counting)
+    model.register_forward_pre_hook(count, with_kwargs=True)
     return counts
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_equals_the_plain_way(name, tokenizer, items, monkeypatch, n_shared, caplog):
+def test_equals_the_plain_way(name, tokenizer, items, caplog):
     model = build(name, len(tokenizer))
-    expected = plainly(model, tokenizer, items, monkeypatch)
-    assert not n_shared
+    cached_rows = cached_rows_of(model)
+    expected = score(model, tokenizer, items, share_prompts=False)
+    assert not cached_rows
     for batch_tokens in (None, 60):
-        assert_equal(score(model, tokenizer, items, batch_tokens=batch_tokens), expected)
-    assert sum(n_shared) >= 2 * 40
+        cached_rows.clear()
+        shared = score(model, tokenizer, items, share_prompts=True, batch_tokens=batch_tokens)
+        assert_equal(shared, expected)
+        assert sum(cached_rows) - 2 * 2 >= 40  # besides the trial of two prompts
     assert not caplog.text
 
 
-def test_attention_written_out(tokenizer, items, monkeypatch, n_shared):
+def test_attention_written_out(tokenizer, items):
     model = tiny.llama(len(tokenizer), attn_implementation="eager")
-    assert_equal(score(model, tokenizer, items), plainly(model, tokenizer, items, monkeypatch))
-    assert n_shared
+    expected = score(model, tokenizer, items, share_prompts=False)
+    cached_rows = cached_rows_of(model)
+    assert_equal(score(model, tokenizer, items, share_prompts=True), expected)
+    assert sum(cached_rows) > TRIAL_ROWS
 
 
-def test_behind_an_adapter(tokenizer, items, monkeypatch, n_shared):
+def test_behind_an_adapter(tokenizer, items):
     from peft import LoraConfig, get_peft_model
 
     model = get_peft_model(tiny.llama(len(tokenizer)), LoraConfig(target_modules=["q_proj"]))
-    assert_equal(score(model, tokenizer, items), plainly(model, tokenizer, items, monkeypatch))
-    assert n_shared
+    expected = score(model, tokenizer, items, share_prompts=False)
+    cached_rows = cached_rows_of(model)
+    assert_equal(score(model, tokenizer, items, share_prompts=True), expected)
+    assert sum(cached_rows) > TRIAL_ROWS
 
 
-def test_in_bfloat16(tokenizer, items, n_shared, caplog):
+def test_in_bfloat16(tokenizer, items, caplog):
     model = tiny.llama(len(tokenizer)).bfloat16()
-    score(model, tokenizer, items)
-    assert n_shared
+    cached_rows = cached_rows_of(model)
+    score(model, tokenizer, items, share_prompts=True)
+    assert sum(cached_rows) > TRIAL_ROWS
     assert NOTICE not in caplog.text
 
 
@@ -143,43 +137,41 @@ def recurrent(name, vocab_size):
 
 
 @pytest.mark.parametrize("name", ["mamba", "rwkv", "lfm2"])
-def test_other_caches_are_found_out(name, tokenizer, items, n_shared, caplog):
+def test_other_caches_are_found_out(name, tokenizer, items, caplog):
     model = recurrent(name, len(tokenizer))
-    items = items[:4]
-    found = score(model, tokenizer, items)
-    assert not n_shared
+    cached_rows = cached_rows_of(model)
+    scores = score(model, tokenizer, items[:4], share_prompts=True)
+    assert sum(cached_rows) <= TRIAL_ROWS
     assert caplog.text.count(NOTICE) == 1
-    assert_equal(found, score(model, tokenizer, items, batch_tokens=1))
+    assert_equal(scores, score(model, tokenizer, items[:4], share_prompts=False, batch_tokens=1))
 
 
 @pytest.mark.parametrize("broken", ["forgets", "repeats the first", "repeats nothing", "one cache for all"])
-def test_a_cache_that_is_silently_wrong_is_found_out(broken, tokenizer, items, monkeypatch, n_shared, caplog):
+def test_a_cache_that_is_silently_wrong_is_found_out(broken, tokenizer, items, monkeypatch, caplog):
     model = tiny.llama(len(tokenizer))
-    expected = plainly(model, tokenizer, items, monkeypatch)
+    expected = score(model, tokenizer, items, share_prompts=False)
+    cached_rows = cached_rows_of(model)
     if broken == "forgets":
-        forward = model.forward
-
-        def forgetful(*args, **kwargs):
-            return forward(*args, **{**kwargs, cache_name(model): None})
-
-        forgetful.__signature__ = inspect.signature(forward)
-        monkeypatch.setattr(model, "forward", forgetful)
+        model.register_forward_pre_hook(
+            lambda _model, args, kwargs: (args, {**kwargs, cache_name(model): None}), with_kwargs=True
+        )
     elif broken.startswith("repeats"):
         select = transformers.DynamicCache.batch_select_indices
         wrong = {"repeats the first": lambda at: at * 0, "repeats nothing": torch.unique}[broken]
         monkeypatch.setattr(
             transformers.DynamicCache, "batch_select_indices", lambda self, at: select(self, wrong(at))
         )
-    else:  # a second answer sees the first one
-        monkeypatch.setattr(prefix_cache.copy, "copy", lambda cache: cache)
-    assert_equal(score(model, tokenizer, items), expected)
-    assert not n_shared
+    else:  # a copy is the cache itself: a second answer sees the first one
+        for part in (transformers.DynamicCache, transformers.cache_utils.DynamicLayer):
+            monkeypatch.setattr(part, "__copy__", lambda self: self, raising=False)
+    assert_equal(score(model, tokenizer, items, share_prompts=True), expected)
+    assert sum(cached_rows) <= TRIAL_ROWS
     assert NOTICE in caplog.text
 
 
-def test_a_model_without_logits_to_keep(tokenizer, items, monkeypatch, n_shared):
+def test_a_model_without_logits_to_keep(tokenizer, items):
     model = tiny.llama(len(tokenizer))
-    expected = plainly(model, tokenizer, items, monkeypatch)
+    expected = score(model, tokenizer, items, share_prompts=False)
 
     class Plain(transformers.LlamaForCausalLM):
         def forward(
@@ -193,11 +185,12 @@ def test_a_model_without_logits_to_keep(tokenizer, items, monkeypatch, n_shared)
             return super().forward(input_ids, attention_mask=attention_mask, **kwargs)
 
     model.__class__ = Plain
-    assert_equal(score(model, tokenizer, items), expected)
-    assert n_shared
+    cached_rows = cached_rows_of(model)
+    assert_equal(score(model, tokenizer, items, share_prompts=True), expected)
+    assert sum(cached_rows) > TRIAL_ROWS
 
 
-def test_models_that_read_padding_share_among_prompts_of_one_length(tokenizer, items, monkeypatch, n_shared):
+def test_models_that_read_padding_share_among_prompts_of_one_length(tokenizer, items):
     """Absolute positions that count the padding, as models without `position_ids` have them."""
     model = tiny.gpt2(len(tokenizer))
 
@@ -211,33 +204,33 @@ def test_models_that_read_padding_share_among_prompts_of_one_length(tokenizer, i
             )
 
     model.__class__ = Counting
-    expected = score(model, tokenizer, items, batch_tokens=1)
-    n_shared.clear()
-    assert_equal(score(model, tokenizer, items), expected)
-    assert n_shared
+    expected = score(model, tokenizer, items, share_prompts=False, batch_tokens=1)
+    cached_rows = cached_rows_of(model)
+    assert_equal(score(model, tokenizer, items, share_prompts=True), expected)
+    assert sum(cached_rows) > TRIAL_ROWS
 
 
-def test_one_call_for_answers_of_one_token_and_none_for_trying(tokenizer, monkeypatch):
+def test_one_call_for_answers_of_one_token_and_none_for_trying(tokenizer):
     model, calls = tiny.llama(len(tokenizer)), []
     model.register_forward_hook(lambda *_: calls.append(1))
     cities = [
         city for city in tiny.CITIES if len(tokenizer.encode(f" {city}", add_special_tokens=False)) == 1
     ]
     assert len(cities) > 3
-    monkeypatch.undo()
     score(model, tokenizer, [Item("Ada Lopez was born in", cities)])
     assert len(calls) == 1
 
 
-def test_keys_and_values_stay_within_their_bytes(tokenizer, items, monkeypatch, n_shared):
+def test_keys_and_values_stay_within_their_bytes(tokenizer, items, monkeypatch):
     model = tiny.llama(len(tokenizer))
-    expected = score(model, tokenizer, items)
-    passes = plan_prompts(encode_items(tokenizer, items))
-    _, prompts = prefix_cache.read(model, [one.inputs for one in passes], 0, 1)
+    expected = score(model, tokenizer, items, share_prompts=True)
+    prompt_ids = [prompt.input_ids for prompt in plan_shared_prompts(encode_items(tokenizer, items))]
+    _, prompts = forward_with_cache(model, prompt_ids, 0, 1)
     # layers, keys and values, heads, tokens, head_dim, float32
-    assert prompts.nbytes() == 2 * 2 * 2 * max(len(one.inputs) for one in passes) * 8 * 4
-    n_shared.clear()
-    budget = Budget(1024, cache_bytes=5 * prompts.nbytes())
-    monkeypatch.setattr(scorer, "default_budget", lambda *_: budget)
-    assert_equal(score(model, tokenizer, items), expected)
-    assert max(n_shared) <= 8  # of prompts that are shorter than the longest, a few more than 5 fit
+    assert prompts.bytes_per_prompt() == 2 * 2 * 2 * max(map(len, prompt_ids)) * 8 * 4
+    cached_rows = cached_rows_of(model)
+    monkeypatch.setattr(budget, "MAX_CACHE_BYTES", 5 * prompts.bytes_per_prompt())
+    monkeypatch.setattr(budget, "CPU_PASS_TOKENS", 4096)  # so that all prompts share a batch
+    assert_equal(score(model, tokenizer, items, share_prompts=True, batch_tokens=1024), expected)
+    assert sum(cached_rows) > TRIAL_ROWS
+    assert max(cached_rows) <= 8  # of prompts that are shorter than the longest, a few more than 5 fit

@@ -1,7 +1,5 @@
 """The scorer against brute force, and the properties that the scoring contract promises."""
 
-import inspect
-import io
 import math
 import random
 from dataclasses import replace
@@ -9,19 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tqdm.auto import tqdm
 from transformers import RwkvConfig, RwkvForCausalLM
 
 from tests.eval import tiny
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.models.inputs import cache_name, padding_id
 from tidy_stlms.eval.recall.harness import item_of
-from tidy_stlms.eval.scoring import scorer
-from tidy_stlms.eval.scoring.budget import Budget
+from tidy_stlms.eval.scoring import budget
 from tidy_stlms.eval.scoring.encoding import encode_items
-from tidy_stlms.eval.scoring.logprobs import _rows_at
-from tidy_stlms.eval.scoring.passes import plan_whole
+from tidy_stlms.eval.scoring.logprobs import select_positions
 from tidy_stlms.eval.scoring.scorer import Item, score
+from tidy_stlms.eval.scoring.sequences import plan_full_texts
 
 
 @pytest.fixture(scope="module")
@@ -94,36 +90,27 @@ def test_a_model_that_reads_padding_gets_none(byte_level, items, caplog):
 
 def test_logits_are_never_kept_for_all_positions(byte_level, items, monkeypatch):
     model, shapes = tiny.llama(len(byte_level)), []
-    forward = model.forward
 
-    def spy(*args, input_ids=None, **kwargs):
+    def note(_model, _args, kwargs, output):
         behind = kwargs.get(cache_name(model)) is not None
-        output = forward(*args, input_ids=input_ids, **kwargs)
-        shapes.append((behind, input_ids.shape, output.logits.shape))
-        return output
+        shapes.append((behind, kwargs["input_ids"].shape, output.logits.shape))
 
-    spy.__signature__ = inspect.signature(forward)  # the scorer asks what forward takes
-    monkeypatch.setattr(model, "forward", spy)
+    model.register_forward_hook(note, with_kwargs=True)
     for answers in (slice(None), slice(1)):  # with candidates, and alone
         shapes.clear()
         score(model, byte_level, [replace(item, candidates=item.candidates[answers]) for item in items])
         assert all(behind or logits[1] < inputs[1] / 2 for behind, inputs, logits in shapes)
-    monkeypatch.setattr(scorer, "default_budget", lambda *_: Budget(1024, logits=40 * len(byte_level)))
+    monkeypatch.setattr(budget, "MAX_LOGITS", 40 * len(byte_level))
     shapes.clear()
-    score(model, byte_level, items)
+    score(model, byte_level, items, batch_tokens=1024)
     assert all(logits[0] * logits[1] <= 40 for _, _, logits in shapes)
 
 
-def test_peak_memory_and_numbers_do_not_depend_on_order(byte_level, items, monkeypatch):
+def test_peak_memory_and_numbers_do_not_depend_on_order(byte_level, items):
     model, shapes = tiny.llama(len(byte_level)), []
-    forward = model.forward
-
-    def spy(*args, input_ids=None, **kwargs):
-        shapes.append(tuple(input_ids.shape))
-        return forward(*args, input_ids=input_ids, **kwargs)
-
-    spy.__signature__ = inspect.signature(forward)
-    monkeypatch.setattr(model, "forward", spy)
+    model.register_forward_pre_hook(
+        lambda _model, _args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
     expected, first_shapes = score(model, byte_level, items, batch_tokens=200), list(shapes)
     order = random.Random(1).sample(range(len(items)), len(items))
     for places in (order, range(len(items))[::-1]):
@@ -145,7 +132,8 @@ def test_prompts_are_shared_where_that_saves_something(byte_level, items, caplog
     n_tokens.clear()
     score(model, byte_level, ranked)
     # every prompt is longer than its answers, and would be read five times
-    assert sum(n_tokens) < sum(len(one.inputs) for one in plan_whole(encode_items(byte_level, ranked))) / 2
+    full_texts = plan_full_texts(encode_items(byte_level, ranked))
+    assert sum(n_tokens) < sum(len(text.input_ids) for text in full_texts) / 2
     assert not caplog.text
 
 
@@ -162,18 +150,15 @@ def test_top_tokens_of_where_the_answer_begins(byte_level, items):
     assert len(score(model, byte_level, items[:1], top_k=10_000)[0].top_tokens) == len(byte_level)
 
 
-def test_the_bar_counts_probes(byte_level, items, monkeypatch):
-    bars = []
-
-    class Bar(tqdm):
-        def __init__(self, **kwargs):
-            super().__init__(**{**kwargs, "file": io.StringIO()})
-            bars.append(self)
-
-    monkeypatch.setattr(scorer, "tqdm", Bar)
-    score(tiny.llama(len(byte_level)), byte_level, items, progress=True)
-    [bar] = bars
-    assert (bar.n, bar.total, bar.unit) == (len(items), len(items), "probe")
+def test_the_bar_counts_probes(byte_level, items, capsys):
+    model = tiny.llama(len(byte_level))
+    score(model, byte_level, items, progress=True)
+    last_line = capsys.readouterr().err.split("\r")[-1]
+    assert "scoring: 100%|" in last_line
+    assert f" {len(items)}/{len(items)} [" in last_line
+    assert "probe/s]" in last_line
+    score(model, byte_level, items)
+    assert capsys.readouterr().err == ""
 
 
 def test_probes_with_one_prompt(byte_level):
@@ -185,10 +170,14 @@ def test_probes_with_one_prompt(byte_level):
         [alone] = score(model, byte_level, [item])
         assert result.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
         assert result.token_ranks == alone.token_ranks
+
+
+@pytest.mark.parametrize("positions", [[0, 1, 2, 3], [1, 2], [0, 0, 2], [1, 3], [2, 1, 3]])
+def test_positions_count_through_all_rows_of_the_logits(positions):
     logits = torch.arange(12.0).reshape(2, 2, 3)
-    for places in ([0, 1, 2, 3], [1, 2], [0, 0, 2], [1, 3], [2, 1, 3]):
-        assert torch.equal(_rows_at(logits, places), logits.reshape(4, 3)[places])
-        assert torch.equal(_rows_at(logits.mT.contiguous().mT, places), logits.reshape(4, 3)[places])
+    expected = logits.reshape(4, 3)[positions]
+    assert torch.equal(select_positions(logits, positions), expected)
+    assert torch.equal(select_positions(logits.mT.contiguous().mT, positions), expected)  # not contiguous
 
 
 def test_a_pad_token_outside_the_embedding_is_not_used(byte_level, items):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import tidy_stlms.eval.study.benchmarks
-from modeling_stlm import STLMConfig, STLMForCausalLM
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
+from tests.eval import tiny
 from tests.eval.study.public_copies import write_arc, write_lines
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.scoring.scorer import Item, score
@@ -30,10 +30,8 @@ def small_index():
 @pytest.fixture(scope="module")
 def pair():
     tokenizer = train_bpe_tokenizer(["Question: Which of these is a river stone garden?\nAnswer:"], 300)
-    torch.manual_seed(0)
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = STLMConfig(vocab_size=len(tokenizer), num_key_value_heads=2, initializer_range=0.3, **shape)
-    return STLMForCausalLM(config), tokenizer
+    return tiny.stlm(len(tokenizer), **shape), tokenizer
 
 
 def test_a_benchmark_from_a_local_copy_is_what_our_own_scorer_says(pair, tmp_path):

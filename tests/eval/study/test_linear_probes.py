@@ -6,7 +6,6 @@ import torch
 from sklearn import metrics as reference
 from transformers import RwkvConfig, RwkvForCausalLM
 
-from modeling_stlm import STLMConfig, STLMForCausalLM
 from modeling_stlm.tokenization_stlm import byte_tokenizer, train_bpe_tokenizer
 from tests.eval import tiny
 from tests.eval.study.public_copies import write_glue
@@ -18,10 +17,8 @@ from tidy_stlms.eval.study.linear_probes import METRICS, TASKS, run_linear_probe
 @pytest.fixture(scope="module")
 def pair():
     tokenizer = train_bpe_tokenizer(["sail mast harbour anchor wave oven flour crust loaf dough"], 300)
-    torch.manual_seed(0)
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = STLMConfig(vocab_size=len(tokenizer), num_key_value_heads=2, initializer_range=0.2, **shape)
-    return STLMForCausalLM(config).eval(), tokenizer
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    return tiny.stlm(len(tokenizer), initializer_range=0.2, **shape), tokenizer
 
 
 def test_features_are_the_pooled_hidden_states_whatever_the_batch(pair):

@@ -1,0 +1,98 @@
+"""Is there a model under this name? Cheap checks of folders and Hub ids, before anything long starts."""
+
+import re
+from pathlib import Path
+
+from tidy_stlms.configs.errors import UserError, one_line
+from tidy_stlms.configs.files import read_json
+
+CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+HUB_TIMEOUT = 10.0  # seconds
+
+
+def check_model_path(path: str | Path, *, revision: str | None = None) -> None:
+    """Raise UserError, naming the path, if there is no model.
+
+    Of a folder, only the config is read, and the weights are looked for. An id that is not in the cache
+    costs one request to the Hub.
+    """
+    name, folder = str(path), Path(path)
+    if folder.is_dir():
+        _check_folder(folder)
+    elif folder.exists():
+        raise UserError(f"{name}: not a model (a file); give a folder with {CONFIG} and weights, or a Hub id")
+    elif not HUB_ID.fullmatch(name) or ("/" in name and folder.parent.is_dir()):
+        raise UserError(f"{name}: not a model (no such folder); give a model folder or a Hub id")
+    else:
+        _check_hub_id(name, revision)
+
+
+def resolve_commit(name: str, revision: str | None) -> str | None:
+    """The commit that `revision` of a Hub model stands for now.
+
+    If the Hub cannot be reached, the commit in the cache; None if there is none there.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HTTPError
+
+    if revision is not None and COMMIT.fullmatch(revision):
+        return revision
+    try:
+        return HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT).sha
+    except (OSError, HTTPError):
+        files = (try_to_load_from_cache(name, file, revision=revision) for file in (CONFIG, ADAPTER_CONFIG))
+        # the cache keeps the files of a commit in a folder that has the commit's name
+        return next((Path(file).parent.name for file in files if isinstance(file, str)), None)
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds a model's weights in a format that `load_model` reads."""
+    return any(next(folder.glob(pattern), None) for pattern in WEIGHTS)
+
+
+def reason_of(error: BaseException) -> str:
+    """Another library's error in one line, at most 200 characters and an ellipsis."""
+    if "trust_remote_code" in str(error):
+        return "it needs code of its own: read that, and pass --trust-remote-code if you trust it"
+    return one_line(error, 200)
+
+
+def _check_folder(folder: Path) -> None:
+    if (folder / ADAPTER_CONFIG).is_file():
+        base = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+        if not base:
+            raise UserError(f"{folder}/{ADAPTER_CONFIG}: base_model_name_or_path is missing")
+        try:
+            check_model_path(base)
+        except UserError as error:
+            raise UserError(f"{folder}: its base model cannot be had: {error}") from None
+    elif (folder / CONFIG).is_file():
+        read_json(folder / CONFIG)
+    else:
+        raise UserError(f"{folder}: not a model (no {CONFIG}); give a model folder or a Hub id")
+    if not has_weights(folder):
+        raise UserError(f"{folder}: not a model (no weights beside its config); was its run cut off?")
+
+
+def _check_hub_id(name: str, revision: str | None) -> None:
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    names = (CONFIG, ADAPTER_CONFIG)
+    if any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in names):
+        return
+    try:
+        info = HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT)
+    except RepositoryNotFoundError:
+        reason = "no such folder, and no such model on the Hub, or a private one that needs `hf auth login`"
+        raise UserError(f"{name}: not a model ({reason})") from None
+    except RevisionNotFoundError:
+        raise UserError(f"{name}: the model on the Hub has no revision {revision!r}") from None
+    except (OSError, HTTPError) as error:
+        reason = f"no such folder, and the Hub cannot be asked: {reason_of(error)}"
+        raise UserError(f"{name}: not a model ({reason})") from None
+    if not any(sibling.rfilename in names for sibling in info.siblings or []):
+        raise UserError(f"{name}: not a model (the Hub's repository has no {CONFIG})")
