@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe
-from tidy_stlms.eval.facts.generate.answers import rng
+from tidy_stlms.eval.facts.generate.seeds import rng
 from tidy_stlms.eval.facts.integrity import names_of
 from tidy_stlms.eval.facts.text_match import folded, folded_all
 
