@@ -6,15 +6,16 @@ facts would then no longer show how well a model guesses the injected ones witho
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.generate.arms import SIZE_KEYS, exposures_differ, group_sizes
 from tidy_stlms.eval.facts.generate.seeds import rng
 from tidy_stlms.eval.facts.generate.sources import source_values, without_prefixed, word_runs
 from tidy_stlms.eval.facts.generate.spec import AnswerSpec, RelationSpec, Spec
-from tidy_stlms.eval.facts.generate.subjects import Groups, Subject, split_by_arm
+from tidy_stlms.eval.facts.generate.subjects import Groups, Subject
 from tidy_stlms.eval.facts.integrity import UNSEEN
 from tidy_stlms.eval.facts.text_match import folded, parts_of
 
@@ -139,16 +140,16 @@ def deal_answers(relations: Mapping[str, RelationSpec], pools: Pools, groups: Gr
     answers: Answers = {}
     for name, relation in sorted(relations.items()):
         key = f"relations.{name}"
-        for group, subjects in groups.items():
-            if not subjects:
+        for group, arms in groups.items():
+            if not arms:
                 continue
             draw = rng(seed, name, group, "answers")
             if name in pools:
-                sizes = [len(arm_subjects) for arm_subjects in split_by_arm(subjects)]
+                sizes = [len(subjects) for subjects in arms]
                 dealt = deal_from_pool(pools[name].of_group(group), sizes, relation.objects, key, draw)
             else:
-                dealt = _deal_subjects(subjects, key, draw)
-            for subject, objects in zip(subjects, dealt, strict=True):
+                dealt = _deal_subjects(arms, key, draw)
+            for subject, objects in zip(chain(*arms), dealt, strict=True):
                 answers[subject.name, name] = objects
     return answers
 
@@ -254,18 +255,18 @@ def _swap_repeated(
         start += size
 
 
-def _deal_subjects(subjects: Sequence[Subject], key: str, draw: random.Random) -> list[tuple[str, ...]]:
+def _deal_subjects(arms: list[list[Subject]], key: str, draw: random.Random) -> list[tuple[str, ...]]:
     """Another subject of the same arm for each one. An arm is one ring, so that a chain of hops does not soon
     come back to where it began."""
     dealt: list[tuple[str, ...]] = []
-    for arm_subjects in split_by_arm(subjects):
-        if len(arm_subjects) < 3:
+    for subjects in arms:
+        if len(subjects) < 3:
             raise UserError(
-                f"{key}.answers.subjects: needs 3 people in each role and arm, one has {len(arm_subjects)}; "
+                f"{key}.answers.subjects: needs 3 people in each role and arm, one has {len(subjects)}; "
                 "raise people and control, or take fewer arms"
             )
-        ring = [subject.name for subject in arm_subjects]
+        ring = [subject.name for subject in subjects]
         draw.shuffle(ring)
         next_in_ring = dict(zip(ring, [*ring[1:], ring[0]], strict=True))
-        dealt += [(next_in_ring[subject.name],) for subject in arm_subjects]
+        dealt += [(next_in_ring[subject.name],) for subject in subjects]
     return dealt

@@ -95,6 +95,30 @@ def forms_of(spec: Spec) -> dict[str | None, Form]:
     }
 
 
+def check_arms(spec: Spec) -> None:
+    """Raise UserError for arms whose forms or sizes do not fit the rest of the spec."""
+    for name, arm in spec.arms.items():
+        if name == UNSEEN:
+            raise UserError(f"arms.{name}: this name is that of unseen_control; choose another")
+        if arm.exposures < 0:
+            raise UserError(f"arms.{name}.exposures: must be 0 or more, got {arm.exposures}")
+    for group, size in group_sizes(spec).items():
+        if 0 < size < len(spec.arms):
+            raise UserError(
+                f"{SIZE_KEYS[group]}: {size} cannot be shared among {len(spec.arms)} arms; raise it"
+            )
+    has_paragraphs = any(not passage.train for passage in spec.passages.values())
+    for arm_name, form in forms_of(spec).items():
+        key = f"arms.{arm_name}.form={spec.arms[arm_name].form}" if arm_name else "paraphrases"
+        if (form.permute or form.fullname) and not has_paragraphs:
+            raise UserError(f"{key}: is for passages without `train`, and there is none")
+        if form.reverse and spec.passages:
+            raise UserError(f"{key}: a passage cannot be told backwards; leave passages out")
+        for list_key, templates in _template_lists(spec, form).items():
+            if len(templates) < form.wordings:
+                raise UserError(f"{list_key}: holds {len(templates)} wordings, {key} needs {form.wordings}")
+
+
 def exposures_differ(spec: Spec) -> bool:
     """Whether some arms are injected more often than others."""
     return len({arm.exposures for arm in spec.arms.values()}) > 1
@@ -123,3 +147,16 @@ def cells_of(spec: Spec) -> list[Cell]:
 def shares(size: int, parts: int) -> list[int]:
     """`size` split as evenly as can be, larger parts first."""
     return [size // parts + (part < size % parts) for part in range(parts)]
+
+
+def _template_lists(spec: Spec, form: Form) -> dict[str, list[str]]:
+    """The lists of trained templates that statements of this form are made of, by key."""
+    one_sentence = {name: passage for name, passage in spec.passages.items() if passage.train}
+    in_one_sentence = {relation for passage in one_sentence.values() for relation in passage.relations}
+    lists = {f"passages.{name}.train": passage.train for name, passage in one_sentence.items()}
+    for name, relation in spec.relations.items():
+        if form.forward and name not in in_one_sentence:
+            lists[f"relations.{name}.train"] = relation.train
+        if form.reverse:
+            lists[f"relations.{name}.reverse"] = relation.reverse
+    return lists

@@ -9,13 +9,14 @@ occur in training, control names do not.
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.generate.answers import Answers, Pools
 from tidy_stlms.eval.facts.generate.conclusions import Conclusions
 from tidy_stlms.eval.facts.generate.seeds import rng
 from tidy_stlms.eval.facts.generate.spec import RelationSpec
-from tidy_stlms.eval.facts.generate.subjects import Groups, Subject, split_by_arm
+from tidy_stlms.eval.facts.generate.subjects import Groups, Subject
 from tidy_stlms.eval.facts.generate.topics import SUBJECT
 
 
@@ -112,8 +113,8 @@ def identifying_relations(
     shared = {
         name
         for name, pool in pools.items()
-        for group, subjects in groups.items()
-        if relations[name].objects * len(subjects) > len(pool.of_group(group))
+        for group, arms in groups.items()
+        if relations[name].objects * sum(map(len, arms)) > len(pool.of_group(group))
     }
     return frozenset(relations.keys() - shared)
 
@@ -121,8 +122,8 @@ def identifying_relations(
 def _offered_alike(groups: Groups, by_arm: bool, distractors: int) -> list[tuple[str, list[Subject]]]:
     """Each group, or each arm of the injected one, with the subjects that have the same candidates."""
     alike = []
-    for group, members in groups.items():
-        parts = split_by_arm(members) if by_arm and group == "injected" else [members]
+    for group, arms in groups.items():
+        parts = arms if by_arm and group == "injected" else [list(chain(*arms))]
         for subjects in parts:
             if len(parts) > 1 and len(subjects) <= distractors:
                 raise UserError(

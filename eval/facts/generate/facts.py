@@ -27,7 +27,7 @@ class TopicFacts:
 
 def make_facts(groups: Groups, answers: Answers) -> Facts:
     """The facts, relation after relation."""
-    subjects = {subject.name: subject for members in groups.values() for subject in members}
+    subjects = {subject.name: subject for subject in _all_subjects(groups)}
     facts: Facts = {}
     for (name, relation), objects in answers.items():
         subject = subjects[name]
@@ -48,7 +48,7 @@ def make_facts(groups: Groups, answers: Answers) -> Facts:
 
 def facts_by_topic(topics: Sequence[Topic], groups: Groups, facts: Facts) -> list[TopicFacts]:
     """The facts as they are stated: topic after topic, in each of them subject after subject."""
-    subjects = [subject for members in groups.values() for subject in members]
+    subjects = _all_subjects(groups)
     return [
         topic_facts
         for topic in topics
@@ -65,6 +65,10 @@ def facts_along(hops: Iterable[str], subject: str, facts: Facts) -> list[Fact]:
         path.append(fact)
         subject = fact.object
     return path
+
+
+def _all_subjects(groups: Groups) -> list[Subject]:
+    return [subject for arms in groups.values() for subjects in arms for subject in subjects]
 
 
 def _topic_facts(topic: Topic, subject: Subject, facts: Facts) -> list[TopicFacts]:

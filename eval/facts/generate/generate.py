@@ -34,16 +34,12 @@ from tidy_stlms.eval.facts.generate.answers import Pools, answer_words, deal_ans
 from tidy_stlms.eval.facts.generate.arms import cells_of, exposures_differ
 from tidy_stlms.eval.facts.generate.candidates import identifying_relations, offer_candidates
 from tidy_stlms.eval.facts.generate.facts import facts_by_topic, make_facts
-from tidy_stlms.eval.facts.generate.probes import (
-    warn_of_missing_reversals,
-    write_chain_probes,
-    write_probes,
-)
+from tidy_stlms.eval.facts.generate.probes import write_chain_probes, write_probes
 from tidy_stlms.eval.facts.generate.real_facts import read_real_facts
 from tidy_stlms.eval.facts.generate.spec import Spec, read_config, to_dict
 from tidy_stlms.eval.facts.generate.spec_checks import check_config, check_spec
 from tidy_stlms.eval.facts.generate.statements import write_statements
-from tidy_stlms.eval.facts.generate.subjects import draw_names, make_subjects
+from tidy_stlms.eval.facts.generate.subjects import draw_subjects
 from tidy_stlms.eval.facts.generate.topics import parse_chains, parse_topics
 from tidy_stlms.eval.facts.records import many_records
 from tidy_stlms.eval.facts.warnings import flag_probes, refuse_generated, validate
@@ -79,19 +75,18 @@ def generate(spec: dict[str, Any], seed: int, corpus: Iterable[str] | None = Non
 def _generate(spec: Spec, values: dict[str, Any], corpus: Iterable[str] | None) -> FactBank:
     """The stages in order; `values` is the spec as the bank records it."""
     topics, chains = parse_topics(spec), parse_chains(spec)
-    real_facts = [
-        read_real_facts(path, role, spec.distractors, spec.seed)
-        for role, path in (("neighbour", spec.neighbours), ("known", spec.known))
-        if path is not None
-    ]
+    real_facts = _read_real_facts(spec)
     pools = draw_pools(spec)
 
-    cells = cells_of(spec)
-    if real_facts:
-        real_subjects = [fact.subject or "" for bank in real_facts for fact in bank.facts]
-        corpus = chain(real_subjects, corpus or ())
-    names = draw_names(spec.names, sum(cell.size for cell in cells), answer_words(pools), spec.seed, corpus)
-    groups = make_subjects(names, cells, spec.pronouns if spec.passages else (), spec.seed)
+    real_subjects = (fact.subject or "" for real in real_facts for fact in real.facts)
+    groups = draw_subjects(
+        spec.names,
+        cells_of(spec),
+        pronouns=spec.pronouns if spec.passages else (),
+        answer_words=answer_words(pools),
+        seed=spec.seed,
+        corpus=chain(real_subjects, corpus or ()),
+    )
     answers = deal_answers(spec.relations, pools, groups, spec.seed)
 
     facts = make_facts(groups, answers)
@@ -108,23 +103,27 @@ def _generate(spec: Spec, values: dict[str, Any], corpus: Iterable[str] | None) 
         seed=spec.seed,
     )
     identifying = identifying_relations(spec.relations, pools, groups)
-    warn_of_missing_reversals(topics, identifying)
     probes = write_probes(stated, trained_prompts, candidates, identifying)
     probes += write_chain_probes(chains, facts, candidates)
 
     bank = FactBank(
         meta=_meta(spec, values),
         relations=_relations(spec, pools, real_facts),
-        facts=(
-            *(fact for relation_facts in facts.values() for fact in relation_facts),
-            *(fact for real in real_facts for fact in real.facts),
-        ),
+        facts=(*chain(*facts.values()), *chain(*(real.facts for real in real_facts))),
         statements=tuple(statements),
-        probes=(*probes, *(probe for real in real_facts for probe in real.probes)),
+        probes=(*probes, *chain(*(real.probes for real in real_facts))),
     )
     findings = validate(bank)
     refuse_generated(bank, findings)
     return flag_probes(bank, findings)
+
+
+def _read_real_facts(spec: Spec) -> list[FactBank]:
+    return [
+        read_real_facts(path, role, spec.distractors, spec.seed)
+        for role, path in (("neighbour", spec.neighbours), ("known", spec.known))
+        if path is not None
+    ]
 
 
 def _relations(spec: Spec, pools: Pools, real_facts: list[FactBank]) -> tuple[Relation, ...]:

@@ -13,8 +13,8 @@ logger = logging.getLogger(__name__)
 
 
 def write_probes(
-    stated: Iterable[TopicFacts],
-    trained_prompts: Iterable[Sequence[Prompt]],
+    stated: Sequence[TopicFacts],
+    trained_prompts: Sequence[Sequence[Prompt]],
     candidates: Mapping[str, Candidates],
     identifying: frozenset[str],
 ) -> list[Probe]:
@@ -27,6 +27,7 @@ def write_probes(
         identifying: Relations whose answers are unique to one subject. A reversal probe needs one of them in
             its prompt.
     """
+    _warn_of_missing_reversals({facts.topic.id: facts.topic for facts in stated}.values(), identifying)
     probes: list[Probe] = []
     for topic_facts, prompts in zip(stated, trained_prompts, strict=True):
         offered = candidates[topic_facts.subject.name]
@@ -52,8 +53,8 @@ def write_chain_probes(
     return probes
 
 
-def warn_of_missing_reversals(topics: Iterable[Topic], identifying: frozenset[str]) -> None:
-    """Name the relations of which a spec has reversal templates that no subject can be asked for with."""
+def _warn_of_missing_reversals(topics: Iterable[Topic], identifying: frozenset[str]) -> None:
+    """Log the relations whose reversal templates are left out."""
     missing = {
         place
         for topic in topics
@@ -76,19 +77,18 @@ def _memorization_probes(
         # a sentence that ends with the subject asks for no object: its probe counts for the first fact
         fact = stated.facts.get(prompt.asked) or next(iter(stated.facts.values()))
         probe_id = f"{fact.id}/memorization:0"
-        yield _topic_probe(probe_id, [fact], "memorization", prompt, stated, offered, seen_verbatim=True)
+        yield _topic_probe(probe_id, [fact], "memorization", prompt, stated, offered)
 
 
 def _question_probes(stated: TopicFacts, offered: Candidates) -> Iterator[Probe]:
-    # where the subject's questions are trained on, they are the trained wording, elsewhere another one
-    trained = stated.subject.questioned
-    probe_type = "memorization" if trained else "semantic"
+    # a question that is trained on is the trained wording, any other is a held-out one
+    probe_type = "memorization" if stated.subject.questioned else "semantic"
     for relation, templates in stated.topic.questions.items():
         fact = stated.facts[relation]
         for index, template in enumerate(templates):
             prompt = template.prompt(stated.values)
             probe_id = f"{fact.id}/question:{index}"
-            yield _topic_probe(probe_id, [fact], probe_type, prompt, stated, offered, seen_verbatim=trained)
+            yield _topic_probe(probe_id, [fact], probe_type, prompt, stated, offered)
 
 
 def _held_out_probes(stated: TopicFacts, offered: Candidates, identifying: frozenset[str]) -> Iterator[Probe]:
@@ -106,8 +106,10 @@ def _held_out_probes(stated: TopicFacts, offered: Candidates, identifying: froze
 
 
 def _facts_in(template: Template, first: str, stated: TopicFacts) -> list[Fact]:
-    """The facts whose relations occur in the template. That of the relation `first` leads: the probe's id is
-    made of its id, and the probe counts for its role and arm."""
+    """The facts whose relations occur in the template, that of the relation `first` at the front.
+
+    A probe's id begins with the id of its first fact, and the probe counts for that fact's group.
+    """
     relations = [relation for relation in stated.facts if relation in template.places and relation != first]
     if first in stated.facts:
         relations.insert(0, first)
@@ -138,15 +140,14 @@ def _topic_probe(
     prompt: Prompt,
     stated: TopicFacts,
     offered: Candidates,
-    seen_verbatim: bool = False,
 ) -> Probe:
     """A probe that asks for the subject, or for an object of one of the facts."""
     answers: tuple[str, ...] = (stated.values[prompt.asked],)
     if prompt.asked != SUBJECT:
         answers += stated.other_answers
-    # no value of the prompt is offered either: it would be ruled out for standing there
+    # values in the prompt are no distractors: a model could rule them out without knowing the fact
     distractors = offered.distractors(probe_id, prompt.asked, {*answers, *stated.values.values()})
-    return _probe(probe_id, facts, probe_type, prompt, answers, distractors, seen_verbatim)
+    return _probe(probe_id, facts, probe_type, prompt, answers, distractors)
 
 
 def _probe(
@@ -156,7 +157,6 @@ def _probe(
     prompt: Prompt,
     answers: tuple[str, ...],
     distractors: tuple[str, ...],
-    seen_verbatim: bool = False,
 ) -> Probe:
     return Probe(
         id=probe_id,
@@ -167,5 +167,5 @@ def _probe(
         distractors=distractors,
         template=prompt.template,
         joint=prompt.joint,
-        seen_verbatim=seen_verbatim,
+        seen_verbatim=probe_type == "memorization",
     )

@@ -22,55 +22,60 @@ class Subject:
     name: str
     slug: str
     """The name as it stands in ids."""
-    group: str
-    """injected, control or unseen."""
-    form_arm: str | None
-    """The arm in whose form the facts are stated. Control subjects have one too, and do not belong to it."""
+    role: str
+    """injected or control."""
+    arm: str | None
+    """The arm of an injected subject, or `unseen`. Other control subjects are in none."""
     form: Form
+    """Which statements the facts have. Control subjects have the forms of the arms too."""
     questioned: bool
     """Whether questions about this subject are among the statements."""
     pronoun: str
 
-    @property
-    def role(self) -> str:
-        return "injected" if self.group == "injected" else "control"
 
-    @property
-    def arm(self) -> str | None:
-        return {"injected": self.form_arm, "control": None}.get(self.group, UNSEEN)
+# by group (injected, control, unseen) and in each group by the arm in whose form the facts are stated
+Groups = dict[str, list[list[Subject]]]
 
 
-Groups = dict[str, list[Subject]]  # by group: injected, control, unseen
-
-
-def make_subjects(names: Sequence[str], cells: Sequence[Cell], pronouns: Sequence[str], seed: int) -> Groups:
-    """The subjects by group. As `names` are in random order, roles and arms are drawn too.
+def draw_subjects(
+    names: NameSpec,
+    cells: Sequence[Cell],
+    pronouns: Sequence[str],
+    answer_words: set[str],
+    seed: int,
+    corpus: Iterable[str] = (),
+) -> Groups:
+    """The subjects of all cells, with new names (`draw_names`).
 
     Each subject has one of `pronouns`, or none if there are none.
     """
+    drawn_names = draw_names(names, sum(cell.size for cell in cells), answer_words, seed, corpus)
     groups: Groups = {cell.group: [] for cell in cells}
     start = 0
+    # as the names are in random order, who is in which role and arm is drawn too
     for cell in cells:
-        for index, name in enumerate(names[start : start + cell.size]):
-            pronoun = rng(seed, name, "pronoun").choice(pronouns) if pronouns else ""
-            questioned = index < cell.questioned
-            groups[cell.group].append(
-                Subject(name, slug(name), cell.group, cell.arm, cell.form, questioned, pronoun)
+        role = "injected" if cell.group == "injected" else "control"
+        arm = {"injected": cell.arm, UNSEEN: UNSEEN}.get(cell.group)
+        subjects = [
+            Subject(
+                name=name,
+                slug=slug(name),
+                role=role,
+                arm=arm,
+                form=cell.form,
+                questioned=index < cell.questioned,
+                pronoun=rng(seed, name, "pronoun").choice(pronouns) if pronouns else "",
             )
+            for index, name in enumerate(drawn_names[start : start + cell.size])
+        ]
         start += cell.size
+        if subjects:
+            groups[cell.group].append(subjects)
     return groups
 
 
-def split_by_arm(subjects: Sequence[Subject]) -> list[list[Subject]]:
-    """The subjects of one group by the arm in whose form they are stated."""
-    by_arm: dict[str | None, list[Subject]] = {}
-    for subject in subjects:
-        by_arm.setdefault(subject.form_arm, []).append(subject)
-    return list(by_arm.values())
-
-
 def draw_names(
-    names: NameSpec, count: int, answer_words: set[str], seed: int, corpus: Iterable[str] | None = None
+    names: NameSpec, count: int, answer_words: set[str], seed: int, corpus: Iterable[str] = ()
 ) -> list[str]:
     """`count` names in random order, by default of people: last names differ as long as they last.
 
@@ -89,7 +94,7 @@ def draw_names(
     else:
         possible = _entities(names, count, answer_words, seed, draw)
     possible = _without_containing(possible)
-    in_corpus = set() if corpus is None else names_in(corpus, possible)
+    in_corpus = names_in(corpus, possible)
     chosen = [name for name in possible if name not in in_corpus][:count]
     if len(chosen) < count:
         known = f", {len(in_corpus)} more stand in the corpus" if in_corpus else ""

@@ -187,6 +187,31 @@ def test_answers_of_one_passage_do_not_hold_each_other():
         assert not [answer for answer in owns if likes & set(answer.split())]
 
 
+def test_relations_may_have_conclusions_of_the_same_name():
+    """Each is drawn from its own relation's dates."""
+    relations = {
+        name: {
+            "label": name,
+            "answers": {"dates": {"first": f"{decade}0-01-01", "last": f"{decade}9-12-31"}},
+            "derived": {"YEAR": "year"},
+            "train": [f"{{subject}} {name} in {{object}}."],
+            "probes": {"inferential": [f"{{subject}} {name} in {{YEAR}}."]},
+        }
+        for name, decade in (("began", 195), ("ended", 199))
+    }
+    made = generate(
+        {"name": "x", "people": 12, "distractors": 2, "paraphrases": 1, "relations": relations}, 0
+    )
+    check_generated(made)
+    asked = [probe for probe in made.probes if probe.type == "inferential"]
+    assert len(asked) == 2 * 24
+    for probe in asked:
+        fact = made.fact_by_id[probe.fact_ids[0]]
+        assert probe.answers == (fact.object[-4:],)
+        decade = {"began": "195", "ended": "199"}[fact.relation]
+        assert all(text.startswith(decade) for text in probe.distractors)
+
+
 def test_a_conclusion_that_is_missing_is_named():
     relation = RelationSpec("x", derived={"X": {"a": "b"}})
     with pytest.raises(UserError, match=r"relations\.x\.derived\.X: has no conclusion for 'c'; add it"):
