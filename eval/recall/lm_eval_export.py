@@ -34,7 +34,7 @@ from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import whole_folder, write_jsonl, write_whole
 from tidy_stlms.eval.facts import text_match
 from tidy_stlms.eval.facts.bank import FactBank
-from tidy_stlms.eval.facts.generate.answers import rng
+from tidy_stlms.eval.facts.generate.seeds import rng
 from tidy_stlms.eval.facts.records import PROBE_TYPES, Probe
 from tidy_stlms.eval.facts.right_answers import right_answers
 from tidy_stlms.eval.facts.text_match import join

@@ -1,25 +1,26 @@
-"""Where answers come from: Faker providers, word lists, dates and numbers, all drawn from a seed."""
+"""Answers: the pool of each relation, and which of its answers each subject has.
+
+Injected and control subjects share a pool, and every answer is as frequent as every other in either role. If
+each role had its own pool, only the injected answers would become familiar in training. Accuracy on control
+facts would then no longer show how well a model guesses the injected ones without having read them.
+"""
 
 import random
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, timedelta
-from functools import cache
-from math import prod
-from typing import Any
+from itertools import chain
 
-from tidy_stlms.configs.errors import UserError, did_you_mean
-from tidy_stlms.eval.facts.generate.spec import AnswerSpec, DateRange, NumberRange
-from tidy_stlms.eval.facts.text_match import folded, holds_terminal
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.generate.arms import SIZE_KEYS, exposures_differ, group_sizes
+from tidy_stlms.eval.facts.generate.seeds import rng
+from tidy_stlms.eval.facts.generate.sources import source_values, without_prefixed, word_runs
+from tidy_stlms.eval.facts.generate.spec import AnswerSpec, RelationSpec, Spec
+from tidy_stlms.eval.facts.generate.subjects import Groups, Subject
+from tidy_stlms.eval.facts.records import UNSEEN
+from tidy_stlms.eval.facts.text_match import folded, parts_of
 
-# not calendar.month_name, which follows the machine's language
-MONTHS = (
-    "January", "February", "March", "April", "May", "June",
-    "July", "August", "September", "October", "November", "December",
-)  # fmt: skip
-# Faker's lists end without saying so: this many draws in a row without a new value count as the end
-FRUITLESS_DRAWS = 1000
+# draws after which a subject's several answers are taken not to fit
+FRUITLESS_SWAPS = 1000
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,59 @@ class Pool:
     """The answers of one relation, sorted."""
 
     seen: list[str]
-    """Those of injected and control people."""
+    """Those of injected and control subjects."""
     unseen: list[str] = field(default_factory=list)
-    """Those that no injected fact has, for the control people of arm `unseen`."""
+    """Those that no injected fact has, for the control subjects of arm `unseen`."""
+
+    def of_group(self, group: str) -> list[str]:
+        return self.unseen if group == UNSEEN else self.seen
 
 
-def rng(seed: int, *what: object) -> random.Random:
-    """A generator of its own for each purpose, so that the order in which they are used does not matter."""
-    return random.Random(":".join(map(str, (seed, *what))))
+Pools = dict[str, Pool]  # by relation; none where the answers are subjects
+Answers = dict[tuple[str, str], tuple[str, ...]]  # by the subject's name and the relation
+
+
+def draw_pools(spec: Spec) -> Pools:
+    """The pool of each relation that has one.
+
+    No answer occurs in an answer of another relation of the same passage: a probe's prompt, which holds the
+    answers to the others, would give it away.
+    """
+    passage_of = {relation: name for name, passage in spec.passages.items() for relation in passage.relations}
+    sizes = group_sizes(spec)
+    # then each arm holds every answer, so that all answers are read about equally often
+    shared_by = len(spec.arms) if exposures_differ(spec) else 1
+    pools: Pools = {}
+    for name, relation in sorted(spec.relations.items()):
+        if relation.answers.subjects:
+            continue
+        in_same_passage = [
+            answer
+            for earlier, pool in pools.items()
+            if name in passage_of and passage_of.get(earlier) == passage_of[name]
+            for answer in (*pool.seen, *pool.unseen)
+        ]
+        arms = 1 if relation.unique else shared_by
+        pools[name] = answer_pool(
+            relation.answers,
+            min(relation.pool_size, spec.people // arms),
+            spec.people,
+            spec.distractors + relation.objects,
+            f"relations.{name}",
+            spec.seed,
+            unseen=spec.unseen_control,
+            clashes=_overlaps(in_same_passage) if in_same_passage else None,
+            shared_by=arms,
+        )
+        if relation.unique:
+            _check_unique(name, pools[name], sizes)
+    return pools
 
 
 def answer_pool(
     answers: AnswerSpec,
     size: int,
-    people: int,
+    subjects: int,
     least: int,
     key: str,
     seed: int,
@@ -51,22 +91,31 @@ def answer_pool(
 ) -> Pool:
     """Draw the answers of one relation: at least `least` and at most `size`.
 
-    Their number divides `people`, so that each is had by equally many. Were one answer heard twice as
-    often as another, that alone would tell gold from distractors. `unseen` people more share answers of
-    their own. Answers for which `clashes` is true are left out. `shared_by` is the number of arms that hold
-    all of them, for the message.
+    Their number divides `subjects`, so that each is the answer of equally many. If one answer were twice as
+    frequent as another, its frequency alone would tell the answer from the distractors.
+
+    Args:
+        answers: Where they come from.
+        size: The largest number of answers.
+        subjects: The number of injected subjects.
+        least: The smallest number of answers; UserError if there are fewer.
+        key: The spec's key, for messages, and for the draws.
+        seed: The bank's seed.
+        unseen: The number of control subjects that share answers of their own.
+        clashes: Answers for which it is true are left out.
+        shared_by: The number of arms that hold all of the answers, for the message.
     """
-    size = min(size, people)
-    # a surplus, as those that begin with another answer fall out
-    drawn = set(_candidates(answers, 2 * size + 2 * unseen, key, seed))
-    candidates = without_prefixed(drawn)
-    if answers.words and (lost := sorted(drawn.difference(candidates))):
+    size = min(size, subjects)
+    # more than are needed, as those that begin with another answer are dropped
+    drawn = set(source_values(answers, 2 * size + 2 * unseen, key, seed))
+    possible = without_prefixed(drawn)
+    if answers.words and (dropped := sorted(drawn.difference(possible))):
         raise UserError(
-            f"{key}.answers.words: {lost[0]!r} begins with another of them; remove one of the two"
+            f"{key}.answers.words: {dropped[0]!r} begins with another of them; remove one of the two"
         )
     if clashes is not None:
-        candidates = [answer for answer in candidates if not clashes(answer)]
-    most = min(size, len(candidates) - (least if unseen else 0))
+        possible = [answer for answer in possible if not clashes(answer)]
+    most = min(size, len(possible) - (least if unseen else 0))
     if most < least:
         also = f" beside {least} unseen ones" if unseen else ""
         also += f" for each of {shared_by} arms, whose exposures differ," if shared_by > 1 else ""
@@ -74,170 +123,150 @@ def answer_pool(
             f"{key}: a pool of {max(most, 0)} answers{also} is too small, a right answer and the "
             f"distractors need {least}; widen answers, pool_size or people"
         )
-    pool_size = _largest_share(people, most, least)
+    pool_size = _largest_share(subjects, most, least)
     if pool_size is None:
-        better = next(n for n in range(people, 2 * people + 1) if _largest_share(n, most, least))
+        better = next(n for n in range(subjects, 2 * subjects + 1) if _largest_share(n, most, least))
         raise UserError(
-            f"{key}: no pool of {least} to {most} answers gives {people} people an equal share; "
+            f"{key}: no pool of {least} to {most} answers gives {subjects} people an equal share; "
             f"use people={better}, or another pool_size or distractors"
         )
-    seen = sorted(rng(seed, key, "pool").sample(candidates, pool_size))
-    if not unseen:
-        return Pool(seen)
-    rest = sorted(set(candidates) - set(seen))
-    most = min(unseen, size, len(rest))
-    share = _largest_share(unseen, most, least)
+    seen = sorted(rng(seed, key, "pool").sample(possible, pool_size))
+    rest = sorted(set(possible) - set(seen))
+    return Pool(seen, _unseen_answers(rest, unseen, size, least, key, seed) if unseen else [])
+
+
+def deal_answers(relations: Mapping[str, RelationSpec], pools: Pools, groups: Groups, seed: int) -> Answers:
+    """The answers of every subject, relation after relation."""
+    answers: Answers = {}
+    for name, relation in sorted(relations.items()):
+        key = f"relations.{name}"
+        for group, arms in groups.items():
+            if not arms:
+                continue
+            draw = rng(seed, name, group, "answers")
+            if name in pools:
+                sizes = [len(subjects) for subjects in arms]
+                dealt = deal_from_pool(pools[name].of_group(group), sizes, relation.objects, key, draw)
+            else:
+                dealt = _deal_subjects(arms, key, draw)
+            for subject, objects in zip(chain(*arms), dealt, strict=True):
+                answers[subject.name, name] = objects
+    return answers
+
+
+def deal_from_pool(
+    pool: list[str], sizes: list[int], objects: int, key: str, draw: random.Random
+) -> list[tuple[str, ...]]:
+    """`objects` different answers for each of `sum(sizes)` subjects, every answer as often as every other.
+
+    `sizes` are those of the arms. Within each arm, too, one answer comes at most once more than another. The
+    number of control subjects need not be a multiple of the pool. Then some answers are drawn once more, by
+    chance, so that this does not depend on how often they are injected.
+    """
+    rounds = [_equal_shares(pool, sizes, draw)]
+    for _ in range(objects - 1):
+        answers = _equal_shares(pool, sizes, draw)
+        _swap_repeated(answers, rounds, sizes, key, draw)
+        rounds.append(answers)
+    return list(zip(*rounds, strict=True))
+
+
+def answer_words(pools: Pools) -> set[str]:
+    """The folded words of all answers."""
+    answers = (answer for pool in pools.values() for answer in (*pool.seen, *pool.unseen))
+    return {word for answer in answers for word in parts_of(folded(answer))}
+
+
+def _unseen_answers(rest: list[str], subjects: int, size: int, least: int, key: str, seed: int) -> list[str]:
+    """Answers for the subjects of arm `unseen`, from the `rest` that no injected or control subject has."""
+    most = min(subjects, size, len(rest))
+    share = _largest_share(subjects, most, least)
     if share is None:
         raise UserError(
-            f"{key}: no {least} to {most} unseen answers give {unseen} people an equal share; "
+            f"{key}: no {least} to {most} unseen answers give {subjects} people an equal share; "
             f"use unseen_control={least}, or another multiple of it"
         )
-    return Pool(seen, sorted(rng(seed, key, "unseen").sample(rest, share)))
+    return sorted(rng(seed, key, "unseen").sample(rest, share))
 
 
-def without_prefixed(values: Iterable[str]) -> list[str]:
-    """Sorted, without values that begin with another one or differ from it in case only."""
-    kept: list[str] = []
-    # in this order all that begin with a value follow it at once
-    for value in sorted(values, key=lambda value: (folded(value), value)):
-        if not kept or not folded(value).startswith(folded(kept[-1])):
-            kept.append(value)
-    return kept
+def _largest_share(subjects: int, most: int, least: int) -> int | None:
+    """The largest divisor of `subjects` from `least` to `most`."""
+    return next((size for size in range(most, least - 1, -1) if subjects % size == 0), None)
 
 
-def runs(words: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """All stretches of words that stand next to one another."""
-    return [words[start:stop] for start in range(len(words)) for stop in range(start + 1, len(words) + 1)]
+def _check_unique(relation: str, pool: Pool, sizes: Mapping[str, int]) -> None:
+    for group, size in sizes.items():
+        have = len(pool.of_group(group))
+        if size > have:
+            also = "widen answers, raise pool_size or " if group == "injected" else ""
+            raise UserError(
+                f"relations.{relation}.unique: there are {have} different answers for {size} {group} "
+                f"people; {also}lower {SIZE_KEYS[group]}"
+            )
 
 
-def faker_values(provider: str, locale: str, pattern: str, want: int, key: str, seed: int) -> list[str]:
-    """Sorted different values of a Faker provider that match `pattern`: `want` of them, or all there are."""
-    draw = _faker_provider(provider, locale, key, seed)
-    values: set[str] = set()
-    fruitless = 0
-    while len(values) < want and fruitless < FRUITLESS_DRAWS:
-        value = str(draw())
-        if value not in values and re.fullmatch(pattern, value):
-            values.add(value)
-            fruitless = 0
-        else:
-            fruitless += 1
-    return sorted(values)
+def _overlaps(answers: list[str]) -> Callable[[str], bool]:
+    """Whether an answer occurs in one of `answers` as whole words, or one of them occurs in it."""
+    whole = {tuple(parts_of(folded(answer))) for answer in answers}
+    parts = {run for words in whole for run in word_runs(words)}
+
+    def overlaps(answer: str) -> bool:
+        words = tuple(parts_of(folded(answer)))
+        return words in parts or any(run in whole for run in word_runs(words))
+
+    return overlaps
 
 
-def dates_of(span: DateRange, key: str) -> dict[str, date]:
-    """All days of a range by the way they are written."""
-    try:
-        first, last = date.fromisoformat(span.first), date.fromisoformat(span.last)
-    except ValueError:
-        raise UserError(
-            f"{key}: first and last must look like 1950-01-31, got {span.first} and {span.last}"
-        ) from None
-    if last < first:
-        raise UserError(f"{key}: last must not be before first, got {span.first} and {span.last}")
-    days = [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
-    try:
-        return {
-            span.format.format(day=day.day, month=MONTHS[day.month - 1], year=day.year): day for day in days
-        }
-    except (KeyError, IndexError, ValueError):
-        raise UserError(
-            f"{key}.format: may hold {{day}}, {{month}} and {{year}}, got {span.format!r}"
-        ) from None
-
-
-def _candidates(answers: AnswerSpec, want: int, key: str, seed: int) -> Iterator[str]:
-    values: Iterable[str]
-    if answers.faker is not None:
-        values = faker_values(answers.faker, answers.locale, answers.pattern, want, f"{key}.answers", seed)
-    elif answers.dates is not None:
-        values = dates_of(answers.dates, f"{key}.answers.dates")
-    elif answers.numbers is not None:
-        values = _numbers(answers.numbers, want, f"{key}.answers.numbers", rng(seed, key, "numbers"))
-    elif answers.parts:
-        values = _combinations(answers.parts, want, rng(seed, key, "parts"))
+def _equal_shares(pool: list[str], sizes: list[int], draw: random.Random) -> list[str]:
+    count = sum(sizes)
+    if len(sizes) == 1:
+        answers = pool * (count // len(pool)) + draw.sample(pool, count % len(pool))
     else:
-        values = answers.words
-    for value in values:
-        if not re.fullmatch(answers.pattern, value):
-            continue
-        if answers.faker is None:
-            sayable(value, f"{key}.answers")
-        elif _problem(value):  # there are others
-            continue
-        yield value.lower() if answers.lower else value
+        # the same order over and over: any stretch of it has every answer equally often, give or take one
+        order = draw.sample(pool, len(pool))
+        answers = [order[index % len(order)] for index in range(count)]
+    dealt: list[str] = []
+    for size in sizes:
+        arm_answers = answers[len(dealt) : len(dealt) + size]
+        draw.shuffle(arm_answers)
+        dealt += arm_answers
+    return dealt
 
 
-def sayable(value: str, key: str) -> str:
-    """The value, or UserError naming `key` for one that no wording can end with."""
-    if problem := _problem(value):
-        raise UserError(f"{key}: {value!r} {problem}; write it otherwise or remove it")
-    return value
+def _swap_repeated(
+    answers: list[str], rounds: list[list[str]], sizes: list[int], key: str, draw: random.Random
+) -> None:
+    """Swap answers within each arm until no subject has one that it was dealt in an earlier round."""
+
+    def has_already(subject: int, answer: str) -> bool:
+        return any(earlier[subject] == answer for earlier in rounds)
+
+    start = 0
+    for size in sizes:
+        for subject in range(start, start + size):
+            tries = 0
+            while has_already(subject, answers[subject]):
+                partner = start + draw.randrange(size)
+                if not (has_already(subject, answers[partner]) or has_already(partner, answers[subject])):
+                    answers[subject], answers[partner] = answers[partner], answers[subject]
+                tries += 1
+                if tries == FRUITLESS_SWAPS:
+                    raise UserError(f"{key}.objects: too few answers to give everyone different ones")
+        start += size
 
 
-def _problem(value: str) -> str | None:
-    if value != value.strip():
-        return "begins or ends with a space"
-    if holds_terminal(value):
-        return "holds a full stop or the like, so that in a model's answer its end could not be told"
-    return None
-
-
-def _numbers(span: NumberRange, want: int, key: str, draw: random.Random) -> list[str]:
-    if span.step < 1 or span.last < span.first:
-        raise UserError(f"{key}: last must not be less than first, nor step less than 1")
-    numbers = range(span.first, span.last + 1, span.step)
-    try:
-        return [span.format.format(number) for number in draw.sample(numbers, min(want, len(numbers)))]
-    except (KeyError, IndexError, ValueError):
-        raise UserError(f"{key}.format: must look like {{}} or {{:04d}}, got {span.format!r}") from None
-
-
-def _combinations(parts: Sequence[Sequence[str]], want: int, draw: random.Random) -> list[str]:
-    total = prod(len(part) for part in parts)
-    values = []
-    for number in draw.sample(range(total), min(want, total)):
-        words = []
-        for part in parts:
-            number, place = divmod(number, len(part))
-            words.append(part[place])
-        values.append(" ".join(words))
-    return values
-
-
-def _faker_provider(provider: str, locale: str, key: str, seed: int) -> Callable[[], object]:
-    try:
-        faker = _faker(locale)
-    except AttributeError:
-        raise UserError(f"{key}.locale: Faker has no locale {locale!r}") from None
-    known = {
-        name
-        for part in faker.get_providers()
-        for name in dir(part)
-        if not name.startswith("_") and callable(getattr(faker, name, None))
-    }
-    if provider not in known:
-        raise UserError(f"{key}.faker: Faker has no {provider!r} for {locale}{did_you_mean(provider, known)}")
-    draw = getattr(faker, provider)
-    if draw.__module__.startswith("faker.providers.date_time"):
-        raise UserError(f"{key}.faker: {provider!r} gives other values on another day; use `dates`")
-    faker.seed_instance(f"{seed}:{key}:{provider}")
-    try:
-        draw()
-    except Exception as error:  # a provider may raise anything at all when it is not meant to be called bare
-        raise UserError(f"{key}.faker: {provider!r} gives no value without arguments ({error})") from None
-    return draw
-
-
-@cache
-def _faker(locale: str) -> Any:
-    """One Faker per locale, as making it takes longer than a small bank; seeded anew before each use."""
-    from faker import Faker  # here, since it takes a quarter of a second
-
-    # unweighted: rare names are as good as common ones, and a word list is soon exhausted
-    return Faker(locale, use_weighting=False).factories[0]
-
-
-def _largest_share(people: int, most: int, least: int) -> int | None:
-    """The largest divisor of `people` from `least` to `most`."""
-    return next((size for size in range(most, least - 1, -1) if people % size == 0), None)
+def _deal_subjects(arms: list[list[Subject]], key: str, draw: random.Random) -> list[tuple[str, ...]]:
+    """Another subject of the same arm for each one. An arm is one ring, so that a chain of hops does not soon
+    come back to where it began."""
+    dealt: list[tuple[str, ...]] = []
+    for subjects in arms:
+        if len(subjects) < 3:
+            raise UserError(
+                f"{key}.answers.subjects: needs 3 people in each role and arm, one has {len(subjects)}; "
+                "raise people and control, or take fewer arms"
+            )
+        ring = [subject.name for subject in subjects]
+        draw.shuffle(ring)
+        next_in_ring = dict(zip(ring, [*ring[1:], ring[0]], strict=True))
+        dealt += [(next_in_ring[subject.name],) for subject in subjects]
+    return dealt

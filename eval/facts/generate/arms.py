@@ -1,8 +1,8 @@
-"""Who is told how often and in which form: roles, arms, and which answer is whose.
+"""Groups and arms: how many subjects there are of each, and in which form their facts are stated.
 
 An arm's `form` says which texts a fact (or a passage) has. Parts of it are joined by "+":
 
-    original, single   one wording (the first of the list; in a paragraph one of each person's own)
+    original, single   one wording (the first of the list; in a paragraph one that is drawn for each subject)
     paraphrase         `paraphrases` wordings
     multi5             5 wordings
     permute            the sentences of a paragraph stand in another order in each text
@@ -12,18 +12,13 @@ An arm's `form` says which texts a fact (or a passage) has. Parts of it are join
     both               in both directions, in `paraphrases` wordings each
 
 So `multi5+permute+fullname` is five wordings, shuffled, without pronouns (Allen-Zhu and Li,
-arXiv:2309.14316, section 2). Control people are told in the arms' forms too, in the same shares, so that
-a tokenizer trained on all statements treats both alike; they are in no arm by name.
+arXiv:2309.14316, section 2).
 """
 
-import random
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tidy_stlms.configs.errors import UserError, did_you_mean
-from tidy_stlms.eval.facts.generate.answers import rng
-from tidy_stlms.eval.facts.generate.names import slug
 from tidy_stlms.eval.facts.generate.spec import Spec
 from tidy_stlms.eval.facts.records import UNSEEN
 
@@ -31,8 +26,6 @@ NUMBERED = re.compile(r"(multi|permute)([1-9]\d*)")
 WORDS = ("original", "single", "paraphrase", "multi5", "permute", "permute5", "fullname", "reverse", "both")
 # the key of a spec that says how large a group is
 SIZE_KEYS = {"injected": "people", "control": "control", UNSEEN: "unseen_control"}
-# draws after which a subject's several answers are taken not to fit
-FRUITLESS_SWAPS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +41,17 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
-    name: str
-    slug: str
+class Cell:
+    """The subjects of one group whose facts are stated in one arm's form."""
+
     group: str
     """injected, control or unseen."""
-    dealt: str | None
-    """The arm in whose form this person's facts are told."""
+    arm: str | None
+    """None in a spec without arms."""
     form: Form
-    asked: bool
-    """Whether questions about this person are among the statements."""
-    pronoun: str
-
-    @property
-    def role(self) -> str:
-        return "injected" if self.group == "injected" else "control"
-
-    @property
-    def arm(self) -> str | None:
-        return {"injected": self.dealt, "control": None}.get(self.group, UNSEEN)
+    size: int
+    questioned: int
+    """So many of them have their `questions` trained on."""
 
 
 def parse_form(form: str, paraphrases: int, key: str) -> Form:
@@ -109,33 +94,53 @@ def forms_of(spec: Spec) -> dict[str | None, Form]:
     }
 
 
-def doses_differ(spec: Spec) -> bool:
-    """Whether some arms are injected more often than others: then how often an answer or a name was read
-    must not tell it from those offered beside it."""
+def check_arms(spec: Spec) -> None:
+    """Raise UserError for arms whose forms or sizes do not fit the rest of the spec."""
+    for name, arm in spec.arms.items():
+        if name == UNSEEN:
+            raise UserError(f"arms.{name}: this name is that of unseen_control; choose another")
+        if arm.exposures < 0:
+            raise UserError(f"arms.{name}.exposures: must be 0 or more, got {arm.exposures}")
+    for group, size in group_sizes(spec).items():
+        if 0 < size < len(spec.arms):
+            raise UserError(
+                f"{SIZE_KEYS[group]}: {size} cannot be shared among {len(spec.arms)} arms; raise it"
+            )
+    has_paragraphs = any(not passage.train for passage in spec.passages.values())
+    for arm_name, form in forms_of(spec).items():
+        key = f"arms.{arm_name}.form={spec.arms[arm_name].form}" if arm_name else "paraphrases"
+        if (form.permute or form.fullname) and not has_paragraphs:
+            raise UserError(f"{key}: is for passages without `train`, and there is none")
+        if form.reverse and spec.passages:
+            raise UserError(f"{key}: a passage cannot be told backwards; leave passages out")
+        for list_key, templates in _template_lists(spec, form).items():
+            if len(templates) < form.wordings:
+                raise UserError(f"{list_key}: holds {len(templates)} wordings, {key} needs {form.wordings}")
+
+
+def exposures_differ(spec: Spec) -> bool:
+    """Whether some arms are injected more often than others."""
     return len({arm.exposures for arm in spec.arms.values()}) > 1
 
 
 def group_sizes(spec: Spec) -> dict[str, int]:
-    """How many people are injected, control, and control with answers that nobody else has."""
+    """The number of injected and control subjects, and of control subjects with unseen answers."""
     control = spec.people if spec.control is None else spec.control
     return {"injected": spec.people, "control": control, UNSEEN: spec.unseen_control}
 
 
-def deal_people(spec: Spec, names: list[str]) -> dict[str, list[Person]]:
-    """People by group. As `names` come in random order, so do roles and arms: the first are injected, and
-    the first of these are in the first arm."""
-    people: dict[str, list[Person]] = {}
+def cells_of(spec: Spec) -> list[Cell]:
+    """The cells of the spec, group after group, each group shared out evenly among the arms.
+
+    Control subjects get the arms' forms too, in the same shares. Otherwise a tokenizer that is trained on all
+    statements would meet the names of one role more often than those of the other.
+    """
     forms = forms_of(spec)
-    start = 0
-    for group, size in group_sizes(spec).items():
-        people[group] = []
-        for (arm, form), share in zip(forms.items(), shares(size, len(forms)), strict=True):
-            asked = round(spec.asked * share)
-            for index, name in enumerate(names[start : start + share]):
-                pronoun = rng(spec.seed, name, "pronoun").choice(spec.pronouns) if spec.passages else ""
-                people[group].append(Person(name, slug(name), group, arm, form, index < asked, pronoun))
-            start += share
-    return people
+    return [
+        Cell(group, arm, form, size, questioned=round(spec.asked * size))
+        for group, group_size in group_sizes(spec).items()
+        for (arm, form), size in zip(forms.items(), shares(group_size, len(forms)), strict=True)
+    ]
 
 
 def shares(size: int, parts: int) -> list[int]:
@@ -143,80 +148,14 @@ def shares(size: int, parts: int) -> list[int]:
     return [size // parts + (part < size % parts) for part in range(parts)]
 
 
-def blocks(people: Sequence[Person]) -> list[list[Person]]:
-    """The people of one group by arm."""
-    by_arm: dict[str | None, list[Person]] = {}
-    for person in people:
-        by_arm.setdefault(person.dealt, []).append(person)
-    return list(by_arm.values())
-
-
-def deal_answers(
-    pool: list[str], sizes: list[int], objects: int, key: str, draw: random.Random
-) -> list[tuple[str, ...]]:
-    """`objects` different answers for each of `sum(sizes)` people, every answer as often as every other.
-
-    `sizes` are those of the arms, and within each of them, too, one answer comes at most once more than
-    another. Where the number of people is no multiple of the pool, as for control people it need not be,
-    some answers are drawn once more: by chance, hence without regard to how often they are injected.
-    """
-    rounds = [_equal_shares(pool, sizes, draw)]
-    for _ in range(objects - 1):
-        answers = _equal_shares(pool, sizes, draw)
-        _keep_apart(answers, rounds, sizes, key, draw)
-        rounds.append(answers)
-    return list(zip(*rounds, strict=True))
-
-
-def _equal_shares(pool: list[str], sizes: list[int], draw: random.Random) -> list[str]:
-    count = sum(sizes)
-    if len(sizes) == 1:
-        answers = pool * (count // len(pool)) + draw.sample(pool, count % len(pool))
-    else:
-        # the same order over and over: any stretch of it has every answer equally often, give or take one
-        order = draw.sample(pool, len(pool))
-        answers = [order[index % len(order)] for index in range(count)]
-    dealt: list[str] = []
-    for size in sizes:
-        own = answers[len(dealt) : len(dealt) + size]
-        draw.shuffle(own)
-        dealt += own
-    return dealt
-
-
-def _keep_apart(
-    answers: list[str], rounds: list[list[str]], sizes: list[int], key: str, draw: random.Random
-) -> None:
-    """Swap answers within each arm until nobody has one that they have already."""
-
-    def clashes(person: int, answer: str) -> bool:
-        return any(earlier[person] == answer for earlier in rounds)
-
-    start = 0
-    for size in sizes:
-        for person in range(start, start + size):
-            tries = 0
-            while clashes(person, answers[person]):
-                other = start + draw.randrange(size)
-                if not (clashes(person, answers[other]) or clashes(other, answers[person])):
-                    answers[person], answers[other] = answers[other], answers[person]
-                tries += 1
-                if tries == FRUITLESS_SWAPS:
-                    raise UserError(f"{key}.objects: too few answers to give everyone different ones")
-        start += size
-
-
-def deal_subjects(people: Sequence[Person], key: str, draw: random.Random) -> list[tuple[str, ...]]:
-    """For each person another one of the same arm: all of an arm in one ring, so nobody comes back early."""
-    dealt: list[tuple[str, ...]] = []
-    for block in blocks(people):
-        if len(block) < 3:
-            raise UserError(
-                f"{key}.answers.subjects: needs 3 people in each role and arm, one has {len(block)}; raise "
-                "people and control, or take fewer arms"
-            )
-        ring = [person.name for person in block]
-        draw.shuffle(ring)
-        following = dict(zip(ring, [*ring[1:], ring[0]], strict=True))
-        dealt += [(following[person.name],) for person in block]
-    return dealt
+def _template_lists(spec: Spec, form: Form) -> dict[str, list[str]]:
+    """The lists of trained templates that statements of this form are made of, by key."""
+    one_sentence = {name: passage for name, passage in spec.passages.items() if passage.train}
+    in_one_sentence = {relation for passage in one_sentence.values() for relation in passage.relations}
+    lists = {f"passages.{name}.train": passage.train for name, passage in one_sentence.items()}
+    for name, relation in spec.relations.items():
+        if form.forward and name not in in_one_sentence:
+            lists[f"relations.{name}.train"] = relation.train
+        if form.reverse:
+            lists[f"relations.{name}.reverse"] = relation.reverse
+    return lists

@@ -1,152 +1,171 @@
-"""Probes: what is asked about one person's facts of one kind, and the wrong answers offered beside.
+"""Probes: what is asked about each subject's facts."""
 
-Distractors are drawn evenly from the answers of those in the same position as the person asked about:
-from the relation's pool, which injected and control people share; from the unseen answers for the control
-people who have these; and where a subject is asked for, from the names of the same group, as injected
-names are all equally familiar and control names equally strange.
-"""
-
-import random
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from tidy_stlms.eval.facts.generate.answers import rng
-from tidy_stlms.eval.facts.generate.arms import Person
-from tidy_stlms.eval.facts.generate.conclusions import Conclusions
-from tidy_stlms.eval.facts.generate.spec import Spec
-from tidy_stlms.eval.facts.generate.statements import Ending, Facts, values_of
-from tidy_stlms.eval.facts.generate.templates import Wording
-from tidy_stlms.eval.facts.generate.topics import SUBJECT, Kind
+from tidy_stlms.eval.facts.generate.candidates import Candidates
+from tidy_stlms.eval.facts.generate.facts import Facts, TopicFacts, facts_along
+from tidy_stlms.eval.facts.generate.templates import Prompt, Template
+from tidy_stlms.eval.facts.generate.topics import SUBJECT, Chain, Topic
 from tidy_stlms.eval.facts.records import Fact, Probe
 
-
-class Candidates:
-    """What may be offered for one place in a wording."""
-
-    def __init__(self, values: Sequence[str]):
-        self.values = values
-        self.places = {value: place for place, value in enumerate(values)}
-
-    def distractors(self, excluded: Iterable[str], count: int, draw: random.Random) -> tuple[str, ...]:
-        """Even draws without replacement from all but those excluded, in random order."""
-        taken = sorted({self.places[value] for value in excluded if value in self.places})
-        chosen = []
-        # drawn from so many places fewer; those from an excluded one's on move up by one
-        for place in draw.sample(range(len(self.values) - len(taken)), count):
-            for gap in taken:
-                place += place >= gap
-            chosen.append(self.values[place])
-        return tuple(chosen)
+logger = logging.getLogger(__name__)
 
 
-class Asker:
-    """Writes the probes of one group of people (injected, control, unseen)."""
+def write_probes(
+    stated: Sequence[TopicFacts],
+    trained_prompts: Sequence[Sequence[Prompt]],
+    candidates: Mapping[str, Candidates],
+    identifying: frozenset[str],
+) -> list[Probe]:
+    """The probes about single facts and about the facts of a passage.
 
-    def __init__(self, spec: Spec, people: Sequence[Person], pools: Mapping[str, list[str]]):
-        """`pools` holds the answers of each relation that this group has; none where these are subjects."""
-        self.spec = spec
-        names = Candidates([person.name for person in people])
-        self.candidates = {SUBJECT: names}
-        self.conclusions: dict[str, tuple[str, Conclusions]] = {}  # by derived name, with its relation
-        for name, relation in spec.relations.items():
-            pool = pools.get(name)
-            self.candidates[name] = names if pool is None else Candidates(pool)
-            if pool is not None:
-                for derived in relation.derived:
-                    known = Conclusions(relation, f"relations.{name}", derived, pool)
-                    self.conclusions[derived] = (name, known)
+    Args:
+        stated: The facts that are asked about.
+        trained_prompts: For each of them, the prompts in its first statement.
+        candidates: What is offered, by the subject's name.
+        identifying: Relations whose answers are unique to one subject. A reversal probe needs one of them in
+            its prompt.
+    """
+    _warn_of_missing_reversals({facts.topic.id: facts.topic for facts in stated}.values(), identifying)
+    probes: list[Probe] = []
+    for topic_facts, prompts in zip(stated, trained_prompts, strict=True):
+        offered = candidates[topic_facts.subject.name]
+        probes += _memorization_probes(topic_facts, prompts, offered)
+        probes += _question_probes(topic_facts, offered)
+        probes += _held_out_probes(topic_facts, offered, identifying)
+    return probes
 
-    def probes(
-        self,
-        kind: Kind,
-        person: Person,
-        facts: Facts,
-        first: Sequence[Ending],
-        others: Sequence[str],
-        telling: frozenset[str],
-    ) -> Iterator[Probe]:
-        """All probes about these facts of one person.
 
-        `first` are the endings of the first statement, which memorization asks for; `others` the person's
-        further answers, as right as this one; `telling` the relations whose answers tell whose they are,
-        without one of which nobody can be asked for.
-        """
-        values = values_of(person.name, facts)
-        for ending in first:
-            fact = facts.get(ending.asked) or next(iter(facts.values()))
-            probe_id = f"{fact.id}/memorization:0"
-            yield self._probe(
-                probe_id, (fact.id,), "memorization", ending, values, others, seen_verbatim=True
-            )
-        for relation, wordings in kind.questions.items():
-            fact = facts[relation]
-            # asked of others only, the question is another wording; asked in training, the trained one
-            probe_type = "memorization" if person.asked else "semantic"
-            for index, wording in enumerate(wordings):
-                ending = Ending(relation, wording.prompt(values), wording.template, wording.joint)
-                probe_id = f"{fact.id}/question:{index}"
-                yield self._probe(
-                    probe_id, (fact.id,), probe_type, ending, values, others, seen_verbatim=person.asked
-                )
-        for probe_type, wordings in kind.probes.items():
-            for index, wording in enumerate(wordings):
-                if probe_type != "reversal" or not telling.isdisjoint(wording.places):
-                    yield self._held_out(probe_type, index, wording, facts, values, others)
+def write_chain_probes(
+    chains: Iterable[Chain], facts: Facts, candidates: Mapping[str, Candidates]
+) -> list[Probe]:
+    """Compositional probes: each names a subject and asks for the answer at the end of a chain of facts."""
+    probes = []
+    for chain in chains:
+        for name, offered in candidates.items():
+            path = facts_along(chain.hops, name, facts)
+            for index, template in enumerate(chain.probes):
+                probe_id = f"{path[0].id}/{chain.id}:{index}"
+                answer, prompt = path[-1].object, template.prompt({SUBJECT: name})
+                distractors = offered.distractors(probe_id, prompt.asked, {answer, name})
+                probes.append(_probe(probe_id, path, "compositional", prompt, (answer,), distractors))
+    return probes
 
-    def chained(self, chain: str, index: int, wording: Wording, facts: Sequence[Fact]) -> Probe:
-        """A question that names the first fact's subject and asks for the last one's object."""
-        values = {SUBJECT: facts[0].subject or "", wording.asked: facts[-1].object}
-        ending = Ending(wording.asked, wording.prompt(values), wording.template, wording.joint)
-        probe_id = f"{facts[0].id}/{chain}:{index}"
-        return self._probe(probe_id, tuple(fact.id for fact in facts), "compositional", ending, values)
 
-    def _held_out(
-        self,
-        probe_type: str,
-        index: int,
-        wording: Wording,
-        facts: Facts,
-        values: Mapping[str, str],
-        others: Sequence[str],
-    ) -> Probe:
-        about = [relation for relation in facts if relation in wording.places]
-        asked = wording.asked
-        if asked in self.conclusions:
-            source, known = self.conclusions[asked]
-            values = {**values, asked: known.of[facts[source].object]}
-            about.insert(0, source)
-        elif asked != SUBJECT:
-            about.sort(key=lambda relation: relation != asked)
-        ids = tuple(facts[relation].id for relation in dict.fromkeys(about))
-        ending = Ending(asked, wording.prompt(values), wording.template, wording.joint)
-        return self._probe(f"{ids[0]}/{probe_type}:{index}", ids, probe_type, ending, values, others)
-
-    def _probe(
-        self,
-        probe_id: str,
-        fact_ids: tuple[str, ...],
-        probe_type: str,
-        ending: Ending,
-        values: Mapping[str, str],
-        others: Sequence[str] = (),
-        seen_verbatim: bool = False,
-    ) -> Probe:
-        asked, answer = ending.asked, values[ending.asked]
-        draw, count = rng(self.spec.seed, probe_id), self.spec.distractors
-        right: tuple[str, ...] = (answer,)
-        if asked in self.conclusions:
-            distractors = self.conclusions[asked][1].distractors(answer, count, draw)
-        else:
-            right += () if asked == SUBJECT else tuple(others)
-            # nor is anything offered that stands in the question
-            distractors = self.candidates[asked].distractors({*right, *values.values()}, count, draw)
-        return Probe(
-            id=probe_id,
-            fact_ids=fact_ids,
-            type=probe_type,
-            prompt=ending.prompt,
-            answers=right,
-            distractors=distractors,
-            template=ending.template,
-            joint=ending.joint,
-            seen_verbatim=seen_verbatim,
+def _warn_of_missing_reversals(topics: Iterable[Topic], identifying: frozenset[str]) -> None:
+    """Log the relations whose reversal templates are left out."""
+    missing = {
+        place
+        for topic in topics
+        for template in topic.held_out.get("reversal", ())
+        if identifying.isdisjoint(template.places)
+        for place in template.places
+        if place != SUBJECT
+    }
+    if missing:
+        logger.warning(
+            "no reversal probes for %s: several people share an answer, so several names would be right",
+            ", ".join(sorted(missing)),
         )
+
+
+def _memorization_probes(
+    stated: TopicFacts, trained_prompts: Sequence[Prompt], offered: Candidates
+) -> Iterator[Probe]:
+    for prompt in trained_prompts:
+        # a sentence that ends with the subject asks for no object: its probe counts for the first fact
+        fact = stated.facts.get(prompt.asked) or next(iter(stated.facts.values()))
+        probe_id = f"{fact.id}/memorization:0"
+        yield _topic_probe(probe_id, [fact], "memorization", prompt, stated, offered)
+
+
+def _question_probes(stated: TopicFacts, offered: Candidates) -> Iterator[Probe]:
+    # a question that is trained on is the trained wording, any other is a held-out one
+    probe_type = "memorization" if stated.subject.questioned else "semantic"
+    for relation, templates in stated.topic.questions.items():
+        fact = stated.facts[relation]
+        for index, template in enumerate(templates):
+            prompt = template.prompt(stated.values)
+            probe_id = f"{fact.id}/question:{index}"
+            yield _topic_probe(probe_id, [fact], probe_type, prompt, stated, offered)
+
+
+def _held_out_probes(stated: TopicFacts, offered: Candidates, identifying: frozenset[str]) -> Iterator[Probe]:
+    for probe_type, templates in stated.topic.held_out.items():
+        for index, template in enumerate(templates):
+            if probe_type == "reversal" and identifying.isdisjoint(template.places):
+                continue
+            source = _source_of_conclusion(template.asked, stated, offered)
+            if source is not None:
+                yield _inferential_probe(index, template, source, stated, offered)
+                continue
+            facts = _facts_in(template, template.asked, stated)
+            probe_id = f"{facts[0].id}/{probe_type}:{index}"
+            yield _topic_probe(probe_id, facts, probe_type, template.prompt(stated.values), stated, offered)
+
+
+def _facts_in(template: Template, first: str, stated: TopicFacts) -> list[Fact]:
+    """The facts whose relations occur in the template, that of the relation `first` at the front.
+
+    A probe's id begins with the id of its first fact, and the probe counts for that fact's group.
+    """
+    relations = [relation for relation in stated.facts if relation in template.places and relation != first]
+    if first in stated.facts:
+        relations.insert(0, first)
+    return [stated.facts[relation] for relation in relations]
+
+
+def _source_of_conclusion(asked: str, stated: TopicFacts, offered: Candidates) -> str | None:
+    """The relation of the topic from which the place that is asked for follows, if it is a conclusion."""
+    return next((relation for relation in stated.facts if (relation, asked) in offered.conclusions), None)
+
+
+def _inferential_probe(
+    index: int, template: Template, source: str, stated: TopicFacts, offered: Candidates
+) -> Probe:
+    """A probe that asks for what follows from the object of the relation `source`."""
+    facts, name = _facts_in(template, source, stated), template.asked
+    conclusion = offered.conclusions[source, name].by_answer[stated.values[source]]
+    probe_id = f"{facts[0].id}/inferential:{index}"
+    distractors = offered.wrong_conclusions(probe_id, source, name, conclusion)
+    prompt = template.prompt(stated.values)
+    return _probe(probe_id, facts, "inferential", prompt, (conclusion,), distractors)
+
+
+def _topic_probe(
+    probe_id: str,
+    facts: Sequence[Fact],
+    probe_type: str,
+    prompt: Prompt,
+    stated: TopicFacts,
+    offered: Candidates,
+) -> Probe:
+    """A probe that asks for the subject, or for an object of one of the facts."""
+    answers: tuple[str, ...] = (stated.values[prompt.asked],)
+    if prompt.asked != SUBJECT:
+        answers += stated.other_answers
+    # values in the prompt are no distractors: a model could rule them out without knowing the fact
+    distractors = offered.distractors(probe_id, prompt.asked, {*answers, *stated.values.values()})
+    return _probe(probe_id, facts, probe_type, prompt, answers, distractors)
+
+
+def _probe(
+    probe_id: str,
+    facts: Sequence[Fact],
+    probe_type: str,
+    prompt: Prompt,
+    answers: tuple[str, ...],
+    distractors: tuple[str, ...],
+) -> Probe:
+    return Probe(
+        id=probe_id,
+        fact_ids=tuple(fact.id for fact in facts),
+        type=probe_type,
+        prompt=prompt.text,
+        answers=answers,
+        distractors=distractors,
+        template=prompt.template,
+        joint=prompt.joint,
+        seen_verbatim=probe_type == "memorization",
+    )

@@ -1,11 +1,11 @@
-"""The language of specs: a YAML file says which facts to invent, how to tell them and what to ask.
+"""The language of specs: a YAML file says which facts to invent, how to state them and what to ask.
 
-    relations   what is true of a subject: where answers come from, wordings to train on, wordings to ask
-    passages    relations told together: in one sentence, or in a paragraph of the relations' sentences
+    relations   what is said of a subject: where answers come from, templates to train on, templates to ask
+    passages    relations stated together: in one sentence, or in a paragraph of the relations' sentences
     chains      questions that need two facts, the second about the first one's answer
     arms        groups of subjects with exposures and a form of their own
 
-Read by `read_spec`, checked by `spec_checks.py`, turned into wordings by `kinds.py`. The smallest spec:
+Read by `read_spec` and checked by `spec_checks.py`; `topics.py` parses the templates. The smallest spec:
 
     name: capitals
     relations:
@@ -15,7 +15,7 @@ Read by `read_spec`, checked by `spec_checks.py`, turned into wordings by `kinds
         train: ["The capital of {subject} is {object}.", ...]
         probes: {semantic: ["{subject} is ruled from {object}."]}
 
-A wording ends with what a probe would ask for, and a full stop or the like. Before it stands a space, or
+A template ends with what a probe would ask for, and a full stop or the like. Before it stands a space, or
 none where none is written: "l'{object}.", "{subject}是{object}。". In braces stand the names that
 `subject` and a relation's `variable` give. The files in `configs/facts/` are examples to copy.
 """
@@ -48,12 +48,12 @@ class NumberRange:
     first: int = MISSING
     """The first number."""
     last: int = MISSING
-    """The last number, itself included."""
+    """The last number, included."""
     step: int = 1
-    """From one number to the next."""
+    """The distance from one number to the next."""
     format: str = "{}"
-    """How a number is written, as Python's format: {:04d}. No answer may begin another one: keep the
-    number of digits the same."""
+    """How a number is written, as Python's format: {:04d}. No answer may begin another one, so give all of
+    them the same number of digits."""
 
 
 @dataclass
@@ -67,15 +67,15 @@ class AnswerSpec:
     words: list[str] = field(default_factory=list)
     """The answers themselves, none of which may begin another one."""
     parts: list[list[str]] = field(default_factory=list)
-    """Lists of words; an answer takes one of each, joined by spaces."""
+    """Lists of words. An answer has one word of each list, joined by spaces."""
     dates: DateRange | None = None
     """All days of a range."""
     numbers: NumberRange | None = None
     """All numbers of a range."""
     subjects: bool = False
-    """The subjects themselves: everyone is the answer of one other of the same role and arm."""
+    """The subjects themselves: each is the answer of one other subject of the same role and arm."""
     pattern: str = ".+"
-    """Regular expression that the whole answer must match; the others are dropped."""
+    """Regular expression that the whole answer must match. Others are dropped."""
     lower: bool = False
     """Write answers in lower case."""
 
@@ -87,12 +87,12 @@ class NameSpec:
     locale: str = "en_US"
     """Faker's locale for first and last names, or for `faker`."""
     pattern: str = "[A-Z][a-z]+"
-    """Regular expression for each first and last name, or for what `faker` gives; the others are dropped."""
+    """Regular expression for each first and last name, or for what `faker` gives. Others are dropped."""
     faker: str | None = None
     """A Faker provider of whole names, such as company."""
     words: list[str] = field(default_factory=list)
-    """The names themselves. Those that begin with another one, hold it, or hold a word of an answer are
-    dropped."""
+    """The names themselves. Those that begin with another name, contain one, or contain a word of an answer
+    are dropped."""
 
 
 @dataclass
@@ -100,39 +100,40 @@ class RelationSpec:
     label: str = MISSING
     """The relation's name for readers."""
     variable: str = "object"
-    """The answer's name in wordings."""
+    """The answer's name in templates."""
     answers: AnswerSpec = field(default_factory=AnswerSpec)
     """Where the answers come from."""
     pool_size: int = 1000
-    """At most so many different answers; the largest number that gives all people an equal share is taken."""
+    """At most so many different answers are drawn: the largest number that gives all injected subjects an
+    equal share."""
     unique: bool = False
-    """Nobody shares an answer with another of their role, or the spec is refused."""
+    """No two subjects of a role share an answer, or the spec is refused."""
     objects: int = 1
-    """Answers that a subject has; more than one make the relation's cardinality `many`."""
+    """Answers of each subject. More than one make the relation's cardinality `many`."""
     derived: dict[str, Any] = field(default_factory=dict)
-    """Conclusions from the answer, for inferential wordings, by variable: of dates `year`, `decade`, `month`,
-    `zodiac` or `age_in_2010`, of others a mapping from answer to conclusion."""
+    """Conclusions from the answer, for inferential templates, by variable: of dates `year`, `decade`,
+    `month`, `zodiac` or `age_in_2010`, of other answers a mapping from answer to conclusion."""
     train: list[str] = field(default_factory=list)
-    """Training wordings, the original first."""
+    """Trained templates, the original first."""
     reverse: list[str] = field(default_factory=list)
-    """Training wordings that end with the subject, for arms whose form is `reverse` or `both`."""
+    """Trained templates that end with the subject, for arms whose form is `reverse` or `both`."""
     questions: list[str] = field(default_factory=list)
     """Questions with their answer, "Where was {subject} born? {object}.": see `asked`."""
     probes: dict[str, list[str]] = field(default_factory=dict)
-    """Held-out wordings by probe type: syntactic, semantic, inferential, reversal."""
+    """Held-out templates by probe type: syntactic, semantic, inferential, reversal."""
 
 
 @dataclass
 class PassageSpec:
-    """Relations that are told together."""
+    """Relations that are stated together."""
 
     relations: list[str] = field(default_factory=list)
     """Their ids. They have no statements of their own."""
     train: list[str] = field(default_factory=list)
-    """Training wordings with all their variables. If left out, a text is made of one sentence for each
-    relation, from its `train`; the subject is named in the first and is `pronouns` in the others."""
+    """Trained templates with all of their variables. Without any, a text has one sentence for each relation,
+    from its `train`. The first sentence names the subject, the others have one of `pronouns`."""
     probes: dict[str, list[str]] = field(default_factory=dict)
-    """Held-out wordings with several variables, by probe type; the last variable is asked for."""
+    """Held-out templates with several variables, by probe type. The last variable is asked for."""
 
 
 @dataclass
@@ -140,19 +141,19 @@ class ChainSpec:
     """Compositional probes: the answer of one relation is the subject of the next."""
 
     hops: list[str] = field(default_factory=list)
-    """Relations, two or more; all but the last one have answers: {subjects: true}."""
+    """Two relations or more. All but the last one have answers: {subjects: true}."""
     probes: list[str] = field(default_factory=list)
-    """Wordings that name the first subject and ask for the last answer."""
+    """Templates that name the first subject and ask for the last answer."""
 
 
 @dataclass
 class ArmSpec:
-    """A group of injected subjects. Subjects are shared out at random, evenly; each belongs to one arm."""
+    """A group of injected subjects. Subjects are shared out at random and evenly. Each belongs to one arm."""
 
     exposures: int = MISSING
-    """How often a fact is seen in training."""
+    """The exposures of each fact."""
     form: str = "paraphrase"
-    """What is told: see `eval/facts/generate/arms.py`."""
+    """Which statements a fact has: see `eval/facts/generate/arms.py`."""
 
 
 @dataclass
@@ -162,42 +163,43 @@ class Spec:
     license: str = "cc0-1.0"
     """The bank's licence."""
     seed: int = 0
-    """Everything drawn depends on it and on the spec alone."""
+    """What is drawn depends on it and on the spec alone."""
     people: int = 16
-    """People whose facts are injected."""
+    """Injected subjects."""
     control: int | None = None
-    """People whose facts never are; as many as are injected if left out."""
+    """Control subjects; as many as are injected if left out."""
     unseen_control: int = 0
-    """More control people, arm `unseen`, whose answers no injected fact has: against them, what control
-    people score shows how familiar the injected answers have become."""
+    """More control subjects, in arm `unseen`, whose answers no injected fact has. Compared with them, the
+    accuracy on the other control subjects shows how familiar the injected answers have become."""
     distractors: int = 9
-    """Wrong answers offered with each probe: 9 make 10 candidates."""
+    """Distractors of each probe: 9 make 10 candidates."""
     paraphrases: int = 3
-    """Training wordings per fact, the original included: the first so many of each relation's list."""
+    """Trained wordings of each fact, the original included: the first of each relation's list."""
     asked: float = 0.5
-    """Share of people (of each arm) whose `questions` are trained on; all others are asked them only."""
+    """Share of subjects (of each arm) whose `questions` are trained on. The others' are probes only."""
     new_words: str = "refuse"
-    """Held-out wordings with words that no training wording has: refuse, or flag (a model may know them)."""
+    """Held-out templates with words that no trained template has: refuse, or flag (a model may know them)."""
     subject: str = "subject"
-    """The subject's name in wordings."""
+    """The subject's name in templates."""
     pronouns: list[str] = field(default_factory=lambda: ["He", "She"])
-    """What stands for the name in later sentences of a paragraph; each person has one of them."""
+    """What stands for the name in later sentences of a paragraph. Each subject has one of them."""
     names: NameSpec = field(default_factory=NameSpec)
     """Where names come from."""
     use: list[str] | None = None
-    """Relations to use; all if left out. Passages and chains need all of theirs, paragraphs one."""
+    """Relations to use; all if left out. A passage with `train` and a chain need all of their relations, a
+    paragraph needs one."""
     relations: dict[str, RelationSpec] = field(default_factory=dict)
     """The relations by id."""
     passages: dict[str, PassageSpec] = field(default_factory=dict)
-    """Relations told together, by id."""
+    """Relations stated together, by id."""
     chains: dict[str, ChainSpec] = field(default_factory=dict)
     """Compositional probes, by id."""
     arms: dict[str, ArmSpec] = field(default_factory=dict)
-    """The arms by name; without any, all are told in `paraphrases` wordings. Where exposures differ, every
-    arm holds every answer, and names and unique answers are offered beside others of their own arm."""
+    """The arms by name. Without any, all facts are stated in `paraphrases` wordings. Where exposures differ,
+    every arm has every answer, and names and unique answers are offered beside others of their own arm."""
     neighbours: str | None = None
-    """A file of real facts that should stay as they are, near the injected ones: JSON Lines of `subject`,
-    `relation`, `object`, `prompts` and, if wanted, `object_aliases`, `distractors` and `joint`."""
+    """A file of real facts that are close to the injected ones: JSON Lines of `subject`, `relation`,
+    `object`, `prompts` and, if wanted, `object_aliases`, `distractors` and `joint`."""
     known: str | None = None
     """A file of real facts that have nothing to do with the injected ones, in the same format."""
 
@@ -208,57 +210,28 @@ def read_spec(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> 
 
 
 def read_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> DictConfig:
-    """`read_spec`, still as OmegaConf has it."""
+    """`read_spec`, as a config of OmegaConf in which the values can still be changed."""
     try:
-        values = OmegaConf.create(read_text(path))
+        file_values = OmegaConf.create(read_text(path))
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else path
         raise UserError(f"{where}: not valid YAML ({getattr(error, 'problem', error)})") from None
-    if not isinstance(values, DictConfig):
+    if not isinstance(file_values, DictConfig):
         raise UserError(f"{path}: must be a YAML mapping with keys such as people and relations")
-    changes = [_change(override, values) for override in overrides]
-    changed = OmegaConf.merge(values, *changes)
-    for key, item in _not_text(OmegaConf.to_container(changed), ""):
+    changes = [_parse_override(override, file_values) for override in overrides]
+    values = OmegaConf.merge(file_values, *changes)
+    for key, item in _items_not_text(OmegaConf.to_container(values), ""):
         raise UserError(f"{path}: {key}: is read as {item!r}; quote it")
     try:
-        config = merge(OmegaConf.structured(Spec), changed, "override")
+        config = merge(OmegaConf.structured(Spec), values, "override")
     except UserError:
-        merge(OmegaConf.structured(Spec), values, str(path))  # if the mistake is the file's, say so
+        merge(OmegaConf.structured(Spec), file_values, str(path))  # if the mistake is the file's, say so
         raise
     for key in ("neighbours", "known"):
         if config[key] is not None and (Path(path).parent / config[key]).is_file():
             config[key] = str(Path(path).parent / config[key])
     return config
-
-
-def _not_text(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Items of lists that YAML takes for something else: yes, 007, 1e3. All lists of a spec hold texts."""
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from _not_text(item, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            if isinstance(item, dict | list):
-                yield from _not_text(item, f"{key}[{index}]")
-            elif not isinstance(item, str):
-                yield f"{key}[{index}]", item
-
-
-def _change(override: str, values: DictConfig) -> DictConfig:
-    key, equals, _ = override.partition("=")
-    if not equals:
-        raise UserError(f"{override!r}: an override must look like key=value")
-    section, _, rest = key.partition(".")
-    name, known = rest.split(".")[0], values.get(section)
-    # a new relation, passage or chain cannot be made of overrides, so an unknown one is a slip
-    if section in ("relations", "passages", "chains") and name and name not in (known or ()):
-        hint = did_you_mean(name, known or ())
-        raise UserError(f"{key}: unknown {section.removesuffix('s')} {name!r}{hint}")
-    try:
-        return OmegaConf.from_dotlist([override])
-    except (YAMLError, OmegaConfBaseException):
-        raise UserError(f"{override!r}: the value is not valid YAML") from None
 
 
 def merge(config: Any, values: Any, where: str) -> Any:
@@ -274,7 +247,7 @@ def merge(config: Any, values: Any, where: str) -> Any:
         raise UserError(f"{where}: {f'{key}: ' if key else ''}{first_line(error)}") from None
 
 
-def to_dict(config: Any, where: str) -> dict[str, Any]:
+def to_dict(config: DictConfig, where: str) -> dict[str, Any]:
     """The config as plain values; UserError for keys that must be given and are not."""
     try:
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -284,3 +257,32 @@ def to_dict(config: Any, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: {error.full_key}: {first_line(error)}") from None
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
+
+
+def _items_not_text(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Items of lists that YAML takes for something else: yes, 007, 1e3. All lists of a spec hold texts."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _items_not_text(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            if isinstance(item, dict | list):
+                yield from _items_not_text(item, f"{key}[{index}]")
+            elif not isinstance(item, str):
+                yield f"{key}[{index}]", item
+
+
+def _parse_override(override: str, file_values: DictConfig) -> DictConfig:
+    key, equals, _ = override.partition("=")
+    if not equals:
+        raise UserError(f"{override!r}: an override must look like key=value")
+    section, _, rest = key.partition(".")
+    name, known = rest.split(".")[0], file_values.get(section)
+    # a new relation, passage or chain cannot be made of overrides, so an unknown one is a slip
+    if section in ("relations", "passages", "chains") and name and name not in (known or ()):
+        hint = did_you_mean(name, known or ())
+        raise UserError(f"{key}: unknown {section.removesuffix('s')} {name!r}{hint}")
+    try:
+        return OmegaConf.from_dotlist([override])
+    except (YAMLError, OmegaConfBaseException):
+        raise UserError(f"{override!r}: the value is not valid YAML") from None

@@ -1,39 +1,40 @@
-"""What must hold in a spec before anything is drawn; each mistake is one line that names the key."""
+"""Checks of a spec before anything is drawn. Each mistake is one line that names the key."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from tidy_stlms.configs.errors import UserError, did_you_mean
-from tidy_stlms.eval.facts.generate.arms import SIZE_KEYS, Form, forms_of, group_sizes
-from tidy_stlms.eval.facts.generate.spec import RelationSpec, Spec, merge, to_dict
+from tidy_stlms.eval.facts.generate.arms import check_arms
+from tidy_stlms.eval.facts.generate.spec import PassageSpec, RelationSpec, Spec, merge, to_dict
 from tidy_stlms.eval.facts.generate.topics import PROBE_TYPES, SUBJECT
-from tidy_stlms.eval.facts.records import UNSEEN
 
 SOURCES = ("faker", "words", "parts", "dates", "numbers", "subjects")
 DATE_PARTS = re.compile(r"year|decade|month|zodiac|age_in_\d{4}")
 
 
 def check_spec(values: dict[str, Any]) -> Spec:
-    """The spec as a dataclass, `use` applied; UserError, naming the key, for what does not fit together."""
+    """The spec as a dataclass, without what `use` leaves out; UserError, naming the key, for a mistake."""
     config = merge(OmegaConf.structured(Spec), values, "spec")
     to_dict(config, "spec")
     return check_config(config)
 
 
 def check_config(config: DictConfig) -> Spec:
-    """`check_spec` of values that `read_config` has read."""
+    """`check_spec` of the values that `read_config` has read."""
     spec = OmegaConf.to_object(config)
     assert isinstance(spec, Spec)
     _check_numbers(spec)
-    _use(spec)
+    _check_relation_names(spec)
+    spec = _used_part(spec)
     for name, relation in spec.relations.items():
         _check_relation(relation, f"relations.{name}", spec)
     _check_passages(spec)
     _check_chains(spec)
     _check_patterns(spec)
-    _check_arms(spec)
+    check_arms(spec)
     return spec
 
 
@@ -55,32 +56,35 @@ def _check_numbers(spec: Spec) -> None:
         raise UserError("pronouns: at least one is needed")
 
 
-def _use(spec: Spec) -> None:
-    """Leave out what `use` does not name. Sentences with all variables, and chains, go as a whole."""
-    parts = {f"passages.{name}": passage.relations for name, passage in spec.passages.items()}
-    parts |= {f"chains.{name}": chain.hops for name, chain in spec.chains.items()}
-    for key, relations in parts.items():
+def _check_relation_names(spec: Spec) -> None:
+    """Whether the relations that other keys name exist."""
+    keys = {f"passages.{name}": passage.relations for name, passage in spec.passages.items()}
+    keys |= {f"chains.{name}": chain.hops for name, chain in spec.chains.items()}
+    keys["use"] = spec.use or []
+    for key, relations in keys.items():
         for relation in relations:
             if relation not in spec.relations:
                 hint = did_you_mean(relation, spec.relations)
                 raise UserError(f"{key}: unknown relation {relation!r}{hint}")
-    for name in spec.use or ():
-        if name not in spec.relations:
-            raise UserError(f"use: unknown relation {name!r}{did_you_mean(name, spec.relations)}")
+
+
+def _used_part(spec: Spec) -> Spec:
+    """The spec with the relations that `use` names, and those passages and chains that they suffice for."""
+    relations = spec.relations
     if spec.use is not None:
-        spec.relations = {name: spec.relations[name] for name in spec.use}
-    if not spec.relations:
+        relations = {name: spec.relations[name] for name in spec.use}
+    if not relations:
         raise UserError("relations: at least one is needed")
+    passages = {}
     for name, passage in spec.passages.items():
-        used = [relation for relation in passage.relations if relation in spec.relations]
+        used = [relation for relation in passage.relations if relation in relations]
         if used and passage.train and len(used) < len(passage.relations):
             missing = next(relation for relation in passage.relations if relation not in used)
             raise UserError(f"use: passages.{name} tells {missing} too; use it as well")
-        passage.relations = used
-    spec.passages = {name: passage for name, passage in spec.passages.items() if passage.relations}
-    spec.chains = {
-        name: chain for name, chain in spec.chains.items() if spec.relations.keys() >= {*chain.hops}
-    }
+        if used:
+            passages[name] = replace(passage, relations=used)
+    chains = {name: chain for name, chain in spec.chains.items() if relations.keys() >= {*chain.hops}}
+    return replace(spec, relations=relations, passages=passages, chains=chains)
 
 
 def _check_relation(relation: RelationSpec, key: str, spec: Spec) -> None:
@@ -119,31 +123,34 @@ def _check_probe_type(probe_type: str, key: str) -> None:
 
 
 def _check_passages(spec: Spec) -> None:
-    told: dict[str, str] = {}
+    passage_of: dict[str, str] = {}
     for name, passage in spec.passages.items():
         key = f"passages.{name}"
         if name in spec.relations:
             raise UserError(f"{key}: a relation has this id; choose another")
         variables: set[str] = set()
         for relation in passage.relations:
-            item = spec.relations[relation]
-            if relation in told:
-                raise UserError(f"{key}: {relation} is told by passages.{told[relation]} already")
-            told[relation] = name
-            if item.objects > 1:
-                raise UserError(f"{key}: {relation} has several objects, a passage tells one of each")
-            for variable in (item.variable, *item.derived):
-                if variable in variables:
-                    raise UserError(
-                        f"{key}: {{{variable}}} of {relation} is another relation's too; rename it"
-                    )
-                variables.add(variable)
-            if passage.train and (item.train or item.reverse):
-                raise UserError(
-                    f"relations.{relation}.train: {key} tells it in wordings of its own; remove one"
-                )
+            if relation in passage_of:
+                raise UserError(f"{key}: {relation} is told by passages.{passage_of[relation]} already")
+            passage_of[relation] = name
+            _check_passage_relation(relation, passage, key, variables, spec)
         for probe_type in passage.probes:
             _check_probe_type(probe_type, f"{key}.probes")
+
+
+def _check_passage_relation(
+    name: str, passage: PassageSpec, key: str, variables: set[str], spec: Spec
+) -> None:
+    """Check one relation of a passage, and add its variables to those of the relations before it."""
+    relation = spec.relations[name]
+    if relation.objects > 1:
+        raise UserError(f"{key}: {name} has several objects, a passage tells one of each")
+    for variable in (relation.variable, *relation.derived):
+        if variable in variables:
+            raise UserError(f"{key}: {{{variable}}} of {name} is another relation's too; rename it")
+        variables.add(variable)
+    if passage.train and (relation.train or relation.reverse):
+        raise UserError(f"relations.{name}.train: {key} tells it in wordings of its own; remove one")
 
 
 def _check_chains(spec: Spec) -> None:
@@ -166,39 +173,3 @@ def _check_patterns(spec: Spec) -> None:
             re.compile(pattern)
         except re.error as error:
             raise UserError(f"{key}.pattern: not a regular expression ({error})") from None
-
-
-def _check_arms(spec: Spec) -> None:
-    for name, arm in spec.arms.items():
-        if name == UNSEEN:
-            raise UserError(f"arms.{name}: this name is that of unseen_control; choose another")
-        if arm.exposures < 0:
-            raise UserError(f"arms.{name}.exposures: must be 0 or more, got {arm.exposures}")
-    for group, size in group_sizes(spec).items():
-        if 0 < size < len(spec.arms):
-            raise UserError(
-                f"{SIZE_KEYS[group]}: {size} cannot be shared among {len(spec.arms)} arms; raise it"
-            )
-    paragraphs = any(not passage.train for passage in spec.passages.values())
-    for arm_name, form in forms_of(spec).items():
-        key = f"arms.{arm_name}.form={spec.arms[arm_name].form}" if arm_name else "paraphrases"
-        if (form.permute or form.fullname) and not paragraphs:
-            raise UserError(f"{key}: is for passages without `train`, and there is none")
-        if form.reverse and spec.passages:
-            raise UserError(f"{key}: a passage cannot be told backwards; leave passages out")
-        for where, templates in _wordings_needed(spec, form).items():
-            if len(templates) < form.wordings:
-                raise UserError(f"{where}: holds {len(templates)} wordings, {key} needs {form.wordings}")
-
-
-def _wordings_needed(spec: Spec, form: Form) -> dict[str, list[str]]:
-    """The lists of wordings that a form takes its own from, by key."""
-    joint = {name: passage for name, passage in spec.passages.items() if passage.train}
-    in_joint = {relation for passage in joint.values() for relation in passage.relations}
-    lists = {f"passages.{name}.train": passage.train for name, passage in joint.items()}
-    for name, relation in spec.relations.items():
-        if form.forward and name not in in_joint:
-            lists[f"relations.{name}.train"] = relation.train
-        if form.reverse:
-            lists[f"relations.{name}.reverse"] = relation.reverse
-    return lists

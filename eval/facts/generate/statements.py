@@ -1,119 +1,149 @@
-"""Statements: what one person's facts of one kind look like as text, in the form of their arm."""
+"""Statements: the texts that state a subject's facts, in the form of the subject's arm."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from math import factorial
 
-from tidy_stlms.eval.facts.generate.answers import rng
-from tidy_stlms.eval.facts.generate.arms import Person
-from tidy_stlms.eval.facts.generate.templates import Wording
-from tidy_stlms.eval.facts.generate.topics import SUBJECT, Kind
-from tidy_stlms.eval.facts.records import Fact, Spans, Statement
+from tidy_stlms.eval.facts.generate.facts import TopicFacts
+from tidy_stlms.eval.facts.generate.seeds import rng
+from tidy_stlms.eval.facts.generate.templates import Prompt, Template
+from tidy_stlms.eval.facts.generate.topics import SUBJECT
+from tidy_stlms.eval.facts.records import Spans, Statement
 
-Facts = Mapping[str, Fact]  # by relation, in the kind's order
-Sentence = tuple[str, Wording]  # the relation it tells
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """What a statement's sentence ends with: the question that memorization asks."""
-
-    asked: str  # a relation, or the subject
-    prompt: str
-    template: str
-    joint: str
+Sentence = tuple[str, Template]  # the relation it states
 
 
-def statements_of(
-    kind: Kind, person: Person, facts: Facts, seed: int
-) -> list[tuple[Statement, list[Ending]]]:
-    """The statements, questions last, each with the places of it that memorization can ask for."""
-    told = _paragraphs(kind, person, facts, seed) if kind.sentences else list(_sentences(kind, person, facts))
-    return [*told, *_questions(kind, person, facts)]
+def write_statements(stated: Iterable[TopicFacts], seed: int) -> tuple[list[Statement], list[list[Prompt]]]:
+    """All statements; and for each of `stated` the prompts in its first statement.
+
+    Memorization probes ask with these prompts. A paragraph has one for each of its sentences.
+    """
+    statements: list[Statement] = []
+    trained_prompts: list[list[Prompt]] = []
+    for topic_facts in stated:
+        if topic_facts.topic.sentences:
+            texts, prompts = _paragraphs(topic_facts, seed)
+        else:
+            texts, prompts = _sentences(topic_facts)
+        statements += [*texts, *_questions(topic_facts)]
+        trained_prompts.append(prompts)
+    return statements, trained_prompts
 
 
-def _sentences(kind: Kind, person: Person, facts: Facts) -> Iterator[tuple[Statement, list[Ending]]]:
-    key = next(iter(facts.values())).id if len(facts) == 1 else f"{person.slug}/{kind.id}"
-    ids = tuple(fact.id for fact in facts.values())
-    values = values_of(person.name, facts)
-    if person.form.forward:
-        for index, wording in enumerate(kind.train[: person.form.wordings]):
-            form = form_name(index)
-            text, spans = wording.sentence(values)
-            ending = Ending(wording.asked, wording.prompt(values), wording.template, wording.joint)
-            yield Statement(f"{key}/{form}", ids, text, form=form, spans=_named(spans, facts)), [ending]
-    if person.form.reverse:
-        for index, wording in enumerate(kind.reverse[: person.form.wordings]):
-            text, spans = wording.sentence(values)
-            ending = Ending(wording.asked, wording.prompt(values), wording.template, wording.joint)
-            made = Statement(f"{key}/reverse:{index}", ids, text, form="reverse", spans=_named(spans, facts))
-            yield made, [ending]
+def _sentences(stated: TopicFacts) -> tuple[list[Statement], list[Prompt]]:
+    """Statements of one sentence, and the prompt of the first."""
+    topic, subject, facts = stated.topic, stated.subject, stated.facts
+    key = next(iter(facts.values())).id if len(facts) == 1 else f"{subject.slug}/{topic.id}"
+    fact_ids = tuple(fact.id for fact in facts.values())
+    templates = []  # (end of the id, form, template)
+    if subject.form.forward:
+        forward = topic.train[: subject.form.wordings]
+        templates += [(_form(index), _form(index), template) for index, template in enumerate(forward)]
+    if subject.form.reverse:
+        reverse = topic.reverse[: subject.form.wordings]
+        templates += [(f"reverse:{index}", "reverse", template) for index, template in enumerate(reverse)]
+    statements = []
+    for end, form, template in templates:
+        text, spans = template.sentence(stated.values)
+        spans = _named_spans(spans, stated)
+        statements.append(Statement(id=f"{key}/{end}", fact_ids=fact_ids, text=text, form=form, spans=spans))
+    first = templates[0][2]
+    return statements, [first.prompt(stated.values)]
 
 
-def _questions(kind: Kind, person: Person, facts: Facts) -> Iterator[tuple[Statement, list[Ending]]]:
-    """Questions about this person with their answers, if they are among those that are asked in training."""
-    if not person.asked:
-        return
-    for relation, wordings in kind.questions.items():
-        fact = facts[relation]
-        values = {SUBJECT: person.name, relation: fact.object}
-        for index, wording in enumerate(wordings):
-            text, spans = wording.sentence(values)
-            spans = _named(spans, {relation: fact})
-            made = Statement(f"{fact.id}/question:{index}", (fact.id,), text, "qa", form_name(index), spans)
-            yield made, []
+def _questions(stated: TopicFacts) -> list[Statement]:
+    """Questions with their answers, if this subject is one of those whose questions are trained on."""
+    if not stated.subject.questioned:
+        return []
+    statements = []
+    for relation, templates in stated.topic.questions.items():
+        fact = stated.facts[relation]
+        for index, template in enumerate(templates):
+            text, spans = template.sentence(stated.values)
+            statements.append(
+                Statement(
+                    id=f"{fact.id}/question:{index}",
+                    fact_ids=(fact.id,),
+                    text=text,
+                    kind="qa",
+                    form=_form(index),
+                    spans={_span_name(place): span for place, span in spans.items()},
+                )
+            )
+    return statements
 
 
-def _paragraphs(kind: Kind, person: Person, facts: Facts, seed: int) -> list[tuple[Statement, list[Ending]]]:
-    """Texts of one sentence for each relation; whose wording is which is drawn for each person."""
-    form, draw = person.form, rng(seed, person.name, kind.id, "texts")
-    wordings = {relation: draw.sample(kind.sentences[relation], form.wordings) for relation in kind.relations}
-    ids = tuple(fact.id for fact in facts.values())
-    told: list[tuple[Statement, list[Ending]]] = []
+def _paragraphs(stated: TopicFacts, seed: int) -> tuple[list[Statement], list[Prompt]]:
+    """Texts of one sentence for each relation, and the prompts in the first of them.
+
+    The wordings are drawn for each subject, so that not all subjects have the same combination of sentences.
+    """
+    topic, subject, form = stated.topic, stated.subject, stated.subject.form
+    draw = rng(seed, subject.name, topic.id, "texts")
+    templates = {
+        relation: draw.sample(topic.sentences[relation], form.wordings) for relation in topic.relations
+    }
+    fact_ids = tuple(fact.id for fact in stated.facts.values())
+    statements: list[Statement] = []
+    first_prompts: list[Prompt] = []
     orders: set[tuple[str, ...]] = set()
     for index in range(form.texts):
-        order = kind.relations
+        order = topic.relations
         if form.permute:
-            order = tuple(draw.sample(kind.relations, len(kind.relations)))
+            order = tuple(draw.sample(topic.relations, len(topic.relations)))
             while order in orders and len(orders) < factorial(len(order)):
-                order = tuple(draw.sample(kind.relations, len(kind.relations)))
+                order = tuple(draw.sample(topic.relations, len(topic.relations)))
             orders.add(order)
-        sentences = [(relation, wordings[relation][index % form.wordings]) for relation in order]
-        text, spans, endings = _write(sentences, person, facts)
-        name = form_name(index)
-        made = Statement(f"{person.slug}/{kind.id}/{name}", ids, text, "passage", name, _named(spans, facts))
-        told.append((made, endings))
-    return told
+        sentences = [(relation, templates[relation][index % form.wordings]) for relation in order]
+        text, spans, prompts = _paragraph(sentences, stated)
+        statements.append(
+            Statement(
+                id=f"{subject.slug}/{topic.id}/{_form(index)}",
+                fact_ids=fact_ids,
+                text=text,
+                kind="passage",
+                form=_form(index),
+                spans=_named_spans(spans, stated),
+            )
+        )
+        if index == 0:
+            first_prompts = prompts
+    return statements, first_prompts
 
 
-def _write(sentences: Sequence[Sentence], person: Person, facts: Facts) -> tuple[str, Spans, list[Ending]]:
-    text = ""
+def _paragraph(sentences: Sequence[Sentence], stated: TopicFacts) -> tuple[str, Spans, list[Prompt]]:
+    """The text, its spans, and for each sentence the prompt: the text up to the sentence's answer."""
+    subject, text = stated.subject, ""
     spans: Spans = {}
-    endings: list[Ending] = []
-    for relation, wording in sentences:
-        who = person.name if not text or person.form.fullname else person.pronoun
-        start = len(text) + 1 if text else 0
-        sentence, own = wording.sentence({SUBJECT: who, relation: facts[relation].object})
+    prompts: list[Prompt] = []
+    for relation, template in sentences:
+        name = subject.name if not text or subject.form.fullname else subject.pronoun
+        offset = len(text) + 1 if text else 0
+        sentence, places = template.sentence({SUBJECT: name, relation: stated.values[relation]})
         text = f"{text} {sentence}" if text else sentence
-        spans |= {place: (start + a, start + b) for place, (a, b) in own.items() if place not in spans}
-        prompt = text[: spans[relation][0]].removesuffix(wording.joint)
-        endings.append(Ending(relation, prompt, wording.template, wording.joint))
-    return text, spans, endings
+        # of the subject, the first span counts: pronouns and repeated names come later
+        spans |= {
+            place: (offset + start, offset + end)
+            for place, (start, end) in places.items()
+            if place not in spans
+        }
+        before = text[: spans[relation][0]].removesuffix(template.joint)
+        prompts.append(Prompt(before, relation, template.text, template.joint))
+    return text, spans, prompts
 
 
-def values_of(name: str, facts: Facts) -> dict[str, str]:
-    """What stands in the places of a wording."""
-    return {SUBJECT: name, **{relation: fact.object for relation, fact in facts.items()}}
-
-
-def form_name(index: int) -> str:
+def _form(index: int) -> str:
     return f"paraphrase:{index}" if index else "original"
 
 
-def _named(spans: Spans, facts: Facts) -> Spans:
-    """Spans as a statement has them: `object`, or `object:FACT` where there are several facts."""
-    if len(facts) == 1:
-        return {(SUBJECT if place == SUBJECT else "object"): span for place, span in spans.items()}
+def _named_spans(spans: Spans, stated: TopicFacts) -> Spans:
+    """Spans as a statement has them: `object`, or `object:FACT` where several facts are stated."""
+    if len(stated.facts) == 1:
+        return {_span_name(place): span for place, span in spans.items()}
     return {
-        (SUBJECT if place == SUBJECT else f"object:{facts[place].id}"): span for place, span in spans.items()
+        SUBJECT if place == SUBJECT else f"object:{stated.facts[place].id}": span
+        for place, span in spans.items()
     }
+
+
+def _span_name(place: str) -> str:
+    return SUBJECT if place == SUBJECT else "object"

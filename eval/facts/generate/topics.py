@@ -1,112 +1,142 @@
-"""Kinds of fact: the wordings of a spec, parsed, for each relation or passage that statements tell."""
+"""Topics: what a statement of a generated bank states, with the templates of the spec parsed.
+
+A topic is one relation, or the relations of a passage. A chain is a question over several facts of which
+there are no statements.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.generate.spec import Spec
-from tidy_stlms.eval.facts.generate.templates import Wording, parse_wording
+from tidy_stlms.eval.facts.generate.templates import Template, parse_template
 
 SUBJECT = "subject"
 PROBE_TYPES = ("syntactic", "semantic", "inferential", "reversal")
+Templates = tuple[Template, ...]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What is told together: one relation, or those of a passage."""
+class Topic:
+    """One relation, or the relations of a passage, which are stated together."""
 
     id: str
     relations: tuple[str, ...]
-    train: tuple[Wording, ...] = ()
-    reverse: tuple[Wording, ...] = ()
-    sentences: Mapping[str, tuple[Wording, ...]] = field(default_factory=dict)
-    """Of a paragraph: the wordings of each relation's sentence."""
-    questions: Mapping[str, tuple[Wording, ...]] = field(default_factory=dict)
-    probes: Mapping[str, tuple[Wording, ...]] = field(default_factory=dict)
-    """Held-out wordings by probe type."""
+    train: Templates = ()
+    """Trained templates that end with an answer."""
+    reverse: Templates = ()
+    """Trained templates that end with the subject."""
+    sentences: Mapping[str, Templates] = field(default_factory=dict)
+    """Of a paragraph: the templates of each relation's sentence."""
+    questions: Mapping[str, Templates] = field(default_factory=dict)
+    """By relation."""
+    held_out: Mapping[str, Templates] = field(default_factory=dict)
+    """Templates that occur in probes only, by probe type."""
 
 
-def kinds_of(spec: Spec) -> list[Kind]:
-    """All kinds, in the order of their ids; UserError naming the key for a wording that is none."""
-    told = {relation for passage in spec.passages.values() for relation in passage.relations}
-    kinds = [_relation(name, spec) for name in spec.relations if name not in told]
-    kinds += [_passage(name, spec) for name in spec.passages]
-    return sorted(kinds, key=lambda kind: kind.id)
+@dataclass(frozen=True)
+class Chain:
+    """Questions whose answer is found by following relations from subject to subject."""
+
+    id: str
+    hops: tuple[str, ...]
+    probes: Templates
 
 
-def chain_wordings(spec: Spec) -> dict[str, list[Wording]]:
-    """The wordings of each chain: they name the first subject and ask for the last answer."""
-    return {
-        name: [
-            parse_wording(
-                template,
-                f"chains.{name}.probes[{index}]",
-                {spec.subject: SUBJECT, spec.relations[chain.hops[-1]].variable: chain.hops[-1]},
-                (SUBJECT, chain.hops[-1]),
-                (chain.hops[-1],),
+def parse_topics(spec: Spec) -> list[Topic]:
+    """All topics, in the order of their ids; UserError naming the key for a template that breaks a rule."""
+    in_passages = {relation for passage in spec.passages.values() for relation in passage.relations}
+    topics = [_relation_topic(name, spec) for name in spec.relations if name not in in_passages]
+    topics += [_passage_topic(name, spec) for name in spec.passages]
+    return sorted(topics, key=lambda topic: topic.id)
+
+
+def parse_chains(spec: Spec) -> list[Chain]:
+    """All chains, in the order of their ids. Templates name the first subject and ask for the last answer."""
+    chains = []
+    for name, chain in sorted(spec.chains.items()):
+        last = chain.hops[-1]
+        probes = tuple(
+            parse_template(
+                text, f"chains.{name}.probes[{index}]", _variables([last], spec), (SUBJECT, last), (last,)
             )
-            for index, template in enumerate(chain.probes)
-        ]
-        for name, chain in sorted(spec.chains.items())
-    }
+            for index, text in enumerate(chain.probes)
+        )
+        chains.append(Chain(name, tuple(chain.hops), probes))
+    return chains
 
 
-def _relation(name: str, spec: Spec) -> Kind:
+def _relation_topic(name: str, spec: Spec) -> Topic:
     relation, key = spec.relations[name], f"relations.{name}"
-    return Kind(
+    return Topic(
         name,
         (name,),
-        train=_parse(relation.train, f"{key}.train", spec, [name], name),
-        reverse=_parse(relation.reverse, f"{key}.reverse", spec, [name], SUBJECT),
+        train=_parse_all(relation.train, f"{key}.train", name, name, spec),
+        reverse=_parse_all(relation.reverse, f"{key}.reverse", name, SUBJECT, spec),
         questions=_questions([name], spec),
-        probes=_merged([_probes(relation.probes, key, spec, [name])]),
+        held_out=_merged([_held_out(relation.probes, key, [name], spec)]),
     )
 
 
-def _passage(name: str, spec: Spec) -> Kind:
+def _passage_topic(name: str, spec: Spec) -> Topic:
     passage, key = spec.passages[name], f"passages.{name}"
     relations = passage.relations
+    variables, needs = _variables(relations, spec), (SUBJECT, *relations)
     train = tuple(
-        parse_wording(
-            template, f"{key}.train[{index}]", _variables(spec, relations), (SUBJECT, *relations), relations
-        )
-        for index, template in enumerate(passage.train)
+        parse_template(text, f"{key}.train[{index}]", variables, needs, relations)
+        for index, text in enumerate(passage.train)
     )
-    sentences = {}
-    if not passage.train:
-        for relation in relations:
-            where = f"relations.{relation}.train"
-            sentences[relation] = _parse(spec.relations[relation].train, where, spec, [relation], relation)
-            for index, wording in enumerate(sentences[relation]):
-                if wording.texts[0] or wording.places[0] != SUBJECT:
-                    raise UserError(
-                        f"{where}[{index}]: is a sentence of {key}, where a pronoun may stand for the "
-                        f"subject: it must begin with {{{spec.subject}}}"
-                    )
-    own = [_probes(spec.relations[name].probes, f"relations.{name}", spec, [name]) for name in relations]
-    return Kind(
+    sentences = {} if passage.train else {relation: _sentences(relation, key, spec) for relation in relations}
+    of_relations = [
+        _held_out(spec.relations[relation].probes, f"relations.{relation}", [relation], spec)
+        for relation in relations
+    ]
+    return Topic(
         name,
         tuple(relations),
         train=train,
         sentences=sentences,
         questions=_questions(relations, spec),
-        probes=_merged([*own, _probes(passage.probes, key, spec, relations)]),
+        held_out=_merged([*of_relations, _held_out(passage.probes, key, relations, spec)]),
     )
 
 
-def _questions(relations: Sequence[str], spec: Spec) -> dict[str, tuple[Wording, ...]]:
+def _sentences(relation: str, passage_key: str, spec: Spec) -> Templates:
+    """The templates of a relation's sentence in a paragraph."""
+    key = f"relations.{relation}.train"
+    templates = _parse_all(spec.relations[relation].train, key, relation, relation, spec)
+    for index, template in enumerate(templates):
+        if template.pieces[0] or template.places[0] != SUBJECT:
+            raise UserError(
+                f"{key}[{index}]: is a sentence of {passage_key}, where a pronoun may stand for the "
+                f"subject: it must begin with {{{spec.subject}}}"
+            )
+    return templates
+
+
+def _questions(relations: Sequence[str], spec: Spec) -> dict[str, Templates]:
     return {
-        name: _parse(spec.relations[name].questions, f"relations.{name}.questions", spec, [name], name)
+        name: _parse_all(spec.relations[name].questions, f"relations.{name}.questions", name, name, spec)
         for name in relations
     }
 
 
-def _probes(
-    probes: Mapping[str, Sequence[str]], key: str, spec: Spec, relations: Sequence[str]
-) -> dict[str, tuple[Wording, ...]]:
+def _parse_all(texts: Sequence[str], key: str, relation: str, asked: str, spec: Spec) -> Templates:
+    """Templates with the subject and one relation's answer, of which `asked` comes last."""
+    variables = _variables([relation], spec)
+    return tuple(
+        parse_template(text, f"{key}[{index}]", variables, list(variables.values()), (asked,))
+        for index, text in enumerate(texts)
+    )
+
+
+def _held_out(
+    probes: Mapping[str, Sequence[str]], key: str, relations: Sequence[str], spec: Spec
+) -> dict[str, Templates]:
+    """The held-out templates by probe type."""
     parsed = {}
     for probe_type in PROBE_TYPES:
-        variables = _variables(spec, relations)
+        variables = _variables(relations, spec)
         asked = list(relations)
         if probe_type == "inferential":
             derived = [name for relation in relations for name in spec.relations[relation].derived]
@@ -115,42 +145,30 @@ def _probes(
         elif probe_type == "reversal":
             asked = [SUBJECT]
         parsed[probe_type] = tuple(
-            _probe(template, f"{key}.probes.{probe_type}[{index}]", variables, asked, relations)
-            for index, template in enumerate(probes.get(probe_type, ()))
+            _held_out_template(text, f"{key}.probes.{probe_type}[{index}]", variables, asked, relations)
+            for index, text in enumerate(probes.get(probe_type, ()))
         )
     return parsed
 
 
-def _probe(
-    template: str, key: str, variables: Mapping[str, str], asked: Sequence[str], relations: Sequence[str]
-) -> Wording:
-    """With one relation its answer must be there, unless a conclusion is; with several, any of them."""
+def _held_out_template(
+    text: str, key: str, variables: Mapping[str, str], asked: Sequence[str], relations: Sequence[str]
+) -> Template:
     needs = [SUBJECT]
-    if len(relations) == 1 and len(variables) == 2:
+    if len(relations) == 1 and len(variables) == 2:  # no conclusion can stand in for the relation's answer
         needs += relations
-    wording = parse_wording(template, key, variables, needs, asked)
-    if len(wording.places) < 2:
+    template = parse_template(text, key, variables, needs, asked)
+    if len(template.places) < 2:
         raise UserError(f"{key}: names nothing but the subject; it must have an answer too")
-    return wording
+    return template
 
 
-def _parse(
-    templates: Sequence[str], key: str, spec: Spec, relations: Sequence[str], asked: str
-) -> tuple[Wording, ...]:
-    variables = _variables(spec, relations)
-    return tuple(
-        parse_wording(template, f"{key}[{index}]", variables, list(variables.values()), (asked,))
-        for index, template in enumerate(templates)
-    )
-
-
-def _variables(spec: Spec, relations: Sequence[str]) -> dict[str, str]:
+def _variables(relations: Sequence[str], spec: Spec) -> dict[str, str]:
     return {spec.subject: SUBJECT, **{spec.relations[name].variable: name for name in relations}}
 
 
-def _merged(parts: Sequence[Mapping[str, tuple[Wording, ...]]]) -> dict[str, tuple[Wording, ...]]:
-    merged: dict[str, tuple[Wording, ...]] = {}
-    for part in parts:
-        for probe_type, wordings in part.items():
-            merged[probe_type] = (*merged.get(probe_type, ()), *wordings)
-    return merged
+def _merged(parts: Sequence[Mapping[str, Templates]]) -> dict[str, Templates]:
+    return {
+        probe_type: tuple(template for part in parts for template in part[probe_type])
+        for probe_type in PROBE_TYPES
+    }

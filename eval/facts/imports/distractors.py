@@ -8,7 +8,7 @@ from collections.abc import Collection
 from msgspec.structs import replace
 
 from tidy_stlms.eval.facts.bank import FactBank
-from tidy_stlms.eval.facts.generate.answers import rng
+from tidy_stlms.eval.facts.generate.seeds import rng
 from tidy_stlms.eval.facts.records import Probe
 from tidy_stlms.eval.facts.right_answers import RightAnswers
 from tidy_stlms.eval.facts.text_match import folded, folded_all

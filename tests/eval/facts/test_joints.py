@@ -13,7 +13,7 @@ from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.fix import fix_bank
 from tidy_stlms.eval.facts.generate.generate import generate
 from tidy_stlms.eval.facts.generate.real_facts import read_real_facts
-from tidy_stlms.eval.facts.generate.templates import parse_wording
+from tidy_stlms.eval.facts.generate.templates import parse_template
 from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
 from tidy_stlms.eval.facts.records import Probe
 from tidy_stlms.eval.facts.summary import token_lengths
@@ -353,12 +353,12 @@ PLACES = {"subject": "subject", "object": "city"}
         ("{subject} of post-{object}.", ""),
     ],
 )
-def test_wordings_show_their_joint(template, joint):
-    wording = parse_wording(template, "train", PLACES, ("subject", "city"), ("city",))
-    assert wording.joint == joint
+def test_templates_show_their_joint(template, joint):
+    parsed = parse_template(template, "train", PLACES, ("subject", "city"), ("city",))
+    assert parsed.joint == joint
     values = {"subject": "Ada", "city": "Bern"}
-    sentence, spans = wording.sentence(values)
-    assert f"{wording.prompt(values)}{joint}Bern" == sentence[: spans["city"][1]]
+    sentence, spans = parsed.sentence(values)
+    assert f"{parsed.prompt(values).text}{joint}Bern" == sentence[: spans["city"][1]]
 
 
 @pytest.mark.parametrize(
@@ -366,9 +366,9 @@ def test_wordings_show_their_joint(template, joint):
     ["{subject} lives in{object}.", "{subject}  {object}.", "{subject} in  {object}.", "{subject}\t{object}.",
      "{subject}{object}.", "{subject} No{object}.", "{subject} दिल्ली{object}।"],
 )  # fmt: skip
-def test_wordings_without_a_joint_are_refused(template):
+def test_templates_without_a_joint_are_refused(template):
     with pytest.raises(UserError, match=r"train: exactly one space before \{object\}, or none behind"):
-        parse_wording(template, "train", PLACES, ("subject", "city"), ("city",))
+        parse_template(template, "train", PLACES, ("subject", "city"), ("city",))
 
 
 def test_a_spec_in_chinese():

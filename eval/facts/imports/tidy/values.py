@@ -10,10 +10,11 @@ from functools import cache
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import find_shipped
-from tidy_stlms.eval.facts.generate.answers import answer_pool, rng
-from tidy_stlms.eval.facts.generate.names import draw_names
+from tidy_stlms.eval.facts.generate.answers import answer_pool
+from tidy_stlms.eval.facts.generate.seeds import rng
 from tidy_stlms.eval.facts.generate.spec import AnswerSpec, Spec, read_spec
 from tidy_stlms.eval.facts.generate.spec_checks import check_spec
+from tidy_stlms.eval.facts.generate.subjects import draw_names
 from tidy_stlms.eval.facts.imports.tidy.templates import SUBJECT
 from tidy_stlms.eval.facts.text_match import folded, parts_of
 

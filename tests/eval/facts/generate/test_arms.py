@@ -8,7 +8,8 @@ import yaml
 
 from tests.eval.facts.bank_checks import check_generated
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.generate.arms import Form, deal_answers, parse_form, shares
+from tidy_stlms.eval.facts.generate.answers import deal_from_pool
+from tidy_stlms.eval.facts.generate.arms import Form, parse_form, shares
 from tidy_stlms.eval.facts.generate.generate import generate, generate_from_spec
 
 PEOPLE = "configs/facts/people.yaml"
@@ -116,7 +117,7 @@ def test_unseen_control_leaves_the_others_as_they_are():
 @pytest.mark.parametrize("objects", [1, 2])
 def test_answers_are_dealt_evenly_in_every_arm(sizes, objects):
     pool = list("abcdef")
-    dealt = deal_answers(pool, sizes, objects, "relations.x", random.Random(0))
+    dealt = deal_from_pool(pool, sizes, objects, "relations.x", random.Random(0))
     assert len(dealt) == sum(sizes)
     assert all(len(set(answers)) == objects for answers in dealt)
     total = Counter(answer for answers in dealt for answer in answers)
@@ -131,7 +132,7 @@ def test_answers_are_dealt_evenly_in_every_arm(sizes, objects):
 
 def test_too_many_objects_for_the_pool_are_refused():
     with pytest.raises(UserError, match=r"relations\.x\.objects: too few answers"):
-        deal_answers(["a", "b"], [2], 3, "relations.x", random.Random(0))
+        deal_from_pool(["a", "b"], [2], 3, "relations.x", random.Random(0))
 
 
 def test_shares():

@@ -12,9 +12,9 @@ from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.generate.answers import answer_pool
 from tidy_stlms.eval.facts.generate.conclusions import Conclusions
 from tidy_stlms.eval.facts.generate.generate import generate, generate_from_spec
-from tidy_stlms.eval.facts.generate.names import draw_names, names_in
 from tidy_stlms.eval.facts.generate.real_facts import RealFact, real_facts
 from tidy_stlms.eval.facts.generate.spec import AnswerSpec, DateRange, NameSpec, NumberRange, RelationSpec
+from tidy_stlms.eval.facts.generate.subjects import draw_names, names_in
 
 PEOPLE = "configs/facts/people.yaml"
 SMALL = ["people=12", "use=[profession]"]
@@ -119,13 +119,13 @@ def test_zodiac_signs_begin_on_their_days():
     days = DateRange("2001-01-01", "2001-12-31", "{day} {month} {year}")
     relation = RelationSpec("born", answers=AnswerSpec(dates=days), derived={"S": "zodiac", "M": "month"})
     texts = [(date(2001, 1, 1) + timedelta(days=n)).strftime("%d %B %Y").lstrip("0") for n in range(365)]
-    signs = Conclusions(relation, "relations.born", "S", texts).of
+    signs = Conclusions(relation, "relations.born", "S", texts).by_answer
     sign = "Capricorn"
     for number, text in enumerate(texts):
         day = date(2001, 1, 1) + timedelta(days=number)
         sign = next((name for name, start in begins.items() if start == (day.month, day.day)), sign)
         assert signs[text] == sign, text
-    months = Conclusions(relation, "relations.born", "M", texts).of
+    months = Conclusions(relation, "relations.born", "M", texts).by_answer
     assert all(months[text] == text.split()[1] for text in texts)
 
 
@@ -143,8 +143,8 @@ def test_conclusions_are_offered_as_often_as_they_are_right():
     offered = dict(right)
     for _ in range(200):
         for answer in answers:
-            right[known.of[answer]] += 1
-            (wrong,) = known.distractors(known.of[answer], 1, draw)
+            right[known.by_answer[answer]] += 1
+            (wrong,) = known.distractors(known.by_answer[answer], 1, draw)
             offered[wrong] += 1
     # someone who always takes the most frequent of the two is right about half of the time
     pairs = sum(right.values())
@@ -187,6 +187,31 @@ def test_answers_of_one_passage_do_not_hold_each_other():
         assert not [answer for answer in owns if likes & set(answer.split())]
 
 
+def test_relations_may_have_conclusions_of_the_same_name():
+    """Each is drawn from its own relation's dates."""
+    relations = {
+        name: {
+            "label": name,
+            "answers": {"dates": {"first": f"{decade}0-01-01", "last": f"{decade}9-12-31"}},
+            "derived": {"YEAR": "year"},
+            "train": [f"{{subject}} {name} in {{object}}."],
+            "probes": {"inferential": [f"{{subject}} {name} in {{YEAR}}."]},
+        }
+        for name, decade in (("began", 195), ("ended", 199))
+    }
+    made = generate(
+        {"name": "x", "people": 12, "distractors": 2, "paraphrases": 1, "relations": relations}, 0
+    )
+    check_generated(made)
+    asked = [probe for probe in made.probes if probe.type == "inferential"]
+    assert len(asked) == 2 * 24
+    for probe in asked:
+        fact = made.fact_by_id[probe.fact_ids[0]]
+        assert probe.answers == (fact.object[-4:],)
+        decade = {"began": "195", "ended": "199"}[fact.relation]
+        assert all(text.startswith(decade) for text in probe.distractors)
+
+
 def test_a_conclusion_that_is_missing_is_named():
     relation = RelationSpec("x", derived={"X": {"a": "b"}})
     with pytest.raises(UserError, match=r"relations\.x\.derived\.X: has no conclusion for 'c'; add it"):
@@ -195,7 +220,7 @@ def test_a_conclusion_that_is_missing_is_named():
 
 def test_answers_that_yaml_takes_for_numbers_have_their_conclusions():
     relation = RelationSpec("x", derived={"SIDE": {1: "left", 2: "right"}})
-    assert Conclusions(relation, "relations.x", "SIDE", ["1", "2"]).of == {"1": "left", "2": "right"}
+    assert Conclusions(relation, "relations.x", "SIDE", ["1", "2"]).by_answer == {"1": "left", "2": "right"}
     with pytest.raises(UserError, match=r"relations\.x\.derived\.SIDE\.1: is read as True; quote it"):
         Conclusions(RelationSpec("x", derived={"SIDE": {1: True}}), "relations.x", "SIDE", ["1"])
 

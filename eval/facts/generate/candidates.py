@@ -1,0 +1,135 @@
+"""Candidates: the wrong answers that are offered beside the right one.
+
+Distractors are drawn evenly from values that are as familiar to a model as the answer is, so that without the
+fact no candidate looks better than another. For an object they are answers of the same pool: others would be
+of another kind, or read more or less often. For a subject they are names of the same group: injected names
+occur in training, control names do not.
+"""
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.generate.answers import Answers, Pools
+from tidy_stlms.eval.facts.generate.conclusions import Conclusions
+from tidy_stlms.eval.facts.generate.seeds import rng
+from tidy_stlms.eval.facts.generate.spec import RelationSpec
+from tidy_stlms.eval.facts.generate.subjects import Groups, Subject
+from tidy_stlms.eval.facts.generate.topics import SUBJECT
+
+
+class Choices:
+    """The values that fit one place of a template."""
+
+    def __init__(self, values: Sequence[str]):
+        self.values = values
+        self.index = {value: index for index, value in enumerate(values)}
+
+    def draw(self, excluded: Iterable[str], count: int, draw: random.Random) -> tuple[str, ...]:
+        """`count` different values, all but the excluded ones equally probable, in random order."""
+        gaps = sorted({self.index[value] for value in excluded if value in self.index})
+        chosen = []
+        # draws from as many indices as are left, then maps each one past the excluded ones
+        for index in draw.sample(range(len(self.values) - len(gaps)), count):
+            for gap in gaps:
+                index += index >= gap
+            chosen.append(self.values[index])
+        return tuple(chosen)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What is offered in the probes about the subjects of one group, or of one arm."""
+
+    choices: Mapping[str, Choices]
+    """By place: "subject" or a relation."""
+    conclusions: Mapping[tuple[str, str], Conclusions]
+    """By relation and name."""
+    count: int
+    """Distractors of a probe."""
+    seed: int
+
+    def distractors(self, probe_id: str, asked: str, excluded: Iterable[str]) -> tuple[str, ...]:
+        return self.choices[asked].draw(excluded, self.count, rng(self.seed, probe_id))
+
+    def wrong_conclusions(self, probe_id: str, relation: str, name: str, conclusion: str) -> tuple[str, ...]:
+        draw = rng(self.seed, probe_id)
+        return self.conclusions[relation, name].distractors(conclusion, self.count, draw)
+
+
+def offer_candidates(
+    relations: Mapping[str, RelationSpec],
+    pools: Pools,
+    groups: Groups,
+    answers: Answers,
+    *,
+    by_arm: bool,
+    distractors: int,
+    seed: int,
+) -> dict[str, Candidates]:
+    """The candidates of every subject, by name.
+
+    Args:
+        relations: The relations of the spec.
+        pools: Their answers.
+        groups: The subjects by group.
+        answers: The answers of each subject.
+        by_arm: Whether arms differ in exposures. Names and unique answers of different arms are then read
+            more or less often. So they are offered beside others of their own arm: otherwise a model could
+            tell the right one by how familiar it is.
+        distractors: The number of distractors of a probe.
+        seed: The bank's seed.
+    """
+    candidates = {}
+    for group, subjects in _offered_alike(groups, by_arm, distractors):
+        names = Choices([subject.name for subject in subjects])
+        choices, conclusions = {SUBJECT: names}, {}
+        for name, relation in relations.items():
+            if name not in pools:  # the answers are subjects
+                choices[name] = names
+                continue
+            values = pools[name].of_group(group)
+            if by_arm and group == "injected" and relation.unique:
+                values = sorted({text for subject in subjects for text in answers[subject.name, name]})
+            choices[name] = Choices(values)
+            for derived in relation.derived:
+                conclusions[name, derived] = Conclusions(relation, f"relations.{name}", derived, values)
+        offered = Candidates(choices, conclusions, distractors, seed)
+        candidates.update({subject.name: offered for subject in subjects})
+    return candidates
+
+
+def identifying_relations(
+    relations: Mapping[str, RelationSpec], pools: Pools, groups: Groups
+) -> frozenset[str]:
+    """The relations whose answers are unique to one subject of each group.
+
+    A reversal probe needs at least one of them in its prompt. If three of a bank's subjects are bakers, three
+    names are right for the baker, and a model that knows them all is marked down for two of them. A
+    relation counts for all groups or for none, since control subjects must be asked as injected ones are.
+    """
+    shared = {
+        name
+        for name, pool in pools.items()
+        for group, arms in groups.items()
+        if relations[name].objects * sum(map(len, arms)) > len(pool.of_group(group))
+    }
+    return frozenset(relations.keys() - shared)
+
+
+def _offered_alike(groups: Groups, by_arm: bool, distractors: int) -> list[tuple[str, list[Subject]]]:
+    """Each group, or each arm of the injected one, with the subjects that have the same candidates."""
+    alike = []
+    for group, arms in groups.items():
+        parts = arms if by_arm and group == "injected" else [list(chain(*arms))]
+        for subjects in parts:
+            if len(parts) > 1 and len(subjects) <= distractors:
+                raise UserError(
+                    f"people: an arm of {len(subjects)} is too small, as a name is asked for among "
+                    f"{distractors + 1} of its own arm where exposures differ; raise people"
+                )
+            if subjects:
+                alike.append((group, subjects))
+    return alike
