@@ -82,9 +82,15 @@ def _add_questions(cli: argparse.ArgumentParser) -> None:
         "--benchmarks", type=_names, default=(), metavar="A,B", help="tasks of lm-eval: blimp, arc_easy, ..."
     )
     asked.add_argument(
-        "--probes", type=_names, default=(), metavar="A,B", help="linear probes: cola, mrpc, rte, stsb, wnli"
+        "--linear-probes",
+        type=_names,
+        default=(),
+        metavar="A,B",
+        help="classifiers on hidden states: cola, mrpc, rte, stsb, wnli",
     )
-    asked.add_argument("--limit", type=positive, metavar="N", help="examples of each benchmark and probe")
+    asked.add_argument(
+        "--limit", type=positive, metavar="N", help="examples of each benchmark and linear probe"
+    )
     asked.add_argument(
         "--num-fewshot", type=whole_number, metavar="N", help="examples shown before each question"
     )
@@ -121,13 +127,17 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _recall(arguments: argparse.Namespace) -> int:
     if not (
-        arguments.facts or arguments.prompts or arguments.heldout or arguments.benchmarks or arguments.probes
+        arguments.facts
+        or arguments.prompts
+        or arguments.heldout
+        or arguments.benchmarks
+        or arguments.linear_probes
     ):
         facts = next(
             (f"{m}/facts" for m in arguments.models if Path(m, "facts", "bank.json").is_file()), "BANK"
         )
         raise UserError(
-            f"nothing is asked; give --facts {facts}, --prompts, --heldout, --benchmarks or --probes"
+            f"nothing is asked; give --facts {facts}, --prompts, --heldout, --benchmarks or --linear-probes"
         )
     if arguments.baseline is not None and arguments.baseline not in arguments.models:
         arguments.models.insert(0, arguments.baseline)
@@ -177,10 +187,10 @@ def _asked(arguments: argparse.Namespace) -> "Asked":
         from tidy_stlms.eval.study.benchmarks import check_benchmarks
 
         check_benchmarks(arguments.benchmarks)
-    if arguments.probes:
-        from tidy_stlms.eval.study.linear_probes import check_probes
+    if arguments.linear_probes:
+        from tidy_stlms.eval.study.linear_probes import check_linear_probes
 
-        check_probes(arguments.probes)
+        check_linear_probes(arguments.linear_probes)
     if arguments.data_dir is not None and not Path(arguments.data_dir).is_dir():
         raise UserError(f"--data-dir {arguments.data_dir}: no such folder")
     return Asked(
@@ -188,7 +198,7 @@ def _asked(arguments: argparse.Namespace) -> "Asked":
         prompts=[prompt for file in arguments.prompts for prompt in load_prompts(file)],
         documents=read_documents(arguments.heldout),
         benchmarks=arguments.benchmarks,
-        probes=arguments.probes,
+        linear_probes=arguments.linear_probes,
         generate=not arguments.no_generate,
         max_new_tokens=arguments.steps,
         top_k=arguments.top_k,

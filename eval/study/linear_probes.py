@@ -1,10 +1,13 @@
-"""Linear probes on frozen features: what a model's hidden states tell of GLUE's tasks.
+"""Linear probes: simple classifiers on a model's hidden states, trained and scored on tasks of GLUE.
 
-A sentence's features are its hidden states of the last layer, pooled as their mean and as the last
-token's. Two sentences u and v become (u, v, |u - v|, u * v), as in SentEval (Conneau and Kiela 2018,
-arXiv:1803.05449). On them stands a logistic regression, or a ridge regression where the target is a
-number, whose penalty is chosen by cross-validation within the training split. Scores are those of GLUE
-(Wang et al. 2018, arXiv:1804.07461) on its validation split: the test split's labels are not public.
+    run_linear_probes(model, tokenizer, ["cola"])["probe:cola"]["matthews (mean)"]
+
+The model stays as it is. The features of a sentence are its hidden states of the last layer, pooled in two
+ways: their mean, and the state of the last token. Two sentences u and v become (u, v, |u - v|, u * v), as in
+SentEval (Conneau and Kiela 2018, arXiv:1803.05449). The classifier is a logistic regression, or a ridge
+regression if the target is a number. Cross-validation within the training split chooses its penalty. Scores
+are those of GLUE (Wang et al. 2018, arXiv:1804.07461) on the validation split, since the labels of the test
+split are not public.
 """
 
 import logging
@@ -42,7 +45,7 @@ POOLS = ("mean", "last")
 
 
 @dataclass(frozen=True)
-class ProbeTask:
+class LinearProbeTask:
     """A task of GLUE: the columns of its texts, and its scores by sklearn's or scipy's names."""
 
     columns: tuple[str, ...]
@@ -51,21 +54,21 @@ class ProbeTask:
 
 
 TASKS = {
-    "cola": ProbeTask(("sentence",), ("matthews",)),
-    "sst2": ProbeTask(("sentence",), ("accuracy",)),
-    "mrpc": ProbeTask(("sentence1", "sentence2"), ("accuracy", "f1")),
-    "rte": ProbeTask(("sentence1", "sentence2"), ("accuracy",)),
-    "wnli": ProbeTask(("sentence1", "sentence2"), ("accuracy",)),
-    "qnli": ProbeTask(("question", "sentence"), ("accuracy",)),
-    "stsb": ProbeTask(("sentence1", "sentence2"), ("pearson", "spearman"), regression=True),
+    "cola": LinearProbeTask(("sentence",), ("matthews",)),
+    "sst2": LinearProbeTask(("sentence",), ("accuracy",)),
+    "mrpc": LinearProbeTask(("sentence1", "sentence2"), ("accuracy", "f1")),
+    "rte": LinearProbeTask(("sentence1", "sentence2"), ("accuracy",)),
+    "wnli": LinearProbeTask(("sentence1", "sentence2"), ("accuracy",)),
+    "qnli": LinearProbeTask(("question", "sentence"), ("accuracy",)),
+    "stsb": LinearProbeTask(("sentence1", "sentence2"), ("pearson", "spearman"), regression=True),
 }
 
 
-def check_probes(tasks: Sequence[str]) -> None:
-    """UserError for a name that is none of ours."""
+def check_linear_probes(tasks: Sequence[str]) -> None:
+    """Raise UserError for a task that is not in `TASKS`."""
     for name in tasks:
         if name not in TASKS:
-            raise UserError(f"probe {name!r}: no such task; there are {', '.join(TASKS)}")
+            raise UserError(f"linear probe {name!r}: no such task; there are {', '.join(TASKS)}")
 
 
 def run_linear_probes(
@@ -79,20 +82,20 @@ def run_linear_probes(
     batch_tokens: int | None = None,
     progress: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Fit and score a probe for each task; one whose data cannot be had does not stop the others.
+    """Fit and score a linear probe for each task. A task without data does not stop the others.
 
     Args:
-        limit: At most so many examples of each split, drawn with `seed`.
-        data_dir: Folder with a local copy of `nyu-mll/glue`; else the Hub is asked.
+        limit: The most examples of each split, drawn with `seed`; all when left out.
+        data_dir: Folder with a local copy of `nyu-mll/glue`; without it the data come from the Hub.
 
     Returns:
         `{"probe:cola": {"matthews (mean)": {"value", "stderr"}, "matthews (last)": ..., "n": examples}}`, or
         `{"probe:cola": {"error": one line}}`; the standard errors are those of a bootstrap over examples.
 
     Raises:
-        UserError: For a task that is none of ours.
+        UserError: For a task that is not in `TASKS`.
     """
-    check_probes(tasks)
+    check_linear_probes(tasks)
     results: dict[str, dict[str, Any]] = {}
     for name in tasks:
         try:
@@ -100,14 +103,16 @@ def run_linear_probes(
                 splits = _load(name, limit, seed, data_dir)
         except (OSError, ValueError) as error:
             results[f"probe:{name}"] = {"error": why_missing(error, data_dir)}
-            logger.warning("probe %s: %s", name, results[f"probe:{name}"]["error"])
+            logger.warning("linear probe %s: %s", name, results[f"probe:{name}"]["error"])
             continue
         if (smallest := _smallest_class(TASKS[name], splits)) < 2:
             reason = f"one of its classes has {smallest} training examples; 2 are the least (--limit)"
             results[f"probe:{name}"] = {"error": reason}
-            logger.warning("probe %s: %s", name, reason)
+            logger.warning("linear probe %s: %s", name, reason)
             continue
-        results[f"probe:{name}"] = _probe(model, tokenizer, TASKS[name], splits, seed, batch_tokens, progress)
+        results[f"probe:{name}"] = _fit_and_score(
+            model, tokenizer, TASKS[name], splits, seed, batch_tokens, progress
+        )
     return results
 
 
@@ -140,8 +145,8 @@ def text_features(
         mask = batch["attention_mask"][..., None]  # (batch, seq, 1)
         means = (hidden * mask).sum(1) / mask.sum(1)
         for pool, values in (("mean", means), ("last", hidden[:, -1])):
-            for place, value in zip(indices, values.cpu().numpy(), strict=True):
-                pooled[pool][place] = value
+            for index, value in zip(indices, values.cpu().numpy(), strict=True):
+                pooled[pool][index] = value
         bar.update(len(indices))
 
     with (
@@ -178,10 +183,10 @@ def _load(name: str, limit: int | None, seed: int, data_dir: Path | None) -> dic
     return splits
 
 
-def _probe(
+def _fit_and_score(
     model: Any,
     tokenizer: Any,
-    task: ProbeTask,
+    task: LinearProbeTask,
     splits: dict[str, dict[str, list]],
     seed: int,
     batch_tokens: int | None,
@@ -205,8 +210,8 @@ def _probe(
     return {**result, "n": len(truth)}
 
 
-def _smallest_class(task: ProbeTask, splits: dict[str, dict[str, list]]) -> int:
-    """How many training examples the rarest class has; of a regression, all."""
+def _smallest_class(task: LinearProbeTask, splits: dict[str, dict[str, list]]) -> int:
+    """The number of training examples of the rarest class; of a regression, of all examples."""
     labels = splits["train"]["label"]
     counts = Counter(labels)
     return len(labels) if task.regression else min(counts[label] for label in range(max(2, len(counts))))
@@ -219,7 +224,7 @@ def _combine(sides: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([left, right, np.abs(left - right), left * right], axis=1)
 
 
-def _classifier(task: ProbeTask, seed: int, n_folds: int) -> Any:
+def _classifier(task: LinearProbeTask, seed: int, n_folds: int) -> Any:
     from sklearn.linear_model import LogisticRegression, RidgeCV
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
     from sklearn.pipeline import make_pipeline

@@ -52,8 +52,7 @@ class Asked:
     prompts: Sequence[dict[str, Any]] = ()
     documents: Sequence[str] = ()
     benchmarks: Sequence[str] = ()
-    probes: Sequence[str] = ()
-    """Tasks of linear probes."""
+    linear_probes: Sequence[str] = ()
     generate: bool = True
     max_new_tokens: int = 10
     """After a prompt."""
@@ -313,7 +312,7 @@ def _benchmarks(model: _Model, measured: Measured) -> None:
         return run_linear_probes(*model.get(), [task], batch_tokens=asked.batch_tokens, **options)
 
     kept = [asked.limit, asked.seed, asked.num_fewshot, _state_of(asked.data_dir), version("lm_eval")]
-    for run, tasks in ((benchmark, asked.benchmarks), (linear_probe, asked.probes)):
+    for run, tasks in ((benchmark, asked.benchmarks), (linear_probe, asked.linear_probes)):
         for task in tasks if is_first_process() else ():
             rows, _ = model.in_parts(
                 {run.__name__: [task, *kept]},

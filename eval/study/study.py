@@ -156,7 +156,7 @@ def _benchmarks(measured: Sequence[Measured], asked: Asked) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for one in measured:
         label = one.name.label
-        tasks = [*asked.benchmarks, *(f"probe:{task}" for task in asked.probes)]
+        tasks = [*asked.benchmarks, *(f"probe:{task}" for task in asked.linear_probes)]
         lost = {task: failed[label] for task in tasks if label in failed}
         if results := {**lost, **one.benchmarks}:
             found[label] = results

@@ -211,7 +211,7 @@ def test_recall_mistakes_exit_2_before_any_model_runs(run, tmp_path, capsys, mon
         ([str(run), "--facts", bank, "--baseline", f"{run}@all"], "stands for 2 models"),
         ([str(run), "--facts", bank, "--baseline", str(run)], "there is no other model"),
         ([str(run), "--facts", bank, "--data-dir", str(tmp_path / "none")], "no such folder"),
-        ([str(run), "--probes", "colla"], "colla"),
+        ([str(run), "--linear-probes", "colla"], "colla"),
     ):
         assert main(["recall", *arguments]) == 2, arguments
         captured = capsys.readouterr()

@@ -65,7 +65,7 @@ def test_few_examples(pair, tmp_path, caplog):
     assert found["error"] in caplog.text
 
 
-def test_probes_find_what_is_there(pair, tmp_path):
+def test_linear_probes_find_what_is_there(pair, tmp_path):
     tasks = ["cola", "mrpc", "stsb"]
     write_glue(tmp_path, {name: TASKS[name].columns for name in tasks}, count=160)
     found = run_linear_probes(*pair, tasks, data_dir=tmp_path)
@@ -103,5 +103,5 @@ def test_what_is_missing_is_named(pair, tmp_path):
     found = run_linear_probes(*pair, ["rte", "cola"], data_dir=tmp_path)
     assert "its data cannot be had" in found["probe:rte"]["error"]
     assert found["probe:cola"]["n"] == 10
-    with pytest.raises(UserError, match="probe 'mnli': no such task"):
+    with pytest.raises(UserError, match="linear probe 'mnli': no such task"):
         run_linear_probes(*pair, ["mnli"])

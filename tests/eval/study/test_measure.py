@@ -212,7 +212,7 @@ def test_benchmarks_run_once_each_and_failures_are_tried_again(folder, asked, mo
 
     monkeypatch.setattr("tidy_stlms.eval.study.benchmarks.run_benchmarks", run)
     monkeypatch.setattr("tidy_stlms.eval.study.linear_probes.run_linear_probes", probe)
-    options = {"bank": None, "limit": 3, "seed": 1, "num_fewshot": 2, "probes": ("cola",)}
+    options = {"bank": None, "limit": 3, "seed": 1, "num_fewshot": 2, "linear_probes": ("cola",)}
     asked = dataclasses.replace(asked, benchmarks=("blimp", "arc_easy"), **options)
     first = measure_model(named(folder), asked)
     assert ran == ["blimp", "arc_easy", "cola"]

@@ -169,7 +169,7 @@ def test_what_failed_is_in_the_study_too():
     broken.info["error"] = "torn"
     half = measured("half", everybody(), errors={"heldout": "no room", "benchmarks": "no network"})
     documents = [{"nats": 10.0, "n_bytes": 5, "n_tokens": 2}]
-    asked = Asked(bank=bank(), benchmarks=("piqa",), probes=("cola",), documents=["text"])
+    asked = Asked(bank=bank(), benchmarks=("piqa",), linear_probes=("cola",), documents=["text"])
     study = build_study([broken, half, measured("run", everybody(), documents=documents)], asked)
     assert [model["error"] for model in study["models"]] == ["torn", None, None]
     assert study["recall"].keys() == {"half", "run"}
