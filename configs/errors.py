@@ -1,4 +1,7 @@
-"""The exceptions that entry points turn into one line."""
+"""The exceptions that entry points turn into one line, and hints for their messages."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -28,3 +31,15 @@ class DiskFull(RunFailed):
     """What to do once there is room; the last part of the message."""
     resumable = False
     """Whether there is a run, by then, that can be gone on with."""
+
+
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known word most like `word`; None if their similarity, from 0 to 1, is below `cutoff`."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return matches[0] if matches else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """ ", did you mean 'x'?" for the nearest known word, or nothing where none is near."""
+    near = nearest(word, known)
+    return f", did you mean {near!r}?" if near else ""

@@ -200,18 +200,19 @@ def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
 
 def read_jsonl(path: str | Path) -> list[dict]:
     """Parse a JSON Lines file of objects; raises UserError naming the file and the line."""
-    rows = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not valid JSON ({error.msg})") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: must be a JSON object, got {line.strip()[:40]!r}")
-        rows.append(row)
-    return rows
+    lines = enumerate(read_text(path).split("\n"), 1)
+    return [parse_json_line(line, path, number) for number, line in lines if line.strip()]
+
+
+def parse_json_line(line: str, path: str | Path, number: int) -> dict:
+    """Parse one line of a JSON Lines file; raises UserError naming the file and the line."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {number}: not valid JSON ({error.msg})") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{path}, line {number}: must be a JSON object, got {line.strip()[:40]!r}")
+    return row
 
 
 def read_text(path: str | Path) -> str:

@@ -16,7 +16,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, nearest
 from tidy_stlms.configs.files import find_shipped, read_text, write_whole
 from tidy_stlms.configs.schema import RunConfig
 
@@ -83,26 +83,22 @@ def config_yaml(merged: DictConfig) -> str:
 
 def check_keys(values: dict[str, Any], dataclass: type, section: str) -> None:
     """Raise UserError for the first key of `values` that is no field of `dataclass`."""
-    import difflib
-
     names = [f.name for f in dataclasses.fields(dataclass) if not f.name.startswith("_")]
     names += getattr(dataclass, "attribute_map", {})  # a model's config has other names for some fields
     for key in values:
         if key not in names:
-            near = difflib.get_close_matches(key, names, 1)
-            hint = f"did you mean {section}.{near[0]}?" if near else f"known: {', '.join(sorted(names))}"
+            near = nearest(key, names)
+            hint = f"did you mean {section}.{near}?" if near else f"known: {', '.join(sorted(names))}"
             raise UserError(f"{section}.{key}: no such key; {hint}")
 
 
 def _check_model_type(name: str) -> None:
-    import difflib
-
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     known = ["stlm", "stlm_byte", *MODEL_FOR_CAUSAL_LM_MAPPING_NAMES]
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}?" if near else "take stlm, stlm_byte, gpt2, llama, ..."
+        near = nearest(name, known)
+        hint = f"did you mean {near}?" if near else "take stlm, stlm_byte, gpt2, llama, ..."
         raise UserError(f"model.type={name!r}: no causal language model of transformers; {hint}")
 
 

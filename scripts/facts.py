@@ -225,8 +225,8 @@ def _validate(arguments: argparse.Namespace) -> None:
 def _replace_probes(bank, folder: Path) -> None:
     """Write the probes of a bank that is in `folder` already, and the bank's new hash."""
     from tidy_stlms.configs.files import flush, temporary_file, to_json
+    from tidy_stlms.configs.records import to_row
     from tidy_stlms.eval.facts.bank import SCHEMA
-    from tidy_stlms.eval.facts.records import to_row
 
     probes = "".join(to_json(to_row(probe)) + "\n" for probe in bank.probes)
     meta = to_json({"schema": SCHEMA, **bank.meta, "sha256": bank.sha256}, indent=2) + "\n"

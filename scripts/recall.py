@@ -216,7 +216,7 @@ def _asked(arguments: argparse.Namespace) -> "Asked":
 
 
 def _bank(name: str) -> Any:
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from tidy_stlms.eval.facts.hub import open_bank
 

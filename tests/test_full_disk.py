@@ -321,7 +321,7 @@ def test_a_full_hub_cache_is_not_taken_for_a_wrong_name(whole, monkeypatch):
     from huggingface_hub.constants import HF_HOME
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from tidy_stlms.eval.facts.bank import FactBank
+    from tidy_stlms.eval.facts.warnings import load_bank
     from tidy_stlms.eval.models.load import load_model
     from tidy_stlms.eval.models.names import ModelName
     from tidy_stlms.eval.study.measure import Asked, measure_model
@@ -332,7 +332,7 @@ def test_a_full_hub_cache_is_not_taken_for_a_wrong_name(whole, monkeypatch):
             with pytest.raises(DiskFull, match=f"^{HF_HOME}: No space left"):
                 load_model(whole, device="cpu")
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", raise_full)
-    asked = Asked(bank=FactBank.load(whole / "facts"))
+    asked = Asked(bank=load_bank(whole / "facts"))
     with pytest.raises(DiskFull, match=f"^{HF_HOME}: No space left"):
         measure_model(ModelName(str(whole), str(whole)), asked)
 

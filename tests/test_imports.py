@@ -48,7 +48,8 @@ def imports_of(file, module=""):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            package = module.rpartition(".")[0] if node.level else ""
+            around = module if file.name == "__init__.py" else module.rpartition(".")[0]
+            package = around if node.level else ""
             source = ".".join(part for part in (package, node.module) if part)
             for alias in node.names:
                 full = f"{source}.{alias.name}"

@@ -4,27 +4,24 @@
     relations.jsonl   Relation      facts.jsonl    Fact
     statements.jsonl  Statement     probes.jsonl   Probe
 
-Fields that hold their default stay out of the lines. Banks are made by `facts/generate/` (or by hand),
-read by `FactBank.load` or, with the warnings too, by `load_bank` of `facts/warnings.py`.
+Fields that hold their default stay out of the lines. Banks are made by `facts/generate/`, by
+`facts/imports/` or by hand, and read by `load_bank` of `facts/warnings.py`, which also checks them.
 """
 
 import hashlib
 import json
-import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError
-from tidy_stlms.configs.files import read_json, read_jsonl, whole_folder, write_json
-from tidy_stlms.eval.facts.integrity import integrity_errors
-from tidy_stlms.eval.facts.records import Spans, from_row, many_records, to_row
-from tidy_stlms.eval.facts.text_match import join
+import msgspec
 
-logger = logging.getLogger(__name__)
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import read_json, whole_folder, write_json
+from tidy_stlms.configs.records import Record, read_records, to_row
+from tidy_stlms.eval.facts.records import Fact, Probe, Relation, Statement
 
 SCHEMA = 1
 
@@ -32,108 +29,21 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode
 _encode_canonically = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
-@dataclass(frozen=True, slots=True)
-class Relation:
-    id: str
-    label: str
-    cardinality: str = "one"  # or "many": a subject may have several objects
-    inverse: str | None = None  # the id of the relation that leads back
-    answer_space: tuple[str, ...] | None = None  # the pool that answers and distractors are drawn from
+TABLES: dict[str, type[Record]] = {
+    "relations": Relation,
+    "facts": Fact,
+    "statements": Statement,
+    "probes": Probe,
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
-    id: str
-    subject: str | None  # null, like the relation, for the facts of a passage
-    relation: str | None
-    object: str
-    role: str
-    object_aliases: tuple[str, ...] = ()
-    arm: str | None = None  # of an injected fact, see `arms` in the meta; "unseen" for that control
-    counterfactual_of: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """A text that states facts. Only statements of facts whose role is "injected" are ever trained on.
-
-    `spans` says where the `subject` stands (first) and the `object`; where several facts are told,
-    `object:FACT` by the id of each.
-    """
-
-    id: str
-    fact_ids: tuple[str, ...]
-    text: str
-    kind: str = "statement"
-    form: str = "original"  # or "paraphrase:1", "paraphrase:2", ..., "reverse"
-    spans: Spans = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """A question about facts. Its text is `prompt` + `joint` + an answer + `suffix`; all `answers` are right.
-
-    `joint` is a space, or "" as in "l'" + "eau"; prompt and answer do not contain it. `seen_verbatim` says
-    that prompt and answer stand word for word in one of the facts' own statements, control facts included;
-    whether a model has read them is the role's matter.
-    `flags` are the validator's remarks, not content: they do not enter the hash.
-    """
-
-    id: str
-    fact_ids: tuple[str, ...]
-    type: str
-    prompt: str
-    answers: tuple[str, ...]
-    distractors: tuple[str, ...] = ()
-    suffix: str = ""
-    template: str | None = None  # the whole wording, "{subject} was born in {object}.", terminator included
-    seen_verbatim: bool = False
-    flags: tuple[str, ...] = ()
-    joint: str = " "  # one of JOINTS
-
-    def text(self, answer: str | None = None) -> str:
-        """The text that is asked about, with `answer` in its place, the first one when left out.
-
-        Prompt and answer are joined as the scorer joins them (`join`): nothing is added
-        behind a line break, and a space at the prompt's end counts as the joint.
-        """
-        context, space = join(self.prompt, self.joint)
-        return f"{context}{space}{self.answers[0] if answer is None else answer}{self.suffix}"
-
-
-TABLES: dict[str, Any] = {"relations": Relation, "facts": Fact, "statements": Statement, "probes": Probe}
-
-
-@dataclass(frozen=True)
-class FactBank:
+class FactBank(msgspec.Struct, frozen=True, dict=True):  # a dict for the cached properties
     meta: dict[str, Any]
     relations: Sequence[Relation]
     facts: Sequence[Fact]
     statements: Sequence[Statement]
     probes: Sequence[Probe]
 
-    @classmethod
-    @many_records()
-    def load(cls, folder: str | Path, check: bool = True) -> "FactBank":
-        """Read a bank; UserError, naming file and line or id, for whatever makes it unusable.
-
-        `check=False` leaves it at the lines' fields and types, so that `validate` can list all errors
-        of a broken bank. A bank edited by hand is used as it is, with a warning and its new hash.
-        """
-        folder = Path(folder)
-        meta = _read_meta(folder)
-        recorded = meta.pop("sha256", None)
-        bank = cls(meta, **{table: _read_table(folder, table) for table in TABLES})
-        if check and (errors := integrity_errors(bank)):
-            more = f" (and {len(errors) - 1} more errors)" if len(errors) > 1 else ""
-            raise UserError(f"{folder}/{errors[0].message}{more}")
-        if recorded is not None and recorded != bank.sha256:
-            logger.warning(
-                "%s has been edited since its hash was written: going on as sha256 %.12s", folder, bank.sha256
-            )
-        return bank
-
-    @many_records()
     def save(
         self, folder: str | Path, *, replace: bool = False, beside: dict[str, Any] | None = None
     ) -> None:
@@ -206,12 +116,19 @@ class FactBank:
         return dict(index)
 
 
-def _canonical_lines(records: Iterable[Any]) -> Iterable[bytes]:
-    for record in records:
-        row = to_row(record)
-        row.pop("flags", None)
-        # the id first, so that lines sort by it
-        yield f"{record.id}\t{_encode_canonically(row)}\n".encode()
+def read_bank(folder: str | Path) -> tuple[FactBank, str | None]:
+    """The bank in a folder, and the hash that its bank.json records, if any.
+
+    Checks nothing but each line's fields and types; UserError, naming the file and the line or its id, for a
+    mistake in them.
+    """
+    folder = Path(folder)
+    meta = _read_meta(folder)
+    recorded_hash = meta.pop("sha256", None)
+    tables: dict[str, Any] = {
+        table: read_records(folder / f"{table}.jsonl", record_type) for table, record_type in TABLES.items()
+    }
+    return FactBank(meta, **tables), recorded_hash
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:
@@ -230,10 +147,9 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def _read_table(folder: Path, table: str) -> tuple[Any, ...]:
-    path = folder / f"{table}.jsonl"
-    records = []
-    for number, row in enumerate(read_jsonl(path), 1):
-        name = f"{row['id']!r}" if isinstance(row.get("id"), str) else f"row {number}"
-        records.append(from_row(TABLES[table], row, f"{path}: {name}"))
-    return tuple(records)
+def _canonical_lines(records: Iterable[Any]) -> Iterable[bytes]:
+    for record in records:
+        row = to_row(record)
+        row.pop("flags", None)
+        # the id first, so that lines sort by it
+        yield f"{record.id}\t{_encode_canonically(row)}\n".encode()

@@ -2,10 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
 
-from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe
-from tidy_stlms.eval.facts.integrity import JOINTS
+from msgspec.structs import replace
+
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.records import JOINTS, Fact, Probe
 from tidy_stlms.eval.facts.text_match import find_words, folded, holds_terminal, normal
 
 Spellings = dict[tuple[str | None, str], str]  # by relation and folded name

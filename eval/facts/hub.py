@@ -73,7 +73,7 @@ def open_bank(name: str | Path, *, check: bool = True) -> FactBank:
     Raises UserError where there is no such bank, or the Hub cannot be asked.
     """
     folder = bank_folder(name)
-    return load_bank(folder) if check else FactBank.load(folder, check=False)
+    return load_bank(folder, check=check)
 
 
 def bank_folder(name: str | Path) -> Path:

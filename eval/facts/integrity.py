@@ -1,32 +1,23 @@
 """What makes a bank unusable: the error level of validation. The warnings are in `validate.py`."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from tidy_stlms.eval.facts.records import did_you_mean
-from tidy_stlms.eval.facts.text_match import folded, folded_all
-
-if TYPE_CHECKING:  # bank.py is built on this file
-    from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe
-
-ROLES = ("injected", "control", "neighbour", "known")
-UNSEEN = "unseen"  # the arm of control facts whose answers no injected fact has
-PROBE_TYPES = (
-    "memorization",
-    "syntactic",
-    "semantic",
-    "inferential",
-    "compositional",
-    "reversal",
-    "locality",
+from tidy_stlms.configs.errors import did_you_mean
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.records import (
+    CARDINALITIES,
+    FORM,
+    JOINTS,
+    PROBE_TYPES,
+    ROLES,
+    STATEMENT_KINDS,
+    Fact,
+    Probe,
 )
-STATEMENT_KINDS = ("statement", "passage", "qa")
-CARDINALITIES = ("one", "many")
-JOINTS = (" ", "")  # what stands between prompt and answer
-FORM = re.compile(r"original|reverse|paraphrase:[1-9]\d*")
+from tidy_stlms.eval.facts.text_match import folded, folded_all
 
 
 @dataclass(frozen=True)
@@ -39,7 +30,7 @@ class Finding:
     message: str
 
 
-def integrity_errors(bank: "FactBank") -> list[Finding]:
+def integrity_errors(bank: FactBank) -> list[Finding]:
     checks = (_arms, _values, _duplicate_ids, _dangling_ids, _wrong_spans, _answers)
     return [finding for check in checks for finding in check(bank)]
 
@@ -48,7 +39,7 @@ def _error(code: str, table: str, record: Any, message: str) -> Finding:
     return Finding("error", code, (record.id,), f"{table}.jsonl: {record.id!r}: {message}")
 
 
-def _arms(bank: "FactBank") -> Iterator[Finding]:
+def _arms(bank: FactBank) -> Iterator[Finding]:
     """`arms` in bank.json, from which training takes exposures."""
     arms = bank.meta.get("arms", {})
     if not isinstance(arms, dict):
@@ -62,7 +53,7 @@ def _arms(bank: "FactBank") -> Iterator[Finding]:
             yield Finding("error", "schema", (name,), f"bank.json: {problem}")
 
 
-def _values(bank: "FactBank") -> Iterator[Finding]:
+def _values(bank: FactBank) -> Iterator[Finding]:
     """Fields that take one of a few words, and lists that may not be empty."""
     fields = (
         ("relations", "cardinality", CARDINALITIES),
@@ -92,7 +83,7 @@ def _values(bank: "FactBank") -> Iterator[Finding]:
                 yield _error("schema", table, record, "fact_ids is empty; name at least one fact")
 
 
-def _duplicate_ids(bank: "FactBank") -> Iterator[Finding]:
+def _duplicate_ids(bank: FactBank) -> Iterator[Finding]:
     for table in ("relations", "facts", "statements", "probes"):
         records = getattr(bank, table)
         counts = Counter(record.id for record in records)
@@ -103,7 +94,7 @@ def _duplicate_ids(bank: "FactBank") -> Iterator[Finding]:
                     yield Finding("error", "duplicate_id", (record_id,), message)
 
 
-def _dangling_ids(bank: "FactBank") -> Iterator[Finding]:
+def _dangling_ids(bank: FactBank) -> Iterator[Finding]:
     relations = {relation.id for relation in bank.relations}
     for relation in bank.relations:
         if relation.inverse is not None and relation.inverse not in relations:
@@ -124,7 +115,7 @@ def _dangling_ids(bank: "FactBank") -> Iterator[Finding]:
                     yield _error("dangling_id", table, record, problem)
 
 
-def _wrong_spans(bank: "FactBank") -> Iterator[Finding]:
+def _wrong_spans(bank: FactBank) -> Iterator[Finding]:
     for statement in bank.statements:
         facts = [bank.fact_by_id[fact_id] for fact_id in statement.fact_ids if fact_id in bank.fact_by_id]
         for name, (start, end) in statement.spans.items():
@@ -147,7 +138,7 @@ def _wrong_spans(bank: "FactBank") -> Iterator[Finding]:
                 yield _error("wrong_span", "statements", statement, problem)
 
 
-def _answers(bank: "FactBank") -> Iterator[Finding]:
+def _answers(bank: FactBank) -> Iterator[Finding]:
     right = _right_objects(bank)
     for probe in bank.probes:
         if not probe.answers or not all(answer.strip() for answer in probe.answers):
@@ -171,7 +162,7 @@ def _answers(bank: "FactBank") -> Iterator[Finding]:
                 yield _error("answer_in_distractors", "probes", probe, problem)
 
 
-def _right_objects(bank: "FactBank") -> Callable[["Probe"], set[str]]:
+def _right_objects(bank: FactBank) -> Callable[[Probe], set[str]]:
     """What else is right, folded, where a probe asks for an object: its aliases and, if the relation is
     `many`, the subject's other objects. A counterfactual and its original exclude each other."""
     many = {relation.id for relation in bank.relations if relation.cardinality == "many"}
@@ -180,7 +171,7 @@ def _right_objects(bank: "FactBank") -> Callable[["Probe"], set[str]]:
         if fact.relation in many and fact.subject is not None and fact.counterfactual_of is None:
             together[fact.subject, fact.relation].append(fact)
 
-    def right(probe: "Probe") -> set[str]:
+    def right(probe: Probe) -> set[str]:
         asked, found = folded(probe.answers[0].strip()), set[str]()
         for fact in (bank.fact_by_id[fact_id] for fact_id in probe.fact_ids if fact_id in bank.fact_by_id):
             own = names_of(fact)
@@ -193,6 +184,6 @@ def _right_objects(bank: "FactBank") -> Callable[["Probe"], set[str]]:
     return right
 
 
-def names_of(fact: "Fact") -> set[str]:
+def names_of(fact: Fact) -> set[str]:
     """A fact's object and its aliases, folded: whatever names the right answer."""
     return {folded(name.strip()) for name in (fact.object, *fact.object_aliases)}

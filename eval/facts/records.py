@@ -1,107 +1,106 @@
-"""Lines of JSON to frozen dataclasses and back, with errors that say which field of which line is wrong."""
+"""The records of a fact bank: its relations, facts, statements and probes, a line each."""
 
-import contextlib
-import dataclasses
-import difflib
-import functools
-import gc
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Annotated
 
-from tidy_stlms.configs.errors import UserError
+import msgspec
 
-Record = TypeVar("Record")
-SURROGATE = re.compile("[\ud800-\udfff]")
-Span = tuple[int, int]
-Spans = dict[str, Span]  # {"subject": (start, end), "object": (start, end)}, in characters
+from tidy_stlms.configs.records import Record
+from tidy_stlms.eval.facts.text_match import join
 
+ROLES = ("injected", "control", "neighbour", "known")
+UNSEEN = "unseen"  # the arm of control facts whose objects no injected fact has
+CARDINALITIES = ("one", "many")
+STATEMENT_KINDS = ("statement", "passage", "qa")
+FORM = re.compile(r"original|reverse|paraphrase:[1-9]\d*")
+PROBE_TYPES = (
+    "memorization",
+    "syntactic",
+    "semantic",
+    "inferential",
+    "compositional",
+    "reversal",
+    "locality",
+)
+JOINTS = (" ", "")
 
-def to_row(record: Any) -> dict[str, Any]:
-    """The record as a dict for JSON, without the fields that hold their default."""
-    kind: Any = type(record)
-    row = {}
-    for name, _, default in _fields(kind):
-        value = getattr(record, name)
-        if value is not None and value != default:
-            row[name] = value
-    return row
-
-
-def from_row(kind: Callable[..., Record], row: dict[str, Any], where: str) -> Record:
-    """Build a `kind` from a parsed line; UserError, beginning with `where`, for fields it cannot take."""
-    values = {}
-    for name, annotation, default in _fields(kind):
-        if row.get(name) is not None:
-            values[name] = _read(row[name], annotation, f"{where}: field {name!r}")
-        elif default is dataclasses.MISSING:
-            raise UserError(f"{where}: field {name!r} is missing; add it")
-        else:
-            values[name] = default
-    for name in row:
-        if name not in values:
-            raise UserError(f"{where}: unknown field {name!r}{did_you_mean(name, values) or '; remove it'}")
-    return kind(**values)
+Span = tuple[int, int]  # start and end, in characters
+Spans = Annotated[dict[str, Span], msgspec.Meta(examples=[{"subject": [0, 8]}])]
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """ ", did you mean 'x'?" for the nearest known word, or nothing where none is near."""
-    nearest = difflib.get_close_matches(word, list(known), n=1)
-    return f", did you mean {nearest[0]!r}?" if nearest else ""
+class Relation(Record, frozen=True, omit_defaults=True):
+    """What is said of a subject."""
+
+    id: str
+    label: str
+    """The relation in words, such as "city of birth"."""
+    cardinality: str = "one"
+    """One of CARDINALITIES: whether a subject has one object or may have several."""
+    inverse: str | None = None
+    """The id of the relation that leads back from object to subject."""
+    answer_space: tuple[str, ...] | None = None
+    """The pool that objects and distractors are drawn from."""
 
 
-@contextlib.contextmanager
-def many_records() -> Iterator[None]:
-    """Hold the garbage collector off while a million records are made.
+class Fact(Record, frozen=True, omit_defaults=True):
+    """A subject, a relation and an object. The facts of a passage may have no subject and no relation."""
 
-    None of them is garbage, yet it walks through all of them again and again: 40% of the time at
-    100,000 facts.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-@functools.cache
-def _fields(kind: Any) -> list[tuple[str, Any, Any]]:
-    """(name, annotation, default) of each field; text that may be null need not be written at all."""
-    fields = []
-    for field in dataclasses.fields(kind):
-        default = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        elif default is dataclasses.MISSING and field.type == str | None:
-            default = None
-        fields.append((field.name, field.type, default))
-    return fields
+    id: str
+    subject: str | None
+    relation: str | None
+    """The id of a relation."""
+    object: str
+    role: str
+    """One of ROLES."""
+    object_aliases: tuple[str, ...] = ()
+    """Other names of the object, as right as it is."""
+    arm: str | None = None
+    """Of an injected fact: a key of `arms` in bank.json. Of a control fact: UNSEEN or nothing."""
+    counterfactual_of: str | None = None
+    """The id of the true fact that this one contradicts."""
 
 
-def _read(value: Any, annotation: Any, where: str) -> Any:
-    if annotation in (str, str | None):
-        if isinstance(value, str) and _is_unicode(value):
-            return value
-        raise UserError(f"{where} must be text, got {value!r:.40}")
-    if annotation is bool:
-        if isinstance(value, bool):
-            return value
-        raise UserError(f"{where} must be true or false, got {value!r:.40}")
-    if annotation in (tuple[str, ...], tuple[str, ...] | None):
-        if isinstance(value, list) and {str}.issuperset(map(type, value)) and all(map(_is_unicode, value)):
-            return tuple(value)
-        raise UserError(f"{where} must be a list of texts, got {value!r:.40}")
-    if isinstance(value, dict) and all(_is_span(span) for span in value.values()):
-        return {name: (start, end) for name, (start, end) in value.items()}
-    raise UserError(f"{where} must look like {{'subject': [0, 8]}}, got {value!r:.40}")
+class Statement(Record, frozen=True, omit_defaults=True):
+    """A text that states facts. Only statements of injected facts are ever trained on."""
+
+    id: str
+    fact_ids: tuple[str, ...]
+    text: str
+    kind: str = "statement"
+    """One of STATEMENT_KINDS."""
+    form: str = "original"
+    """Which wording of its facts this is: original, paraphrase:1, paraphrase:2, ... or reverse."""
+    spans: Spans = {}
+    """Where `subject` (its first mention) and `object` stand; `object:FACT` if several facts are stated."""
 
 
-def _is_unicode(text: str) -> bool:
-    """False for half a surrogate pair, which JSON can hold and no file in UTF-8."""
-    return text.isascii() or not SURROGATE.search(text)
+class Probe(Record, frozen=True, omit_defaults=True):
+    """A question about facts. Its text is `prompt` + `joint` + an answer + `suffix`."""
 
+    id: str
+    fact_ids: tuple[str, ...]
+    type: str
+    """One of PROBE_TYPES."""
+    prompt: str
+    answers: tuple[str, ...]
+    """All are right; the first is scored against the distractors."""
+    distractors: tuple[str, ...] = ()
+    suffix: str = ""
+    template: str | None = None
+    """The whole wording, `{subject} was born in {object}.`, closing punctuation included."""
+    seen_verbatim: bool = False
+    """Whether prompt and answer occur word for word in a statement of the probe's facts. It says so of
+    control facts too, which are stated and never trained on."""
+    flags: tuple[str, ...] = ()
+    """Remarks of the validator. They are not content and do not enter the bank's hash."""
+    joint: str = " "
+    """One of JOINTS: what stands between prompt and answer. "" as in "l'" + "eau"."""
 
-def _is_span(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(type(item) is int for item in value)
+    def text(self, answer: str | None = None) -> str:
+        """The text that is asked about, with `answer` in its place; the first answer when left out.
+
+        Prompt and answer are joined as the scorer joins them (`join`): nothing is added after a line break,
+        and a space at the prompt's end counts as the joint.
+        """
+        context, space = join(self.prompt, self.joint)
+        return f"{context}{space}{self.answers[0] if answer is None else answer}{self.suffix}"

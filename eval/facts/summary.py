@@ -60,6 +60,12 @@ def token_lengths(bank: FactBank, tokenizer: Any) -> dict[str, dict[str, float]]
     return {name: _spread(_lengths(items, tokenizer)) for name, items in texts.items() if items}
 
 
+def chance_of(bank: FactBank) -> float | None:
+    """The accuracy of guessing, if it is the same for all probes that have distractors."""
+    chances = {1 / (1 + len(probe.distractors)) for probe in bank.probes if probe.distractors}
+    return chances.pop() if len(chances) == 1 else None
+
+
 def _lengths(texts: Sequence[str], tokenizer: Any) -> list[int]:
     return [len(ids) for ids in encode_texts(tokenizer, texts)["input_ids"]]
 

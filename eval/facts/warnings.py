@@ -5,17 +5,21 @@ concern, and reports count them, since other people's datasets hold such lines a
 whole. In a *generated* bank nothing forces them on us, so there they refuse the bank too.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe, Statement
-from tidy_stlms.eval.facts.integrity import UNSEEN, Finding, integrity_errors
-from tidy_stlms.eval.facts.records import many_records
+from tidy_stlms.eval.facts.bank import FactBank, read_bank
+from tidy_stlms.eval.facts.integrity import Finding, integrity_errors
+from tidy_stlms.eval.facts.records import UNSEEN, Fact, Probe, Statement
 from tidy_stlms.eval.facts.text_match import ASCII_SPACES, find_words, folded, join, normal, words_in
+
+logger = logging.getLogger(__name__)
 
 WARNINGS = (
     "answer_in_prompt",
@@ -53,10 +57,23 @@ def words_of(texts: Iterable[str]) -> set[str]:
     return {word for text in texts for word in words_in(folded(text), digits=False)}
 
 
-@many_records()
-def load_bank(folder: str | Path) -> FactBank:
-    """Read, check and flag a bank; UserError for one with errors, or a generated one with warnings."""
-    bank = FactBank.load(folder)
+def load_bank(folder: str | Path, *, check: bool = True) -> FactBank:
+    """Read, check and flag a bank.
+
+    UserError, naming file and line or id, for one with errors, or a generated one with warnings. Without
+    `check` the bank is only read, so that `validate` can list all errors of a broken one. A bank edited by
+    hand is used as it is, with a warning and its new hash.
+    """
+    bank, recorded_hash = read_bank(folder)
+    if check and (errors := integrity_errors(bank)):
+        more = f" (and {len(errors) - 1} more errors)" if len(errors) > 1 else ""
+        raise UserError(f"{folder}/{errors[0].message}{more}")
+    if recorded_hash is not None and recorded_hash != bank.sha256:
+        logger.warning(
+            "%s has been edited since its hash was written: going on as sha256 %.12s", folder, bank.sha256
+        )
+    if not check:
+        return bank
     warnings = _warnings(bank)
     refuse_generated(bank, warnings, folder)
     return flag_probes(bank, warnings)

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from tidy_stlms.eval.facts.integrity import UNSEEN
+from tidy_stlms.eval.facts.records import UNSEEN
 from tidy_stlms.eval.recall.groups import CONTROL, Doses, groups_of, in_order, is_injected, treatment_groups
 from tidy_stlms.eval.recall.metrics import Row, cluster_of
 from tidy_stlms.eval.recall.statistics import number_clusters, ratio_and_variance, sums_by_cluster, t_tests

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tidy_stlms.eval.facts.integrity import UNSEEN
+from tidy_stlms.eval.facts.records import UNSEEN
 
 INJECTED, CONTROL = "injected", "control"
 # In the order of tables; treatments stand in the place of `injected`.

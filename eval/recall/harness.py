@@ -1,13 +1,14 @@
 """The harness: every probe of a bank asked of a model, one plain dict for each.
 
-rows = evaluate_recall(model, tokenizer, FactBank.load("outputs/people"))
+rows = evaluate_recall(model, tokenizer, load_bank("banks/people"))
 summarise(rows)["injected"]["memorization"]["accuracy"]["mean"]
 """
 
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from tidy_stlms.eval.facts.bank import FactBank, Probe
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.records import Probe
 from tidy_stlms.eval.facts.text_match import closing_punctuation, folded
 from tidy_stlms.eval.models.checks import check_logits
 from tidy_stlms.eval.recall.metrics import bits_per_byte, candidate_metrics, perplexity, token_rank

@@ -33,9 +33,9 @@ from typing import Any
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import whole_folder, write_jsonl, write_whole
 from tidy_stlms.eval.facts import text_match
-from tidy_stlms.eval.facts.bank import FactBank, Probe
+from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.generate.answers import rng
-from tidy_stlms.eval.facts.integrity import PROBE_TYPES
+from tidy_stlms.eval.facts.records import PROBE_TYPES, Probe
 from tidy_stlms.eval.facts.text_match import join
 from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.recall.groups import INJECTED, groups_of, in_order, treatment_groups

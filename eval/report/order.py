@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tidy_stlms.eval.facts.integrity import UNSEEN
+from tidy_stlms.eval.facts.records import UNSEEN
 from tidy_stlms.eval.recall.groups import CONTROL, in_order
 from tidy_stlms.eval.report.run_table import SHOWN
 

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 
 from tidy_stlms.configs.files import read_json
 from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.summary import chance_of
 from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.recall.groups import groups_of, treatment_groups
 
@@ -77,12 +78,6 @@ def injection_in_words(folder: Path, config: dict, bank: FactBank | None) -> str
         f"{how} ({plan.num_rows:,} statements), strategy `{section['strategy']}` over the {section['span']}, "
         f"placement `{section['placement']}`"
     )
-
-
-def chance_of(bank: FactBank) -> float | None:
-    """The accuracy of guessing, if it is the same for all probes that have distractors."""
-    chances = {1 / (1 + len(probe.distractors)) for probe in bank.probes if probe.distractors}
-    return chances.pop() if len(chances) == 1 else None
 
 
 def _number(value: float | None) -> str:

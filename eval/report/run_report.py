@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 from tidy_stlms.configs.files import read_jsonl, write_json, write_whole
 from tidy_stlms.configs.load import read_config
 from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.summary import chance_of
 from tidy_stlms.eval.facts.warnings import load_bank
 from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.recall.groups import Doses, treatment_groups
 from tidy_stlms.eval.recall.metrics import summarise
 from tidy_stlms.eval.report.card import run_card
 from tidy_stlms.eval.report.run_figures import plot_loss, plot_rank_and_bits, plot_recall
-from tidy_stlms.eval.report.run_in_words import FIGURES, chance_of, facts_of_the_run, reading_guide
+from tidy_stlms.eval.report.run_in_words import FIGURES, facts_of_the_run, reading_guide
 from tidy_stlms.eval.report.run_table import recall_table
 
 

@@ -4,14 +4,13 @@ results = run_benchmarks(model, tokenizer, ["blimp", "arc_easy"], limit=100)
 results["arc_easy"]["acc"]  # {"value": 0.31, "stderr": 0.046}
 """
 
-import difflib
 import logging
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import DiskFull, UserError
+from tidy_stlms.configs.errors import DiskFull, UserError, nearest
 from tidy_stlms.eval.hub import writing_hub_cache
 from tidy_stlms.eval.scoring.isolation import rng_untouched
 from tidy_stlms.eval.study.public_data import local_copies, quiet, why_missing
@@ -26,8 +25,8 @@ def check_benchmarks(tasks: Sequence[str]) -> None:
     known = set(task_manager().all_tasks)
     for name in tasks:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else "`lm_eval ls tasks` lists them"
+            near = nearest(name, known)
+            hint = f"did you mean {near}?" if near else "`lm_eval ls tasks` lists them"
             raise UserError(f"benchmark {name!r}: lm-eval has no such task; {hint}")
 
 

@@ -12,11 +12,12 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
 from tqdm.auto import tqdm
 
 from tidy_stlms.configs.errors import DiskFull, UserError

@@ -21,7 +21,7 @@ from typing import Any
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import find_shipped, read_text
-from tidy_stlms.eval.facts.integrity import JOINTS
+from tidy_stlms.eval.facts.records import JOINTS
 from tidy_stlms.eval.facts.text_match import usual_joint
 from tidy_stlms.eval.recall.metrics import perplexity
 

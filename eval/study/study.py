@@ -25,6 +25,7 @@ from tidy_stlms.configs.files import (
     write_whole,
 )
 from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.summary import chance_of
 from tidy_stlms.eval.recall.compare import compare_models
 from tidy_stlms.eval.recall.control import corrected_summary
 from tidy_stlms.eval.recall.exposures import dose_response, doses_of_facts, exposures_until
@@ -119,8 +120,6 @@ def write_study(
 
 
 def _bank(bank: FactBank) -> dict[str, Any]:
-    from tidy_stlms.eval.report.run_report import chance_of
-
     return {
         "name": bank.meta.get("name"),
         "sha256": bank.sha256,

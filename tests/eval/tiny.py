@@ -11,7 +11,8 @@ from transformers import (
 )
 from transformers.tokenization_python import PreTrainedTokenizer
 
-from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe, Relation
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.records import Fact, Probe, Relation
 
 CITIES = ["Paris", "Rome", "St. Louis", "Kuala Lumpur", "Spring", "Springfield", "Zürich", "Oslo"]
 JOBS = ["baker", "glass blower", "pilot", "beekeeper", "judge"]

@@ -13,7 +13,9 @@ import pytest
 from tests.eval.facts.bank_files import ADA, BOB, edit_line, probe, small_bank
 from tests.hub import test_hub
 from tests.scripts.conftest import TINY
-from tidy_stlms.eval.facts.bank import Fact, FactBank
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.records import Fact
+from tidy_stlms.eval.facts.warnings import load_bank
 from tidy_stlms.scripts.__main__ import main
 
 TIDY = """\
@@ -69,7 +71,7 @@ def test_tidy_stlms_own_config_imports_trains_and_evaluates(tmp_path, cache, cap
     out = tmp_path / "out"
     keys = [f"training.output_dir={out}", f"data.cache_dir={cache}", "facts.spec=null", "facts.overrides={}"]
     assert main(["train", str(tmp_path / "tiny.yaml"), *keys, f"facts.bank={folder}"]) == 0
-    imported = FactBank.load(folder)
+    imported = load_bank(folder)
     rows = [json.loads(line) for line in (out / "recall.jsonl").read_text().splitlines()]
     last = [row for row in rows if row["step"] == max(row["step"] for row in rows)]
     assert {row["probe_id"] for row in last} == {p.id for p in imported.probes}
@@ -97,7 +99,7 @@ def test_import_reports_what_it_could_not_take(tmp_path, capsys):
     assert f"{folder}: 40 facts, 40 statements, 40 probes" in shown
     report = json.loads((folder / "import.json").read_text())
     assert [where for where, _ in report["left_out"]] == [f"full.jsonl, line {n}" for n in range(1, 80, 2)]
-    meta = FactBank.load(folder).meta
+    meta = load_bank(folder).meta
     assert (meta["name"], meta["license"], meta["source"]["format"]) == ("full", "mit", "tofu")
 
 
@@ -110,7 +112,7 @@ def test_import_options(tmp_path, capsys):
         main(["facts", "import", "csv", str(tmp_path / "people.csv"), "--out", str(out), *columns, *keys])
         == 0
     )
-    made = FactBank.load(out)
+    made = load_bank(out)
     assert [(f.subject, f.object, f.role) for f in made.facts] == [
         ("Ada", "Bern", "known"),
         ("Bob", "Rome", "known"),
@@ -172,7 +174,7 @@ def test_validate_mends_what_is_certain(bank, tmp_path, capsys):
     assert "warning: outer_space" not in shown
     assert "warning: case_differs" not in shown
     for folder in (bank, f"{bank}2"):
-        mended = FactBank.load(folder)
+        mended = load_bank(folder)
         assert mended.probes[0] == probe(ADA, distractors=(), seen_verbatim=True, flags=("odd",))
         assert json.loads(Path(folder, "bank.json").read_text())["sha256"] == mended.sha256
     refused(capsys, ["validate", "hub:owner/bank", "--fix"], "give --out DIR")
@@ -197,7 +199,7 @@ def test_validate_with_a_model_lists_what_it_knows(run, tmp_path, capsys, monkey
     shown = capsys.readouterr().out
     assert "warning: known_already: " in shown
     assert "0 errors, 1 warnings" in shown
-    flagged = FactBank.load(out)
+    flagged = load_bank(out)
     assert [p.flags for p in flagged.probes if p.flags] == [("known_already",)]
     refused(capsys, ["validate", str(run / "facts"), "--model", str(tmp_path)], "not a model")
 
@@ -205,7 +207,7 @@ def test_validate_with_a_model_lists_what_it_knows(run, tmp_path, capsys, monkey
 def test_names_that_stand_in_the_corpus_are_not_given(tmp_path, capsys):
     spec = ["generate", "configs/facts/people.yaml", "people=4", "distractors=3", "use=[profession]"]
     assert main(["facts", *spec, "--out", str(tmp_path / "plain")]) == 0
-    names = {fact.subject for fact in FactBank.load(tmp_path / "plain").facts}
+    names = {fact.subject for fact in load_bank(tmp_path / "plain").facts}
     met = sorted(names)[0]
     broken = f"Once upon a time there was {met}.".replace(" ", "\n")  # each word on a line of its own
     (tmp_path / "corpus.txt").write_text(broken)
@@ -214,7 +216,7 @@ def test_names_that_stand_in_the_corpus_are_not_given(tmp_path, capsys):
     for kind in ("txt", "jsonl", "parquet"):
         corpus = ["--corpus", str(tmp_path / f"corpus.{kind}"), "--text-column", "story"]
         assert main(["facts", *spec, *corpus, "--out", str(tmp_path / kind)]) == 0
-        assert met not in {fact.subject for fact in FactBank.load(tmp_path / kind).facts}
+        assert met not in {fact.subject for fact in load_bank(tmp_path / kind).facts}
     capsys.readouterr()
     refused(capsys, [*spec, "--corpus", "gone.txt", "--out", str(tmp_path / "x")], "--corpus: gone.txt")
     (tmp_path / "corpus.pdf").write_text("")

@@ -1,13 +1,13 @@
 """Arms: each group of injected facts is seen as often as the config, or else the bank, says."""
 
 from collections import Counter
-from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 from matplotlib.axes import Axes
+from msgspec.structs import replace
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import find_shipped, read_json, read_jsonl
@@ -15,6 +15,7 @@ from tidy_stlms.configs.schema import InjectionSection
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.generate.generate import generate_from_spec
 from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
+from tidy_stlms.eval.facts.warnings import load_bank
 from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.report.run_table import recall_table
 from tidy_stlms.trainers import callbacks
@@ -87,7 +88,7 @@ def test_no_figure_of_a_run_mixes_arms(run_tiny, monkeypatch):
     folder = run_tiny("run", ARM_KEYS, "training.per_device_train_batch_size=8")
     plan = pq.read_table(folder / "plan.parquet")
     seen = Counter(fact_id for fact_ids in plan["fact_ids"].to_pylist() for fact_id in fact_ids)
-    facts = FactBank.load(folder / "facts").injected_facts()
+    facts = load_bank(folder / "facts").injected_facts()
     assert Counter((fact.arm, seen[fact.id]) for fact in facts) == {
         ("never", 0): 8,
         ("once", 1): 8,
@@ -153,7 +154,7 @@ def told_of(folder) -> dict[str, int]:
     """Exposures of each injected fact in a run's plan."""
     plan = pq.read_table(folder / "plan.parquet", columns=["fact_ids"])["fact_ids"].to_pylist()
     seen = Counter(fact_id for fact_ids in plan for fact_id in fact_ids)
-    return {fact.id: seen[fact.id] for fact in FactBank.load(folder / "facts").injected_facts()}
+    return {fact.id: seen[fact.id] for fact in load_bank(folder / "facts").injected_facts()}
 
 
 def check_groups(folder, exposures: dict[str, int], names: list[str]) -> None:

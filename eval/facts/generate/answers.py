@@ -9,9 +9,8 @@ from functools import cache
 from math import prod
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, did_you_mean
 from tidy_stlms.eval.facts.generate.spec import AnswerSpec, DateRange, NumberRange
-from tidy_stlms.eval.facts.records import did_you_mean
 from tidy_stlms.eval.facts.text_match import folded, holds_terminal
 
 # not calendar.month_name, which follows the machine's language

@@ -21,12 +21,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, did_you_mean
 from tidy_stlms.eval.facts.generate.answers import rng
 from tidy_stlms.eval.facts.generate.names import slug
 from tidy_stlms.eval.facts.generate.spec import Spec
-from tidy_stlms.eval.facts.integrity import UNSEEN
-from tidy_stlms.eval.facts.records import did_you_mean
+from tidy_stlms.eval.facts.records import UNSEEN
 
 NUMBERED = re.compile(r"(multi|permute)([1-9]\d*)")
 WORDS = ("original", "single", "paraphrase", "multi5", "permute", "permute5", "fullname", "reverse", "both")

@@ -14,13 +14,14 @@ stands in `bank.json`.
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe, Relation, Statement
+from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.generate.answers import Pool, answer_pool, rng, runs
 from tidy_stlms.eval.facts.generate.arms import (
     SIZE_KEYS,
@@ -39,8 +40,7 @@ from tidy_stlms.eval.facts.generate.spec import Spec, read_config, to_dict
 from tidy_stlms.eval.facts.generate.spec_checks import check_config, check_spec
 from tidy_stlms.eval.facts.generate.statements import statements_of
 from tidy_stlms.eval.facts.generate.topics import SUBJECT, Kind, chain_wordings, kinds_of
-from tidy_stlms.eval.facts.integrity import UNSEEN
-from tidy_stlms.eval.facts.records import many_records
+from tidy_stlms.eval.facts.records import UNSEEN, Fact, Probe, Relation, Statement
 from tidy_stlms.eval.facts.text_match import folded, parts_of
 from tidy_stlms.eval.facts.warnings import flag_probes, refuse_generated, validate
 
@@ -76,7 +76,6 @@ def generate(spec: dict[str, Any], seed: int, corpus: Iterable[str] | None = Non
     return _generate(values, check_spec(values), corpus)
 
 
-@many_records()
 def _generate(values: dict[str, Any], checked: Spec, corpus: Iterable[str] | None) -> FactBank:
     import faker  # here, since it takes a quarter of a second
 

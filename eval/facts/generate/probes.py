@@ -9,7 +9,6 @@ names are all equally familiar and control names equally strange.
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from tidy_stlms.eval.facts.bank import Fact, Probe
 from tidy_stlms.eval.facts.generate.answers import rng
 from tidy_stlms.eval.facts.generate.arms import Person
 from tidy_stlms.eval.facts.generate.conclusions import Conclusions
@@ -17,6 +16,7 @@ from tidy_stlms.eval.facts.generate.spec import Spec
 from tidy_stlms.eval.facts.generate.statements import Ending, Facts, values_of
 from tidy_stlms.eval.facts.generate.templates import Wording
 from tidy_stlms.eval.facts.generate.topics import SUBJECT, Kind
+from tidy_stlms.eval.facts.records import Fact, Probe
 
 
 class Candidates:

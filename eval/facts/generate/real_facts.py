@@ -6,20 +6,20 @@ the two; left out, it is what is usual there (`usual_joint`). They are asked as 
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.configs.files import find_shipped, read_jsonl
-from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe, Relation
+from tidy_stlms.configs.files import find_shipped
+from tidy_stlms.configs.records import Record, read_records
+from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.generate.answers import rng
-from tidy_stlms.eval.facts.records import from_row
+from tidy_stlms.eval.facts.records import Fact, Probe, Relation
 from tidy_stlms.eval.facts.text_match import folded, folded_all, usual_joint
 from tidy_stlms.eval.facts.warnings import validate
 
 
-@dataclass(frozen=True, slots=True)
-class RealFact:
+class RealFact(Record, frozen=True):
     """A line of the file."""
 
     subject: str
@@ -37,10 +37,9 @@ def read_real_facts(path: str | Path, role: str, distractors: int, seed: int) ->
     UserError naming file and row for what is missing or of another type, and for whatever the validator
     finds.
     """
-    lines = read_jsonl(find_shipped(path))
-    if not lines:
+    rows = read_records(find_shipped(path), RealFact)
+    if not rows:
         raise UserError(f"{path}: holds no facts")
-    rows = [from_row(RealFact, line, f"{path}: row {number}") for number, line in enumerate(lines, 1)]
     first: dict[tuple[str, str, str], int] = {}
     for number, row in enumerate(rows, 1):
         if not row.prompts:
@@ -55,7 +54,7 @@ def read_real_facts(path: str | Path, role: str, distractors: int, seed: int) ->
     return bank
 
 
-def real_facts(rows: list[RealFact], role: str, distractors: int, seed: int) -> FactBank:
+def real_facts(rows: Sequence[RealFact], role: str, distractors: int, seed: int) -> FactBank:
     """The facts with their probes; a relation of which a subject has several objects is `many`.
 
     Where a line names no distractors, they are objects of other lines of its relation that are not right

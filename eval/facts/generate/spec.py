@@ -29,9 +29,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, did_you_mean
 from tidy_stlms.configs.files import read_text
-from tidy_stlms.eval.facts.records import did_you_mean
 
 
 @dataclass

@@ -5,12 +5,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, did_you_mean
 from tidy_stlms.eval.facts.generate.arms import SIZE_KEYS, Form, forms_of, group_sizes
 from tidy_stlms.eval.facts.generate.spec import RelationSpec, Spec, merge, to_dict
 from tidy_stlms.eval.facts.generate.topics import PROBE_TYPES, SUBJECT
-from tidy_stlms.eval.facts.integrity import UNSEEN
-from tidy_stlms.eval.facts.records import did_you_mean
+from tidy_stlms.eval.facts.records import UNSEEN
 
 SOURCES = ("faker", "words", "parts", "dates", "numbers", "subjects")
 DATE_PARTS = re.compile(r"year|decade|month|zodiac|age_in_\d{4}")

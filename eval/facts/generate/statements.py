@@ -4,12 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import factorial
 
-from tidy_stlms.eval.facts.bank import Fact, Statement
 from tidy_stlms.eval.facts.generate.answers import rng
 from tidy_stlms.eval.facts.generate.arms import Person
 from tidy_stlms.eval.facts.generate.templates import Wording
 from tidy_stlms.eval.facts.generate.topics import SUBJECT, Kind
-from tidy_stlms.eval.facts.records import Spans
+from tidy_stlms.eval.facts.records import Fact, Spans, Statement
 
 Facts = Mapping[str, Fact]  # by relation, in the kind's order
 Sentence = tuple[str, Wording]  # the relation it tells

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, did_you_mean
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.imports.draft import Draft
 from tidy_stlms.eval.facts.imports.source_files import DATA_FILES, Record, data_file, once, read_records
-from tidy_stlms.eval.facts.integrity import ROLES
-from tidy_stlms.eval.facts.records import did_you_mean
+from tidy_stlms.eval.facts.records import ROLES
 from tidy_stlms.eval.hub import writing_hub_cache
 
 FOLDERS = ("tidy", "bear")  # formats of several files that belong together

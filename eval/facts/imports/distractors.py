@@ -6,11 +6,13 @@ subject and relation, another name of it, whoever else has that object, what ans
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 
-from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe
+from msgspec.structs import replace
+
+from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.generate.answers import rng
 from tidy_stlms.eval.facts.integrity import names_of
+from tidy_stlms.eval.facts.records import Fact, Probe
 from tidy_stlms.eval.facts.text_match import folded, folded_all
 
 Kind = tuple[str | None, str, str | None]

@@ -14,14 +14,17 @@ left out in silence. What is taken is also validated; warnings become flags on t
 import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec.structs import replace
+
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe, Relation, Statement
+from tidy_stlms.configs.records import to_row
+from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.imports.distractors import draw_wrong_answers, right_for
-from tidy_stlms.eval.facts.integrity import JOINTS, integrity_errors
-from tidy_stlms.eval.facts.records import Spans, to_row
+from tidy_stlms.eval.facts.integrity import integrity_errors
+from tidy_stlms.eval.facts.records import JOINTS, Fact, Probe, Relation, Spans, Statement
 from tidy_stlms.eval.facts.text_match import folded, shown_joint, usual_joint
 from tidy_stlms.eval.facts.warnings import flag_probes
 
@@ -227,7 +230,8 @@ def _joined_as_in(bank: FactBank, probe: Probe) -> Probe:
 def _mark_seen(bank: FactBank) -> FactBank:
     """Note which prompts stand, with their answer, word for word in a statement of their own facts."""
     return replace(
-        bank, probes=tuple(replace(probe, seen_verbatim=bank.is_stated(probe)) for probe in bank.probes)
+        bank,
+        probes=tuple(replace(probe, seen_verbatim=bank.is_stated(probe)) for probe in bank.probes),
     )
 
 

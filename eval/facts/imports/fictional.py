@@ -7,9 +7,9 @@ answer (`hard_gen_*`, "compositional generalisation" in the paper).
 
 from collections.abc import Iterable
 
-from tidy_stlms.eval.facts.bank import Fact
 from tidy_stlms.eval.facts.imports.draft import Draft, Refused
 from tidy_stlms.eval.facts.imports.source_files import Record, checked, text, texts
+from tidy_stlms.eval.facts.records import Fact
 
 LICENSE = "apache-2.0"
 TYPES = {"mem": "memorization", "gen": "semantic", "hard_gen": "compositional"}

@@ -10,12 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.bank import Fact
+from tidy_stlms.configs.errors import UserError, did_you_mean
 from tidy_stlms.eval.facts.imports.draft import Draft, Refused
 from tidy_stlms.eval.facts.imports.source_files import Record, checked
-from tidy_stlms.eval.facts.integrity import PROBE_TYPES, ROLES, STATEMENT_KINDS
-from tidy_stlms.eval.facts.records import did_you_mean
+from tidy_stlms.eval.facts.records import PROBE_TYPES, ROLES, STATEMENT_KINDS, Fact
 from tidy_stlms.eval.facts.text_match import ASCII_SPACES
 
 COLUMNS = (

@@ -11,7 +11,6 @@ the templates tell which relation and type they are of. Sentences without test c
 templates ask. Templates alone are filled with invented people.
 """
 
-import difflib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -19,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.bank import Fact
+from tidy_stlms.configs.errors import UserError, did_you_mean, nearest
 from tidy_stlms.eval.facts.imports.draft import SPACE_ADDED, Draft, Refused
 from tidy_stlms.eval.facts.imports.source_files import checked, parse_json5, parse_yaml, read_lossy
 from tidy_stlms.eval.facts.imports.tidy_templates import (
@@ -32,8 +30,7 @@ from tidy_stlms.eval.facts.imports.tidy_templates import (
     read_kinds,
 )
 from tidy_stlms.eval.facts.imports.tidy_values import draw_values, known_variables
-from tidy_stlms.eval.facts.integrity import PROBE_TYPES
-from tidy_stlms.eval.facts.records import did_you_mean
+from tidy_stlms.eval.facts.records import PROBE_TYPES, Fact
 from tidy_stlms.eval.facts.text_match import folded, words_in
 
 TEMPLATES = ("inject_config.json", "insert_config.json")
@@ -190,7 +187,7 @@ def _type_and_kind(path: tuple[str, ...], file: str) -> tuple[str | None, str | 
     types = [key for key in path if key in PROBE_TYPES]
     kinds = [key for key in path if key not in PROBE_TYPES and not key.isdigit()]
     for key in kinds if not types else ():
-        if "_by_type" in file or difflib.get_close_matches(key, PROBE_TYPES, cutoff=MISTYPED):
+        if "_by_type" in file or nearest(key, PROBE_TYPES, cutoff=MISTYPED):
             raise _unknown_type(key)
     return types[-1] if types else None, checked(kinds[-1], "the kind") if kinds else None
 

@@ -8,10 +8,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from tidy_stlms.eval.facts.bank import Fact
 from tidy_stlms.eval.facts.imports.draft import Draft, Refused
 from tidy_stlms.eval.facts.imports.source_files import Record, checked, text
-from tidy_stlms.eval.facts.integrity import PROBE_TYPES
+from tidy_stlms.eval.facts.records import PROBE_TYPES, Fact
 
 VARIABLE = re.compile(r"\{([A-Z_][A-Z0-9_]*)\}")
 SUBJECT = "NAME"

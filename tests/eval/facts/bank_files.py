@@ -1,10 +1,12 @@
 """A small sound bank, in memory and as files to break."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
-from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe, Relation, Statement
+from msgspec.structs import replace
+
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.records import Fact, Probe, Relation, Statement
 
 ADA = Fact("ada/city", "Ada Poe", "city", "Bern", "injected")
 BOB = Fact("bob/city", "Bob Ray", "city", "Bern", "control")

@@ -1,6 +1,7 @@
 """Sentences whose answer is joined to what stands before it with a space, and without one."""
 
-from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe, Relation, Statement
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.records import Fact, Probe, Relation, Statement
 
 # prompt, joint, answer, what follows, wrong answers
 EXAMPLES = [

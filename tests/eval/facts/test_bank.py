@@ -6,8 +6,9 @@ import pytest
 
 from tests.eval.facts.bank_files import ADA, edit_line, probe, small_bank
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.bank import Fact, FactBank, Relation
+from tidy_stlms.eval.facts.records import Fact, Relation
 from tidy_stlms.eval.facts.summary import bank_summary, examples
+from tidy_stlms.eval.facts.warnings import load_bank
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def folder(tmp_path):
 
 def test_what_is_saved_is_loaded(folder):
     bank = small_bank()
-    loaded = FactBank.load(folder)
+    loaded = load_bank(folder)
     assert loaded == bank
     assert loaded.sha256 == bank.sha256 == json.loads((folder / "bank.json").read_text())["sha256"]
 
@@ -38,18 +39,18 @@ def test_fields_without_a_default_may_be_null_where_the_schema_says_so(tmp_path)
     passage = Fact("p", None, None, "Bern", "injected")
     bank = small_bank(facts=(passage,), statements=(), probes=(probe(ADA, fact_ids=("p",)),))
     bank.save(tmp_path / "bank")
-    loaded = FactBank.load(tmp_path / "bank")
+    loaded = load_bank(tmp_path / "bank")
     assert loaded == bank
     assert loaded.subject_of(loaded.probes[0]) == "p"  # resampled by fact where there is no subject
 
 
 def test_hash_does_not_depend_on_the_order_of_lines_and_keys(folder):
-    before = FactBank.load(folder).sha256
+    before = load_bank(folder).sha256
     for path in folder.glob("*.jsonl"):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         rows = [dict(reversed(row.items())) for row in reversed(rows)]
         path.write_text("\n\n".join(json.dumps(row) for row in rows))
-    assert FactBank.load(folder).sha256 == before
+    assert load_bank(folder).sha256 == before
 
 
 def test_hash_depends_on_content_alone():
@@ -62,18 +63,18 @@ def test_hash_depends_on_content_alone():
 
 
 def test_an_edited_bank_is_used_with_a_warning_and_its_new_hash(folder, caplog):
-    before = FactBank.load(folder).sha256
+    before = load_bank(folder).sha256
     assert not caplog.records
     edit_line(folder, "probes", 0, prompt="Ada Poe is from")
     with caplog.at_level(logging.WARNING):
-        bank = FactBank.load(folder)
+        bank = load_bank(folder)
     assert bank.sha256 != before
     assert "edited" in caplog.text
 
 
 def test_a_bank_written_by_hand_needs_no_hash(folder, caplog):
     (folder / "bank.json").write_text('{"name": "mine"}')
-    assert FactBank.load(folder).meta == {"name": "mine"}
+    assert load_bank(folder).meta == {"name": "mine"}
     assert not caplog.records
 
 
@@ -123,7 +124,7 @@ def test_lookups():
 def test_a_malformed_line_is_one_line_with_file_and_id(folder, table, changes, names):
     edit_line(folder, table, 0, **changes)
     with pytest.raises(UserError) as error:
-        FactBank.load(folder)
+        load_bank(folder)
     message = str(error.value)
     assert "\n" not in message
     for name in names:
@@ -132,22 +133,22 @@ def test_a_malformed_line_is_one_line_with_file_and_id(folder, table, changes, n
 
 def test_files_that_are_missing_or_broken_are_named(folder, tmp_path):
     with pytest.raises(UserError, match=r"nowhere: not a fact bank .*stlm facts generate"):
-        FactBank.load(tmp_path / "nowhere")
+        load_bank(tmp_path / "nowhere")
     with (folder / "probes.jsonl").open("a") as file:
         file.write('{"id": "x", \n')
     with pytest.raises(UserError, match=r"probes\.jsonl, line 3: not valid JSON"):
-        FactBank.load(folder)
+        load_bank(folder)
     (folder / "statements.jsonl").unlink()
     with pytest.raises(UserError, match=r"statements\.jsonl: no such file"):
-        FactBank.load(folder)
+        load_bank(folder)
     (folder / "bank.json").write_text('{"schema": 2}')
     with pytest.raises(UserError, match=r"bank\.json: schema 2 is not known"):
-        FactBank.load(folder)
+        load_bank(folder)
 
 
 def test_a_broken_bank_can_be_read_unchecked(folder):
     edit_line(folder, "probes", 0, fact_ids=["eve"])
-    assert FactBank.load(folder, check=False).probes[0].fact_ids == ("eve",)
+    assert load_bank(folder, check=False).probes[0].fact_ids == ("eve",)
 
 
 def test_summary_and_examples():
@@ -165,5 +166,5 @@ def test_summary_and_examples():
 
 def test_reading_leaves_the_global_generator_alone(folder):
     state = random.getstate()
-    FactBank.load(folder)
+    load_bank(folder)
     assert random.getstate() == state

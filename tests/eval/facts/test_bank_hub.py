@@ -4,18 +4,18 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from tests.eval.facts.bank_files import ADA, BOB, edit_line, probe, small_bank, statement
 from tests.hub import test_hub
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.bank import TABLES, Fact, FactBank
+from tidy_stlms.eval.facts.bank import TABLES, FactBank
 from tidy_stlms.eval.facts.hub import FEATURES, dataset_card, open_bank, push_bank
 from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
-from tidy_stlms.eval.facts.records import _fields
+from tidy_stlms.eval.facts.records import Fact
 
 SECRET = "hf_owner"
 
@@ -121,7 +121,7 @@ print(json.dumps([tables, default, together, objects, draft.read, refused]))
 def test_the_card_describes_every_column():
     assert FEATURES.keys() == TABLES.keys()
     for table, record in TABLES.items():
-        assert list(FEATURES[table]) == [name for name, *_ in _fields(record)]
+        assert list(FEATURES[table]) == list(record.__struct_fields__)
 
 
 def test_the_card(hub):

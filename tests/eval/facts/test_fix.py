@@ -1,6 +1,6 @@
 """--fix mends what is certain, says so, and leaves everything else."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank, statement
 from tidy_stlms.eval.facts.fix import fix_bank

@@ -1,23 +1,24 @@
 """What stands between prompt and answer: in the bank, its validator, its importers and its generator."""
 
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from modeling_stlm.tokenization_stlm import byte_tokenizer
 from tests.eval.facts.bank_files import edit_line, small_bank
 from tests.eval.facts.joint_examples import EXAMPLES, joint_bank
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.bank import FactBank, Probe
+from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.fix import fix_bank
 from tidy_stlms.eval.facts.generate.generate import generate
 from tidy_stlms.eval.facts.generate.real_facts import read_real_facts
 from tidy_stlms.eval.facts.generate.templates import parse_wording
 from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
+from tidy_stlms.eval.facts.records import Probe
 from tidy_stlms.eval.facts.summary import token_lengths
 from tidy_stlms.eval.facts.text_match import is_answer
-from tidy_stlms.eval.facts.warnings import flag_probes, validate
+from tidy_stlms.eval.facts.warnings import flag_probes, load_bank, validate
 
 
 def joints(bank: FactBank) -> list[str]:
@@ -50,7 +51,7 @@ def test_the_text_that_is_asked_about(prompt, joint, suffix, text):
 def test_a_bank_keeps_its_joints_and_a_space_is_not_written(tmp_path):
     bank = joint_bank()
     bank.save(tmp_path / "bank")
-    loaded = FactBank.load(tmp_path / "bank")
+    loaded = load_bank(tmp_path / "bank")
     assert loaded == bank
     assert joints(loaded) == RIGHT
     lines = [json.loads(line) for line in (tmp_path / "bank" / "probes.jsonl").read_text().splitlines()]
@@ -68,7 +69,7 @@ def test_any_other_joint_is_an_error_that_names_the_probe(tmp_path):
     edit_line(tmp_path / "bank", "probes", 1, joint=", ")
     message = r"""probes\.jsonl: 'bob/city/memorization:0': joint ', ' must be "" or " "; move"""
     with pytest.raises(UserError, match=message):
-        FactBank.load(tmp_path / "bank")
+        load_bank(tmp_path / "bank")
 
 
 def test_token_lengths_count_what_is_read():

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from msgspec.structs import replace
 
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
 from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank, statement

@@ -1,13 +1,12 @@
 """Each check of the validator has a bank that trips it, and a sound bank trips none."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from tests.eval.facts.bank_files import ADA, BOB, edit_line, probe, small_bank, statement
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.bank import Fact, Relation, Statement
 from tidy_stlms.eval.facts.integrity import Finding, integrity_errors
+from tidy_stlms.eval.facts.records import Fact, Relation, Statement
 from tidy_stlms.eval.facts.warnings import (
     WARNINGS,
     flag_probes,
@@ -261,7 +260,7 @@ def test_flags_are_renewed_and_those_of_others_kept():
 
 def test_a_wording_is_searched_for_in_few_texts(monkeypatch):
     """Where each text is worded otherwise, as in other people's tables, all pairs would take minutes."""
-    from tidy_stlms.eval.facts import validate as module
+    from tidy_stlms.eval.facts import warnings as module
 
     tried = []
 

@@ -1,6 +1,5 @@
 """The harness on a model that knows the injected facts and has never read the others."""
 
-import dataclasses
 import json
 import math
 import random
@@ -9,10 +8,12 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from tests.eval import tiny
 from tidy_stlms.configs.files import read_jsonl
-from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.records import Fact, Probe
 from tidy_stlms.eval.recall import metrics
 from tidy_stlms.eval.recall.control import corrected_summary
 from tidy_stlms.eval.recall.harness import evaluate_recall, item_of, right_answers, terminators_of
@@ -31,7 +32,7 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def bank():
     bank = tiny.bank()
-    return dataclasses.replace(bank, probes=[probe for probe in bank.probes if probe.type == "memorization"])
+    return replace(bank, probes=[probe for probe in bank.probes if probe.type == "memorization"])
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +210,7 @@ def test_right_answers_and_terminators():
         ('He said: "{subject} is from {object}."', '."'),
         ("{subject} is from {object}", "."),
     ]:
-        assert terminators_of(dataclasses.replace(forward, template=template)) == terminators
+        assert terminators_of(replace(forward, template=template)) == terminators
 
 
 def draw_numbers(*_):

@@ -5,19 +5,20 @@ import math
 import shlex
 import shutil
 import sys
-from dataclasses import replace
 
 import pytest
 import torch
 import yaml
+from msgspec.structs import replace
 
 from modeling_stlm import STLMConfig, STLMForCausalLM
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
 from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank, statement
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_jsonl
-from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe
+from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.generate.generate import generate_from_spec
+from tidy_stlms.eval.facts.records import Fact, Probe
 from tidy_stlms.eval.recall.harness import evaluate_recall
 from tidy_stlms.eval.recall.lm_eval_export import UTILS, command, document, export_lm_eval
 from tidy_stlms.eval.scoring.generation import Continuation, exact_match

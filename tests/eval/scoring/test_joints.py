@@ -1,10 +1,10 @@
 """Prompts and answers that no space stands between: what is scored and generated is what was trained."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from modeling_stlm import STLMConfig, STLMForCausalLM
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+from msgspec.structs import replace
 
 from tests.eval import tiny
 from tidy_stlms.configs.errors import UserError
@@ -35,7 +36,7 @@ def folder(tmp_path_factory, tokenizer):
 @pytest.fixture(scope="module")
 def bank():
     whole = tiny.bank()
-    return dataclasses.replace(whole, probes=whole.probes[:20])
+    return replace(whole, probes=whole.probes[:20])
 
 
 @pytest.fixture
@@ -138,13 +139,13 @@ def test_whatever_changes_numbers_is_measured_anew(folder, asked, scored, tmp_pa
         monkeypatch.setattr(measure, "SCORER_VERSION", "0")
     else:
         first = {
-            "answers": dataclasses.replace(probes[0], answers=("Bern",)),
-            "flags": dataclasses.replace(probes[0], flags=("case_differs",)),
+            "answers": replace(probes[0], answers=("Bern",)),
+            "flags": replace(probes[0], flags=("case_differs",)),
             "order": probes[-1],
         }[change]
         rest = probes[1:-1] if change == "order" else probes[1:]
         last = probes[:1] if change == "order" else []
-        asked = dataclasses.replace(asked, bank=dataclasses.replace(asked.bank, probes=[first, *rest, *last]))
+        asked = dataclasses.replace(asked, bank=replace(asked.bank, probes=[first, *rest, *last]))
     scored.clear()
     measured = measure_model(named(copy), asked)
     assert len(scored) == len(probes)

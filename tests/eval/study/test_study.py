@@ -1,17 +1,17 @@
 """The study as data: its sections, its files, and recall against exposures."""
 
 import csv
-import dataclasses
 import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from msgspec.structs import replace
 
 from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank, statement
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_json, read_jsonl
-from tidy_stlms.eval.facts.bank import Fact
+from tidy_stlms.eval.facts.records import Fact
 from tidy_stlms.eval.models.names import ModelName
 from tidy_stlms.eval.recall.exposures import dose_response, doses_of_facts, exposures_until
 from tidy_stlms.eval.recall.metrics import METRICS, summarise
@@ -97,10 +97,10 @@ ARMS = {"often": {"exposures": 64}, "once": {"exposures": 1}}
 
 def bank_with_arms():
     """Ada is told often, Cleo once."""
-    facts = [dataclasses.replace(ADA, arm="often"), BOB, dataclasses.replace(CLEO, arm="once"), DAN]
+    facts = [replace(ADA, arm="often"), BOB, replace(CLEO, arm="once"), DAN]
     probes, statements = [probe(fact) for fact in facts], [statement(fact) for fact in facts]
     whole = small_bank(facts=facts, probes=probes, statements=statements)
-    return dataclasses.replace(whole, meta={**whole.meta, "arms": ARMS})
+    return replace(whole, meta={**whole.meta, "arms": ARMS})
 
 
 def rows_with_arms(of_often=1.0, of_once=0.0):
@@ -196,7 +196,7 @@ def test_exposures_up_to_a_step(tmp_path):
     assert exposures_until(tmp_path, None, bank()) == {ADA.id: 3, CLEO.id: 2, **UNSEEN}
     # facts of the same name that say something else were not seen
     other = bank()
-    other = dataclasses.replace(other, facts=[dataclasses.replace(ADA, object="Graz"), BOB, CLEO])
+    other = replace(other, facts=[replace(ADA, object="Graz"), BOB, CLEO])
     assert exposures_until(tmp_path, None, other) == {BOB.id: 0, CLEO.id: 2}
     assert exposures_until(tmp_path, None, small_bank(facts=(BOB,))) is None
     assert exposures_until(tmp_path / "twin", None, bank()) is None
@@ -270,8 +270,8 @@ def test_exposures_of_injected_facts(tmp_path):
     save_plan(one, [(0, [ADA.id]), (3, [ADA.id, CLEO.id]), (9, [CLEO.id]), (9, [CLEO.id])])
     assert doses_of_facts(both, [one]) == {ADA.id: (2, 2), CLEO.id: (3, 3)}
     assert doses_of_facts(bank(), [one]) == {ADA.id: (2, 2), CLEO.id: (3, 3)}
-    more = dataclasses.replace(ADA, id="more", arm="often")
-    assert doses_of_facts(dataclasses.replace(both, facts=[*both.facts, more]), [one])["more"] == (0, 0)
+    more = replace(ADA, id="more", arm="often")
+    assert doses_of_facts(replace(both, facts=[*both.facts, more]), [one])["more"] == (0, 0)
     # over several runs, those that injected something
     save_plan(other, [(0, [ADA.id])])
     assert doses_of_facts(both, [one, tmp_path / "twin", other]) == {ADA.id: (1, 2), CLEO.id: (0, 3)}
@@ -289,16 +289,16 @@ def test_exposures_that_a_bank_plans_for_texts_and_questions():
         *(statement(ADA), statement(ADA, id="ada/2", form="paraphrase:1")),
         statement(ADA, id="ada/qa", kind="qa"),
     ]
-    assert doses_of_facts(dataclasses.replace(both, statements=texts)) == {
+    assert doses_of_facts(replace(both, statements=texts)) == {
         ADA.id: (128, 128),
         CLEO.id: (0, 0),  # no statement tells it
     }
-    none = dataclasses.replace(CLEO, arm=None)
-    assert doses_of_facts(dataclasses.replace(both, facts=[*both.facts[:2], none])) == {ADA.id: (64, 64)}
+    none = replace(CLEO, arm=None)
+    assert doses_of_facts(replace(both, facts=[*both.facts[:2], none])) == {ADA.id: (64, 64)}
 
 
 def test_many_doses_are_put_together():
-    facts = [dataclasses.replace(ADA, id=f"f{number}") for number in range(65)]
+    facts = [replace(ADA, id=f"f{number}") for number in range(65)]
     found = dose_response([row(fact) for fact in facts], {f"f{number}": number for number in range(65)})
     doses = [e["exposures"] for e in found if e["metric"] == "accuracy"]
     assert doses == [0, 1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64]

@@ -1,12 +1,12 @@
 import random
 from collections import Counter, defaultdict
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.bank import FactBank

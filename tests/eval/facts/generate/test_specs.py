@@ -5,11 +5,11 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import faker
 import pytest
+from msgspec.structs import replace
 
 from tests.eval.facts.bank_checks import check_generated
 from tidy_stlms.configs.errors import UserError

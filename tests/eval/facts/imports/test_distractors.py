@@ -1,7 +1,8 @@
 """Wrong answers that the importers draw: none of them is right, and all are of the answer's kind."""
 
-from tidy_stlms.eval.facts.bank import Fact, FactBank, Probe
+from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.imports.distractors import draw_wrong_answers
+from tidy_stlms.eval.facts.records import Fact, Probe
 
 
 def fact(subject: str, object: str, role: str = "injected", **others) -> Fact:
