@@ -21,6 +21,7 @@ from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from tidy_stlms import configs
 from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import split_documents
 from tidy_stlms.configs.schema import DataSection
 from tidy_stlms.eval.hub import writing_hub_cache
 from tidy_stlms.trainers.synthetic import DEFAULT_DOCUMENTS, synthetic_documents
@@ -174,15 +175,7 @@ def _text_documents(file: str, documents: str) -> Iterator[str]:
         elif documents == "line":
             yield from (line.strip() for line in handle if line.strip())
         else:
-            block: list[str] = []
-            for line in handle:
-                if line.strip():
-                    block.append(line.rstrip("\n"))
-                elif block:
-                    yield "\n".join(block)
-                    block = []
-            if block:
-                yield "\n".join(block)
+            yield from split_documents(line.rstrip("\n") for line in handle)
 
 
 def _jsonl_documents(file: str, column: str) -> Iterator[str]:

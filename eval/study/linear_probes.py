@@ -33,6 +33,7 @@ from tidy_stlms.eval.models.inputs import (
 from tidy_stlms.eval.scoring.budget import default_budget, one_line_where_memory_ends, run_batches
 from tidy_stlms.eval.scoring.encoding import encode_prompts
 from tidy_stlms.eval.scoring.isolation import eval_mode, rng_untouched
+from tidy_stlms.eval.study.benchmarks import Score, TaskResult
 from tidy_stlms.eval.study.public_data import local_copies, quiet, why_missing
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def run_linear_probes(
     data_dir: Path | None = None,
     batch_tokens: int | None = None,
     progress: bool = False,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, TaskResult]:
     """Fit and score a linear probe for each task. A task without data does not stop the others.
 
     Args:
@@ -89,14 +90,14 @@ def run_linear_probes(
         data_dir: Folder with a local copy of `nyu-mll/glue`; without it the data come from the Hub.
 
     Returns:
-        `{"probe:cola": {"matthews (mean)": {"value", "stderr"}, "matthews (last)": ..., "n": examples}}`, or
-        `{"probe:cola": {"error": one line}}`; the standard errors are those of a bootstrap over examples.
+        The result of each task, by `probe:TASK`, with a score for each metric and pooling (`matthews (mean)`,
+        `matthews (last)`). Standard errors are those of a bootstrap over examples.
 
     Raises:
         UserError: For a task that is not in `TASKS`.
     """
     check_linear_probes(tasks)
-    results: dict[str, dict[str, Any]] = {}
+    results: dict[str, TaskResult] = {}
     for name in tasks:
         try:
             with writing_hub_cache():
@@ -191,7 +192,7 @@ def _fit_and_score(
     seed: int,
     batch_tokens: int | None,
     progress: bool,
-) -> dict[str, Any]:
+) -> TaskResult:
     features: dict[str, dict[str, np.ndarray]] = {}
     for split, columns in splits.items():
         sides = [
@@ -201,7 +202,7 @@ def _fit_and_score(
         features[split] = {pool: _combine([side[pool] for side in sides]) for pool in POOLS}
     truth = np.asarray(splits["validation"]["label"])
     folds = min(FOLDS, _smallest_class(task, splits))
-    result: dict[str, Any] = {}
+    result: TaskResult = {}
     for pool in POOLS:
         classifier = _classifier(task, seed, folds).fit(features["train"][pool], splits["train"]["label"])
         predicted = classifier.predict(features["validation"][pool])
@@ -237,11 +238,11 @@ def _classifier(task: LinearProbeTask, seed: int, n_folds: int) -> Any:
     return GridSearchCV(model, {"logisticregression__C": PENALTIES}, cv=folds)
 
 
-def _scored(metric: Callable, truth: np.ndarray, predicted: np.ndarray, seed: int) -> dict[str, float]:
+def _scored(metric: Callable, truth: np.ndarray, predicted: np.ndarray, seed: int) -> Score:
     generator = np.random.default_rng(seed)
     drawn = generator.integers(len(truth), size=(BOOTSTRAP, len(truth)))
     resampled = [metric(truth[rows], predicted[rows]) for rows in drawn]
-    return {"value": float(metric(truth, predicted)), "stderr": float(np.nanstd(resampled))}
+    return Score(float(metric(truth, predicted)), float(np.nanstd(resampled)))
 
 
 def _accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:

@@ -70,10 +70,10 @@ def test_linear_probes_find_what_is_there(pair, tmp_path):
     write_glue(tmp_path, {name: TASKS[name].columns for name in tasks}, count=160)
     found = run_linear_probes(*pair, tasks, data_dir=tmp_path)
     assert list(found) == ["probe:cola", "probe:mrpc", "probe:stsb"]
-    assert found["probe:cola"]["matthews (mean)"]["value"] > 0.95  # ships and bread share no word
-    assert found["probe:mrpc"]["accuracy (mean)"]["value"] > 0.9
-    assert found["probe:mrpc"]["f1 (last)"]["value"] > 0.7
-    assert found["probe:stsb"]["spearman (mean)"]["value"] > 0.5
+    assert found["probe:cola"]["matthews (mean)"].value > 0.95  # ships and bread share no word
+    assert found["probe:mrpc"]["accuracy (mean)"].value > 0.9
+    assert found["probe:mrpc"]["f1 (last)"].value > 0.7
+    assert found["probe:stsb"]["spearman (mean)"].value > 0.5
     assert found["probe:cola"]["n"] == 80
     assert run_linear_probes(*pair, ["cola"], data_dir=tmp_path, limit=20, seed=1)["probe:cola"]["n"] == 20
     assert run_linear_probes(*pair, ["mrpc"], data_dir=tmp_path) == {"probe:mrpc": found["probe:mrpc"]}
