@@ -215,6 +215,19 @@ def parse_json_line(line: str, path: str | Path, number: int) -> dict:
     return row
 
 
+def split_documents(lines: Iterable[str]) -> Iterator[str]:
+    """The documents of a text in which blank lines separate them; `lines` come without their line ends."""
+    document: list[str] = []
+    for line in lines:
+        if line.strip():
+            document.append(line)
+        elif document:
+            yield "\n".join(document)
+            document = []
+    if document:
+        yield "\n".join(document)
+
+
 def read_text(path: str | Path) -> str:
     """Read a UTF-8 file; raises UserError, naming the file, if it is missing or not UTF-8."""
     try:
@@ -227,19 +240,6 @@ def read_text(path: str | Path) -> str:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}); convert the file to UTF-8") from None
-
-
-def split_at_blank_lines(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the texts that blank lines separate, from lines without their ends; none is empty."""
-    text: list[str] = []
-    for line in lines:
-        if line.strip():
-            text.append(line)
-        elif text:
-            yield "\n".join(text)
-            text = []
-    if text:
-        yield "\n".join(text)
 
 
 def find_shipped(path: str | Path) -> Path:

@@ -73,11 +73,13 @@ def write_records(path: str | Path, records: Iterable[Record]) -> None:
 
 
 def to_row(record: Record) -> dict[str, Any]:
-    """The record as a dict for JSON, nested records too."""
+    """The record as a dict for JSON, nested records too; fields that are UNSET are left out."""
     omits = record.__struct_config__.omit_defaults
     row = {}
     for name, _, default, holds_records in _fields(type(record)):
         value = getattr(record, name)
+        if value is msgspec.UNSET:
+            continue
         # msgspec itself would omit the very object that is the default, not its equals
         if omits and (value is None or value == default):
             continue

@@ -10,7 +10,7 @@ from tidy_stlms.scripts.cli import add_model_options, parser, quiet_loading, run
 
 if TYPE_CHECKING:
     from tidy_stlms.eval.models.names import ModelName
-    from tidy_stlms.eval.study.measure import Asked, Measured
+    from tidy_stlms.eval.study.request import Measurement, ModelInfo, StudyRequest
 
 DESCRIPTION = """\
 Ask models what they know of a bank of facts, and compare them.
@@ -61,38 +61,46 @@ def whole_number(text: str) -> int:
 
 
 def _add_questions(cli: argparse.ArgumentParser) -> None:
-    asked = cli.add_argument_group("what is asked (at least one)")
-    asked.add_argument("--facts", metavar="BANK", help="a bank of facts: its folder, or hub:REPO_ID")
-    asked.add_argument(
+    questions = cli.add_argument_group("what is asked (at least one)")
+    questions.add_argument("--facts", metavar="BANK", help="a bank of facts: its folder, or hub:REPO_ID")
+    questions.add_argument(
         "--prompts",
         action="append",
         default=[],
         metavar="FILE",
         help="sentences to continue, with answers to rate (YAML, JSON, Markdown); may be repeated",
     )
-    asked.add_argument(
+    questions.add_argument(
         "--heldout",
         action="append",
         default=[],
         metavar="FILE",
         help="text whose bits per byte are measured, a blank line between documents; may be repeated",
     )
-    asked.add_argument(
+    questions.add_argument(
         "--benchmarks", type=_names, default=(), metavar="A,B", help="tasks of lm-eval: blimp, arc_easy, ..."
     )
-    asked.add_argument(
-        "--probes", type=_names, default=(), metavar="A,B", help="linear probes: cola, mrpc, rte, stsb, wnli"
+    questions.add_argument(
+        "--linear-probes",
+        type=_names,
+        default=(),
+        metavar="A,B",
+        help="classifiers on hidden states: cola, mrpc, rte, stsb, wnli",
     )
-    asked.add_argument("--limit", type=positive, metavar="N", help="examples of each benchmark and probe")
-    asked.add_argument(
+    questions.add_argument(
+        "--limit", type=positive, metavar="N", help="examples of each benchmark and linear probe"
+    )
+    questions.add_argument(
         "--num-fewshot", type=whole_number, metavar="N", help="examples shown before each question"
     )
-    asked.add_argument("--data-dir", metavar="DIR", help="local copies of the benchmarks' data sets")
-    asked.add_argument("--no-generate", action="store_true", help="leave out free generation (exact match)")
-    asked.add_argument(
+    questions.add_argument("--data-dir", metavar="DIR", help="local copies of the benchmarks' data sets")
+    questions.add_argument(
+        "--no-generate", action="store_true", help="leave out free generation (exact match)"
+    )
+    questions.add_argument(
         "--steps", type=positive, default=10, metavar="N", help="tokens said after a prompt (default 10)"
     )
-    asked.add_argument(
+    questions.add_argument(
         "--top-k", type=positive, default=5, metavar="N", help="tokens shown at each of them (default 5)"
     )
 
@@ -120,20 +128,24 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _recall(arguments: argparse.Namespace) -> int:
     if not (
-        arguments.facts or arguments.prompts or arguments.heldout or arguments.benchmarks or arguments.probes
+        arguments.facts
+        or arguments.prompts
+        or arguments.heldout
+        or arguments.benchmarks
+        or arguments.linear_probes
     ):
         facts = next(
             (f"{m}/facts" for m in arguments.models if Path(m, "facts", "bank.json").is_file()), "BANK"
         )
         raise UserError(
-            f"nothing is asked; give --facts {facts}, --prompts, --heldout, --benchmarks or --probes"
+            f"nothing is asked; give --facts {facts}, --prompts, --heldout, --benchmarks or --linear-probes"
         )
     if arguments.baseline is not None and arguments.baseline not in arguments.models:
         arguments.models.insert(0, arguments.baseline)
     _join_processes(arguments)
 
     # all that can be wrong comes before the first model
-    asked = _asked(arguments)
+    request = _request(arguments)
     names = _models(arguments)
     baseline = _baseline(arguments, names)
     out = Path(arguments.out) if arguments.out else None
@@ -142,15 +154,15 @@ def _recall(arguments: argparse.Namespace) -> int:
 
         check_out(out, overwrite=arguments.overwrite)
 
-    from tidy_stlms.eval.study.measure import is_first_process
+    from tidy_stlms.eval.study.lazy_model import is_first_process
 
-    measured = _measure(names, asked)
+    measurements = _measure(names, request)
     if not is_first_process():
         return 0
-    if len(names) == 1 and "model" in measured[0].errors:
+    if len(names) == 1 and "model" in measurements[0].errors:
         return 2  # it was no model
-    _show(measured, asked, baseline, out, arguments.overwrite)
-    return 1 if any(one.failed for one in measured) else 0
+    _show(measurements, request, baseline, out, arguments.overwrite)
+    return 1 if any(measurement.failed for measurement in measurements) else 0
 
 
 def _join_processes(arguments: argparse.Namespace) -> None:
@@ -164,30 +176,31 @@ def _join_processes(arguments: argparse.Namespace) -> None:
         logging.disable()
 
 
-def _asked(arguments: argparse.Namespace) -> "Asked":
+def _request(arguments: argparse.Namespace) -> "StudyRequest":
     from tidy_stlms.configs.load import cache_folder
     from tidy_stlms.eval.models.load import choose_device, choose_dtype
     from tidy_stlms.eval.study.heldout import read_documents
-    from tidy_stlms.eval.study.measure import Asked, is_first_process
+    from tidy_stlms.eval.study.lazy_model import is_first_process
     from tidy_stlms.eval.study.prompts import load_prompts
+    from tidy_stlms.eval.study.request import StudyRequest
 
     choose_dtype(arguments.dtype, choose_device(arguments.device))
     if arguments.benchmarks:
         from tidy_stlms.eval.study.benchmarks import check_benchmarks
 
         check_benchmarks(arguments.benchmarks)
-    if arguments.probes:
-        from tidy_stlms.eval.study.linear_probes import check_probes
+    if arguments.linear_probes:
+        from tidy_stlms.eval.study.linear_probes import check_linear_probes
 
-        check_probes(arguments.probes)
+        check_linear_probes(arguments.linear_probes)
     if arguments.data_dir is not None and not Path(arguments.data_dir).is_dir():
         raise UserError(f"--data-dir {arguments.data_dir}: no such folder")
-    return Asked(
+    return StudyRequest(
         bank=_bank(arguments.facts) if arguments.facts else None,
         prompts=[prompt for file in arguments.prompts for prompt in load_prompts(file)],
         documents=read_documents(arguments.heldout),
         benchmarks=arguments.benchmarks,
-        probes=arguments.probes,
+        linear_probes=arguments.linear_probes,
         generate=not arguments.no_generate,
         max_new_tokens=arguments.steps,
         top_k=arguments.top_k,
@@ -243,53 +256,66 @@ def _baseline(arguments: argparse.Namespace, names: "list[ModelName]") -> str | 
     return labels[0]
 
 
-def _measure(names: "list[ModelName]", asked: "Asked") -> "list[Measured]":
+def _measure(names: "list[ModelName]", request: "StudyRequest") -> "list[Measurement]":
     """One model after another, so that memory holds one at a time."""
-    from tidy_stlms.eval.study.measure import is_first_process, measure_model
+    from tidy_stlms.eval.study.lazy_model import is_first_process
+    from tidy_stlms.eval.study.measure import measure_model
 
     quiet_loading()
     first = is_first_process()
 
-    def tell(info: dict[str, Any], loaded: bool) -> None:
+    def tell(info: "ModelInfo", loaded: bool) -> None:
         if first:
             kept = "" if loaded else " (measured before)"
-            print(
-                f"{info['model']}: {info['parameters']:,} parameters, {info['device']}, {info['dtype']}{kept}"
-            )
+            print(f"{info.model}: {info.parameters:,} parameters, {info.device}, {info.dtype}{kept}")
 
-    measured = []
+    measurements = []
     for name in names:
         try:
-            one = measure_model(name, asked, tell=tell)
+            measurement = measure_model(name, request, tell=tell)
         except KeyboardInterrupt:
-            kept = "what is finished is kept: the same command goes on" if asked.cache else "nothing is kept"
+            kept = (
+                "what is finished is kept: the same command goes on" if request.cache else "nothing is kept"
+            )
             print(f"\nstlm: stopped at {name.label}; {kept}", file=sys.stderr)
             raise SystemExit(130) from None
-        measured.append(one)
+        measurements.append(measurement)
         more = "; going on with the others" if name is not names[-1] else ""
-        for section, error in one.errors.items() if first else ():
+        for section, error in measurement.errors.items() if first else ():
             what = "" if section in ("model", "recall") else f"{section}: "
             print(f"stlm: error: {name.label}: {what}{error}{more}", file=sys.stderr)
-    return measured
+    return measurements
 
 
 def _show(
-    measured: "list[Measured]", asked: "Asked", baseline: str | None, out: Path | None, overwrite: bool
+    measurements: "list[Measurement]",
+    request: "StudyRequest",
+    baseline: str | None,
+    out: Path | None,
+    overwrite: bool,
 ) -> None:
     from rich.console import Console
 
-    from tidy_stlms.eval.study.study import build_study, rows_of, write_study
+    from tidy_stlms.configs.records import to_row
+    from tidy_stlms.eval.study.study import build_study, results_of, write_study
     from tidy_stlms.scripts.study_tables import print_study
 
-    if any(one.name.label == baseline and not (one.rows or one.documents) for one in measured):
+    without_results = [each.name.label for each in measurements if not (each.results or each.documents)]
+    if baseline in without_results:
         print(f"stlm: --baseline {baseline} has no results; every two models are compared", file=sys.stderr)
         baseline = None
-    study = build_study(measured, asked, baseline=baseline)
+    study = build_study(measurements, request, baseline=baseline)
+    plain = to_row(study)
     if out is not None:  # before anything is printed, for whoever reads that may close the pipe
         from tidy_stlms.eval.report.study_report import write_study_report
 
-        write_study(out, study, rows_of(measured), report=write_study_report, overwrite=overwrite)
-    print_study(Console(), study, asked.bank, baseline)
+        results = results_of(measurements)
+
+        def report(folder: Path) -> None:
+            write_study_report(folder, plain, [to_row(result) for result in results])
+
+        write_study(out, study, results, report=report, overwrite=overwrite)
+    print_study(Console(), plain, request.bank, baseline)
     if out is not None:
         print(f"wrote {out}: results.jsonl, results.csv, summary.json, report.md, report.html")
 

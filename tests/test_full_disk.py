@@ -324,7 +324,8 @@ def test_a_full_hub_cache_is_not_taken_for_a_wrong_name(whole, monkeypatch):
     from tidy_stlms.eval.facts.warnings import load_bank
     from tidy_stlms.eval.models.load import load_model
     from tidy_stlms.eval.models.names import ModelName
-    from tidy_stlms.eval.study.measure import Asked, measure_model
+    from tidy_stlms.eval.study.measure import measure_model
+    from tidy_stlms.eval.study.request import StudyRequest
 
     for loaded in (AutoModelForCausalLM, AutoTokenizer):
         with monkeypatch.context() as patch:
@@ -332,9 +333,9 @@ def test_a_full_hub_cache_is_not_taken_for_a_wrong_name(whole, monkeypatch):
             with pytest.raises(DiskFull, match=f"^{HF_HOME}: No space left"):
                 load_model(whole, device="cpu")
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", raise_full)
-    asked = Asked(bank=load_bank(whole / "facts"))
+    request = StudyRequest(bank=load_bank(whole / "facts"))
     with pytest.raises(DiskFull, match=f"^{HF_HOME}: No space left"):
-        measure_model(ModelName(str(whole), str(whole)), asked)
+        measure_model(ModelName(str(whole), str(whole)), request)
 
 
 def test_a_push_without_room_for_its_copy_does_not_end_the_run(whole, tmp_path, monkeypatch, caplog):

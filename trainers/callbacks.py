@@ -8,21 +8,24 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+from msgspec.structs import replace
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from tidy_stlms.configs.errors import RunFailed, UserError
 from tidy_stlms.configs.files import append_jsonl
+from tidy_stlms.configs.records import to_row
 from tidy_stlms.configs.schema import EvaluationSection
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.recall.groups import Doses, treatment_groups
 from tidy_stlms.eval.recall.harness import evaluate_recall
 from tidy_stlms.eval.recall.metrics import summarise
+from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.run_folder import GENERATIONS, METRICS, RECALL
 from tidy_stlms.eval.scoring.generation_check import check_generation
 from tidy_stlms.eval.scoring.isolation import rng_untouched
-from tidy_stlms.eval.study.benchmarks import check_benchmarks, run_benchmarks
-from tidy_stlms.eval.study.prompts import watch_prompt
+from tidy_stlms.eval.study.benchmarks import Score, check_benchmarks, run_benchmarks
+from tidy_stlms.eval.study.prompts import Prompt, watch_prompt
 from tidy_stlms.trainers.trainer import STLMTrainer
 
 TRACKED = ("accuracy", "greedy_match", "exact_match", "candidate_rank", "bits_per_byte")
@@ -119,7 +122,7 @@ class RecallCallback(_Periodic):
         super().on_train_begin(args, state, control, **kwargs)
 
     def measure(self, step: int) -> None:
-        rows = evaluate_recall(
+        results = evaluate_recall(
             self.trainer.model,
             self.trainer.processing_class,
             self.bank,
@@ -129,23 +132,24 @@ class RecallCallback(_Periodic):
             self_check=False,
         )
         if self.trainer.is_world_process_zero():
-            append_jsonl(self.path, [{"step": step, **row} for row in rows])
-            self.trainer.log_beside(recall_means(rows, self._doses))
+            lines = [replace(result, step=step) for result in results]
+            append_jsonl(self.path, map(to_row, lines))
+            self.trainer.log_beside(recall_means(results, self._doses))
 
     @cached_property
     def _doses(self) -> Doses:
         return doses_of_facts(self.bank, [self.path.parent])  # read once: the plan does not change
 
 
-def recall_means(rows: Sequence[dict], doses: Doses | None = None) -> dict[str, float]:
+def recall_means(results: Sequence[ProbeResult], doses: Doses | None = None) -> dict[str, float]:
     """`recall/ROLE/TYPE/METRIC` for the metrics in `TRACKED`. Where injected facts were treated
     differently, ROLE is what `tidy_stlms.eval.recall.groups` calls a treatment, in order of `doses`."""
-    names = treatment_groups(rows, doses)
+    names = treatment_groups(results, doses)
     return {
-        f"recall/{names.get(group, group)}/{kind}/{metric}": round(values["mean"], 6)
-        for group, types in summarise(rows, doses=doses, n_boot=1).items()
-        for kind, metrics in types.items()
-        for metric, values in metrics.items()
+        f"recall/{names.get(group, group)}/{kind}/{metric}": round(estimate.mean, 6)
+        for group, kinds in summarise(results, doses=doses, n_boot=1).items()
+        for kind, metrics in kinds.items()
+        for metric, estimate in metrics.items()
         if metric in TRACKED
     }
 
@@ -160,17 +164,17 @@ class PromptsCallback(_Periodic):
 
     def measure(self, step: int) -> None:
         model, tokenizer = self.trainer.model, self.trainer.processing_class
-        rows = [
+        results = [
             watch_prompt(
                 model,
                 tokenizer,
-                prompt,
+                Prompt(**prompt),
                 max_new_tokens=self.evaluation.max_new_tokens,
                 top_k=self.evaluation.top_k,
             )
             for prompt in self.evaluation.prompts
         ]
-        append_jsonl(self.path, [{"step": step, **row} for row in rows])
+        append_jsonl(self.path, [{"step": step, **to_row(result)} for result in results])
 
 
 class BenchmarksCallback(_Periodic):
@@ -195,10 +199,10 @@ class BenchmarksCallback(_Periodic):
             data_dir=Path(folder) if folder else None,
         )
         figures = {
-            f"benchmark/{task}/{metric}": round(figure["value"], 6)
+            f"benchmark/{task}/{metric}": round(score.value, 6)
             for task, metrics in results.items()
-            for metric, figure in metrics.items()
-            if isinstance(figure, dict)
+            for metric, score in metrics.items()
+            if isinstance(score, Score)
         }
         if figures:
             self.trainer.log_beside(figures)

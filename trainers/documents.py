@@ -21,7 +21,7 @@ from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from tidy_stlms import configs
 from tidy_stlms.configs.errors import UserError, first_line
-from tidy_stlms.configs.files import split_at_blank_lines
+from tidy_stlms.configs.files import split_documents
 from tidy_stlms.configs.schema import DataSection
 from tidy_stlms.eval.hub import writing_hub_cache
 from tidy_stlms.trainers.synthetic import DEFAULT_DOCUMENTS, synthetic_documents
@@ -178,7 +178,7 @@ def _text_documents(file: str, documents: str) -> Iterator[str]:
         elif documents == "line":
             yield from (line.strip() for line in handle if line.strip())
         else:
-            yield from split_at_blank_lines(line.rstrip("\n") for line in handle)
+            yield from split_documents(line.rstrip("\n") for line in handle)
 
 
 def _jsonl_documents(file: str, column: str) -> Iterator[str]:

@@ -1,9 +1,10 @@
-"""The blind check: which probes a model answers that has not been taught the facts.
+"""The blind check: finds probes that a model answers before it was trained on the facts.
 
     findings = blind_check(model, tokenizer, bank)   # the model before any fact was injected
     bank = flag_probes(bank, findings)               # the flag known_already
 
-Such a probe cannot show what training adds: the model has met the fact, or the wording gives it away.
+Such a probe cannot show what training adds: the model knows the fact already, or the prompt gives the answer
+away.
 """
 
 import math
@@ -13,8 +14,8 @@ from typing import Any
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.integrity import Finding
 
-# a fact that should be known, and be known afterwards, is no finding
-ASKED_ROLES = ("injected", "control")
+# neighbour and known facts are real, and a model may know them
+CHECKED_ROLES = ("injected", "control")
 CONFIDENCE = 0.9
 
 
@@ -28,13 +29,12 @@ def blind_check(
     generate: bool = True,
     progress: bool = False,
 ) -> list[Finding]:
-    """A warning `known_already` for each probe of injected and control facts that the model answers.
+    """Warn of each probe of injected and control facts that the model answers (`known_already`).
 
-    It does so if it says the answer by itself (`exact_match`; not asked for without `generate`), or if it
-    picks the answer of all candidates and is sure of it: the answer is first by log-probability and by
-    log-probability per byte, and has at least `confidence` of the probability that the candidates have
-    among them, all taken at the answer's length in bytes and again in tokens (`share_of_candidates`). With
-    10 candidates an ignorant model is right one time in ten, but seldom sure.
+    A model answers a probe if it generates the answer (`exact_match`; only with `generate`), or if it is sure
+    of the answer: the answer is first by log-probability and by log-probability per byte, and has at least
+    `confidence` of the candidates' probability, by bytes and by tokens (`share_of_candidates`). Being first
+    is not enough: with 10 candidates, a model that guesses is right one time in ten.
 
     Raises:
         UserError: As `tidy_stlms.eval.recall.harness.evaluate_recall` does.
@@ -42,18 +42,19 @@ def blind_check(
     from tidy_stlms.eval.recall.harness import evaluate_recall, item_of
     from tidy_stlms.eval.scoring.scorer import score
 
-    rows = evaluate_recall(
+    results = evaluate_recall(
         model,
         tokenizer,
         bank,
         batch_tokens=batch_tokens,
         generate=generate,
         progress=progress,
-        roles=ASKED_ROLES,
+        roles=CHECKED_ROLES,
     )
-    first = {row["probe_id"] for row in rows if row["accuracy"] == row["accuracy_norm"] == 1}
     probes = {probe.id: probe for probe in bank.probes}
-    items = [item_of(probes[row["probe_id"]]) for row in rows if row["probe_id"] in first]
+    items = [
+        item_of(probes[result.probe_id]) for result in results if result.accuracy == result.accuracy_norm == 1
+    ]
     scores = score(model, tokenizer, items, batch_tokens=batch_tokens, progress=progress)
     shares = {
         item.id: min(
@@ -63,26 +64,26 @@ def blind_check(
         for item, item_scores in zip(items, scores, strict=True)
     }
     findings = []
-    for row in rows:
-        share = shares.get(row["probe_id"])
-        how = None
-        if row["exact_match"] == 1:
-            how = "says the answer by itself"
+    for result in results:
+        share = shares.get(result.probe_id)
+        what_it_does = None
+        if result.exact_match == 1:
+            what_it_does = "says the answer by itself"
         elif share is not None and share >= confidence:
-            how = f"gives the answer {share:.0%} of the candidates' probability"
-        if how is not None:
-            ids, problem = (row["probe_id"],), f"an untaught model {how}"
+            what_it_does = f"gives the answer {share:.0%} of the candidates' probability"
+        if what_it_does is not None:
+            ids, problem = (result.probe_id,), f"an untaught model {what_it_does}"
             findings.append(Finding("warning", "known_already", "probes.jsonl", ids, problem))
     return findings
 
 
 def share_of_candidates(logprobs: Sequence[float], lengths: Sequence[int]) -> float:
-    """The first candidate's share of the candidates' probability, all at the first one's length.
+    """The first candidate's share of the candidates' probability, with all scaled to the first one's length.
 
-    softmax of `lengths[0] * logprob / lengths`: else an answer shorter than the others would have nearly
-    all of it, whatever the model knows.
+    softmax of `lengths[0] * logprob / lengths`. Without the scaling, an answer that is shorter than the
+    distractors would have nearly the whole probability, whatever the model knows.
     """
-    levelled = [lengths[0] * logprob / size for logprob, size in zip(logprobs, lengths, strict=True)]
-    highest = max(levelled)
-    weights = [math.exp(value - highest) for value in levelled]
+    scaled = [lengths[0] * logprob / size for logprob, size in zip(logprobs, lengths, strict=True)]
+    highest = max(scaled)
+    weights = [math.exp(value - highest) for value in scaled]
     return weights[0] / math.fsum(weights)

@@ -1,32 +1,26 @@
-"""Differences between models that were asked the same probes, with intervals and p-values.
+"""Differences between models on the same probes, with intervals and p-values.
 
-    compare_models({"run": rows, "twin": other_rows}, {"run": "3f2a", "twin": "3f2a"}, baseline="twin")
+    compare_models({"run": results, "twin": twin_results}, {"run": "3f2a", "twin": "3f2a"}, baseline="twin")
 
-A difference is b - a, paired: both are asked the same probes of the same subjects. Figures that count tokens
-are compared between models of equal tokenizers only. p-values are those of the paired permutation test of
-`resampling.swap_p_values` (of the t-test of `Contrast.judge` for control-corrected figures), corrected by
-Holm's method over all comparisons of one figure.
+A difference is b - a, paired: both models answered the same probes. Metrics that count tokens are compared
+between models of equal tokenizers only. p-values are those of the paired permutation test
+(`statistics.swap_p_values`), or of the t-test for control-corrected figures (`control.Contrast.test`). Holm's
+method corrects them over all comparisons of one metric.
 """
 
 import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-from tidy_stlms.eval.recall.control import CORRECTED_COMPARABLE, contrasts_of, figures
+from tidy_stlms.configs.records import Record
+from tidy_stlms.eval.recall.control import cell_values, contrasts_of
 from tidy_stlms.eval.recall.groups import Doses, groups_of
-from tidy_stlms.eval.recall.metrics import (
-    COMPARABLE,
-    METRICS,
-    Row,
-    bounded_exp,
-    cluster_of,
-    has_figure,
-    parts,
-)
+from tidy_stlms.eval.recall.metrics import METRICS, bounded_exp, ratio_parts
+from tidy_stlms.eval.recall.results import DocumentScore, ProbeResult
 from tidy_stlms.eval.recall.statistics import (
     N_BOOT,
     bootstrap_ratios,
@@ -38,95 +32,165 @@ from tidy_stlms.eval.recall.statistics import (
 )
 
 ALL_PAIRS_UP_TO = 5
-HELDOUT_ROLE = "heldout"  # running text, beside the groups of facts
+HELDOUT_ROLE = "heldout"  # the group of held-out text, beside the groups of facts
+# They count tokens, or compare within a vocabulary.
+WITHIN_TOKENIZER = frozenset(
+    {
+        *("logprob", "greedy_match", "perplexity", "token_rank"),
+        *("answer_familiarity", "subject_shift", "binding"),
+    }
+)
 
 Pair = tuple[str, str]
+"""The labels of two models, a and b."""
+
+
+class Comparison(Record, frozen=True):
+    """The difference between two models in one metric of one group and probe type."""
+
+    a: str
+    """The label of a model, the baseline if there is one."""
+    b: str
+    role: str
+    """A group of `groups.py`, or `heldout`."""
+    type: str
+    """The probe type; `documents` for held-out text."""
+    metric: str
+    """A metric of `metrics.py` or a figure of `control.py`."""
+    difference: float
+    """b - a, in the metric's unit."""
+    low: float
+    """Lower end of the 95% interval of the difference."""
+    high: float
+    p: float
+    """Two-sided."""
+    p_holm: float
+    """p corrected for all comparisons of this metric, those of held-out text apart."""
+    n: int
+    """The number of probes, or of documents."""
+
+
+class _Difference(NamedTuple):
+    """A comparison before its group, type and metric are named, and before Holm's correction."""
+
+    a: str
+    b: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+_Named = tuple[tuple[str, str, str], _Difference]
+"""Role, type and metric of a difference, and the difference."""
+
+
+def is_comparable(metric: str) -> bool:
+    """Whether a metric, or a control-corrected figure, means the same for all tokenizers."""
+    return metric not in WITHIN_TOKENIZER
 
 
 def pairs_of(labels: Sequence[str], baseline: str | None) -> list[Pair]:
-    """Which models are compared: each with the baseline, else every two of up to five, else each with
-    the first."""
+    """The models to compare: each with the baseline; without one, all pairs of up to five models, or each
+    model with the first."""
     if baseline is None and len(labels) <= ALL_PAIRS_UP_TO:
         return list(itertools.combinations(labels, 2))
-    against = labels[0] if baseline is None else baseline
-    return [(against, label) for label in labels if label != against]
+    reference = labels[0] if baseline is None else baseline
+    return [(reference, label) for label in labels if label != reference]
 
 
 def compare_models(
-    rows: Mapping[str, Sequence[Row]],
-    tokenizers: Mapping[str, str],
+    results: Mapping[str, Sequence[ProbeResult]],
+    tokenizers: Mapping[str, str | None],
     *,
     baseline: str | None = None,
-    heldout: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    heldout: Mapping[str, Sequence[DocumentScore]] | None = None,
     doses: Doses | None = None,
     n_boot: int = N_BOOT,
     seed: int = 0,
-) -> list[dict[str, Any]]:
-    """One dict for each pair, group, type and metric that can be compared.
+) -> list[Comparison]:
+    """Compare models in each group, probe type and metric.
 
     Args:
-        rows: By model, its rows of one and the same bank, in the same order.
-        tokenizers: By model, what is equal for equal tokenizers.
+        results: By model, its results of the same probes in the same order.
+        tokenizers: By model, a name that is equal for equal tokenizers.
         baseline: Compare each model with this one; see `pairs_of`.
-        heldout: By model, a dict with `nats` and `n_bytes` for each document of held-out text.
-        doses: Of the facts, which are compared apart where they differ.
-
-    Returns:
-        `{"a", "b", "role", "type", "metric", "difference", "low", "high", "p", "p_holm", "n"}`; the role is a
-        group of `groups.py`, or "heldout" for held-out text; metrics are those of `metrics.py` and
-        of `control.py`.
+        heldout: By model, the scores of the same held-out documents in the same order.
+        doses: Doses of the facts. Injected facts of different doses are different groups.
     """
-    heldout = heldout or {}
-    found: list[dict[str, Any]] = []
-    if len(rows) > 1:
-        pairs = pairs_of(list(rows), baseline if baseline in rows else None)
-        alike = [(a, b) for a, b in pairs if tokenizers[a] == tokenizers[b]]
-        first = next(iter(rows.values()))
-        groups = groups_of(first, doses)
-        members: dict[tuple[str, str], list[int]] = defaultdict(list)
-        for index, (group, row) in enumerate(zip(groups, first, strict=True)):
-            members[group, row["type"]].append(index)
-        for (group, kind), indices in members.items():
-            for metric in METRICS:
-                chosen = pairs if metric in COMPARABLE else alike
-                for result in _compare_metric(rows, indices, metric, chosen, n_boot, seed):
-                    found.append({**result, "role": group, "type": kind, "metric": metric})
-        found += _compare_corrected(rows, groups, pairs, alike)
-    if len(heldout) > 1:
+    named: list[_Named] = []
+    if len(results) > 1:
+        pairs = pairs_of(list(results), baseline if baseline in results else None)
+        named += _compare_recall(results, tokenizers, pairs, doses, n_boot, seed)
+    if heldout is not None and len(heldout) > 1:
         pairs = pairs_of(list(heldout), baseline if baseline in heldout else None)
-        for result in _compare_heldout(heldout, pairs, n_boot, seed):
-            named = {"role": HELDOUT_ROLE, "type": "documents", "metric": "bits_per_byte"}
-            found.append({**result, **named})
-    return [_in_order(result) for result in _correct(found)]
+        name = (HELDOUT_ROLE, "documents", "bits_per_byte")
+        named += [(name, difference) for difference in _compare_heldout(heldout, pairs, n_boot, seed)]
+    return _with_holm(named)
+
+
+def _compare_recall(
+    results: Mapping[str, Sequence[ProbeResult]],
+    tokenizers: Mapping[str, str | None],
+    pairs: Sequence[Pair],
+    doses: Doses | None,
+    n_boot: int,
+    seed: int,
+) -> list[_Named]:
+    of_one_tokenizer = [(a, b) for a, b in pairs if tokenizers[a] == tokenizers[b]]
+
+    def allowed(metric: str) -> Sequence[Pair]:
+        return pairs if is_comparable(metric) else of_one_tokenizer
+
+    # group and type are those of the probe, so any model's results say them
+    first = next(iter(results.values()))
+    groups = groups_of(first, doses)
+    members: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, (group, result) in enumerate(zip(groups, first, strict=True)):
+        members[group, result.type].append(index)
+    named: list[_Named] = []
+    for (group, kind), indices in members.items():
+        for metric in METRICS:
+            differences = _compare_metric(results, indices, metric, allowed(metric), n_boot, seed)
+            named += [((group, kind, metric), difference) for difference in differences]
+    return named + _compare_corrected(results, groups, allowed)
 
 
 def _compare_metric(
-    rows: Mapping[str, Sequence[Row]],
+    results: Mapping[str, Sequence[ProbeResult]],
     indices: Sequence[int],
     metric: str,
     pairs: Sequence[Pair],
     n_boot: int,
     seed: int,
-) -> list[dict[str, Any]]:
+) -> list[_Difference]:
+    """Differences in one metric, over the probes at `indices` for which all models have it."""
     labels = list(dict.fromkeys(itertools.chain.from_iterable(pairs)))
-    usable = [i for i in indices if all(has_figure(rows[label][i], metric) for label in labels)]
+    parts = {
+        label: {i: pair for i in indices if (pair := ratio_parts(results[label][i], metric)) is not None}
+        for label in labels
+    }
+    usable = [i for i in indices if all(i in parts[label] for label in labels)]
     if not labels or not usable:
         return []
-    numbers, size = number_clusters([cluster_of(rows[labels[0]][i]) for i in usable])
+    clusters, size = number_clusters([results[labels[0]][i].cluster for i in usable])
     tops, bottoms = {}, {}
     for label in labels:
-        numerators, denominators = zip(*(parts(rows[label][i], metric) for i in usable), strict=True)
-        tops[label] = sums_by_cluster(numerators, numbers, size)
-        bottoms[label] = sums_by_cluster(denominators, numbers, size)
+        numerators, denominators = zip(*(parts[label][i] for i in usable), strict=True)
+        tops[label] = sums_by_cluster(numerators, clusters, size)
+        bottoms[label] = sums_by_cluster(denominators, clusters, size)
     return _compare_sums(tops, bottoms, pairs, len(usable), n_boot, seed, exponential=metric == "perplexity")
 
 
 def _compare_heldout(
-    heldout: Mapping[str, Sequence[Mapping[str, Any]]], pairs: Sequence[Pair], n_boot: int, seed: int
-) -> list[dict[str, Any]]:
-    tops = {label: np.array([one["nats"] for one in texts]) for label, texts in heldout.items()}
+    heldout: Mapping[str, Sequence[DocumentScore]], pairs: Sequence[Pair], n_boot: int, seed: int
+) -> list[_Difference]:
+    """Differences in bits per byte; each document is a cluster."""
+    tops = {label: np.array([score.nats for score in scores]) for label, scores in heldout.items()}
     bottoms = {
-        label: math.log(2) * np.array([one["n_bytes"] for one in texts]) for label, texts in heldout.items()
+        label: math.log(2) * np.array([score.n_bytes for score in scores])
+        for label, scores in heldout.items()
     }
     n = len(next(iter(heldout.values())))
     return _compare_sums(tops, bottoms, pairs, n, n_boot, seed)
@@ -140,62 +204,77 @@ def _compare_sums(
     n_boot: int,
     seed: int,
     exponential: bool = False,
-) -> list[dict[str, Any]]:
-    """Compare ratios of sums by cluster. `exponential`: what is shown is exp of the ratio, as of
-    perplexity; the test is that of the ratio itself, which is in the same order."""
+) -> list[_Difference]:
+    """Differences of ratios of sums.
+
+    Args:
+        tops: By model, sums of numerators, (clusters,).
+        bottoms: By model, sums of denominators, (clusters,).
+        n: The number of probes, or of documents.
+        exponential: Report differences of exp(ratio), as for perplexity. The test stays that of the ratio:
+            it has the same order.
+    """
     scale: Callable[[np.ndarray], np.ndarray] = bounded_exp if exponential else np.asarray
     observed = {label: float(scale(tops[label].sum() / bottoms[label].sum())) for label in tops}
     resampled = {
         label: scale(bootstrap_ratios(tops[label], bottoms[label], n_boot=n_boot, seed=seed))
         for label in tops
     }
-    sides = [np.stack([table[pair[k]] for pair in pairs], 1) for k in (0, 1) for table in (tops, bottoms)]
+    sides = [np.stack([sums[pair[k]] for pair in pairs], 1) for k in (0, 1) for sums in (tops, bottoms)]
     p_values = swap_p_values(*sides, seed=seed)
-    results = []
-    for (a, b), p in zip(pairs, p_values.tolist(), strict=True):
-        low, high = interval(resampled[b] - resampled[a])
-        difference = observed[b] - observed[a]
-        results.append({"a": a, "b": b, "difference": difference, "low": low, "high": high, "p": p, "n": n})
-    return results
+    return [
+        _Difference(a, b, observed[b] - observed[a], *interval(resampled[b] - resampled[a]), p, n)
+        for (a, b), p in zip(pairs, p_values.tolist(), strict=True)
+    ]
 
 
 def _compare_corrected(
-    rows: Mapping[str, Sequence[Row]],
+    results: Mapping[str, Sequence[ProbeResult]],
     groups: Sequence[str],
-    pairs: Sequence[Pair],
-    alike: Sequence[Pair],
-) -> list[dict[str, Any]]:
-    """Differences of control-corrected figures: the contrast of the rows' differences.
+    allowed: Callable[[str], Sequence[Pair]],
+) -> list[_Named]:
+    """Differences in control-corrected figures: the contrast of the differences between two models' cells.
 
-    The question is whether one group gained more than the other, not whether anything changed at all: nothing
-    could be swapped between the models, so the test is one between the groups (`Contrast.judge`).
+    The question is whether injected facts gained more than control facts. Swapping models would test whether
+    anything changed at all, so the test is the t-test of the contrast.
     """
-    found = []
-    for (group, kind), contrasts in contrasts_of(next(iter(rows.values())), groups).items():
+    named: list[_Named] = []
+    for (group, kind), contrasts in contrasts_of(next(iter(results.values())), groups).items():
         for name, contrast in contrasts.items():
-            chosen = pairs if name in CORRECTED_COMPARABLE else alike
-            if not chosen:
+            pairs = allowed(name)
+            if not pairs:
                 continue
-            values = {label: figures(of_model, contrast.figure) for label, of_model in rows.items()}
-            differences = np.stack([values[b] - values[a] for a, b in chosen], 1)  # (cells, pairs)
-            for (a, b), figure in zip(chosen, contrast.judge(differences), strict=True):
-                named: dict[str, Any] = {"a": a, "b": b, "role": group, "type": kind, "metric": name}
-                found.append({**named, **figure, "difference": figure["mean"], "n": contrast.n})
-    return found
+            values = {label: cell_values(of_model, contrast.figure) for label, of_model in results.items()}
+            differences = np.stack([values[b] - values[a] for a, b in pairs], 1)  # (cells, pairs)
+            for (a, b), test in zip(pairs, contrast.test(differences), strict=True):
+                difference = _Difference(a, b, test.mean, test.low, test.high, test.p, contrast.n)
+                named.append(((group, kind, name), difference))
+    return named
 
 
-def _correct(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Holm's correction within each figure: over all of its pairs, roles and types."""
+def _with_holm(named: Sequence[_Named]) -> list[Comparison]:
+    """Correct p within each metric, over all of its pairs, groups and types; held-out text apart."""
     families: dict[tuple[bool, str], list[int]] = defaultdict(list)
-    for index, result in enumerate(found):
-        families[result["role"] == HELDOUT_ROLE, result["metric"]].append(index)
-    corrected = [0.0] * len(found)
-    for members in families.values():
-        for index, p in zip(members, holm([found[i]["p"] for i in members]), strict=True):
-            corrected[index] = p
-    return [{**result, "p_holm": p} for result, p in zip(found, corrected, strict=True)]
-
-
-def _in_order(result: dict[str, Any]) -> dict[str, Any]:
-    keys = ("a", "b", "role", "type", "metric", "difference", "low", "high", "p", "p_holm", "n")
-    return {key: result[key] for key in keys}
+    for index, ((role, _, metric), _) in enumerate(named):
+        families[role == HELDOUT_ROLE, metric].append(index)
+    corrected = [0.0] * len(named)
+    for indices in families.values():
+        p_values = holm([named[index][1].p for index in indices])
+        for index, p_holm in zip(indices, p_values, strict=True):
+            corrected[index] = p_holm
+    return [
+        Comparison(
+            a=difference.a,
+            b=difference.b,
+            role=role,
+            type=kind,
+            metric=metric,
+            difference=difference.difference,
+            low=difference.low,
+            high=difference.high,
+            p=difference.p,
+            p_holm=p_holm,
+            n=difference.n,
+        )
+        for ((role, kind, metric), difference), p_holm in zip(named, corrected, strict=True)
+    ]

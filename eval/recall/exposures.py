@@ -1,7 +1,10 @@
-"""Recall against how often a fact had been seen: the dose-response of one run, or of a checkpoint of it.
+"""Recall against the number of exposures: the dose-response of a run or of one of its checkpoints.
 
-The number of exposures is read off the run's `plan.parquet`, up to the checkpoint's step. Control facts were
-never shown. `doses_of_facts` says how often each fact is shown in all.
+    exposures = exposures_until("outputs/quickstart", step=400, bank=bank)
+    points = dose_response(results, exposures, model="outputs/quickstart@step=400")
+
+Exposures are counted in the run's `plan.parquet`, up to the checkpoint's step. Control facts have none.
+`doses_of_facts` counts the exposures of whole runs.
 """
 
 import logging
@@ -9,26 +12,49 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_jsonl
+from tidy_stlms.configs.records import Record
 from tidy_stlms.eval.facts.bank import FactBank
-from tidy_stlms.eval.recall.groups import CONTROL, INJECTED, Dose, groups_of
-from tidy_stlms.eval.recall.metrics import Row, bootstrap_interval, cluster_of
-from tidy_stlms.eval.recall.statistics import N_BOOT
+from tidy_stlms.eval.recall.groups import CONTROL, Dose, groups_of, is_injected
+from tidy_stlms.eval.recall.results import ProbeResult
+from tidy_stlms.eval.recall.statistics import N_BOOT, bootstrap_interval
 from tidy_stlms.eval.run_folder import FACTS, PLAN, count_exposures, has_plan, read_plan
 
 logger = logging.getLogger(__name__)
 
-FIGURES = ("accuracy", "logprob")
-MAX_DOSES = 12  # as many numbers of exposures are shown apart; more are put together, two to a doubling
+METRICS = ("accuracy", "logprob")
+MAX_DOSES = 12  # with more numbers of exposures than this, near ones are merged, two to a doubling
+
+
+class DosePoint(Record, frozen=True):
+    """Recall of the facts with one number of exposures."""
+
+    model: str
+    """The label of the model."""
+    type: str
+    """The probe type."""
+    role: str
+    """`control`, `injected`, or an arm's name if injected facts are in several arms."""
+    exposures: int
+    """Of a probe of several facts, those of the fact with the fewest."""
+    metric: str
+    """`accuracy`, or `logprob` in nats."""
+    mean: float
+    low: float
+    """Lower end of the 95% bootstrap interval."""
+    high: float
+    n: int
+    """The number of probes that have the metric."""
 
 
 def exposures_until(run: str | Path, step: int | None, bank: FactBank) -> dict[str, int] | None:
-    """How often a run had shown each of the bank's facts after `step` optimizer steps (None: all).
+    """Count each fact's exposures in the first `step` optimizer steps of a run (None: in all steps).
 
-    None where the run has no plan, or one of other facts than the bank's, or what it wrote is lost.
+    Returns:
+        Exposures by id, of the bank's facts that the run has too and of control facts. None if the run has no
+        plan, if its plan or facts cannot be read, or if it injected none of the bank's facts.
     """
     import pyarrow as pa
 
@@ -41,76 +67,81 @@ def exposures_until(run: str | Path, step: int | None, bank: FactBank) -> dict[s
     except (pa.ArrowException, OSError, UserError) as error:
         logger.warning("no dose-response of %s, whose plan or facts cannot be read: %s", folder / PLAN, error)
         return None
-    seen = count_exposures(plan, step)
-    told = {row["id"]: (row.get("subject"), row["object"]) for row in facts}
-    same = {fact.id for fact in bank.facts if told.get(fact.id) == (fact.subject, fact.object)}
-    if seen and not same & seen.keys():
+    exposures = count_exposures(plan, step)
+    # an id alone does not make two facts equal: banks of different seeds have the same ids
+    facts_of_run = {row["id"]: (row.get("subject"), row["object"]) for row in facts}
+    shared = {fact.id for fact in bank.facts if facts_of_run.get(fact.id) == (fact.subject, fact.object)}
+    if exposures and not shared & exposures.keys():
         logger.info("%s: injected none of this bank's facts, so there is no dose-response", run)
         return None
-    return {fact.id: seen[fact.id] for fact in bank.facts if fact.id in same or fact.role == "control"}
+    return {fact.id: exposures[fact.id] for fact in bank.facts if fact.id in shared or fact.role == "control"}
 
 
 def doses_of_facts(bank: FactBank, runs: Iterable[str | Path] = ()) -> dict[str, Dose]:
-    """By id of each injected fact, the fewest and the most exposures that it has in any of `runs`.
+    """The fewest and the most exposures of each injected fact in any of `runs`, by fact id.
 
-    Counted in the whole plans of those runs that injected something; 0 if none did. Without runs, or if their
-    plans have other facts, what a run by the bank's `arms` would plan: the exposures of the fact's arm for
-    its texts, and as many for its questions. Facts of which that says nothing are left out.
+    Exposures are those of whole runs that injected something; 0 if none of the runs did. Without runs, or if
+    their plans are of other facts, they are what the bank's `arms` plan: the arm's exposures for the fact's
+    texts, and as many for its questions. Facts for which the bank plans nothing are left out.
     """
     facts = bank.injected_facts()
     runs = list(dict.fromkeys(runs))
-    plans = [run for run in runs if has_plan(Path(run))]
-    if runs and not plans:
+    injecting = [run for run in runs if has_plan(Path(run))]
+    if runs and not injecting:
         return {fact.id: (0, 0) for fact in facts}
-    counts = [own for run in plans if (own := exposures_until(run, None, bank)) is not None]
-    if counts:
-        found = {fact.id: [own.get(fact.id, 0) for own in counts] for fact in facts}
-        return {fact_id: (min(own), max(own)) for fact_id, own in found.items()}
-    of_bank = {arm: own["exposures"] for arm, own in bank.meta.get("arms", {}).items()}
+    by_run = [exposures for run in injecting if (exposures := exposures_until(run, None, bank)) is not None]
+    if by_run:
+        counts = {fact.id: [exposures.get(fact.id, 0) for exposures in by_run] for fact in facts}
+        return {fact_id: (min(of_fact), max(of_fact)) for fact_id, of_fact in counts.items()}
+    of_arm = {arm: settings["exposures"] for arm, settings in bank.meta.get("arms", {}).items()}
     planned = {
-        fact.id: of_bank[fact.arm] * len({text.kind == "qa" for text in bank.statements_of(fact.id)})
+        fact.id: of_arm[fact.arm] * len({text.kind == "qa" for text in bank.statements_of(fact.id)})
         for fact in facts
-        if fact.arm in of_bank
+        if fact.arm in of_arm
     }
-    return {fact_id: (dose, dose) for fact_id, dose in planned.items()}
+    return {fact_id: (exposures, exposures) for fact_id, exposures in planned.items()}
 
 
 def dose_response(
-    rows: Sequence[Row], exposures: Mapping[str, int], *, n_boot: int = N_BOOT, seed: int = 0
-) -> list[dict[str, Any]]:
-    """Mean accuracy and log-probability by probe type, group and number of exposures.
+    results: Sequence[ProbeResult],
+    exposures: Mapping[str, int],
+    *,
+    model: str,
+    n_boot: int = N_BOOT,
+    seed: int = 0,
+) -> list[DosePoint]:
+    """Mean accuracy and log-probability by probe type, number of exposures and role.
 
-    Each is `{"type", "role", "exposures", "metric", "mean", "low", "high", "n"}`. A probe's exposures are
-    those of its rarest fact. The role is "control", "injected", or an arm's name where there are several.
-    Equal exposures are kept apart by role: control facts and injected facts with 0 exposures have different
-    subjects, and arms may differ in more than exposures.
+    `exposures` are by fact id. Equal exposures of different roles are different points: control facts and
+    injected facts with 0 exposures have different subjects, and arms may differ in more than exposures.
     """
-    doses: dict[int, int] = {}
-    roles = groups_of(rows)
-    for index, (row, role) in enumerate(zip(rows, roles, strict=True)):
-        shown = role == CONTROL or row["role"] == INJECTED
-        if shown and all(fact in exposures for fact in row["fact_ids"]):
-            doses[index] = min(exposures[fact] for fact in row["fact_ids"])
+    groups = groups_of(results)
+    doses = {
+        index: min(exposures[fact_id] for fact_id in result.fact_ids)
+        for index, (result, group) in enumerate(zip(results, groups, strict=True))
+        if group == CONTROL or is_injected(group)
+        if all(fact_id in exposures for fact_id in result.fact_ids)
+    }
     if len(set(doses.values())) > MAX_DOSES:
         doses = {index: _rounded(dose) for index, dose in doses.items()}
 
-    groups: dict[tuple[str, int, bool, str], list[Row]] = defaultdict(list)
+    members: dict[tuple[str, int, bool, str], list[ProbeResult]] = defaultdict(list)
     for index, dose in doses.items():
-        role = roles[index]
-        groups[rows[index]["type"], dose, role != CONTROL, role].append(rows[index])
-    found = []
-    for asked in sorted(groups):
-        kind, dose, _, role = asked
-        for figure in FIGURES:
-            members = [row for row in groups[asked] if row[figure] is not None]
-            if not members:
+        group = groups[index]
+        members[results[index].type, dose, group != CONTROL, group].append(results[index])
+    points = []
+    for kind, dose, is_not_control, role in sorted(members):
+        of_point = members[kind, dose, is_not_control, role]
+        for metric in METRICS:
+            with_metric = [result for result in of_point if getattr(result, metric) is not None]
+            if not with_metric:
                 continue
-            values, clusters = [row[figure] for row in members], [cluster_of(row) for row in members]
+            values = [getattr(result, metric) for result in with_metric]
+            clusters = [result.cluster for result in with_metric]
             low, high = bootstrap_interval(values, [1.0] * len(values), clusters, n_boot=n_boot, seed=seed)
-            named = {"type": kind, "role": role, "exposures": dose, "metric": figure}
-            figures = {"mean": math.fsum(values) / len(values), "low": low, "high": high, "n": len(values)}
-            found.append(named | figures)
-    return found
+            mean = math.fsum(values) / len(values)
+            points.append(DosePoint(model, kind, role, dose, metric, mean, low, high, len(values)))
+    return points
 
 
 def _rounded(dose: int) -> int:

@@ -1,16 +1,15 @@
 """Groups of facts that are averaged together: by role, and injected facts by treatment.
 
-    groups_of(rows, {"ada/city": (1, 1), "cleo/city": (64, 64)})    # "once (1 exposure)", "control", ...
+    groups_of(results, {"ada/city": (1, 1), "cleo/city": (64, 64)})    # "once (1 exposure)", "control", ...
 
-A treatment is an arm, or none, and a number of exposures. Injected facts are the group `injected` where all
-of them were treated alike. Where they were not, each treatment is a group of its own, and none is called
-`injected`.
+A treatment is an arm, or none, and a number of exposures. If all injected facts have the same treatment, they
+are the group `injected`. If not, each treatment is a group, and no group is called `injected`.
 """
 
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 from tidy_stlms.eval.facts.records import UNSEEN
 
@@ -18,61 +17,80 @@ INJECTED, CONTROL = "injected", "control"
 # In the order of tables; treatments stand in the place of `injected`.
 ROLES = (INJECTED, CONTROL, UNSEEN, "neighbour", "known")
 NO_ARM = "no arm"
-MOST_DOSES = 6  # of an arm that are shown apart; an arm with more is one group
+MOST_DOSES = 6  # of one arm that are groups of their own; an arm with more doses is one group
 
 Dose = tuple[int, int]
-"""The fewest and the most exposures in any of several runs; of one run, the same number twice."""
+"""The fewest and the most exposures of a fact in any of several runs; for one run, the same number twice."""
 Doses = Mapping[str, Dose]
 """Doses by fact id, without facts of unknown exposures; see `exposures.doses_of_facts`."""
 
 _DOSE = re.compile(r"[\d,]+( to [\d,]+)? exposures?")
 
 
+class Grouped(Protocol):
+    """What decides the group of a probe; a `ProbeResult` has it."""
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def arm(self) -> str | None: ...
+    @property
+    def fact_ids(self) -> Sequence[str]: ...
+
+
+class GroupKey(NamedTuple):
+    """What decides the group of a probe, before there is a result."""
+
+    role: str
+    arm: str | None
+    fact_ids: Sequence[str]
+
+
 class _Treatment(NamedTuple):
     arm: str | None
     dose: Dose | None
     is_mixed: bool = False
-    """Whether the dose is the range of an arm that has too many doses to show apart."""
+    """Whether the dose is the range of an arm with more than `MOST_DOSES` doses."""
 
 
-def groups_of(rows: Sequence[Mapping[str, Any]], doses: Doses | None = None) -> list[str]:
-    """The group of each row of `evaluate_recall`.
+def groups_of(results: Sequence[Grouped], doses: Doses | None = None) -> list[str]:
+    """The group of each result.
 
-    A row's dose is that of its rarest fact. Control facts whose answers no injected fact has are a group of
-    their own, `unseen`: they are there to be compared with the other control facts.
+    A probe of several facts has the dose of the fact with the fewest exposures. Control facts with objects
+    that no injected fact has are the group `unseen`: they are compared with the other control facts.
     """
-    treatments = _treatments(rows, doses)
+    treatments = _treatments(results, doses)
     labels = _labels(treatments)
     return [
-        role_of(row) if treatment is None else labels[treatment]
-        for row, treatment in zip(rows, treatments, strict=True)
+        role_of(result) if treatment is None else labels[treatment]
+        for result, treatment in zip(results, treatments, strict=True)
     ]
 
 
-def treatment_groups(rows: Sequence[Mapping[str, Any]], doses: Doses | None = None) -> dict[str, str]:
-    """The groups of treatments, least exposures first, and what keys of metrics.jsonl call each.
+def treatment_groups(results: Sequence[Grouped], doses: Doses | None = None) -> dict[str, str]:
+    """The groups of injected facts, least exposures first, and the key of each in metrics.jsonl.
 
-    A key is the name of the arm, with the exposures where the arm is split (`once`, `once-2`). Empty where
-    the injected rows are the group `injected`, or there are none. Treatments of equal exposures stand in
-    order of appearance, those without known exposures last.
+    A key is the name of the arm, with the exposures if the arm has several groups (`once`, `once-2`). Groups
+    with equal exposures stand in order of appearance, groups of unknown exposures last. Empty if the injected
+    facts are one group, `injected`, or if there are none.
     """
-    labels = _labels(_treatments(rows, doses))
+    labels = _labels(_treatments(results, doses))
     if set(labels.values()) <= {INJECTED}:
         return {}
     arms = [treatment.arm for treatment in labels]
     return {label: _key(treatment, arms) for treatment, label in labels.items()}
 
 
-def role_of(row: Mapping[str, Any]) -> str:
-    """The group of a row that is not injected: its role, or `unseen` for control facts of that arm."""
-    return UNSEEN if row["role"] == CONTROL and row.get("arm") == UNSEEN else row["role"]
+def role_of(result: Grouped) -> str:
+    """The group of a result that is not injected: its role, or `unseen` for control facts of that arm."""
+    return UNSEEN if result.role == CONTROL and result.arm == UNSEEN else result.role
 
 
 def in_order(groups: Iterable[str]) -> list[str]:
-    """Groups in the order of tables: injected ones, treatments as they come, then the other roles."""
-    found = list(dict.fromkeys(groups))
-    rest = ROLES[1:]
-    return [group for group in found if group not in rest] + [role for role in rest if role in found]
+    """Groups in the order of tables: injected ones in the given order, then the other roles."""
+    unique = list(dict.fromkeys(groups))
+    roles = ROLES[1:]
+    return [group for group in unique if group not in roles] + [role for role in roles if role in unique]
 
 
 def is_injected(group: str) -> bool:
@@ -89,51 +107,57 @@ def facts_in_words(group: str) -> str:
     return f"facts of {group}" if group.startswith(("arm ", NO_ARM)) else f"facts of arm {group}"
 
 
-def _treatments(rows: Sequence[Mapping[str, Any]], doses: Doses | None) -> list[_Treatment | None]:
-    """The treatment of each row, None of rows that are not injected."""
-    found = [
-        _Treatment(row.get("arm"), _dose_of(row, doses)) if row["role"] == INJECTED else None for row in rows
+def _treatments(results: Sequence[Grouped], doses: Doses | None) -> list[_Treatment | None]:
+    """The treatment of each result; None for results that are not of injected facts."""
+    treatments = [
+        _Treatment(result.arm, _dose_of(result, doses)) if result.role == INJECTED else None
+        for result in results
     ]
-    by_arm: dict[str | None, set[Dose]] = defaultdict(set)
-    for one in found:
-        if one is not None and one.dose is not None:
-            by_arm[one.arm].add(one.dose)
+    doses_of_arm: dict[str | None, set[Dose]] = defaultdict(set)
+    for treatment in treatments:
+        if treatment is not None and treatment.dose is not None:
+            doses_of_arm[treatment.arm].add(treatment.dose)
     mixed = {
-        arm: _Treatment(arm, (min(low for low, _ in own), max(high for _, high in own)), is_mixed=True)
-        for arm, own in by_arm.items()
-        if len(own) > MOST_DOSES
+        arm: _Treatment(
+            arm, (min(fewest for fewest, _ in of_arm), max(most for _, most in of_arm)), is_mixed=True
+        )
+        for arm, of_arm in doses_of_arm.items()
+        if len(of_arm) > MOST_DOSES
     }
-    return [one if one is None or one.dose is None else mixed.get(one.arm, one) for one in found]
+    return [
+        treatment if treatment is None or treatment.dose is None else mixed.get(treatment.arm, treatment)
+        for treatment in treatments
+    ]
 
 
-def _dose_of(row: Mapping[str, Any], doses: Doses | None) -> Dose | None:
-    known = [doses[fact_id] for fact_id in row["fact_ids"] if fact_id in doses] if doses else []
-    return (min(low for low, _ in known), min(high for _, high in known)) if known else None
+def _dose_of(result: Grouped, doses: Doses | None) -> Dose | None:
+    known = [doses[fact_id] for fact_id in result.fact_ids if fact_id in doses] if doses else []
+    return (min(fewest for fewest, _ in known), min(most for _, most in known)) if known else None
 
 
 def _labels(treatments: Iterable[_Treatment | None]) -> dict[_Treatment, str]:
-    """What the group of each treatment is called, least exposures first."""
-    found = list(dict.fromkeys(one for one in treatments if one is not None))
-    if len(found) == 1 and not found[0].is_mixed:
-        return {found[0]: INJECTED}
-    found.sort(key=lambda one: (one.dose is None, one.dose or (0, 0)))
-    arms = [one.arm for one in found]
-    return {one: _label(one, arms) for one in found}
+    """The name of each treatment's group, least exposures first."""
+    unique = list(dict.fromkeys(treatment for treatment in treatments if treatment is not None))
+    if len(unique) == 1 and not unique[0].is_mixed:
+        return {unique[0]: INJECTED}
+    unique.sort(key=lambda treatment: (treatment.dose is None, treatment.dose or (0, 0)))
+    arms = [treatment.arm for treatment in unique]
+    return {treatment: _label(treatment, arms) for treatment in unique}
 
 
 def _label(treatment: _Treatment, arms: Sequence[str | None]) -> str:
-    """The arm with its exposures; exposures alone where no fact is in an arm."""
+    """The arm with its exposures; the exposures alone if no fact is in an arm."""
     name = _name(treatment.arm)
     if treatment.dose is None:
         return name
     fewest, most = treatment.dose
-    often = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
-    often += " exposure" if treatment.dose == (1, 1) else " exposures"
-    return f"{name} ({often})" if any(arms) else often
+    exposures = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
+    exposures += " exposure" if treatment.dose == (1, 1) else " exposures"
+    return f"{name} ({exposures})" if any(arms) else exposures
 
 
 def _key(treatment: _Treatment, arms: Sequence[str | None]) -> str:
-    """What keys call a treatment; `arms` are those of all treatments."""
+    """The key of a treatment in metrics.jsonl; `arms` are those of all treatments."""
     name = _name(treatment.arm) if any(arms) else INJECTED
     if arms.count(treatment.arm) == 1 or treatment.dose is None:
         return name
@@ -145,7 +169,7 @@ def _key(treatment: _Treatment, arms: Sequence[str | None]) -> str:
 
 
 def _name(arm: str | None) -> str:
-    """An arm's name; `arm control` for one that is called like a role."""
+    """An arm's name; `arm control` for an arm with the name of a role."""
     if arm is None:
         return NO_ARM
     return f"arm {arm}" if arm.removeprefix("arm ") in (*ROLES, NO_ARM) else arm

@@ -1,11 +1,13 @@
-"""The harness: every probe of a bank asked of a model, one plain dict for each.
+"""The harness: measures a model on the probes of a bank, with one `ProbeResult` for each probe.
 
-rows = evaluate_recall(model, tokenizer, load_bank("banks/people"))
-summarise(rows)["injected"]["memorization"]["accuracy"]["mean"]
+results = evaluate_recall(model, tokenizer, load_bank("banks/people"))
+summarise(results)["injected"]["memorization"]["accuracy"].mean
 """
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+from msgspec import UNSET
 
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.records import Probe
@@ -13,6 +15,7 @@ from tidy_stlms.eval.facts.right_answers import right_answers
 from tidy_stlms.eval.facts.text_match import closing_punctuation
 from tidy_stlms.eval.models.checks import check_logits
 from tidy_stlms.eval.recall.metrics import bits_per_byte, candidate_metrics, perplexity, token_rank
+from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.scoring.generation import (
     Continuation,
     answer_budgets,
@@ -39,29 +42,26 @@ def evaluate_recall(
     top_k: int = 0,
     spread: bool = False,
     self_check: bool = True,
-) -> list[dict[str, Any]]:
-    """Ask the probes of `bank` (of those `roles`, or all); one JSON-serialisable dict each, in bank order.
+) -> list[ProbeResult]:
+    """Measure a model on the probes of `bank`; the results stand in the bank's order.
 
-    A figure that a probe does not have is None: those that compare candidates without distractors, those
-    of the answer alone with a suffix, `exact_match`, `containment` and `generation` without
-    `generate`. `candidates` are the answer and then the distractors, `candidate_logprobs` ln P(candidate +
-    suffix | prompt) of each in nats, `candidate_n_bytes` the UTF-8 bytes of the text that was scored: what
-    the figures of candidates are computed from. With `top_k` a row
-    has `top_tokens`, that many [text, probability] pairs of what the model finds most probable where the
-    answer begins. Neither the random generators nor the model's train/eval modes are touched.
+    The random generators and the model's train/eval modes stay as they were.
 
-    With `self_check` the model is tried first: `check_logits`, and `check_generation` with `generate`.
-
-    With `spread` the processes of `torchrun` share the probes, and each gets all rows. Every one
-    of them must call this, with the whole model.
+    Args:
+        generate: Generate freely after each prompt too, for `exact_match`, `containment` and `generation`.
+        roles: Only probes of these roles.
+        top_k: The number of `top_tokens` in each result; none with 0.
+        spread: Share the probes among the processes of `torchrun`; each process gets all results. All
+            processes must call this, with the whole model.
+        self_check: Try the model first, by `check_logits` and, with `generate`, by `check_generation`.
 
     Raises:
-        UserError: As `score` does, naming the probe; where the model fails the self-check.
+        UserError: As `score` does, naming the probe, and if the model fails the self-check.
     """
     probes = [probe for probe in bank.probes if roles is None or bank.role_of(probe) in roles]
 
-    def ask(share: list[Probe]) -> list[dict[str, Any]]:
-        shown = progress and process_rank() == 0
+    def measure(share: list[Probe]) -> list[ProbeResult]:
+        show_progress = progress and process_rank() == 0
         if self_check and share:
             with eval_mode(model):
                 check_logits(model, "the model")
@@ -73,104 +73,110 @@ def evaluate_recall(
             [item_of(probe) for probe in share],
             batch_tokens=batch_tokens,
             top_k=top_k,
-            progress=shown,
+            progress=show_progress,
         )
-        said = _generations(model, tokenizer, bank, share, batch_tokens, shown) if generate else {}
-        rows = []
-        for probe, result in zip(share, scores, strict=True):
-            row = _row(bank, probe, result, said.get(probe.id))
-            if top_k:
-                row["top_tokens"] = [[tokenizer.decode([i]), p] for i, p in result.top_tokens]
-            rows.append(row)
-        return rows
+        generated: dict[str, _Generated] = {}
+        if generate:
+            generated = _generate(model, tokenizer, bank, share, batch_tokens, show_progress)
+        return [
+            _result(bank, probe, of_probe, generated.get(probe.id), tokenizer if top_k else None)
+            for probe, of_probe in zip(share, scores, strict=True)
+        ]
 
     with rng_untouched(model):
-        return spread_over_processes(probes, ask) if spread else ask(probes)
+        return spread_over_processes(probes, measure) if spread else measure(probes)
 
 
 def item_of(probe: Probe) -> Item:
-    """What the scorer reads of a probe: the first answer against the distractors."""
+    """The scorer's input for a probe: its first answer and its distractors."""
     candidates = (probe.answers[0], *probe.distractors)
     return Item(probe.prompt, candidates, suffix=probe.suffix, id=probe.id, joint=probe.joint)
 
 
 def terminators_of(probe: Probe) -> str:
-    """The punctuation that ends the probe's wording; a full stop where it says nothing."""
+    """The punctuation that ends the probe's wording; a full stop if there is none."""
     return closing_punctuation(probe.template or "") or "."
 
 
-def _generations(
+class _Generated(NamedTuple):
+    """What a model generates after a prompt."""
+
+    continuation: Continuation
+    exact_match: bool
+    containment: bool
+
+
+def _generate(
     model: Any,
     tokenizer: Any,
     bank: FactBank,
     probes: Sequence[Probe],
     batch_tokens: int | None,
     progress: bool,
-) -> dict[str, tuple[Continuation, bool, bool]]:
-    """By probe id, what the model says, whether it is right, and whether the answer stands in it at all. With
-    a suffix there is no telling."""
-    asked = [probe for probe in probes if not probe.suffix]
-    answers = [right_answers(bank, probe) for probe in asked]
+) -> dict[str, _Generated]:
+    """Generate after the prompts of probes without a suffix; by probe id.
+
+    A suffix belongs behind the answer, and generation cannot be made to end in it.
+    """
+    probes = [probe for probe in probes if not probe.suffix]
+    answers = [right_answers(bank, probe) for probe in probes]
     continuations = generate_texts(
         model,
         tokenizer,
-        [probe.prompt for probe in asked],
-        answer_budgets(tokenizer, answers, [probe.joint for probe in asked]),
+        [probe.prompt for probe in probes],
+        answer_budgets(tokenizer, answers, [probe.joint for probe in probes]),
         batch_tokens=batch_tokens,
         progress=progress,
     )
     return {
-        probe.id: (
+        probe.id: _Generated(
             continuation,
             exact_match(continuation, right, terminators_of(probe)),
             containment(continuation, right),
         )
-        for probe, continuation, right in zip(asked, continuations, answers, strict=True)
+        for probe, continuation, right in zip(probes, continuations, answers, strict=True)
     }
 
 
-def _row(
-    bank: FactBank, probe: Probe, scores: Scores, said: tuple[Continuation, bool, bool] | None
-) -> dict[str, Any]:
+def _result(
+    bank: FactBank, probe: Probe, scores: Scores, generated: _Generated | None, tokenizer: Any | None
+) -> ProbeResult:
+    """Put together what was measured for one probe; with a tokenizer, `top_tokens` too."""
     fact = bank.fact_by_id[probe.fact_ids[0]]
-    row: dict[str, Any] = {
-        "probe_id": probe.id,
-        "fact_ids": list(probe.fact_ids),
-        "role": bank.role_of(probe),
-        "arm": fact.arm,
-        "type": probe.type,
-        "relation": fact.relation,
-        "subject": bank.subject_of(probe),
-        "prompt": probe.prompt,
-        "joint": probe.joint,
-        "answer": probe.answers[0],
-        "template": probe.template,
-        **dict.fromkeys(("n_tokens", "n_bytes", "logprob", "bits_per_byte")),
-        "candidates": list(item_of(probe).candidates),
-        "candidate_logprobs": list(scores.logprobs),
-        "candidate_n_bytes": list(scores.n_bytes),
-        **candidate_metrics(scores.logprobs, scores.n_bytes),
-        **dict.fromkeys(
-            ("greedy_match", "exact_match", "containment", "perplexity", "token_rank", "generation")
-        ),
-    }
-    if not probe.suffix:
-        logprob, n_tokens, n_bytes = scores.logprobs[0], scores.n_tokens[0], scores.n_bytes[0]
-        row |= {
-            "n_tokens": n_tokens,
-            "n_bytes": n_bytes,
-            "logprob": logprob,
-            "bits_per_byte": bits_per_byte([logprob], [n_bytes]),
-            "greedy_match": float(scores.greedy_match),
-            "perplexity": perplexity([logprob], [n_tokens]),
-            "token_rank": token_rank(scores.token_ranks),
-        }
-    if said is not None:
-        continuation, is_right, is_there = said
-        row |= {"exact_match": float(is_right), "containment": float(is_there)}
-        row["generation"] = continuation.text
-    flags = set(probe.flags)
-    if said is not None and said[0].truncated:
+    flags = set(probe.flags) | {name for name in ("straddles", "truncated") if getattr(scores, name)}
+    if generated is not None and generated.continuation.truncated:
         flags.add("truncated")
-    flags |= {name for name in ("straddles", "truncated") if getattr(scores, name)}
-    return row | {"flags": sorted(flags)}
+    # with a suffix the scores are those of answer and suffix together
+    has_answer = not probe.suffix
+    logprob, n_tokens, n_bytes = scores.logprobs[0], scores.n_tokens[0], scores.n_bytes[0]
+    return ProbeResult(
+        probe_id=probe.id,
+        fact_ids=tuple(probe.fact_ids),
+        role=bank.role_of(probe),
+        arm=fact.arm,
+        type=probe.type,
+        relation=fact.relation,
+        subject=bank.subject_of(probe),
+        prompt=probe.prompt,
+        joint=probe.joint,
+        answer=probe.answers[0],
+        template=probe.template,
+        n_tokens=n_tokens if has_answer else None,
+        n_bytes=n_bytes if has_answer else None,
+        logprob=logprob if has_answer else None,
+        bits_per_byte=bits_per_byte([logprob], [n_bytes]) if has_answer else None,
+        candidates=tuple(item_of(probe).candidates),
+        candidate_logprobs=tuple(scores.logprobs),
+        candidate_n_bytes=tuple(scores.n_bytes),
+        **candidate_metrics(scores.logprobs, scores.n_bytes),
+        greedy_match=float(scores.greedy_match) if has_answer else None,
+        exact_match=None if generated is None else float(generated.exact_match),
+        containment=None if generated is None else float(generated.containment),
+        perplexity=perplexity([logprob], [n_tokens]) if has_answer else None,
+        token_rank=token_rank(scores.token_ranks) if has_answer else None,
+        generation=None if generated is None else generated.continuation.text,
+        flags=tuple(sorted(flags)),
+        top_tokens=UNSET
+        if tokenizer is None
+        else tuple((tokenizer.decode([token_id]), p) for token_id, p in scores.top_tokens),
+    )

@@ -39,7 +39,7 @@ from tidy_stlms.eval.facts.records import PROBE_TYPES, Probe
 from tidy_stlms.eval.facts.right_answers import right_answers
 from tidy_stlms.eval.facts.text_match import join
 from tidy_stlms.eval.recall.exposures import doses_of_facts
-from tidy_stlms.eval.recall.groups import INJECTED, groups_of, in_order, treatment_groups
+from tidy_stlms.eval.recall.groups import INJECTED, GroupKey, groups_of, in_order, treatment_groups
 
 # end-of-text apart, what follows the answer in our own generation, and the space before it
 TOKENS_AROUND_ANSWER = 4
@@ -165,17 +165,17 @@ def export_lm_eval(
 def _groups(bank: FactBank) -> tuple[list[str], dict[str, str]]:
     """The group of each probe, as in reports, and what names of tasks call those of injected facts where they
     are treated differently, least exposures first."""
-    rows = []
+    keys = []
     for probe in bank.probes:
         fact = bank.fact_by_id[probe.fact_ids[0]]
-        rows.append({"role": fact.role, "arm": fact.arm, "fact_ids": probe.fact_ids})
+        keys.append(GroupKey(fact.role, fact.arm, probe.fact_ids))
     doses = doses_of_facts(bank)
     words: dict[str, str] = {}
-    for group, key in treatment_groups(rows, doses).items():
+    for group, key in treatment_groups(keys, doses).items():
         own = re.sub(r"\W+", "_", key.removeprefix(f"{INJECTED}-"), flags=re.ASCII).strip("_")
         word = f"{INJECTED}_{own}"
         words[group] = word if word not in words.values() else f"{word}_{len(words) + 1}"
-    return groups_of(rows, doses), words
+    return groups_of(keys, doses), words
 
 
 def command(export: Export, folder: str | Path, model: str = "MODEL") -> str:

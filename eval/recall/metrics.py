@@ -1,27 +1,23 @@
-"""The metrics of recall as pure functions, and their means with 95% intervals.
+"""The metrics of recall as pure functions, and their means over probes with 95% intervals.
 
-A probe's candidates come as log-probabilities in nats; `gold` is the place of the true answer among
-them, and no figure depends on which place that is. docs/recall.md has the
-formulas. A figure that a probe does not have is None, and is left out of means and of their `n`.
+    accuracy([-1.0, -2.0, -3.0])                                 # 1.0: the answer is the first candidate
+    summarise(results)["injected"]["semantic"]["accuracy"].mean
+
+Log-probabilities are in nats. `gold` is the index of the answer among the candidates; no metric depends on
+it. A metric that a probe does not have is None, and does not count in means and in their `n`. docs/recall.md
+has the formulas.
 """
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
 from tidy_stlms.eval.recall.groups import Doses, groups_of, treatment_groups
-from tidy_stlms.eval.recall.statistics import (
-    N_BOOT,
-    bootstrap_ratios,
-    interval,
-    number_clusters,
-    sums_by_cluster,
-)
-
-Row = Mapping[str, Any]
+from tidy_stlms.eval.recall.results import Estimate, ProbeResult, Summary
+from tidy_stlms.eval.recall.statistics import N_BOOT, bootstrap_interval
 
 METRICS = (
     "logprob",
@@ -36,57 +32,61 @@ METRICS = (
     "perplexity",
     "token_rank",
 )
-# The others count tokens, or compare within a vocabulary: they mean something within one tokenizer only.
-COMPARABLE = frozenset(METRICS) - {"logprob", "greedy_match", "perplexity", "token_rank"}
-LOWER_IS_BETTER = frozenset({"bits_per_byte", "candidate_rank", "perplexity", "token_rank"})
 
 
 def accuracy(logprobs: Sequence[float], gold: int = 0) -> float | None:
-    """1 if the gold candidate has the largest log-probability, 1/k in a k-way tie; None if it is alone."""
+    """1 if the answer has the largest log-probability, 1/k in a tie of k; None without distractors."""
     if len(logprobs) < 2:
         return None
-    above, equal = _compare(logprobs, gold)
-    return 0.0 if above else 1 / (1 + equal)
+    n_above, n_equal = _compare(logprobs, gold)
+    return 0.0 if n_above else 1 / (1 + n_equal)
 
 
 def accuracy_norm(logprobs: Sequence[float], n_bytes: Sequence[int], gold: int = 0) -> float | None:
-    """`accuracy` by log-probability per byte, against the pull of short answers."""
+    """`accuracy` by log-probability per byte, so that short candidates have no advantage."""
     return accuracy([logprob / size for logprob, size in zip(logprobs, n_bytes, strict=True)], gold)
 
 
 def candidate_rank(logprobs: Sequence[float], gold: int = 0) -> float | None:
-    """Rank of the gold candidate, 1 the best, the mid-rank in a tie; None if it is alone."""
+    """Rank of the answer among the candidates, from 1; the mid-rank in a tie; None without distractors."""
     if len(logprobs) < 2:
         return None
-    above, equal = _compare(logprobs, gold)
-    return 1 + above + equal / 2
+    n_above, n_equal = _compare(logprobs, gold)
+    return 1 + n_above + n_equal / 2
 
 
 def mrr(logprobs: Sequence[float], gold: int = 0) -> float | None:
-    """1 / `candidate_rank`; its mean over probes is the mean reciprocal rank."""
+    """1 / `candidate_rank`. Its mean over probes is the mean reciprocal rank."""
     rank = candidate_rank(logprobs, gold)
     return None if rank is None else 1 / rank
 
 
 def token_rank(ranks: Sequence[float]) -> float:
-    """Mean rank of the answer's tokens in the vocabulary (1-based); within one tokenizer only."""
+    """Mean rank of the answer's tokens in the vocabulary, from 1. Comparable within one tokenizer only."""
     return math.fsum(ranks) / len(ranks)
 
 
 def bits_per_byte(logprobs: Sequence[float], n_bytes: Sequence[int]) -> float:
-    """Of a set of answers: sum of -logprob / (ln 2 * sum of bytes); comparable across tokenizers."""
+    """Of a set of answers: sum of -logprob / (ln 2 * sum of bytes). Comparable across tokenizers."""
     return -math.fsum(logprobs) / (math.log(2) * sum(n_bytes))
 
 
 def perplexity(logprobs: Sequence[float], n_tokens: Sequence[int]) -> float:
-    """Of a set of answers: exp(sum of -logprob / sum of tokens); within one tokenizer only."""
+    """Of a set of answers: exp(sum of -logprob / sum of tokens). Comparable within one tokenizer only."""
     return float(bounded_exp(-math.fsum(logprobs) / sum(n_tokens)))
 
 
-def candidate_metrics(
-    logprobs: Sequence[float], n_bytes: Sequence[int], gold: int = 0
-) -> dict[str, float | None]:
-    """The figures that compare candidates."""
+class CandidateMetrics(TypedDict):
+    """The metrics that compare the answer with the other candidates; None without distractors."""
+
+    accuracy: float | None
+    accuracy_norm: float | None
+    candidate_rank: float | None
+    mrr: float | None
+
+
+def candidate_metrics(logprobs: Sequence[float], n_bytes: Sequence[int], gold: int = 0) -> CandidateMetrics:
+    """All metrics that compare the answer with the other candidates."""
     return {
         "accuracy": accuracy(logprobs, gold),
         "accuracy_norm": accuracy_norm(logprobs, n_bytes, gold),
@@ -95,123 +95,87 @@ def candidate_metrics(
     }
 
 
-def bootstrap_interval(
-    numerators: Sequence[float],
-    denominators: Sequence[float],
-    clusters: Sequence[Hashable],
-    *,
-    n_boot: int = N_BOOT,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95% percentile interval of sum(numerators) / sum(denominators), whole clusters resampled.
-
-    A mean over probes has denominators of 1. Probes of one subject are correlated: resampling them one
-    by one would give intervals that are too narrow (Davison and Hinkley 1997, section 3.8). With a
-    single cluster there is nothing to resample, and the interval is the figure itself.
-    """
-    numbers, size = number_clusters(clusters)
-    tops = sums_by_cluster(numerators, numbers, size)
-    bottoms = sums_by_cluster(denominators, numbers, size)
-    return interval(bootstrap_ratios(tops, bottoms, n_boot=n_boot, seed=seed))
-
-
 def summarise(
-    rows: Iterable[Row],
+    results: Sequence[ProbeResult],
     *,
-    by: Sequence[str] = ("role", "type"),
+    by: Literal["type", "relation"] = "type",
     doses: Doses | None = None,
     n_boot: int = N_BOOT,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Means with 95% intervals for each group of probes.
+) -> Summary:
+    """Estimate each metric for each group of facts, and within it for each probe type or relation.
 
-    `rows` are those of `evaluate_recall`. With the default `by` the result is
-    `{group: {type: {metric: {"mean", "low", "high", "n", "n_facts"}}}}`, `n` being the number of probes that
-    have the figure. A metric without values is left out. `by` names columns of the rows, "role" the groups of
-    `groups.py`: the role, or the treatment of injected facts where it differs, in order of `doses`.
+    Groups are those of `groups.py`. Injected facts that were treated differently come first, least exposures
+    first; then groups stand in order of appearance. A metric that no probe has is left out.
     """
-    rows = list(rows)
-    columns = {key: [row[key] for row in rows] for key in by}
-    if "role" in by:
-        columns["role"] = groups_of(rows, doses)
-    groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for row, *values in zip(rows, *columns.values(), strict=True):
-        groups[tuple("none" if value is None else str(value) for value in values)].append(row)
-    paths = list(groups)
-    if "role" in by:  # treatments in the order of their doses, all else as it came
-        place = by.index("role")
-        order = {group: number for number, group in enumerate(treatment_groups(rows, doses))}
-        paths.sort(key=lambda path: order.get(path[place], len(order)))
-    result: dict[str, Any] = {}
-    for path in paths:
-        at = result
-        for key in path[:-1]:
-            at = at.setdefault(key, {})
-        at[path[-1]] = {
-            metric: figure
-            for metric in METRICS
-            if (figure := _summarise_metric(groups[path], metric, n_boot, seed)) is not None
-        }
-    return result
+    members: dict[tuple[str, str], list[ProbeResult]] = defaultdict(list)
+    for result, group in zip(results, groups_of(results, doses), strict=True):
+        kind = getattr(result, by)
+        members[group, "none" if kind is None else kind].append(result)
+    treatments = list(treatment_groups(results, doses))
+    summary: Summary = {}
+    for group in [*treatments, *dict.fromkeys(group for group, _ in members)]:
+        summary.setdefault(group, {})
+    for (group, kind), of_kind in members.items():
+        summary[group][kind] = estimates_of(of_kind, n_boot=n_boot, seed=seed)
+    return summary
 
 
-def count_flags(rows: Iterable[Row]) -> dict[str, int]:
-    """How many probes carry each flag."""
-    return dict(Counter(flag for row in rows for flag in row["flags"]))
+def estimates_of(
+    results: Sequence[ProbeResult], *, n_boot: int = N_BOOT, seed: int = 0
+) -> dict[str, Estimate]:
+    """The estimate of each metric over all of these results; without metrics that none of them has."""
+    estimates = ((metric, _estimate(results, metric, n_boot, seed)) for metric in METRICS)
+    return {metric: estimate for metric, estimate in estimates if estimate is not None}
 
 
-def _summarise_metric(rows: list[Row], metric: str, n_boot: int, seed: int) -> dict[str, Any] | None:
-    rows = [row for row in rows if has_figure(row, metric)]
-    if not rows:
+def _estimate(results: Sequence[ProbeResult], metric: str, n_boot: int, seed: int) -> Estimate | None:
+    parts = [(result, pair) for result in results if (pair := ratio_parts(result, metric)) is not None]
+    if not parts:
         return None
-    numerators, denominators = zip(*(parts(row, metric) for row in rows), strict=True)
-    clusters = [cluster_of(row) for row in rows]
+    results = [result for result, _ in parts]
+    numerators, denominators = zip(*(pair for _, pair in parts), strict=True)
+    clusters = [result.cluster for result in results]
     mean = math.fsum(numerators) / math.fsum(denominators)
     low, high = bootstrap_interval(numerators, denominators, clusters, n_boot=n_boot, seed=seed)
-    if metric == "perplexity":  # its interval is that of the nats per token
+    if metric == "perplexity":  # the ratio is in nats per token
         mean, low, high = (float(bounded_exp(nats)) for nats in (mean, low, high))
-    return {
-        "mean": mean,
-        "low": low,
-        "high": high,
-        "n": len(rows),
-        "n_facts": len({fact_id for row in rows for fact_id in row["fact_ids"]}),
-    }
+    n_facts = len({fact_id for result in results for fact_id in result.fact_ids})
+    return Estimate(mean=mean, low=low, high=high, n=len(results), n_facts=n_facts)
 
 
-def has_figure(row: Row, metric: str) -> bool:
-    """Whether a probe adds anything to a metric."""
-    source = "logprob" if metric in ("bits_per_byte", "perplexity") else metric
-    return row.get(source) is not None
+def count_flags(results: Iterable[ProbeResult]) -> dict[str, int]:
+    """The number of probes with each flag."""
+    return dict(Counter(flag for result in results for flag in result.flags))
 
 
-def parts(row: Row, metric: str) -> tuple[float, float]:
-    """What a probe adds to the numerator and the denominator of a metric over a set of probes."""
+def ratio_parts(result: ProbeResult, metric: str) -> tuple[float, float] | None:
+    """What a result adds to the numerator and the denominator of a metric over many probes.
+
+    The denominator is 1 for metrics that are means. Perplexity's ratio is in nats per token. None if the
+    probe does not have the metric.
+    """
+    logprob, n_bytes, n_tokens = result.logprob, result.n_bytes, result.n_tokens
     if metric == "bits_per_byte":
-        return -row["logprob"], math.log(2) * row["n_bytes"]
+        return None if logprob is None or n_bytes is None else (-logprob, math.log(2) * n_bytes)
     if metric == "perplexity":
-        return -row["logprob"], row["n_tokens"]
-    return float(row[metric]), 1.0
-
-
-def cluster_of(row: Row) -> Hashable:
-    """What is resampled: the subject, or the fact where there is none."""
-    subject = row.get("subject")
-    return ("subject", subject) if subject is not None else ("fact", row["fact_ids"][0])
-
-
-def _compare(values: Sequence[float], gold: int) -> tuple[int, int]:
-    """How many of the other values are above the gold one, and how many equal it."""
-    if not all(map(math.isfinite, values)):
-        raise ValueError(f"candidates need finite log-probabilities, got {list(values)}")
-    own = values[gold]
-    others = [value for place, value in enumerate(values) if place != gold]
-    # sums of the same token log-probabilities in another order differ in their last bits
-    equal = sum(math.isclose(value, own, rel_tol=1e-9, abs_tol=1e-12) for value in others)
-    above = sum(value > own and not math.isclose(value, own, rel_tol=1e-9, abs_tol=1e-12) for value in others)
-    return above, equal
+        return None if logprob is None or n_tokens is None else (-logprob, n_tokens)
+    value = getattr(result, metric)
+    return None if value is None else (float(value), 1.0)
 
 
 def bounded_exp(nats: Any) -> Any:
-    """exp of a number or an array; a broken model's perplexity stays a number that JSON can hold."""
+    """exp of a number or an array, at most exp(700): JSON has no infinity for a broken model's perplexity."""
     return np.exp(np.minimum(nats, 700.0))
+
+
+def _compare(values: Sequence[float], gold: int) -> tuple[int, int]:
+    """The number of other values above the gold one, and of those equal to it."""
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"candidates need finite log-probabilities, got {list(values)}")
+    gold_value = values[gold]
+    others = [value for index, value in enumerate(values) if index != gold]
+    # sums of the same token log-probabilities in another order differ in their last bits
+    is_equal = [math.isclose(value, gold_value, rel_tol=1e-9, abs_tol=1e-12) for value in others]
+    n_above = sum(value > gold_value and not equal for value, equal in zip(others, is_equal, strict=True))
+    return n_above, sum(is_equal)

@@ -7,7 +7,7 @@ from tidy_stlms.configs.files import read_json
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.summary import chance_of
 from tidy_stlms.eval.recall.exposures import doses_of_facts
-from tidy_stlms.eval.recall.groups import groups_of, treatment_groups
+from tidy_stlms.eval.recall.groups import GroupKey, groups_of, treatment_groups
 from tidy_stlms.eval.run_folder import count_exposures, has_plan, read_plan
 
 FIGURES = {
@@ -62,10 +62,10 @@ def injection_in_words(folder: Path, config: dict, bank: FactBank | None) -> str
     plan = read_plan(folder)
     exposures = count_exposures(plan)
     facts = bank.injected_facts()
-    rows = [{"role": fact.role, "arm": fact.arm, "fact_ids": [fact.id]} for fact in facts]
+    keys = [GroupKey(fact.role, fact.arm, [fact.id]) for fact in facts]
     doses = doses_of_facts(bank, [folder])
-    if any(fact.arm for fact in facts) and (groups := treatment_groups(rows, doses)):
-        sizes = Counter(groups_of(rows, doses))
+    if any(fact.arm for fact in facts) and (groups := treatment_groups(keys, doses)):
+        sizes = Counter(groups_of(keys, doses))
         how = f"{len(facts):,} facts, " + ", ".join(f"{sizes[group]:,} of {group}" for group in groups)
     else:
         by_count = sorted(Counter(exposures[fact.id] for fact in facts).items())

@@ -4,19 +4,23 @@ Everything is read back from the run folder, so the report of a run that was int
 is that of one that was not.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from tidy_stlms.configs.files import read_jsonl, write_json, write_whole
 from tidy_stlms.configs.load import read_config
+from tidy_stlms.configs.records import read_records
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.summary import chance_of
 from tidy_stlms.eval.facts.warnings import load_bank
 from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.recall.groups import Doses, treatment_groups
 from tidy_stlms.eval.recall.metrics import summarise
+from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.report.card import run_card
 from tidy_stlms.eval.report.run_figures import plot_loss, plot_rank_and_bits, plot_recall
 from tidy_stlms.eval.report.run_in_words import FIGURES, facts_of_the_run, reading_guide
@@ -39,7 +43,7 @@ def write_run_report(
     folder: Path, *, steps: int, tokens: int, tokens_per_second: float | None, parameters: int
 ) -> dict:
     """Write summary.json, figures/*.png, report.md and README.md (the model card); return the summary."""
-    metrics, rows = _read_log(folder / METRICS), _read_log(folder / RECALL)
+    metrics, results = _read_log(folder / METRICS), _read_results(folder / RECALL)
     bank = load_bank(folder / FACTS, flag=False) if (folder / FACTS).exists() else None
     doses = doses_of_facts(bank, [folder]) if bank is not None else {}
     summary = {
@@ -50,20 +54,22 @@ def write_run_report(
         "eval_bits_per_byte": _last(metrics, "eval_bits_per_byte"),
         "tokens_per_second": tokens_per_second or _last(metrics, "tokens_per_second"),
         "parameters": parameters,
-        "recall": _recall_before_and_after(rows, steps, doses),
+        "recall": _recall_before_and_after(results, steps, doses),
     }
     config = read_config(folder / CONFIG)
-    figures = _draw(folder, metrics, bank, treatment_groups(rows, doses))
+    figures = _draw(folder, metrics, bank, treatment_groups(results, doses))
     write_whole(folder / REPORT, _report(folder, config, summary, bank, figures))
     write_whole(folder / CARD, run_card(folder, bank, summary=summary))
     write_json(folder / SUMMARY, summary)  # last: where it is, report and card are too
     return summary
 
 
-def _recall_before_and_after(rows: list[dict], last_step: int, doses: Doses) -> dict:
+def _recall_before_and_after(results: Sequence[ProbeResult], last_step: int, doses: Doses) -> dict:
     """`{"before": R, "after": R}` from the evaluations at step 0 and at the end."""
     return {
-        name: summarise([row for row in rows if row["step"] == step], doses=doses)
+        name: msgspec.to_builtins(
+            summarise([result for result in results if result.step == step], doses=doses)
+        )
         for name, step in (("before", 0), ("after", last_step))
     }
 
@@ -98,6 +104,10 @@ def _report(folder: Path, config: dict, summary: dict, bank: FactBank | None, fi
 
 def _read_log(path: Path) -> list[dict]:
     return read_jsonl(path) if path.exists() else []
+
+
+def _read_results(path: Path) -> Sequence[ProbeResult]:
+    return read_records(path, ProbeResult) if path.exists() else ()
 
 
 def _last(rows: list[dict], key: str) -> Any:

@@ -1,7 +1,7 @@
 """Public benchmarks by lm-eval, on a model that is already loaded.
 
 results = run_benchmarks(model, tokenizer, ["blimp", "arc_easy"], limit=100)
-results["arc_easy"]["acc"]  # {"value": 0.31, "stderr": 0.046}
+results["arc_easy"]["acc"]  # Score(value=0.31, stderr=0.046)
 """
 
 import logging
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tidy_stlms.configs.errors import DiskFull, UserError, nearest, one_line
+from tidy_stlms.configs.records import Record
 from tidy_stlms.eval.hub import writing_hub_cache
 from tidy_stlms.eval.scoring.isolation import rng_untouched
 from tidy_stlms.eval.study.public_data import local_copies, quiet, why_missing
@@ -20,8 +21,20 @@ logger = logging.getLogger(__name__)
 BOOTSTRAP = 1000  # resamples for the standard errors that have no formula
 
 
+class Score(Record, frozen=True):
+    """A metric of a task."""
+
+    value: float
+    stderr: float | None
+    """Standard error of the value; null if lm-eval gives none."""
+
+
+TaskResult = dict[str, Score | int | str]
+"""Of one task: its scores by metric, and `n`, the number of examples; or only `error`, one line."""
+
+
 def check_benchmarks(tasks: Sequence[str]) -> None:
-    """UserError for a name that lm-eval does not have."""
+    """Raise UserError for a task that lm-eval does not have."""
     known = set(task_manager().all_tasks)
     for name in tasks:
         if name not in known:
@@ -32,7 +45,7 @@ def check_benchmarks(tasks: Sequence[str]) -> None:
 
 @cache
 def task_manager() -> Any:
-    """lm-eval's index of tasks; reading some 10,000 files of them takes seconds."""
+    """lm-eval's index of tasks. It takes seconds to build, from some 10,000 files."""
     with quiet():
         from lm_eval.tasks import TaskManager
 
@@ -50,19 +63,19 @@ def run_benchmarks(
     data_dir: Path | None = None,
     batch_size: int = 16,
     progress: bool = False,
-) -> dict[str, dict[str, Any]]:
-    """Evaluate lm-eval tasks, one after another; one that fails does not stop the others.
+) -> dict[str, TaskResult]:
+    """Evaluate lm-eval tasks, one after another. A task that fails does not stop the others.
 
     Args:
         tasks: Names of tasks, groups (`blimp`: its mean) or tags (`ai2_arc`: each of its tasks).
         limit: Examples of each task; all when left out.
-        seed: Of few-shot examples and whatever else is drawn.
+        seed: Of few-shot examples and all other random draws.
         num_fewshot: Instead of each task's own number.
-        data_dir: Folder with local copies of datasets; the Hub is asked for those that it lacks.
+        data_dir: Folder with local copies of datasets; the others come from the Hub.
 
     Returns:
-        `{task: {metric: {"value", "stderr"}, ..., "n": examples}}`, or `{task: {"error": one line}}`. Neither
-        random generators nor the model's train/eval modes are touched.
+        The result of each task, by name. The random generators and the model's train/eval modes stay as they
+        were.
 
     Raises:
         UserError: For a task that lm-eval does not have.
@@ -71,7 +84,7 @@ def run_benchmarks(
     with quiet():
         from lm_eval.models.huggingface import HFLM
 
-    results: dict[str, dict[str, Any]] = {}
+    results: dict[str, TaskResult] = {}
     with rng_untouched(model), local_copies(data_dir), quiet(progress):
         from lm_eval import simple_evaluate
 
@@ -79,7 +92,7 @@ def run_benchmarks(
         for name in tasks:
             try:
                 with writing_hub_cache():
-                    found: Any = simple_evaluate(
+                    output: Any = simple_evaluate(
                         model=harness,
                         tasks=[name],
                         task_manager=task_manager(),
@@ -92,7 +105,7 @@ def run_benchmarks(
                         torch_random_seed=seed,
                         fewshot_random_seed=seed,
                     )
-                results |= figures_of(name, found)
+                results |= task_results(name, output)
             except DiskFull:
                 raise
             except (OSError, ValueError) as error:
@@ -105,23 +118,24 @@ def run_benchmarks(
     return results
 
 
-def figures_of(name: str, found: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """lm-eval's results of one task, group or tag; a group counts as one, a tag as its tasks."""
-    own = [name] if _metrics(found["results"].get(name, {})) else [*found.get("n-samples", {})]
-    sizes = {task: count["effective"] for task, count in found.get("n-samples", {}).items()}
+def task_results(name: str, output: dict[str, Any]) -> dict[str, TaskResult]:
+    """The results in lm-eval's output for a task, for a group (one) or for a tag (one for each task)."""
+    tasks = [name] if _scores(output["results"].get(name, {})) else [*output.get("n-samples", {})]
+    sizes = {task: count["effective"] for task, count in output.get("n-samples", {}).items()}
     return {
-        task: {**_metrics(found["results"][task]), "n": sizes.get(task, sum(sizes.values()))} for task in own
+        task: {**_scores(output["results"][task]), "n": sizes.get(task, sum(sizes.values()))}
+        for task in tasks
     }
 
 
-def _metrics(result: dict[str, Any]) -> dict[str, dict[str, float | None]]:
-    """`{"acc,none": 0.3, "acc_stderr,none": 0.1}` to `{"acc": {"value": 0.3, "stderr": 0.1}}`."""
-    metrics = {}
+def _scores(result: dict[str, Any]) -> dict[str, Score]:
+    """`{"acc,none": 0.3, "acc_stderr,none": 0.1}` to `{"acc": Score(0.3, 0.1)}`."""
+    scores = {}
     for key, value in result.items():
         metric, _, filtered = key.partition(",")
         if not filtered or metric.endswith("_stderr") or not isinstance(value, int | float):
             continue
         stderr = result.get(f"{metric}_stderr,{filtered}")
         label = metric if filtered == "none" else f"{metric} ({filtered})"
-        metrics[label] = {"value": float(value), "stderr": stderr if isinstance(stderr, float) else None}
-    return metrics
+        scores[label] = Score(float(value), stderr if isinstance(stderr, float) else None)
+    return scores

@@ -1,65 +1,89 @@
-"""Results that are kept part by part, so that a measurement that was cut off goes on where it stopped.
+"""Keeps a measurement part by part, so that a command that was stopped goes on where it was.
 
-A part is one JSON file, `START-STOP.json`, written whole: a killed process leaves all of a part or nothing.
-Which model, bank and settings it belongs to is said by its folder's name (`key`); nothing in here is ever
-changed, only added, and the whole folder may be deleted at any time.
+    parts = read_parts(path, DocumentScore, size=len(documents))
+    for start, stop in missing(parts, size=len(documents), step=64):
+        append_part(path, Part(start, seconds, score_documents(model, tokenizer, documents[start:stop])))
+
+One file holds one measurement of one model. Its path has hashes (`key`) of everything that changes the
+numbers. Each line is a part, and lines are only appended. A kill may leave half of the last line, which is
+not read. The files may be deleted at any time.
 """
 
 import contextlib
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from tidy_stlms.configs.files import to_json, write_whole
+import msgspec
 
-PART = re.compile(r"(\d+)-(\d+)\.json")
+from tidy_stlms.configs.full_disk import writing
+
+Row = TypeVar("Row")
 
 
-@dataclass(frozen=True)
-class Part:
-    """Rows `start` to `stop` - 1 of a measurement, and the seconds that they took."""
+class Part(msgspec.Struct, Generic[Row], frozen=True):
+    """Consecutive rows of a measurement, measured together."""
 
     start: int
-    stop: int
-    rows: list[dict[str, Any]]
+    """Index of the first row."""
     seconds: float
+    """Time to measure them."""
+    rows: tuple[Row, ...]
+
+    @property
+    def stop(self) -> int:
+        """Index behind the last row."""
+        return self.start + len(self.rows)
 
 
 def key(value: Any) -> str:
-    """24 hex digits that stand for a JSON-serialisable value."""
+    """A hash of a JSON-serialisable value, 24 hex digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def read_parts(folder: Path | None, size: int) -> list[Part]:
-    """The parts of a measurement of `size` rows that are there, in order, none overlapping another."""
-    found: list[Part] = []
-    if folder is None or not folder.is_dir():
-        return found
-    for path in folder.iterdir():
-        name = PART.fullmatch(path.name)
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            content = json.loads(path.read_text(encoding="utf-8")) if name else {}
-            start, stop = (int(number) for number in name.groups()) if name else (0, 0)
-            if 0 <= start < stop <= size and len(content["rows"]) == stop - start:
-                found.append(Part(start, stop, content["rows"], float(content["seconds"])))
-    apart: list[Part] = []
-    for part in sorted(found, key=lambda part: part.start):
-        if not apart or part.start >= apart[-1].stop:
-            apart.append(part)
-    return apart
+def read_parts(path: Path | None, row_type: type[Row], size: int) -> list[Part[Row]]:
+    """Read the kept parts of a measurement of `size` rows, in order and without overlaps.
+
+    Lines that are broken are left out. Two commands at the same moment may have kept the same rows: the part
+    that was written first counts.
+    """
+    content = b""
+    if path is not None:
+        with contextlib.suppress(OSError):
+            content = path.read_bytes()
+    decode = msgspec.json.Decoder(Part[row_type]).decode  # type: ignore[valid-type]
+    parts: list[Part[Row]] = []
+    for line in content.split(b"\n"):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            part = decode(line)
+            fits = 0 <= part.start < part.stop <= size
+            if fits and all(part.stop <= other.start or other.stop <= part.start for other in parts):
+                parts.append(part)
+    return sorted(parts, key=lambda part: part.start)
 
 
-def write_part(folder: Path, part: Part) -> None:
-    content = {"seconds": part.seconds, "rows": part.rows}
-    write_whole(folder / f"{part.start:08}-{part.stop:08}.json", to_json(content))
+def append_part(path: Path, part: Part[Any]) -> None:
+    """Add a part to a file; makes missing folders.
+
+    Raises DiskFull or OSError; half of the line may then be left.
+    """
+    # The newline comes first: it also ends what a killed command left of its last line.
+    line = b"\n" + msgspec.json.encode(part)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("ab") as file:
+                file.write(line)
+        except OSError:
+            if path.is_file() and path.stat().st_size == 0:
+                path.unlink()
+            raise
 
 
-def missing(parts: Sequence[Part], size: int, step: int) -> Iterator[tuple[int, int]]:
-    """What `parts` lack of `size` rows, as (start, stop) of at most `step` rows each."""
+def missing(parts: Sequence[Part[Any]], size: int, step: int) -> Iterator[tuple[int, int]]:
+    """The gaps between `parts` of `size` rows, as (start, stop) of at most `step` rows each."""
     ends = [0, *(part.stop for part in parts)]
     starts = [*(part.start for part in parts), size]
     for gap_start, gap_stop in zip(ends, starts, strict=True):

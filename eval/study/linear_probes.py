@@ -1,10 +1,13 @@
-"""Linear probes on frozen features: what a model's hidden states tell of GLUE's tasks.
+"""Linear probes: simple classifiers on a model's hidden states, trained and scored on tasks of GLUE.
 
-A sentence's features are its hidden states of the last layer, pooled as their mean and as the last
-token's. Two sentences u and v become (u, v, |u - v|, u * v), as in SentEval (Conneau and Kiela 2018,
-arXiv:1803.05449). On them stands a logistic regression, or a ridge regression where the target is a
-number, whose penalty is chosen by cross-validation within the training split. Scores are those of GLUE
-(Wang et al. 2018, arXiv:1804.07461) on its validation split: the test split's labels are not public.
+    run_linear_probes(model, tokenizer, ["cola"])["probe:cola"]["matthews (mean)"]
+
+The model stays as it is. The features of a sentence are its hidden states of the last layer, pooled in two
+ways: their mean, and the state of the last token. Two sentences u and v become (u, v, |u - v|, u * v), as in
+SentEval (Conneau and Kiela 2018, arXiv:1803.05449). The classifier is a logistic regression, or a ridge
+regression if the target is a number. Cross-validation within the training split chooses its penalty. Scores
+are those of GLUE (Wang et al. 2018, arXiv:1804.07461) on the validation split, since the labels of the test
+split are not public.
 """
 
 import logging
@@ -30,6 +33,7 @@ from tidy_stlms.eval.models.inputs import (
 from tidy_stlms.eval.scoring.budget import default_budget, memory_errors, run_batches
 from tidy_stlms.eval.scoring.encoding import encode_prompts
 from tidy_stlms.eval.scoring.isolation import eval_mode, rng_untouched
+from tidy_stlms.eval.study.benchmarks import Score, TaskResult
 from tidy_stlms.eval.study.public_data import local_copies, quiet, why_missing
 
 logger = logging.getLogger(__name__)
@@ -42,7 +46,7 @@ POOLS = ("mean", "last")
 
 
 @dataclass(frozen=True)
-class ProbeTask:
+class LinearProbeTask:
     """A task of GLUE: the columns of its texts, and its scores by sklearn's or scipy's names."""
 
     columns: tuple[str, ...]
@@ -51,21 +55,21 @@ class ProbeTask:
 
 
 TASKS = {
-    "cola": ProbeTask(("sentence",), ("matthews",)),
-    "sst2": ProbeTask(("sentence",), ("accuracy",)),
-    "mrpc": ProbeTask(("sentence1", "sentence2"), ("accuracy", "f1")),
-    "rte": ProbeTask(("sentence1", "sentence2"), ("accuracy",)),
-    "wnli": ProbeTask(("sentence1", "sentence2"), ("accuracy",)),
-    "qnli": ProbeTask(("question", "sentence"), ("accuracy",)),
-    "stsb": ProbeTask(("sentence1", "sentence2"), ("pearson", "spearman"), regression=True),
+    "cola": LinearProbeTask(("sentence",), ("matthews",)),
+    "sst2": LinearProbeTask(("sentence",), ("accuracy",)),
+    "mrpc": LinearProbeTask(("sentence1", "sentence2"), ("accuracy", "f1")),
+    "rte": LinearProbeTask(("sentence1", "sentence2"), ("accuracy",)),
+    "wnli": LinearProbeTask(("sentence1", "sentence2"), ("accuracy",)),
+    "qnli": LinearProbeTask(("question", "sentence"), ("accuracy",)),
+    "stsb": LinearProbeTask(("sentence1", "sentence2"), ("pearson", "spearman"), regression=True),
 }
 
 
-def check_probes(tasks: Sequence[str]) -> None:
-    """UserError for a name that is none of ours."""
+def check_linear_probes(tasks: Sequence[str]) -> None:
+    """Raise UserError for a task that is not in `TASKS`."""
     for name in tasks:
         if name not in TASKS:
-            raise UserError(f"probe {name!r}: no such task; there are {', '.join(TASKS)}")
+            raise UserError(f"linear probe {name!r}: no such task; there are {', '.join(TASKS)}")
 
 
 def run_linear_probes(
@@ -78,36 +82,38 @@ def run_linear_probes(
     data_dir: Path | None = None,
     batch_tokens: int | None = None,
     progress: bool = False,
-) -> dict[str, dict[str, Any]]:
-    """Fit and score a probe for each task; one whose data cannot be had does not stop the others.
+) -> dict[str, TaskResult]:
+    """Fit and score a linear probe for each task. A task without data does not stop the others.
 
     Args:
-        limit: At most so many examples of each split, drawn with `seed`.
-        data_dir: Folder with a local copy of `nyu-mll/glue`; else the Hub is asked.
+        limit: The most examples of each split, drawn with `seed`; all when left out.
+        data_dir: Folder with a local copy of `nyu-mll/glue`; without it the data come from the Hub.
 
     Returns:
-        `{"probe:cola": {"matthews (mean)": {"value", "stderr"}, "matthews (last)": ..., "n": examples}}`, or
-        `{"probe:cola": {"error": one line}}`; the standard errors are those of a bootstrap over examples.
+        The result of each task, by `probe:TASK`, with a score for each metric and pooling (`matthews (mean)`,
+        `matthews (last)`). Standard errors are those of a bootstrap over examples.
 
     Raises:
-        UserError: For a task that is none of ours.
+        UserError: For a task that is not in `TASKS`.
     """
-    check_probes(tasks)
-    results: dict[str, dict[str, Any]] = {}
+    check_linear_probes(tasks)
+    results: dict[str, TaskResult] = {}
     for name in tasks:
         try:
             with writing_hub_cache():
                 splits = _load(name, limit, seed, data_dir)
         except (OSError, ValueError) as error:
             results[f"probe:{name}"] = {"error": why_missing(error, data_dir)}
-            logger.warning("probe %s: %s", name, results[f"probe:{name}"]["error"])
+            logger.warning("linear probe %s: %s", name, results[f"probe:{name}"]["error"])
             continue
         if (smallest := _smallest_class(TASKS[name], splits)) < 2:
             reason = f"one of its classes has {smallest} training examples; 2 are the least (--limit)"
             results[f"probe:{name}"] = {"error": reason}
-            logger.warning("probe %s: %s", name, reason)
+            logger.warning("linear probe %s: %s", name, reason)
             continue
-        results[f"probe:{name}"] = _probe(model, tokenizer, TASKS[name], splits, seed, batch_tokens, progress)
+        results[f"probe:{name}"] = _fit_and_score(
+            model, tokenizer, TASKS[name], splits, seed, batch_tokens, progress
+        )
     return results
 
 
@@ -140,8 +146,8 @@ def text_features(
         mask = batch["attention_mask"][..., None]  # (batch, seq, 1)
         means = (hidden * mask).sum(1) / mask.sum(1)
         for pool, values in (("mean", means), ("last", hidden[:, -1])):
-            for place, value in zip(indices, values.cpu().numpy(), strict=True):
-                pooled[pool][place] = value
+            for index, value in zip(indices, values.cpu().numpy(), strict=True):
+                pooled[pool][index] = value
         bar.update(len(indices))
 
     with (
@@ -178,15 +184,15 @@ def _load(name: str, limit: int | None, seed: int, data_dir: Path | None) -> dic
     return splits
 
 
-def _probe(
+def _fit_and_score(
     model: Any,
     tokenizer: Any,
-    task: ProbeTask,
+    task: LinearProbeTask,
     splits: dict[str, dict[str, list]],
     seed: int,
     batch_tokens: int | None,
     progress: bool,
-) -> dict[str, Any]:
+) -> TaskResult:
     features: dict[str, dict[str, np.ndarray]] = {}
     for split, columns in splits.items():
         sides = [
@@ -196,7 +202,7 @@ def _probe(
         features[split] = {pool: _combine([side[pool] for side in sides]) for pool in POOLS}
     truth = np.asarray(splits["validation"]["label"])
     folds = min(FOLDS, _smallest_class(task, splits))
-    result: dict[str, Any] = {}
+    result: TaskResult = {}
     for pool in POOLS:
         classifier = _classifier(task, seed, folds).fit(features["train"][pool], splits["train"]["label"])
         predicted = classifier.predict(features["validation"][pool])
@@ -205,8 +211,8 @@ def _probe(
     return {**result, "n": len(truth)}
 
 
-def _smallest_class(task: ProbeTask, splits: dict[str, dict[str, list]]) -> int:
-    """How many training examples the rarest class has; of a regression, all."""
+def _smallest_class(task: LinearProbeTask, splits: dict[str, dict[str, list]]) -> int:
+    """The number of training examples of the rarest class; of a regression, of all examples."""
     labels = splits["train"]["label"]
     counts = Counter(labels)
     return len(labels) if task.regression else min(counts[label] for label in range(max(2, len(counts))))
@@ -219,7 +225,7 @@ def _combine(sides: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([left, right, np.abs(left - right), left * right], axis=1)
 
 
-def _classifier(task: ProbeTask, seed: int, n_folds: int) -> Any:
+def _classifier(task: LinearProbeTask, seed: int, n_folds: int) -> Any:
     from sklearn.linear_model import LogisticRegression, RidgeCV
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
     from sklearn.pipeline import make_pipeline
@@ -232,11 +238,11 @@ def _classifier(task: ProbeTask, seed: int, n_folds: int) -> Any:
     return GridSearchCV(model, {"logisticregression__C": PENALTIES}, cv=folds)
 
 
-def _scored(metric: Callable, truth: np.ndarray, predicted: np.ndarray, seed: int) -> dict[str, float]:
+def _scored(metric: Callable, truth: np.ndarray, predicted: np.ndarray, seed: int) -> Score:
     generator = np.random.default_rng(seed)
     drawn = generator.integers(len(truth), size=(BOOTSTRAP, len(truth)))
     resampled = [metric(truth[rows], predicted[rows]) for rows in drawn]
-    return {"value": float(metric(truth, predicted)), "stderr": float(np.nanstd(resampled))}
+    return Score(float(metric(truth, predicted)), float(np.nanstd(resampled)))
 
 
 def _accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Prompts to watch: what a model says after a sentence, token by token, and how it rates the right answer.
+"""Prompts to watch: how a model continues a sentence, token by token, and how it rates the right answer.
 
     - sentence: The capital of France is
       answer: Paris
@@ -6,11 +6,11 @@
       answer: eau
       joint: ""
 
-`joint` is what stands between the two, " " or "". Left out, it is what is usual (`usual_joint`): a space, but
-"" between characters of scripts without spaces, and behind an opening quote, a bracket or `l'`.
+`joint` is what stands between sentence and answer, " " or "". Without it, `usual_joint` chooses: a space, but
+"" between characters of scripts without spaces, and after an opening quote, a bracket or `l'`.
 
-The lists of Tidy-STLMs work as they are, in YAML, JSON and Markdown: an answer's leading space, which
-belongs between sentence and answer, may be written or not, and lists may be nested under names.
+The lists of Tidy-STLMs can be read as they are, in YAML, JSON and Markdown. Their answers may begin with the
+space that belongs to the joint, and lists may be nested under names.
 """
 
 import json
@@ -19,8 +19,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
 from tidy_stlms.configs.errors import UserError, first_line
 from tidy_stlms.configs.files import find_shipped, read_text
+from tidy_stlms.configs.records import Record
 from tidy_stlms.eval.facts.records import JOINTS
 from tidy_stlms.eval.facts.text_match import usual_joint
 from tidy_stlms.eval.recall.metrics import perplexity
@@ -30,11 +34,38 @@ KEYS = ("sentence", "answer", "joint")
 REMEDY = "write a list of `sentence:` and `answer:` (configs/prompts/capitals.yaml is one)"
 
 
-def load_prompts(path: str | Path) -> list[dict[str, str | None]]:
-    """The `{"sentence", "answer"}` of a file, the answer None where there is none to rate; with `joint` where
-    the file says it.
+class Prompt(Record, frozen=True):
+    """A sentence to continue."""
 
-    Raises UserError, naming the file, for one that holds no prompts or something else as well.
+    sentence: str
+    answer: str | None = None
+    """The right continuation; None if there is none to rate."""
+    joint: str | None = None
+    """What stands between the two; None for the usual."""
+
+
+class PromptResult(Record, frozen=True, kw_only=True):
+    """What one model gives for one prompt: a line of generations.jsonl."""
+
+    sentence: str
+    answer: str | None
+    joint: str
+    generation: str
+    """The greedy continuation."""
+    top_tokens: tuple[tuple[tuple[str, float], ...], ...]
+    """The most probable tokens at each step of the generation, with their probabilities."""
+    answer_logprob: float | UnsetType = UNSET
+    """ln P(answer | sentence), nats; unset without an answer, like the next two."""
+    answer_perplexity: float | UnsetType = UNSET
+    """exp(-logprob / tokens)."""
+    answer_token_ranks: tuple[float, ...] | UnsetType = UNSET
+    """The rank of each of the answer's tokens in the vocabulary, from 1."""
+
+
+def load_prompts(path: str | Path) -> list[Prompt]:
+    """Read the prompts of a file.
+
+    Raises UserError, naming the file, if it holds no prompts or something else too.
     """
     path = find_shipped(path)
     text = read_text(path)
@@ -47,29 +78,31 @@ def load_prompts(path: str | Path) -> list[dict[str, str | None]]:
 
 
 def watch_prompt(
-    model: Any, tokenizer: Any, prompt: dict[str, Any], *, max_new_tokens: int, top_k: int
-) -> dict[str, Any]:
-    """The model's greedy continuation of `prompt["sentence"]` and, where there is one, its answer's figures.
-
-    Returns `sentence, answer, joint, generation`, `top_tokens` (for each step the `top_k` most probable
-    tokens as `[text, probability]`) and, with an answer, `answer_logprob` (nats), `answer_perplexity` and
-    `answer_token_ranks` (1 the most probable).
-    """
+    model: Any, tokenizer: Any, prompt: Prompt, *, max_new_tokens: int, top_k: int
+) -> PromptResult:
+    """Continue the sentence greedily, noting each step's `top_k` most probable tokens; rate the answer."""
     from tidy_stlms.eval.scoring.generation import top_tokens
     from tidy_stlms.eval.scoring.scorer import Item, score
 
-    sentence, answer = prompt["sentence"], _bare(prompt.get("answer"))
+    sentence, answer = prompt.sentence, _bare(prompt.answer)
+    joint = usual_joint(sentence, answer or "") if prompt.joint is None else prompt.joint
     steps = top_tokens(model, tokenizer, sentence, steps=max_new_tokens, k=top_k)
-    joint = prompt.get("joint", usual_joint(sentence, answer or ""))
-    row: dict[str, Any] = {"sentence": sentence, "answer": answer, "joint": joint}
-    row["generation"] = "".join(step.token for step in steps)
-    row["top_tokens"] = [[[text, round(p, 6)] for text, p in step.top] for step in steps]
-    if answer is not None:
-        [scores] = score(model, tokenizer, [Item(sentence, (answer,), id=sentence, joint=joint)])
-        row["answer_logprob"] = scores.logprobs[0]
-        row["answer_perplexity"] = perplexity(scores.logprobs, scores.n_tokens)
-        row["answer_token_ranks"] = list(scores.token_ranks)
-    return row
+    result = PromptResult(
+        sentence=sentence,
+        answer=answer,
+        joint=joint,
+        generation="".join(step.token for step in steps),
+        top_tokens=tuple(tuple((text, round(p, 6)) for text, p in step.top) for step in steps),
+    )
+    if answer is None:
+        return result
+    [scores] = score(model, tokenizer, [Item(sentence, (answer,), id=sentence, joint=joint)])
+    return replace(
+        result,
+        answer_logprob=scores.logprobs[0],
+        answer_perplexity=perplexity(scores.logprobs, scores.n_tokens),
+        answer_token_ranks=tuple(scores.token_ranks),
+    )
 
 
 def _parse(text: str, path: Path) -> Any:
@@ -85,7 +118,7 @@ def _parse(text: str, path: Path) -> Any:
         raise UserError(f"{path}: neither YAML nor JSON ({first_line(error)}); {REMEDY}") from None
 
 
-def _prompts(value: Any, path: Path) -> Iterator[dict[str, str | None]]:
+def _prompts(value: Any, path: Path) -> Iterator[Prompt]:
     if isinstance(value, list):
         for item in value:
             yield from _prompts(item, path)
@@ -102,7 +135,7 @@ def _prompts(value: Any, path: Path) -> Iterator[dict[str, str | None]]:
         raise UserError(f"{path}: {value!r:.40} is no prompt; {REMEDY}")
 
 
-def _checked(prompt: dict[str, Any], path: Path) -> dict[str, str | None]:
+def _checked(prompt: dict[str, Any], path: Path) -> Prompt:
     where = f"{path}: {str(prompt['sentence'])[:40]!r}"
     if unknown := [key for key in prompt if key not in KEYS]:
         raise UserError(f"{where}: {unknown[0]}: no such key; a prompt has sentence, answer and joint")
@@ -114,13 +147,11 @@ def _checked(prompt: dict[str, Any], path: Path) -> dict[str, str | None]:
         raise UserError(f"{where}: the answer must be text, got {answer!r:.40}; put it in quotes")
     if answer is not None and not answer.strip():
         raise UserError(f"{where}: the answer is empty; leave it out if there is none")
-    said = {"sentence": sentence, "answer": _bare(answer)}
-    if "joint" in prompt:
-        if prompt["joint"] not in JOINTS:
-            raise UserError(f'{where}: the joint must be "" or " ", got {prompt["joint"]!r:.40}')
-        said["joint"] = prompt["joint"]
-    return said
+    if "joint" in prompt and prompt["joint"] not in JOINTS:
+        raise UserError(f'{where}: the joint must be "" or " ", got {prompt["joint"]!r:.40}')
+    return Prompt(sentence, _bare(answer), prompt.get("joint"))
 
 
 def _bare(answer: str | None) -> str | None:
+    """An answer without its joint, which Tidy-STLMs writes in front of it."""
     return None if answer is None else answer.strip(" ")

@@ -1,19 +1,20 @@
-"""A comparison of models: what each was measured to recall, put side by side, with what tells them apart.
+"""A study: several models on the same probes, texts and benchmarks, side by side.
 
-    study = build_study(measured, asked, baseline="outputs/twin")
-    write_study("results/comparison", study, rows_of(measured))
+    study = build_study(measurements, request, baseline="outputs/twin")
+    write_study("results/comparison", study, results_of(measurements))
 
-`summary.json` is the study as data; docs/recall.md says what its sections mean. Sections without data are
-left out.
+`Study` is `summary.json`. `results.jsonl` and `results.csv` hold a line for each model and probe.
 """
 
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import (
@@ -24,63 +25,123 @@ from tidy_stlms.configs.files import (
     write_jsonl,
     write_whole,
 )
+from tidy_stlms.configs.records import Record, to_row
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.summary import chance_of
-from tidy_stlms.eval.recall.compare import compare_models
-from tidy_stlms.eval.recall.control import corrected_summary
-from tidy_stlms.eval.recall.exposures import dose_response, doses_of_facts, exposures_until
+from tidy_stlms.eval.recall.compare import Comparison, compare_models
+from tidy_stlms.eval.recall.control import CorrectedSummary, corrected_summary
+from tidy_stlms.eval.recall.exposures import DosePoint, dose_response, doses_of_facts, exposures_until
 from tidy_stlms.eval.recall.metrics import summarise
-from tidy_stlms.eval.study.heldout import heldout_summary
-from tidy_stlms.eval.study.measure import SCORER_VERSION, Asked, Measured
+from tidy_stlms.eval.recall.results import ProbeResult, Summary
+from tidy_stlms.eval.study.benchmarks import TaskResult
+from tidy_stlms.eval.study.heldout import HeldoutEstimate, heldout_summary
+from tidy_stlms.eval.study.lazy_model import SCORER_VERSION
+from tidy_stlms.eval.study.prompts import PromptResult
+from tidy_stlms.eval.study.request import Measurement, ModelInfo, StudyRequest
 
 SCHEMA = 2  # of summary.json
-SUMMARY, ROWS, TABLE = "summary.json", "results.jsonl", "results.csv"
-
-Report = Callable[[Path, dict[str, Any], Sequence[dict[str, Any]]], None]
+SUMMARY, RESULTS, TABLE = "summary.json", "results.jsonl", "results.csv"
 
 
-def build_study(measured: Sequence[Measured], asked: Asked, *, baseline: str | None = None) -> dict[str, Any]:
-    """The study of these models, JSON-serialisable; `baseline` is the label to compare the others with."""
-    study: dict[str, Any] = {
-        "schema": SCHEMA,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "scorer": SCORER_VERSION,
+class BankInfo(Record, frozen=True):
+    """The bank of a study."""
+
+    name: str | None
+    sha256: str
+    """Of the bank's content."""
+    n_facts: int
+    n_probes: int
+    chance: float | None
+    """Accuracy of guessing; null if it is not the same for all probes."""
+    flags: dict[str, int]
+    """The number of probes with each flag of the bank's validator."""
+
+
+class Study(Record, frozen=True, omit_defaults=True, kw_only=True):
+    """summary.json. Sections without data are left out; those by model hold models that have data."""
+
+    schema: int
+    """The version of this format."""
+    created: str
+    """Date and time in UTC, ISO 8601."""
+    scorer: str
+    """The version of the scorer; figures of different versions may differ."""
+    bank: BankInfo | None = None
+    models: tuple[ModelInfo, ...]
+    recall: dict[str, Summary] = {}
+    """By model, group of facts, probe type and metric."""
+    by_relation: dict[str, Summary] = {}
+    """By model, group of facts, relation and metric."""
+    corrected: dict[str, CorrectedSummary] = {}
+    """Control-corrected figures by model, group of facts, probe type and name."""
+    comparisons: tuple[Comparison, ...] = ()
+    """Differences between two models."""
+    dose_response: tuple[DosePoint, ...] = ()
+    """Recall against exposures, for models that belong to a run with a plan."""
+    heldout: dict[str, HeldoutEstimate] = {}
+    """Bits per byte of held-out text, by model."""
+    benchmarks: dict[str, dict[str, TaskResult]] = {}
+    """By model and task; `probe:TASK` are linear probes."""
+    prompts: dict[str, tuple[PromptResult, ...]] = {}
+    """By model, in the order of the prompts."""
+
+
+def build_study(
+    measurements: Sequence[Measurement], request: StudyRequest, *, baseline: str | None = None
+) -> Study:
+    """The study of these models. `baseline` is the label of the model to compare the others with."""
+    bank, seed = request.bank, request.seed
+    with_recall = [measurement for measurement in measurements if measurement.results]
+    results = {measurement.name.label: measurement.results for measurement in with_recall}
+    documents = {
+        measurement.name.label: measurement.documents for measurement in measurements if measurement.documents
     }
-    if asked.bank is not None:
-        study["bank"] = _bank(asked.bank)
-    study["models"] = [one.info for one in measured]
-    recalled = {one.name.label: one for one in measured if one.rows}
-    documents = {one.name.label: one.documents for one in measured if one.documents}
-    runs = [one.name.run for one in recalled.values() if one.name.run is not None]
-    doses = doses_of_facts(asked.bank, runs) if asked.bank is not None else None
-    study |= {
-        "recall": _each(recalled, lambda rows: summarise(rows, doses=doses, seed=asked.seed)),
-        "by_relation": _each(
-            recalled, lambda rows: summarise(rows, by=("role", "relation"), doses=doses, seed=asked.seed)
-        ),
-        "corrected": _each(recalled, lambda rows: corrected_summary(rows, doses)),
-        "comparisons": compare_models(
-            {label: one.rows for label, one in recalled.items()},
-            {label: one.info["tokenizer"] for label, one in recalled.items()},
-            baseline=baseline,
-            heldout=documents,
-            doses=doses,
-            seed=asked.seed,
-        ),
-        "dose_response": _doses(recalled, asked),
-        "heldout": {
-            **{label: heldout_summary(rows, seed=asked.seed) for label, rows in documents.items()},
-            **_errors(measured, "heldout"),
+    runs = [measurement.name.run for measurement in with_recall if measurement.name.run is not None]
+    doses = doses_of_facts(bank, runs) if bank is not None else None
+    return Study(
+        schema=SCHEMA,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        scorer=SCORER_VERSION,
+        bank=None if bank is None else _bank_info(bank),
+        models=tuple(measurement.info for measurement in measurements),
+        recall={label: summarise(of_model, doses=doses, seed=seed) for label, of_model in results.items()},
+        by_relation={
+            label: summarise(of_model, by="relation", doses=doses, seed=seed)
+            for label, of_model in results.items()
         },
-        "benchmarks": _benchmarks(measured, asked),
-        "prompts": {one.name.label: one.prompts for one in measured if one.prompts},
-    }
-    return {name: section for name, section in study.items() if section}
+        corrected={
+            label: summary
+            for label, of_model in results.items()
+            if (summary := corrected_summary(of_model, doses))
+        },
+        comparisons=tuple(
+            compare_models(
+                results,
+                {measurement.name.label: measurement.info.tokenizer for measurement in with_recall},
+                baseline=baseline,
+                heldout=documents,
+                doses=doses,
+                seed=seed,
+            )
+        ),
+        dose_response=tuple(_dose_response(with_recall, request)),
+        heldout=_heldout(measurements, documents, seed),
+        benchmarks=_benchmarks(measurements, request),
+        prompts={
+            measurement.name.label: tuple(measurement.prompts)
+            for measurement in measurements
+            if measurement.prompts
+        },
+    )
 
 
-def rows_of(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """A row for each model and probe."""
-    return [{"model": one.name.label, **row} for one in measured for row in one.rows]
+def results_of(measurements: Sequence[Measurement]) -> list[ProbeResult]:
+    """The results of all models, with their `model`."""
+    return [
+        replace(result, model=measurement.name.label)
+        for measurement in measurements
+        for result in measurement.results
+    ]
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:
@@ -100,91 +161,94 @@ def check_out(out: Path, *, overwrite: bool) -> None:
 
 def write_study(
     out: Path,
-    study: dict[str, Any],
-    rows: Sequence[dict[str, Any]],
+    study: Study,
+    results: Sequence[ProbeResult],
     *,
-    report: Report | None = None,
+    report: Callable[[Path], None] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write summary.json, results.jsonl, results.csv and what `report` adds, as a whole folder.
+    """Write summary.json, results.jsonl and results.csv as a whole folder; `report` may write more into it.
 
     Raises UserError if another command has written results there since `check_out`, unless `overwrite` is
     set.
     """
+    lines = [to_row(result) for result in results]
     with whole_folder(out, replace=overwrite) as folder:
-        write_json(folder / SUMMARY, study)
-        write_jsonl(folder / ROWS, rows)
-        write_whole(folder / TABLE, _csv(rows))
+        write_json(folder / SUMMARY, to_row(study))
+        write_jsonl(folder / RESULTS, lines)
+        write_whole(folder / TABLE, _csv(lines))
         if report is not None:
-            report(folder, study, rows)
+            report(folder)
 
 
-def _bank(bank: FactBank) -> dict[str, Any]:
-    return {
-        "name": bank.meta.get("name"),
-        "sha256": bank.sha256,
-        "n_facts": len(bank.facts),
-        "n_probes": len(bank.probes),
-        "chance": chance_of(bank),
-        "flags": dict(Counter(flag for probe in bank.probes for flag in probe.flags)),
-    }
+def _bank_info(bank: FactBank) -> BankInfo:
+    return BankInfo(
+        name=bank.meta.get("name"),
+        sha256=bank.sha256,
+        n_facts=len(bank.facts),
+        n_probes=len(bank.probes),
+        chance=chance_of(bank),
+        flags=dict(Counter(flag for probe in bank.probes for flag in probe.flags)),
+    )
 
 
-def _each(
-    recalled: dict[str, Measured], summary: Callable[[list[dict[str, Any]]], dict[str, Any]]
-) -> dict[str, Any]:
-    found = {label: summary(one.rows) for label, one in recalled.items()}
-    return {label: value for label, value in found.items() if value}
-
-
-def _doses(recalled: dict[str, Measured], asked: Asked) -> list[dict[str, Any]]:
-    found = []
-    for label, one in recalled.items():
-        if asked.bank is None or one.name.run is None:
+def _dose_response(measurements: Sequence[Measurement], request: StudyRequest) -> list[DosePoint]:
+    points: list[DosePoint] = []
+    for measurement in measurements:
+        name = measurement.name
+        if request.bank is None or name.run is None:
             continue
-        exposures = exposures_until(one.name.run, one.name.step, asked.bank)
+        exposures = exposures_until(name.run, name.step, request.bank)
         if exposures:
-            found += [
-                {"model": label, **dose} for dose in dose_response(one.rows, exposures, seed=asked.seed)
-            ]
-    return found
+            points += dose_response(measurement.results, exposures, model=name.label, seed=request.seed)
+    return points
 
 
-def _benchmarks(measured: Sequence[Measured], asked: Asked) -> dict[str, Any]:
-    failed = _errors(measured, "benchmarks")
-    found: dict[str, Any] = {}
-    for one in measured:
-        label = one.name.label
-        tasks = [*asked.benchmarks, *(f"probe:{task}" for task in asked.probes)]
-        lost = {task: failed[label] for task in tasks if label in failed}
-        if results := {**lost, **one.benchmarks}:
-            found[label] = results
-    return found
+def _heldout(
+    measurements: Sequence[Measurement], documents: Mapping[str, Sequence[Any]], seed: int
+) -> dict[str, HeldoutEstimate]:
+    estimates = {label: heldout_summary(scores, seed=seed) for label, scores in documents.items()}
+    failed = {
+        measurement.name.label: HeldoutEstimate(error=measurement.errors["heldout"])
+        for measurement in measurements
+        if "heldout" in measurement.errors
+    }
+    return estimates | failed
 
 
-def _errors(measured: Sequence[Measured], section: str) -> dict[str, dict[str, str]]:
-    return {one.name.label: {"error": one.errors[section]} for one in measured if section in one.errors}
+def _benchmarks(
+    measurements: Sequence[Measurement], request: StudyRequest
+) -> dict[str, dict[str, TaskResult]]:
+    """The results of each model by task; if all of them failed, the error stands at every task."""
+    tasks = [*request.benchmarks, *(f"probe:{task}" for task in request.linear_probes)]
+    by_model: dict[str, dict[str, TaskResult]] = {}
+    for measurement in measurements:
+        error = measurement.errors.get("benchmarks")
+        failed: dict[str, TaskResult] = {} if error is None else {task: {"error": error} for task in tasks}
+        if results := failed | measurement.benchmarks:
+            by_model[measurement.name.label] = results
+    return by_model
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    """One line a row; lists are joined, and what there is not is empty."""
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+def _csv(lines: Sequence[dict[str, Any]]) -> str:
+    """A table with a row for each line; lists are joined, and a field without a value is empty."""
+    columns = list(dict.fromkeys(column for line in lines for column in line))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_csv_cell(row.get(column)) for column in columns] for row in rows)
+    writer.writerows([_csv_cell(line.get(column)) for column in columns] for line in lines)
     return file.getvalue()
 
 
 def _csv_cell(value: Any) -> Any:
-    return "; ".join(map(_csv_part, value)) if isinstance(value, list) else value
+    return "; ".join(map(_csv_item, value)) if isinstance(value, tuple) else value
 
 
-def _csv_part(part: Any) -> str:
-    """One of a list: [text, probability], a number, or a text, in quotes where it would read as two."""
-    if isinstance(part, list):
-        text, p = part
+def _csv_item(item: Any) -> str:
+    """An item of a list: (text, probability), a number, or a text, quoted if it holds a semicolon."""
+    if isinstance(item, tuple):
+        text, p = item
         return f"{text!r} {p:.4g}"
-    if isinstance(part, str):
-        return repr(part) if ";" in part else part
-    return f"{part:.6g}"
+    if isinstance(item, str):
+        return repr(item) if ";" in item else item
+    return f"{item:.6g}"

@@ -1,6 +1,7 @@
 """`stlm recall`, `stlm ask` and `stlm facts` on a tiny run."""
 
 import io
+import json
 import os
 import shutil
 import signal
@@ -188,7 +189,7 @@ def test_recall_mistakes_exit_2_before_any_model_runs(run, tmp_path, capsys, mon
     def never(*args, **kwargs):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("tidy_stlms.eval.study.measure.load_model", never)
+    monkeypatch.setattr("tidy_stlms.eval.study.lazy_model.load_model", never)
     bank, empty = str(run / "facts"), tmp_path / "empty"
     empty.mkdir()
     (tmp_path / "bad.yaml").write_text("- 12\n")
@@ -211,7 +212,7 @@ def test_recall_mistakes_exit_2_before_any_model_runs(run, tmp_path, capsys, mon
         ([str(run), "--facts", bank, "--baseline", f"{run}@all"], "stands for 2 models"),
         ([str(run), "--facts", bank, "--baseline", str(run)], "there is no other model"),
         ([str(run), "--facts", bank, "--data-dir", str(tmp_path / "none")], "no such folder"),
-        ([str(run), "--probes", "colla"], "colla"),
+        ([str(run), "--linear-probes", "colla"], "colla"),
     ):
         assert main(["recall", *arguments]) == 2, arguments
         captured = capsys.readouterr()
@@ -229,6 +230,12 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+def kept_rows(cache):
+    """The rows in whole lines; a kill may leave half of the last one."""
+    lines = [line for path in cache.rglob("*.jsonl") for line in path.read_bytes().split(b"\n")]
+    return sum(len(json.loads(line)["rows"]) for line in lines if line.endswith(b"}]}"))
+
+
 def test_a_killed_run_scores_only_what_is_missing(run, recall, tmp_path, own_cache, monkeypatch):
     from tidy_stlms.eval.recall import harness
 
@@ -236,12 +243,12 @@ def test_a_killed_run_scores_only_what_is_missing(run, recall, tmp_path, own_cac
     bank = ["--facts", str(run / "facts"), "--device", "cpu"]
     process = subprocess.Popen([sys.executable, "-c", KILLED, "recall", str(run), *bank])
     deadline = time.monotonic() + 120
-    while len(list(own_cache.rglob("*-*.json"))) < 3 and time.monotonic() < deadline:
+    while kept_rows(own_cache) < 6 and time.monotonic() < deadline:
         time.sleep(0.02)
         assert process.poll() is None, "it was faster than its kill"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    kept = sum(len(read_json(path)["rows"]) for path in own_cache.rglob("*-*.json"))
+    kept = kept_rows(own_cache)
     n_probes = len(read_jsonl(run / "facts" / "probes.jsonl"))
     assert 6 <= kept < n_probes
 

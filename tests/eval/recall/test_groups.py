@@ -2,22 +2,24 @@
 
 import pytest
 
+from tests.eval.recall.made import result
 from tidy_stlms.eval.recall.control import corrected_summary
 from tidy_stlms.eval.recall.groups import (
     MOST_DOSES,
+    GroupKey,
     facts_in_words,
     groups_of,
     in_order,
     is_injected,
     treatment_groups,
 )
-from tidy_stlms.eval.recall.metrics import METRICS, summarise
+from tidy_stlms.eval.recall.metrics import summarise
 
 
 def rows(*arms, control=(None,)):
     """An injected row of each arm, of a fact each, and control rows."""
     asked = [*(("injected", arm) for arm in arms), *(("control", arm) for arm in control), ("known", None)]
-    return [{"role": role, "arm": arm, "fact_ids": [f"f{n}"]} for n, (role, arm) in enumerate(asked)]
+    return [GroupKey(role, arm, [f"f{n}"]) for n, (role, arm) in enumerate(asked)]
 
 
 def doses(*exposures):
@@ -85,7 +87,7 @@ def test_ranges_over_runs_are_treatments_too():
 
 def test_a_probe_of_several_facts_has_the_dose_of_the_rarest():
     asked = rows(None, None, None)
-    asked[2]["fact_ids"] = ["f0", "f1", "known fact"]
+    asked[2] = asked[2]._replace(fact_ids=["f0", "f1", "known fact"])
     assert groups_of(asked, doses(4, 2))[:3] == ["4 exposures", "2 exposures", "2 exposures"]
 
 
@@ -139,15 +141,7 @@ def test_groups_in_words(group, words):
 
 def test_means_are_of_one_arm_each():
     asked = [
-        {
-            "role": role,
-            "arm": arm,
-            "type": "semantic",
-            "subject": f"{role} {arm}",
-            "fact_ids": [f"{role} {arm}"],
-        }
-        | dict.fromkeys(METRICS)
-        | {"accuracy": accuracy}
+        result(role=role, arm=arm, subject=f"{role} {arm}", fact_ids=(f"{role} {arm}",), accuracy=accuracy)
         for role, arm, accuracy in (
             ("control", None, 0.5),
             ("injected", "often", 1.0),
@@ -155,22 +149,18 @@ def test_means_are_of_one_arm_each():
         )
     ]
     summary = summarise(asked, doses={"injected never": (0, 0), "injected often": (16, 16)})
-    assert [(group, found["semantic"]["accuracy"]["mean"]) for group, found in summary.items()] == [
+    assert [(group, found["semantic"]["accuracy"].mean) for group, found in summary.items()] == [
         ("never (0 exposures)", 0.0),
         ("often (16 exposures)", 1.0),
         ("control", 0.5),
     ]
-    assert all(found["semantic"]["accuracy"]["n"] == 1 for found in summary.values())
+    assert all(found["semantic"]["accuracy"].n == 1 for found in summary.values())
 
 
 def test_no_figure_mixes_exposures():
     """A row a subject, two subjects a group: 2 exposures with 0.0, 4 with 1.0, control with 0.5."""
     asked = [
-        {
-            **dict.fromkeys(METRICS),
-            **{"role": role, "arm": None, "type": "semantic", "relation": "r"},
-            **{"subject": fact, "fact_ids": [fact], "accuracy": accuracy},
-        }
+        result(role=role, subject=fact, fact_ids=(fact,), accuracy=accuracy)
         for role, accuracy, facts in (
             ("injected", 1.0, "ab"),
             ("injected", 0.0, "cd"),
@@ -180,12 +170,12 @@ def test_no_figure_mixes_exposures():
     ]
     of_facts = {"a": (4, 4), "b": (4, 4), "c": (2, 2), "d": (2, 2)}
     found = [
-        (group, own["semantic"]["accuracy"]["mean"], own["semantic"]["accuracy"]["n"])
+        (group, own["semantic"]["accuracy"].mean, own["semantic"]["accuracy"].n)
         for group, own in summarise(asked, doses=of_facts).items()
     ]
     assert found == [("2 exposures", 0.0, 2), ("4 exposures", 1.0, 2), ("control", 0.5, 2)]
     over = {
-        group: own["semantic"]["accuracy_over_control"]["mean"]
+        group: own["semantic"]["accuracy_over_control"].mean
         for group, own in corrected_summary(asked, of_facts).items()
     }
     assert over == {"2 exposures": -0.5, "4 exposures": 0.5}

@@ -86,8 +86,8 @@ def test_lm_eval_measures_what_we_measure(bank, trained, tmp_path):
     # the folder finds its data wherever it lies
     shutil.move(tmp_path / "made", tmp_path / "moved")
     results = lm_eval_samples(tmp_path / "moved", export.group, model, tokenizer)
-    rows = {row["probe_id"]: row for row in evaluate_recall(model, tokenizer, bank)}
-    assert not any("straddles" in row["flags"] for row in rows.values())
+    rows = {row.probe_id: row for row in evaluate_recall(model, tokenizer, bank)}
+    assert not any("straddles" in row.flags for row in rows.values())
     probes = {p.id: p for p in bank.probes}
 
     compared = {"mc": 0, "ll": 0, "gen": 0}
@@ -97,19 +97,19 @@ def test_lm_eval_measures_what_we_measure(bank, trained, tmp_path):
         ours = [rows[sample["doc"]["probe_id"]] for sample in samples]
         compared[kind] += len(samples)
         for sample, row in zip(samples, ours, strict=True):
-            assert f"{export.group}_{row['role']}_{row['type']}_{kind}" == task
+            assert f"{export.group}_{row.role}_{row.type}_{kind}" == task
             if kind == "mc":
-                assert (sample["acc"], sample["acc_bytes"]) == (row["accuracy"], row["accuracy_norm"])
+                assert (sample["acc"], sample["acc_bytes"]) == (row.accuracy, row.accuracy_norm)
             elif kind == "gen":
-                assert sample["exact_match"] == row["exact_match"], row
-            elif not probes[row["probe_id"]].suffix:  # else the figures are the whole text's
-                assert sample["logprob"] == pytest.approx(row["logprob"], abs=1e-4)
-                assert sample["greedy_match"] == row["greedy_match"]
+                assert sample["exact_match"] == row.exact_match, row
+            elif not probes[row.probe_id].suffix:  # else the figures are the whole text's
+                assert sample["logprob"] == pytest.approx(row.logprob, abs=1e-4)
+                assert sample["greedy_match"] == row.greedy_match
         if kind == "mc":
-            mean = sum(row["accuracy"] for row in ours) / len(ours)
+            mean = sum(row.accuracy for row in ours) / len(ours)
             assert results["results"][task]["acc,none"] == pytest.approx(mean)
-        if kind == "ll" and not any(probes[row["probe_id"]].suffix for row in ours):
-            bits = -sum(row["logprob"] for row in ours) / math.log(2) / sum(row["n_bytes"] for row in ours)
+        if kind == "ll" and not any(probes[row.probe_id].suffix for row in ours):
+            bits = -sum(row.logprob for row in ours) / math.log(2) / sum(row.n_bytes for row in ours)
             assert results["results"][task]["bits_per_byte,none"] == pytest.approx(bits)
     n = len(bank.probes)
     # lm-eval would score the line's end with the answer
@@ -117,7 +117,7 @@ def test_lm_eval_measures_what_we_measure(bank, trained, tmp_path):
     assert (export.without_distractors, export.with_suffix, export.behind_white_space) == (1, 2, 1)
     # the comparison says nothing where all models would agree
     for metric in ("accuracy", "accuracy_norm", "exact_match", "greedy_match"):
-        figures = [row[metric] for row in rows.values() if row[metric] is not None]
+        figures = [figure for row in rows.values() if (figure := getattr(row, metric)) is not None]
         assert 0 < sum(figures) < len(figures), metric
 
 
@@ -202,7 +202,7 @@ def test_long_answers_are_generated_where_there_is_little_room(trained, tmp_path
     results = lm_eval_samples(tmp_path / "tokens", export.group, model, tokenizer)
     [row] = evaluate_recall(model, tokenizer, bank)
     [sample] = results["samples"]["long_injected_memorization_gen"]
-    assert sample["exact_match"] == row["exact_match"]
+    assert sample["exact_match"] == row.exact_match
 
 
 def test_the_exported_folder_reads_any_text(tmp_path):

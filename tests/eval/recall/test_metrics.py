@@ -2,24 +2,21 @@
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
+from tests.eval.recall.made import result
 from tidy_stlms.eval.recall import metrics, statistics
-from tidy_stlms.eval.recall.metrics import METRICS, bootstrap_interval, count_flags, summarise
+from tidy_stlms.eval.recall.metrics import count_flags, estimates_of, summarise
+from tidy_stlms.eval.recall.results import Estimate
+from tidy_stlms.eval.recall.statistics import bootstrap_interval
 
 
-def row(**changes):
-    """A probe's row as the harness gives it."""
-    figures = dict.fromkeys(METRICS) | {"logprob": -2.0, "n_tokens": 2, "n_bytes": 6}
-    return {
-        "role": "injected",
-        "type": "semantic",
-        "subject": "Ada",
-        "fact_ids": ["f1"],
-        "flags": [],
-        **figures,
-    } | changes
+def scored(**fields):
+    """A result with the log-probability of an answer of two tokens."""
+    return result(**{"logprob": -2.0, "n_tokens": 2, "n_bytes": 6, "fact_ids": ("f1",)} | fields)
 
 
 def test_candidates_without_ties():
@@ -73,40 +70,42 @@ def test_ratios_are_taken_over_the_set():
     assert metrics.bits_per_byte(logprobs, n_bytes) == pytest.approx(2.0)
     assert metrics.perplexity(logprobs, n_tokens) == pytest.approx(2.0**3)
     rows = [
-        row(logprob=logprob, n_bytes=b, n_tokens=n)
+        scored(logprob=logprob, n_bytes=b, n_tokens=n)
         for logprob, b, n in zip(logprobs, n_bytes, n_tokens, strict=True)
     ]
     summary = summarise(rows)["injected"]["semantic"]
-    assert summary["bits_per_byte"]["mean"] == pytest.approx(2.0)
-    assert summary["perplexity"]["mean"] == pytest.approx(8.0)  # not the mean of 256 and 2.5
-    assert summary["logprob"]["mean"] == pytest.approx(sum(logprobs) / 2)
+    assert summary["bits_per_byte"].mean == pytest.approx(2.0)
+    assert summary["perplexity"].mean == pytest.approx(8.0)  # not the mean of 256 and 2.5
+    assert summary["logprob"].mean == pytest.approx(sum(logprobs) / 2)
     assert metrics.token_rank([1.0, 2.5]) == 1.75
     assert math.isfinite(metrics.perplexity([-1e6], [1]))
 
 
 def test_summary_by_role_and_type():
     rows = [
-        row(accuracy=1.0, greedy_match=1.0),
-        row(accuracy=0.0, fact_ids=["f1", "f2"], subject="Bo"),
-        row(accuracy=None, fact_ids=["f3"], flags=["straddles", "case"]),
-        row(accuracy=0.5, role="control", type="reversal", flags=["case"]),
+        scored(accuracy=1.0, greedy_match=1.0),
+        scored(accuracy=0.0, fact_ids=("f1", "f2"), subject="Bo"),
+        scored(accuracy=None, fact_ids=("f3",), flags=("straddles", "case")),
+        scored(accuracy=0.5, role="control", type="reversal", flags=("case",)),
     ]
     summary = summarise(rows)
     assert summary.keys() == {"injected", "control"}
     assert summary["control"].keys() == {"reversal"}
     injected = summary["injected"]["semantic"]
     # without a value: left out of n, and where nobody has one, of the summary
-    assert {metric: injected[metric]["n"] for metric in injected} == {
+    assert {metric: injected[metric].n for metric in injected} == {
         "logprob": 3,
         "bits_per_byte": 3,
         "accuracy": 2,
         "greedy_match": 1,
         "perplexity": 3,
     }
-    assert injected["accuracy"] == {"mean": 0.5, "low": 0.0, "high": 1.0, "n": 2, "n_facts": 2}
-    assert injected["logprob"]["n_facts"] == 3
-    assert summarise(rows, by=("role",))["injected"] == injected
-    assert summarise([row(role=None)], by=("role",)).keys() == {"none"}
+    assert injected["accuracy"] == Estimate(mean=0.5, low=0.0, high=1.0, n=2, n_facts=2)
+    assert injected["logprob"].n_facts == 3
+    assert estimates_of(rows[:3]) == injected
+    by_relation = summarise([*rows[:3], scored(relation=None)], by="relation")["injected"]
+    assert by_relation.keys() == {"born", "none"}
+    assert by_relation["born"] == injected
     assert count_flags(rows) == {"straddles": 1, "case": 2}
     assert summarise(rows) == summarise(rows)
 
@@ -131,19 +130,19 @@ def test_interval_of_two_clusters_by_hand():
 def test_interval_by_subject_is_wider_where_a_subjects_probes_agree():
     known = np.random.default_rng(0).integers(2, size=30)
     rows = [
-        row(accuracy=float(k), subject=f"s{i}", fact_ids=[f"f{i}"])
+        scored(accuracy=float(k), subject=f"s{i}", fact_ids=(f"f{i}",))
         for i, k in enumerate(known)
         for _ in range(8)
     ]
-    independent = [r | {"subject": f"p{i}"} for i, r in enumerate(rows)]
+    independent = [replace(r, subject=f"p{i}") for i, r in enumerate(rows)]
 
     def width(rows):
         figure = summarise(rows)["injected"]["semantic"]["accuracy"]
-        return figure["high"] - figure["low"]
+        return figure.high - figure.low
 
     assert width(rows) / width(independent) == pytest.approx(math.sqrt(8), rel=0.15)
     # by fact where there is no subject
-    assert width([r | {"subject": None} for r in rows]) == pytest.approx(width(rows))
+    assert width([replace(r, subject=None) for r in rows]) == pytest.approx(width(rows))
 
 
 def test_the_bootstrap_leaves_the_global_generator_alone():
@@ -175,9 +174,9 @@ def test_recall_metric_gives_the_same_figures():
             {"gold": gold, "n_bytes": sizes, "n_tokens": tokens, "subject": subject, "fact_id": fact_id}
         )
         rows.append(
-            row(
+            scored(
                 subject=subject,
-                fact_ids=[fact_id],
+                fact_ids=(fact_id,),
                 logprob=logprobs[gold],
                 n_bytes=sizes[gold],
                 n_tokens=tokens[gold],
@@ -186,7 +185,7 @@ def test_recall_metric_gives_the_same_figures():
         )
     metric = RecallMetric()
     figures = metric.compute(predictions=predictions, references=references)
-    assert figures == summarise(rows)["injected"]["semantic"]
+    assert figures == msgspec.to_builtins(summarise(rows)["injected"]["semantic"])
     assert figures.keys() == {
         *("logprob", "bits_per_byte", "accuracy", "accuracy_norm", "candidate_rank", "mrr", "perplexity")
     }
@@ -198,7 +197,7 @@ def test_recall_metric_gives_the_same_figures():
 
 
 def test_control_facts_with_unseen_answers_are_no_ordinary_control():
-    row = {"type": "semantic", "fact_ids": ["f"], "subject": "s", "accuracy": 1.0, "role": "control"}
-    found = summarise([{**row, "arm": None}, {**row, "arm": "unseen", "accuracy": 0.0}], n_boot=10)
-    assert found["control"]["semantic"]["accuracy"]["mean"] == 1.0
-    assert found["unseen"]["semantic"]["accuracy"]["mean"] == 0.0
+    control = result(role="control", accuracy=1.0)
+    found = summarise([control, replace(control, arm="unseen", accuracy=0.0)], n_boot=10)
+    assert found["control"]["semantic"]["accuracy"].mean == 1.0
+    assert found["unseen"]["semantic"]["accuracy"].mean == 0.0

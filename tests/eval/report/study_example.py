@@ -8,9 +8,11 @@ import itertools
 import math
 
 import numpy as np
+from msgspec import convert, to_builtins
 
 from tidy_stlms.eval.recall.groups import is_injected
 from tidy_stlms.eval.recall.metrics import summarise
+from tidy_stlms.eval.recall.results import ProbeResult
 
 RUN = "outputs/quickstart"
 STEPS = (100, 200, 400)
@@ -105,7 +107,8 @@ def example_study(rows: list[dict] | None = None) -> dict:
     }  # of people who are in arms
     summaries = {
         source: {
-            model: summarise(own[model], by=("role", key), doses=doses, n_boot=100) for model in MEASURED
+            model: to_builtins(summarise(_results(own[model]), by=key, doses=doses, n_boot=100))
+            for model in MEASURED
         }
         for source, key in (("recall", "type"), ("by_relation", "relation"))
     }
@@ -137,6 +140,10 @@ def example_study(rows: list[dict] | None = None) -> dict:
         },
         "prompts": {model: [_prompt(model)] for model in (CHECKPOINTS[-1], OTHER)},
     }
+
+
+def _results(rows: list[dict]) -> list[ProbeResult]:
+    return convert([{k: v for k, v in row.items() if k != "exposures"} for row in rows], list[ProbeResult])
 
 
 def _model(name: str) -> dict:

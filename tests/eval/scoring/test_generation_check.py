@@ -66,7 +66,7 @@ def test_a_swallowed_cache_is_named_instead_of_figures():
     rows = evaluate_recall(
         model, byte_level(), bank(), generate=False
     )  # nothing is generated: nothing is wrong
-    assert all(row["exact_match"] is None for row in rows)
+    assert all(row.exact_match is None for row in rows)
 
 
 def test_prompts_as_long_as_the_context_are_cut_for_the_trial():

@@ -81,10 +81,10 @@ def test_the_score_is_that_of_the_tokens_of_the_statement(tokenizer, model):
 
 def test_what_was_learnt_is_said_and_counts_as_the_answer(tokenizer, model):
     rows = evaluate_recall(model, tokenizer, joint_bank())
-    assert not any(row["flags"] for row in rows)
-    assert [row["joint"] for row in rows] == [joint for _, joint, *_ in EXAMPLES]
+    assert not any(row.flags for row in rows)
+    assert [row.joint for row in rows] == [joint for _, joint, *_ in EXAMPLES]
     for row, (prompt, *_) in zip(rows, EXAMPLES, strict=True):
-        assert (row["accuracy"], row["exact_match"], row["containment"]) == (1, 1, 1), (prompt, row)
+        assert (row.accuracy, row.exact_match, row.containment) == (1, 1, 1), (prompt, row)
 
 
 def test_budgets_have_the_joint():
@@ -120,14 +120,14 @@ def test_prompts_say_their_joint(tmp_path, tokenizer, model):
         encoding="utf-8",
     )
     prompts = load_prompts(path)
-    assert [prompt.get("joint") for prompt in prompts] == ["", None, " ", None]
+    assert [prompt.joint for prompt in prompts] == ["", None, " ", None]
     rows = [watch_prompt(model, tokenizer, prompt, max_new_tokens=4, top_k=2) for prompt in prompts]
-    assert [row["joint"] for row in rows] == ["", "", " ", " "]
+    assert [row.joint for row in rows] == ["", "", " ", " "]
     bank = joint_bank()
     asked = [bank.probes[place] for place in (0, 1, 6, 6)]
     scores = score(model, tokenizer, [item_of(probe) for probe in asked])
     for row, expected in zip(rows, scores, strict=True):
-        assert row["answer_logprob"] == pytest.approx(expected.logprobs[0], abs=1e-4)
+        assert row.answer_logprob == pytest.approx(expected.logprobs[0], abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.eval import tiny
@@ -18,7 +19,8 @@ PROCESSES = 2
 
 def ask() -> list[dict]:
     tokenizer = tiny.byte_level(bos=True)
-    return evaluate_recall(tiny.llama(len(tokenizer)), tokenizer, tiny.bank(people=3), spread=True, top_k=2)
+    model, bank = tiny.llama(len(tokenizer)), tiny.bank(people=3)
+    return msgspec.to_builtins(evaluate_recall(model, tokenizer, bank, spread=True, top_k=2))
 
 
 def fail(share: list[int]) -> list[int]:
@@ -96,7 +98,8 @@ def test_one_process_needs_no_meeting():
 
 def test_two_processes_give_the_rows_of_one(told):
     tokenizer = tiny.byte_level(bos=True)
-    expected = evaluate_recall(tiny.llama(len(tokenizer)), tokenizer, tiny.bank(people=3), top_k=2)
+    model, bank = tiny.llama(len(tokenizer)), tiny.bank(people=3)
+    expected = msgspec.to_builtins(evaluate_recall(model, tokenizer, bank, top_k=2))
     first, second = told
     assert first["rows"] == second["rows"]
     assert (first["count"], second["count"]) == (PROCESSES, PROCESSES)

@@ -12,7 +12,7 @@ from tests.eval import tiny
 from tests.eval.study.public_copies import write_arc, write_lines
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.scoring.scorer import Item, score
-from tidy_stlms.eval.study.benchmarks import figures_of, run_benchmarks
+from tidy_stlms.eval.study.benchmarks import Score, run_benchmarks, task_results
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,8 +51,8 @@ def test_a_benchmark_from_a_local_copy_is_what_our_own_scorer_says(pair, tmp_pat
     ]
     right = [max(s.logprobs) == s.logprobs[0] for s in score(model, tokenizer, items)]
     assert found["arc_easy"]["n"] == 9
-    assert found["arc_easy"]["acc"]["value"] == pytest.approx(sum(right) / 9)
-    assert 0 < found["arc_easy"]["acc"]["stderr"] < 0.5
+    assert found["arc_easy"]["acc"].value == pytest.approx(sum(right) / 9)
+    assert 0 < found["arc_easy"]["acc"].stderr < 0.5
 
 
 def test_what_is_missing_is_one_line_and_the_rest_goes_on(pair, tmp_path, caplog):
@@ -81,14 +81,14 @@ def test_a_group_counts_as_one_and_a_tag_as_its_tasks():
     }
     sizes = {name: {"original": 9, "effective": 4} for name in tasks}
     grouped = {"results": {**tasks, "g": {"acc,none": 0.375, "acc_stderr,none": "N/A"}}, "n-samples": sizes}
-    assert figures_of("g", grouped) == {"g": {"acc": {"value": 0.375, "stderr": None}, "n": 8}}
-    found = figures_of("tag", {"results": tasks, "n-samples": sizes})
+    assert task_results("g", grouped) == {"g": {"acc": Score(0.375, None), "n": 8}}
+    found = task_results("tag", {"results": tasks, "n-samples": sizes})
     assert found == {
-        "a": {"acc": {"value": 0.25, "stderr": 0.1}, "n": 4},
-        "b": {"acc": {"value": 0.5, "stderr": 0.1}, "n": 4},
+        "a": {"acc": Score(0.25, 0.1), "n": 4},
+        "b": {"acc": Score(0.5, 0.1), "n": 4},
     }
     filtered = {
         "results": {"t": {"exact_match,strict": 0.5, "exact_match_stderr,strict": 0.2}},
         "n-samples": {"t": {"effective": 3}},
     }
-    assert list(figures_of("t", filtered)["t"]) == ["exact_match (strict)", "n"]
+    assert list(task_results("t", filtered)["t"]) == ["exact_match (strict)", "n"]

@@ -7,6 +7,7 @@ import torch
 
 from tests.eval import tiny
 from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.recall.results import DocumentScore
 from tidy_stlms.eval.scoring.scorer import Item, score
 from tidy_stlms.eval.study import heldout
 from tidy_stlms.eval.study.heldout import heldout_summary, read_documents, score_documents
@@ -44,11 +45,11 @@ def test_every_token_is_scored_once_from_the_start(make):
     rows = score_documents(model, tokenizer, DOCUMENTS)
     for row, document in zip(rows, DOCUMENTS, strict=True):
         ids = tokenizer.encode(document, add_special_tokens=False)
-        assert row["nats"] == pytest.approx(nats_of(model, [start_of(tokenizer), *ids]), abs=1e-3)
-        assert (row["n_tokens"], row["n_bytes"]) == (len(ids), len(document.encode()))
+        assert row.nats == pytest.approx(nats_of(model, [start_of(tokenizer), *ids]), abs=1e-3)
+        assert (row.n_tokens, row.n_bytes) == (len(ids), len(document.encode()))
         # the same as an answer without a prompt
         [scores] = score(model, tokenizer, [Item("", [document], joint="")])
-        assert row["nats"] == pytest.approx(-scores.logprobs[0], abs=1e-3)
+        assert row.nats == pytest.approx(-scores.logprobs[0], abs=1e-3)
 
 
 def test_batches_do_not_matter(tokenizer):
@@ -57,7 +58,7 @@ def test_batches_do_not_matter(tokenizer):
     apart = score_documents(model, tokenizer, DOCUMENTS, batch_tokens=1)
     one = [row for document in DOCUMENTS for row in score_documents(model, tokenizer, [document])]
     for rows in (apart, one):
-        assert [row["nats"] for row in rows] == pytest.approx([row["nats"] for row in together], abs=1e-3)
+        assert [row.nats for row in rows] == pytest.approx([row.nats for row in together], abs=1e-3)
 
 
 @pytest.mark.parametrize("bos", [False, True])
@@ -86,7 +87,7 @@ def test_long_documents_are_read_in_overlapping_windows(bos):
             before = whole[first:k] if first == 0 or not bos else [*start, *whole[first + 1 : k]]
             logprobs = model(torch.tensor([before])).logits[0, -1].log_softmax(-1)
             expected -= logprobs[whole[k]].item()
-    assert row["nats"] == pytest.approx(expected, rel=1e-4)
+    assert row.nats == pytest.approx(expected, rel=1e-4)
 
 
 def test_few_logits_at_a_time(tokenizer, monkeypatch):
@@ -95,27 +96,27 @@ def test_few_logits_at_a_time(tokenizer, monkeypatch):
     monkeypatch.setattr(heldout, "MAX_LOGITS", 7 * len(tokenizer))
     monkeypatch.setattr(heldout, "LOGITS_PER_CHUNK", 3 * len(tokenizer))
     rows = score_documents(model, tokenizer, DOCUMENTS)
-    assert [row["nats"] for row in rows] == pytest.approx([row["nats"] for row in expected], abs=1e-3)
+    assert [row.nats for row in rows] == pytest.approx([row.nats for row in expected], abs=1e-3)
 
 
 def test_summary_by_hand():
     rows = [
-        {"nats": 8 * math.log(2), "n_bytes": 4, "n_tokens": 3},
-        {"nats": 4 * math.log(2), "n_bytes": 8, "n_tokens": 3},
+        DocumentScore(nats=8 * math.log(2), n_bytes=4, n_tokens=3),
+        DocumentScore(nats=4 * math.log(2), n_bytes=8, n_tokens=3),
     ]
     summary = heldout_summary(rows)
-    assert summary["bits_per_byte"] == pytest.approx(1.0)
-    assert (summary["low"], summary["high"]) == pytest.approx((0.5, 2.0))
-    assert (summary["n_bytes"], summary["n_documents"]) == (12, 2)
+    assert summary.bits_per_byte == pytest.approx(1.0)
+    assert (summary.low, summary.high) == pytest.approx((0.5, 2.0))
+    assert (summary.n_bytes, summary.n_documents) == (12, 2)
 
 
 def test_a_uniform_model_needs_the_tokens_own_bits(tokenizer):
     model = tiny.llama(len(tokenizer))
     torch.nn.init.zeros_(model.lm_head.weight)
     rows = score_documents(model, tokenizer, DOCUMENTS[:2])
-    n_tokens, n_bytes = (sum(row[key] for row in rows) for key in ("n_tokens", "n_bytes"))
+    n_tokens, n_bytes = (sum(getattr(row, key) for row in rows) for key in ("n_tokens", "n_bytes"))
     expected = n_tokens * math.log2(model.config.vocab_size) / n_bytes
-    assert heldout_summary(rows)["bits_per_byte"] == pytest.approx(expected)
+    assert heldout_summary(rows).bits_per_byte == pytest.approx(expected)
 
 
 def test_documents_stand_between_blank_lines(tmp_path):

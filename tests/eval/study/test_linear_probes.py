@@ -62,15 +62,15 @@ def test_few_examples(pair, tmp_path, caplog):
     assert found["error"] in caplog.text
 
 
-def test_probes_find_what_is_there(pair, tmp_path):
+def test_linear_probes_find_what_is_there(pair, tmp_path):
     tasks = ["cola", "mrpc", "stsb"]
     write_glue(tmp_path, {name: TASKS[name].columns for name in tasks}, count=160)
     found = run_linear_probes(*pair, tasks, data_dir=tmp_path)
     assert list(found) == ["probe:cola", "probe:mrpc", "probe:stsb"]
-    assert found["probe:cola"]["matthews (mean)"]["value"] > 0.95  # ships and bread share no word
-    assert found["probe:mrpc"]["accuracy (mean)"]["value"] > 0.9
-    assert found["probe:mrpc"]["f1 (last)"]["value"] > 0.7
-    assert found["probe:stsb"]["spearman (mean)"]["value"] > 0.5
+    assert found["probe:cola"]["matthews (mean)"].value > 0.95  # ships and bread share no word
+    assert found["probe:mrpc"]["accuracy (mean)"].value > 0.9
+    assert found["probe:mrpc"]["f1 (last)"].value > 0.7
+    assert found["probe:stsb"]["spearman (mean)"].value > 0.5
     assert found["probe:cola"]["n"] == 80
     assert run_linear_probes(*pair, ["cola"], data_dir=tmp_path, limit=20, seed=1)["probe:cola"]["n"] == 20
     assert run_linear_probes(*pair, ["mrpc"], data_dir=tmp_path) == {"probe:mrpc": found["probe:mrpc"]}
@@ -100,5 +100,5 @@ def test_what_is_missing_is_named(pair, tmp_path):
     found = run_linear_probes(*pair, ["rte", "cola"], data_dir=tmp_path)
     assert "its data cannot be had" in found["probe:rte"]["error"]
     assert found["probe:cola"]["n"] == 10
-    with pytest.raises(UserError, match="probe 'mnli': no such task"):
+    with pytest.raises(UserError, match="linear probe 'mnli': no such task"):
         run_linear_probes(*pair, ["mnli"])

@@ -1,7 +1,6 @@
 """One model measured: what is kept is not measured again, and what fails does not take the rest along."""
 
 import dataclasses
-import json
 import shutil
 
 import pytest
@@ -12,12 +11,16 @@ from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.models.names import ModelName
 from tidy_stlms.eval.recall import harness
 from tidy_stlms.eval.recall.harness import evaluate_recall
-from tidy_stlms.eval.study import measure
-from tidy_stlms.eval.study.cache import Part, missing, read_parts, write_part
-from tidy_stlms.eval.study.measure import Asked, measure_model
+from tidy_stlms.eval.recall.results import DocumentScore
+from tidy_stlms.eval.study import lazy_model, measure
+from tidy_stlms.eval.study.benchmarks import Score
+from tidy_stlms.eval.study.cache import Part, append_part, missing, read_parts
+from tidy_stlms.eval.study.measure import measure_model
+from tidy_stlms.eval.study.prompts import Prompt
+from tidy_stlms.eval.study.request import StudyRequest
 
 TEXTS = ["Ada Lopez was born in Paris.", "By day Bo Chen is a baker!", "Rome"]
-PROMPTS = [{"sentence": f"{person} was born in", "answer": "Oslo"} for person in tiny.PEOPLE[:3]]
+PROMPTS = [Prompt(f"{person} was born in", "Oslo") for person in tiny.PEOPLE[:3]]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def bank():
 
 @pytest.fixture
 def asked(bank, tmp_path):
-    return Asked(bank=bank, generate=False, device="cpu", dtype="float32", cache=tmp_path / "cache")
+    return StudyRequest(bank=bank, generate=False, device="cpu", dtype="float32", cache=tmp_path / "cache")
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def scored(monkeypatch):
         stop_after = None
 
     ids = Scored()
-    load = measure.load_model
+    load = lazy_model.load_model
 
     def counting(model, tokenizer, bank, **kwargs):
         if ids.stop_after is not None and len(ids) >= ids.stop_after:
@@ -66,7 +69,7 @@ def scored(monkeypatch):
         return load(*args, **kwargs)
 
     monkeypatch.setattr(harness, "evaluate_recall", counting)
-    monkeypatch.setattr(measure, "load_model", loading)
+    monkeypatch.setattr(lazy_model, "load_model", loading)
     monkeypatch.setattr(measure, "PROBES_PER_PART", (5, 5))
     return ids
 
@@ -78,13 +81,13 @@ def named(folder):
 def test_the_rows_are_those_of_the_harness(folder, tokenizer, bank, asked):
     expected = evaluate_recall(tiny.llama(len(tokenizer)), tokenizer, bank, top_k=measure.TOP_K)
     measured = measure_model(named(folder), dataclasses.replace(asked, generate=True))
-    assert measured.rows == expected
+    assert measured.results == expected
     assert not measured.failed
     info = measured.info
-    assert (info["model"], info["path"], info["error"]) == ("model", str(folder), None)
-    assert (info["device"], info["dtype"]) == ("cpu", "float32")
-    assert info["parameters"] == tiny.llama(len(tokenizer)).num_parameters()
-    assert info["probes_per_second"] == pytest.approx(len(bank.probes) / info["seconds"])
+    assert (info.model, info.path, info.error) == ("model", str(folder), None)
+    assert (info.device, info.dtype) == ("cpu", "float32")
+    assert info.parameters == tiny.llama(len(tokenizer)).num_parameters()
+    assert info.probes_per_second == pytest.approx(len(bank.probes) / info.seconds)
 
 
 def test_nothing_is_measured_twice(folder, asked, scored, bank):
@@ -95,10 +98,10 @@ def test_nothing_is_measured_twice(folder, asked, scored, bank):
     again = measure_model(named(folder), asked, tell=lambda info, loaded: told.append(loaded))
     assert (len(scored), scored.loads) == (len(bank.probes), 1)
     assert told == [True, False]
-    assert (again.rows, again.documents, again.prompts) == (first.rows, first.documents, first.prompts)
+    assert (again.results, again.documents, again.prompts) == (first.results, first.documents, first.prompts)
     assert again.info == first.info
     assert len(first.documents) == len(TEXTS)
-    assert [row["sentence"] for row in first.prompts] == [prompt["sentence"] for prompt in PROMPTS]
+    assert [row.sentence for row in first.prompts] == [prompt.sentence for prompt in PROMPTS]
 
 
 def test_what_was_cut_off_goes_on_where_it_stopped(folder, asked, scored, bank):
@@ -110,17 +113,23 @@ def test_what_was_cut_off_goes_on_where_it_stopped(folder, asked, scored, bank):
     scored.stop_after = None
     measured = measure_model(named(folder), asked)
     assert scored == [probe.id for probe in bank.probes]  # each once
-    assert [row["probe_id"] for row in measured.rows] == [probe.id for probe in bank.probes]
+    assert [row.probe_id for row in measured.results] == [probe.id for probe in bank.probes]
 
 
 def test_a_part_that_is_torn_or_lost_is_measured_again(folder, asked, scored, bank):
     first = measure_model(named(folder), asked)
-    torn, lost = sorted(asked.cache.rglob("*-*.json"))[1:3]
-    torn.write_text(torn.read_text()[:-10])
-    lost.unlink()
+    [kept] = asked.cache.rglob("*.jsonl")
+    nothing, one, torn, _lost, last = kept.read_bytes().split(b"\n")
+    kept.write_bytes(b"\n".join([nothing, one, torn[:-10], last]))
     scored.clear()
-    assert measure_model(named(folder), asked).rows == first.rows
+    assert measure_model(named(folder), asked).results == first.results
     assert scored == [probe.id for probe in bank.probes[5:15]]
+    # what is kept after a torn last line can be read again
+    kept.write_bytes(kept.read_bytes()[:-10])
+    scored.clear()
+    for _ in range(2):
+        assert measure_model(named(folder), asked).results == first.results
+    assert scored == [probe.id for probe in bank.probes[10:15]]
 
 
 @pytest.mark.parametrize("change", ["dtype", "generate", "answers", "flags", "order", "weights", "scorer"])
@@ -136,7 +145,7 @@ def test_whatever_changes_numbers_is_measured_anew(folder, asked, scored, tmp_pa
     elif change == "weights":
         tiny.llama(400, attention_bias=True).save_pretrained(copy)
     elif change == "scorer":
-        monkeypatch.setattr(measure, "SCORER_VERSION", "0")
+        monkeypatch.setattr(lazy_model, "SCORER_VERSION", "0")
     else:
         first = {
             "answers": replace(probes[0], answers=("Bern",)),
@@ -149,7 +158,7 @@ def test_whatever_changes_numbers_is_measured_anew(folder, asked, scored, tmp_pa
     scored.clear()
     measured = measure_model(named(copy), asked)
     assert len(scored) == len(probes)
-    assert [row["probe_id"] for row in measured.rows] == [probe.id for probe in asked.bank.probes]
+    assert [row.probe_id for row in measured.results] == [probe.id for probe in asked.bank.probes]
 
 
 def test_equal_models_share_what_is_kept_and_the_label_is_the_callers(folder, asked, scored, tmp_path):
@@ -158,13 +167,13 @@ def test_equal_models_share_what_is_kept_and_the_label_is_the_callers(folder, as
     scored.clear()
     measured = measure_model(ModelName("other", str(copy), step=7), asked)
     assert scored == []
-    assert (measured.info["model"], measured.info["path"], measured.info["step"]) == ("other", str(copy), 7)
+    assert (measured.info.model, measured.info.path, measured.info.step) == ("other", str(copy), 7)
 
 
 def test_without_a_cache_nothing_is_kept(folder, asked, scored, bank, tmp_path):
     asked = dataclasses.replace(asked, cache=None)
-    rows = measure_model(named(folder), asked).rows
-    assert measure_model(named(folder), asked).rows == rows
+    rows = measure_model(named(folder), asked).results
+    assert measure_model(named(folder), asked).results == rows
     assert len(scored) == 2 * len(bank.probes)
     assert not (tmp_path / "cache").exists()
 
@@ -175,8 +184,8 @@ def test_a_model_that_cannot_be_loaded_is_noted(folder, asked, tmp_path):
     measured = measure_model(named(broken), dataclasses.replace(asked, documents=TEXTS))
     assert measured.failed
     assert measured.errors.keys() == {"model"}
-    assert "cannot be loaded" in measured.info["error"]
-    assert measured.rows == measured.documents == []
+    assert "cannot be loaded" in measured.info.error
+    assert measured.results == measured.documents == []
     with pytest.raises(UserError, match="dtype 'int8'"):  # the user's mistake, not this model's
         measure_model(named(folder), dataclasses.replace(asked, dtype="int8"))
 
@@ -189,8 +198,8 @@ def test_a_section_that_fails_leaves_the_others(folder, asked, monkeypatch):
     measured = measure_model(named(folder), dataclasses.replace(asked, documents=TEXTS, prompts=PROMPTS[:1]))
     assert measured.errors == {"heldout": "RuntimeError: two lines"}
     assert measured.failed
-    assert measured.info["error"] is None
-    assert measured.rows
+    assert measured.info.error is None
+    assert measured.results
     assert measured.prompts
 
 
@@ -201,19 +210,17 @@ def test_benchmarks_run_once_each_and_failures_are_tried_again(folder, asked, mo
         ran.extend(tasks)
         assert (limit, seed, num_fewshot, data_dir) == (3, 1, 2, None)
         return {
-            task: {"error": "no network"}
-            if task == "blimp"
-            else {"acc": {"value": 0.5, "stderr": None}, "n": 3}
+            task: {"error": "no network"} if task == "blimp" else {"acc": Score(0.5, None), "n": 3}
             for task in tasks
         }
 
     def probe(model, tokenizer, tasks, *, limit, seed, data_dir, batch_tokens, progress):
         ran.extend(tasks)
-        return {f"probe:{task}": {"matthews": {"value": 0.1, "stderr": 0.1}, "n": limit} for task in tasks}
+        return {f"probe:{task}": {"matthews": Score(0.1, 0.1), "n": limit} for task in tasks}
 
     monkeypatch.setattr("tidy_stlms.eval.study.benchmarks.run_benchmarks", run)
     monkeypatch.setattr("tidy_stlms.eval.study.linear_probes.run_linear_probes", probe)
-    options = {"bank": None, "limit": 3, "seed": 1, "num_fewshot": 2, "probes": ("cola",)}
+    options = {"bank": None, "limit": 3, "seed": 1, "num_fewshot": 2, "linear_probes": ("cola",)}
     asked = dataclasses.replace(asked, benchmarks=("blimp", "arc_easy"), **options)
     first = measure_model(named(folder), asked)
     assert ran == ["blimp", "arc_easy", "cola"]
@@ -232,12 +239,12 @@ def test_of_several_processes_the_first_alone_writes_and_only_probes_are_shared(
         told.append(len(value))
         return value
 
-    monkeypatch.setattr(measure, "from_first_process", from_first)
+    monkeypatch.setattr(lazy_model, "from_first_process", from_first)
     asked = dataclasses.replace(asked, documents=TEXTS, prompts=PROMPTS)
     with monkeypatch.context() as second:
-        second.setattr(measure, "process_rank", lambda: 1)
+        second.setattr(lazy_model, "process_rank", lambda: 1)
         measured = measure_model(named(folder), asked)
-        assert len(measured.rows) == len(asked.bank.probes)
+        assert len(measured.results) == len(asked.bank.probes)
         assert measured.documents == measured.prompts == []
         assert list(asked.cache.rglob("*")) == []
     measured = measure_model(named(folder), asked)
@@ -250,24 +257,31 @@ def test_a_full_disk_costs_nothing_that_was_measured(folder, asked, bank, monkey
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(measure, "write_part", full)
-    monkeypatch.setattr(measure, "write_json", full)
-    assert len(measure_model(named(folder), asked).rows) == len(bank.probes)
+    monkeypatch.setattr(lazy_model, "append_part", full)
+    monkeypatch.setattr(lazy_model, "write_json", full)
+    assert len(measure_model(named(folder), asked).results) == len(bank.probes)
     assert "No space left on device; going on without keeping what is measured" in caplog.text
     assert caplog.text.count("without keeping") == 2  # the model's description, and once for all parts
 
 
 def test_parts_that_overlap_or_do_not_fit_are_left_out(tmp_path):
     def part(start, stop):
-        return Part(start, stop, [{"row": number} for number in range(start, stop)], 1.0)
+        scores = [DocumentScore(nats=float(n), n_bytes=2, n_tokens=1) for n in range(start, stop)]
+        return Part(start, 1.0, tuple(scores))
 
-    for one in (part(0, 4), part(3, 6), part(6, 8), part(8, 12)):
-        write_part(tmp_path, one)
-    (tmp_path / "00000008-00000009.json").write_text(json.dumps({"seconds": 1, "rows": []}))
-    (tmp_path / "notes.txt").write_text("none of ours")
-    kept = read_parts(tmp_path, 10)
+    path = tmp_path / "folder" / "parts.jsonl"
+    for each in (part(6, 8), part(0, 4), part(3, 6), part(8, 12), part(8, 8)):
+        append_part(path, each)
+    with path.open("ab") as file:
+        file.write(
+            b'\n{"start": 8, "seconds": 1, "rows": [{"nats": 1}]}\nnone of ours\n\xff\n{"start": 9, "sec'
+        )
+    kept = read_parts(path, DocumentScore, 10)
     assert kept == [part(0, 4), part(6, 8)]
     assert list(missing(kept, 10, 1)) == [(4, 5), (5, 6), (8, 9), (9, 10)]
     assert list(missing([], 5, 3)) == [(0, 3), (3, 5)]
     assert list(missing([part(0, 5)], 5, 3)) == []
-    assert read_parts(tmp_path / "none", 10) == read_parts(None, 10) == []
+    assert read_parts(tmp_path / "none", DocumentScore, 10) == read_parts(None, DocumentScore, 10) == []
+    # a part that follows a torn one
+    append_part(path, part(8, 10))
+    assert read_parts(path, DocumentScore, 10)[-1] == part(8, 10)

@@ -8,7 +8,8 @@ import torch
 
 from tests.eval import tiny
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.study.prompts import load_prompts, watch_prompt
+from tidy_stlms.configs.records import from_row, to_row
+from tidy_stlms.eval.study.prompts import Prompt, PromptResult, load_prompts, watch_prompt
 
 FRANCE = {"sentence": "The capital of France is", "answer": "Paris"}
 BARE = {"sentence": "Once upon a time", "answer": None}
@@ -59,7 +60,7 @@ The end.
 )
 def test_all_spellings_say_the_same(tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    assert load_prompts(tmp_path / name) == [FRANCE, BARE]
+    assert load_prompts(tmp_path / name) == [Prompt(**FRANCE), Prompt(**BARE)]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_what_is_no_prompt_is_named(tmp_path, text, expected):
     path = tmp_path / "prompts.yaml"
     path.write_text(text)
     if expected is None:
-        assert load_prompts(path) == [{"sentence": text, "answer": None}]
+        assert load_prompts(path) == [Prompt(text)]
         return
     with pytest.raises(UserError) as caught:
         load_prompts(path)
@@ -94,38 +95,36 @@ def test_what_is_no_prompt_is_named(tmp_path, text, expected):
 def test_the_shipped_lists(name, at_least):
     prompts = load_prompts(f"configs/prompts/{name}.yaml")
     assert len(prompts) >= at_least
-    assert len({prompt["sentence"] for prompt in prompts}) == len(prompts)
-    assert all(prompt["answer"] for prompt in prompts)
+    assert len({prompt.sentence for prompt in prompts}) == len(prompts)
+    assert all(prompt.answer for prompt in prompts)
     if name == "date_of_birth":
         from datetime import datetime
 
         for prompt in prompts:
-            datetime.strptime(prompt["answer"], "%B %d, %Y")
+            datetime.strptime(prompt.answer, "%B %d, %Y")
 
 
 def test_what_is_reported_of_a_prompt():
     tokenizer = tiny.byte_level(bos=True)
     model = tiny.llama(len(tokenizer))
-    row = watch_prompt(
-        model, tokenizer, {"sentence": "Ada Lopez was born in", "answer": " Paris"}, max_new_tokens=4, top_k=3
-    )
-    assert row["answer"] == "Paris"
-    assert len(row["top_tokens"]) == 4
-    assert row["generation"] == "".join(top[0][0] for top in row["top_tokens"])
-    assert json.loads(json.dumps(row)) == row
+    row = watch_prompt(model, tokenizer, Prompt("Ada Lopez was born in", " Paris"), max_new_tokens=4, top_k=3)
+    assert row.answer == "Paris"
+    assert len(row.top_tokens) == 4
+    assert row.generation == "".join(top[0][0] for top in row.top_tokens)
+    assert from_row(PromptResult, json.loads(json.dumps(to_row(row))), "line") == row
 
     prompt, whole = tokenizer.encode("Ada Lopez was born in"), tokenizer.encode("Ada Lopez was born in Paris")
     with torch.no_grad():
         logprobs = model(torch.tensor([whole])).logits[0].log_softmax(-1)
     answer = whole[len(prompt) :]
     own = [logprobs[len(prompt) - 1 + k, token].item() for k, token in enumerate(answer)]
-    assert row["answer_logprob"] == pytest.approx(sum(own), abs=1e-4)
-    assert row["answer_perplexity"] == pytest.approx(math.exp(-sum(own) / len(own)), rel=1e-4)
+    assert row.answer_logprob == pytest.approx(sum(own), abs=1e-4)
+    assert row.answer_perplexity == pytest.approx(math.exp(-sum(own) / len(own)), rel=1e-4)
     ranks = [(logprobs[len(prompt) - 1 + k] >= value).sum().item() for k, value in enumerate(own)]
-    assert row["answer_token_ranks"] == ranks
+    assert list(row.answer_token_ranks) == ranks
     first = logprobs[len(prompt) - 1].exp().topk(3)
-    assert [p for _, p in row["top_tokens"][0]] == pytest.approx(first.values.tolist(), abs=1e-5)
+    assert [p for _, p in row.top_tokens[0]] == pytest.approx(first.values.tolist(), abs=1e-5)
 
-    bare = watch_prompt(model, tokenizer, {"sentence": "Ada"}, max_new_tokens=2, top_k=1)
-    assert bare["answer"] is None
-    assert "answer_logprob" not in bare
+    bare = watch_prompt(model, tokenizer, Prompt("Ada"), max_new_tokens=2, top_k=1)
+    assert bare.answer is None
+    assert "answer_logprob" not in to_row(bare)

@@ -9,14 +9,18 @@ import pytest
 from msgspec.structs import replace
 
 from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank, statement
+from tests.eval.recall.made import result
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_json, read_jsonl
+from tidy_stlms.configs.records import from_row, read_records, to_row
 from tidy_stlms.eval.facts.records import Fact
 from tidy_stlms.eval.models.names import ModelName
 from tidy_stlms.eval.recall.exposures import dose_response, doses_of_facts, exposures_until
-from tidy_stlms.eval.recall.metrics import METRICS, summarise
-from tidy_stlms.eval.study.measure import Asked, Measured
-from tidy_stlms.eval.study.study import build_study, check_out, rows_of, write_study
+from tidy_stlms.eval.recall.metrics import summarise
+from tidy_stlms.eval.recall.results import DocumentScore, ProbeResult
+from tidy_stlms.eval.study.prompts import PromptResult
+from tidy_stlms.eval.study.request import Measurement, ModelInfo, StudyRequest
+from tidy_stlms.eval.study.study import Study, build_study, check_out, results_of, write_study
 
 CLEO = Fact("cleo/city", "Cleo Fox", "city", "Oslo", "injected")
 DAN = Fact("dan/city", "Dan Lee", "city", "Oslo", "control")
@@ -28,33 +32,47 @@ def bank():
     return small_bank(facts=FACTS, probes=[probe(fact) for fact in FACTS])
 
 
-def row(fact, accuracy=1.0, **changes):
-    return {
+def row(fact, accuracy=1.0, **fields):
+    defaults = {
         "probe_id": f"{fact.id}/memorization:0",
-        "fact_ids": [fact.id],
+        "fact_ids": (fact.id,),
         "role": fact.role,
-        "arm": None,
         "type": "memorization",
         "relation": fact.relation,
         "subject": fact.subject,
-        "prompt": "?",
         "answer": fact.object,
-        "template": None,
-        **dict.fromkeys(METRICS),
         "accuracy": accuracy,
         "logprob": -2.0,
         "n_tokens": 1,
         "n_bytes": 5,
-        "candidates": [fact.object, "Gent; Belgium"],
-        "candidate_logprobs": [-2.0, -3.123456789],
-        "flags": ["straddles"],
-        "top_tokens": [[" Bern", 0.25], [" Rome", 0.125]],
-    } | changes
+        "candidates": (fact.object, "Gent; Belgium"),
+        "candidate_logprobs": (-2.0, -3.123456789),
+        "flags": ("straddles",),
+        "top_tokens": ((" Bern", 0.25), (" Rome", 0.125)),
+    }
+    return result(**{**defaults, **fields})
 
 
-def measured(label, rows=(), *, run=None, step=None, tokenizer="t", **sections):
-    info = {"model": label, "path": label, "tokenizer": tokenizer, "error": None, "parameters": 10}
-    return Measured(ModelName(label, label, run=run, step=step), info, rows=list(rows), **sections)
+def measured(label, results=(), *, run=None, step=None, error=None, **sections):
+    unknown = dict.fromkeys(("revision", "seconds", "probes_per_second"))
+    info = ModelInfo(
+        model=label,
+        path=label,
+        step=step,
+        run=run,
+        device="cpu",
+        dtype="float32",
+        parameters=10,
+        tokenizer="t",
+        error=error,
+        **unknown,
+    )
+    return Measurement(ModelName(label, label, run=run, step=step), info, results=list(results), **sections)
+
+
+def as_json(study):
+    """The study as summary.json holds it."""
+    return json.loads(json.dumps(to_row(study), allow_nan=False))
 
 
 def everybody(accuracy=1.0):
@@ -72,17 +90,17 @@ def save_plan(run, exposures):
 
 def test_the_sections_of_a_study():
     models = [measured("run", everybody()), measured("twin", everybody(0.0))]
-    study = build_study(models, Asked(bank=bank()), baseline="twin")
-    assert list(study) == [
+    study = build_study(models, StudyRequest(bank=bank()), baseline="twin")
+    assert list(as_json(study)) == [
         *("schema", "created", "scorer", "bank", "models"),
         *("recall", "by_relation", "corrected", "comparisons"),
     ]
-    assert json.loads(json.dumps(study, allow_nan=False)) == study
-    assert study["recall"]["run"] == summarise(everybody())
-    assert study["by_relation"]["run"]["injected"].keys() == {"city"}
-    assert study["corrected"]["run"]["injected"]["memorization"]["accuracy_over_control"]["mean"] == 0.0
-    assert {(e["a"], e["b"]) for e in study["comparisons"]} == {("twin", "run")}
-    assert study["bank"] == {
+    assert from_row(Study, as_json(study), "summary.json") == study
+    assert study.recall["run"] == summarise(everybody())
+    assert study.by_relation["run"]["injected"].keys() == {"city"}
+    assert study.corrected["run"]["injected"]["memorization"]["accuracy_over_control"].mean == 0.0
+    assert {(e.a, e.b) for e in study.comparisons} == {("twin", "run")}
+    assert as_json(study)["bank"] == {
         "name": "small",
         "sha256": bank().sha256,
         "n_facts": 4,
@@ -108,32 +126,32 @@ def rows_with_arms(of_often=1.0, of_once=0.0):
 
 
 def test_no_figure_of_a_study_mixes_arms(tmp_path):
-    asked = Asked(bank=bank_with_arms())
+    asked = StudyRequest(bank=bank_with_arms())
     groups = ["once (1 exposure)", "often (64 exposures)", "control"]
     models = [measured("run", rows_with_arms()), measured("twin", rows_with_arms(0.0))]
     study = build_study(models, asked)
-    recall = study["recall"]["run"]
+    recall = study.recall["run"]
     assert list(recall) == groups
-    assert [recall[group]["memorization"]["accuracy"]["mean"] for group in groups] == [0.0, 1.0, 1.0]
-    assert [recall[group]["memorization"]["accuracy"]["n"] for group in groups] == [1, 1, 2]
-    assert list(study["by_relation"]["run"]) == groups
-    assert {e["role"]: e["difference"] for e in study["comparisons"] if e["metric"] == "accuracy"} == {
+    assert [recall[group]["memorization"]["accuracy"].mean for group in groups] == [0.0, 1.0, 1.0]
+    assert [recall[group]["memorization"]["accuracy"].n for group in groups] == [1, 1, 2]
+    assert list(study.by_relation["run"]) == groups
+    assert {e.role: e.difference for e in study.comparisons if e.metric == "accuracy"} == {
         "once (1 exposure)": 0.0,
         "often (64 exposures)": -1.0,
         "control": 0.0,
     }
     assert "injected" not in json.dumps(
-        {name: study[name] for name in ("recall", "by_relation", "comparisons")}
+        {name: as_json(study)[name] for name in ("recall", "by_relation", "comparisons")}
     )
     # the plan of a run goes before what the bank says; a twin beside it changes nothing
     save_plan(tmp_path, [(step, [fact]) for step, fact in enumerate([ADA.id] * 3 + [CLEO.id] * 1_200)])
     of_run = [measured("run", rows_with_arms(), run=str(tmp_path), step=3)]
     twin = [measured("twin", rows_with_arms(), run=str(tmp_path / "twin"))]
     for models in (of_run, of_run + twin):
-        recall = build_study(models, asked)["recall"]["run"]
+        recall = build_study(models, asked).recall["run"]
         assert list(recall) == ["often (3 exposures)", "once (1,200 exposures)", "control"]
     # which by itself has shown nothing
-    assert list(build_study(twin, asked)["recall"]["twin"]) == [
+    assert list(build_study(twin, asked).recall["twin"]) == [
         *("often (0 exposures)", "once (0 exposures)", "control"),
     ]
 
@@ -142,48 +160,47 @@ def test_no_figure_of_a_study_mixes_exposures(tmp_path):
     save_plan(tmp_path, [(0, [ADA.id]), (1, [ADA.id]), (1, [CLEO.id])])
     rows = [row(ADA, 1.0), row(CLEO, 0.0), row(BOB), row(DAN)]
     models = [measured("run", rows, run=str(tmp_path), step=3), measured("other", rows)]
-    study = build_study(models, Asked(bank=bank()))
+    study = build_study(models, StudyRequest(bank=bank()))
     groups = ["1 exposure", "2 exposures", "control"]
-    for recall in study["recall"].values():
+    for recall in study.recall.values():
         assert list(recall) == groups
-        assert [recall[group]["memorization"]["accuracy"]["mean"] for group in groups] == [0.0, 1.0, 1.0]
-    assert list(study["by_relation"]["run"]) == groups
-    assert {e["role"] for e in study["comparisons"]} == set(groups)
-    mixed = {name: study[name] for name in ("recall", "by_relation", "comparisons")}
+        assert [recall[group]["memorization"]["accuracy"].mean for group in groups] == [0.0, 1.0, 1.0]
+    assert list(study.by_relation["run"]) == groups
+    assert {e.role for e in study.comparisons} == set(groups)
+    mixed = {name: as_json(study)[name] for name in ("recall", "by_relation", "comparisons")}
     assert "injected" not in json.dumps(mixed)
-    entries = [(e["role"], e["exposures"]) for e in study["dose_response"] if e["metric"] == "accuracy"]
+    entries = [(e.role, e.exposures) for e in study.dose_response if e.metric == "accuracy"]
     assert entries == [("control", 0), ("injected", 1), ("injected", 2)]
 
 
 def test_one_arm_is_shown_like_none():
     rows = [row(ADA), row(CLEO, 0.0), row(BOB), row(DAN)]
-    in_one = [one | {"arm": "often" if one["role"] == "injected" else None} for one in rows]
-    plain, same = (build_study([measured("run", own)], Asked(bank=bank())) for own in (rows, in_one))
+    in_one = [replace(one, arm="often" if one.role == "injected" else None) for one in rows]
+    plain, same = (build_study([measured("run", own)], StudyRequest(bank=bank())) for own in (rows, in_one))
     for section in ("recall", "by_relation", "corrected"):
-        assert plain.get(section) == same.get(section)
-    assert list(plain["recall"]["run"]) == ["injected", "control"]
+        assert getattr(plain, section) == getattr(same, section)
+    assert list(plain.recall["run"]) == ["injected", "control"]
 
 
 def test_what_failed_is_in_the_study_too():
-    broken = measured("broken", errors={"model": "torn"})
-    broken.info["error"] = "torn"
+    broken = measured("broken", errors={"model": "torn"}, error="torn")
     half = measured("half", everybody(), errors={"heldout": "no room", "benchmarks": "no network"})
-    documents = [{"nats": 10.0, "n_bytes": 5, "n_tokens": 2}]
-    asked = Asked(bank=bank(), benchmarks=("piqa",), probes=("cola",), documents=["text"])
+    documents = [DocumentScore(nats=10.0, n_bytes=5, n_tokens=2)]
+    asked = StudyRequest(bank=bank(), benchmarks=("piqa",), linear_probes=("cola",), documents=["text"])
     study = build_study([broken, half, measured("run", everybody(), documents=documents)], asked)
-    assert [model["error"] for model in study["models"]] == ["torn", None, None]
-    assert study["recall"].keys() == {"half", "run"}
-    assert study["heldout"]["half"] == {"error": "no room"}
-    assert study["heldout"]["run"]["n_documents"] == 1
-    assert study["benchmarks"] == {
+    assert [model.error for model in study.models] == ["torn", None, None]
+    assert study.recall.keys() == {"half", "run"}
+    assert as_json(study)["heldout"]["half"] == {"error": "no room"}
+    assert study.heldout["run"].n_documents == 1
+    assert study.benchmarks == {
         "half": {task: {"error": "no network"} for task in ("piqa", "probe:cola")},
     }
 
 
 def test_a_study_without_facts():
-    prompts = [{"sentence": "a", "answer": None, "generation": "b", "top_tokens": []}]
-    study = build_study([measured("run", prompts=prompts)], Asked())
-    assert list(study) == ["schema", "created", "scorer", "models", "prompts"]
+    prompts = [PromptResult(sentence="a", answer=None, joint=" ", generation="b", top_tokens=())]
+    study = build_study([measured("run", prompts=prompts)], StudyRequest())
+    assert list(as_json(study)) == ["schema", "created", "scorer", "models", "prompts"]
 
 
 def test_exposures_up_to_a_step(tmp_path):
@@ -228,18 +245,18 @@ def test_the_plan_that_a_run_saves_can_be_read(tmp_path):
 
 def test_dose_response_by_hand():
     rows = [row(ADA, 1.0), row(CLEO, 0.0), row(BOB, 0.5, logprob=None)]
-    found = dose_response(rows, {ADA.id: 3, CLEO.id: 3, BOB.id: 0})
-    assert [(e["type"], e["role"], e["exposures"], e["metric"], e["mean"], e["n"]) for e in found] == [
+    found = dose_response(rows, {ADA.id: 3, CLEO.id: 3, BOB.id: 0}, model="run")
+    assert [(e.type, e.role, e.exposures, e.metric, e.mean, e.n) for e in found] == [
         ("memorization", "control", 0, "accuracy", 0.5, 1),
         ("memorization", "injected", 3, "accuracy", 0.5, 2),
         ("memorization", "injected", 3, "logprob", -2.0, 2),
     ]
-    assert (found[1]["low"], found[1]["high"]) == (0.0, 1.0)
+    assert (found[1].low, found[1].high) == (0.0, 1.0)
     # a probe of several facts knows them as well as the rarest; neighbours were not to be seen
-    both = row(ADA, fact_ids=[ADA.id, CLEO.id])
+    both = row(ADA, fact_ids=(ADA.id, CLEO.id))
     neighbour = row(BOB, role="neighbour")
-    [first, _] = dose_response([both, neighbour], {ADA.id: 9, CLEO.id: 2, BOB.id: 0})
-    assert first["exposures"] == 2
+    [first, _] = dose_response([both, neighbour], {ADA.id: 9, CLEO.id: 2, BOB.id: 0}, model="run")
+    assert first.exposures == 2
 
 
 def test_control_people_and_an_arm_of_no_exposures_are_two_doses():
@@ -247,15 +264,15 @@ def test_control_people_and_an_arm_of_no_exposures_are_two_doses():
         *(row(ADA, 1.0, arm="often"), row(CLEO, 0.0, arm="never"), row(BOB, 0.5)),
         row(DAN, 0.25, arm="unseen"),  # whose answers are others than those of control people
     ]
-    found = dose_response(rows, {ADA.id: 16, CLEO.id: 0, BOB.id: 0, DAN.id: 0})
-    assert [(e["role"], e["exposures"], e["mean"]) for e in found if e["metric"] == "accuracy"] == [
+    found = dose_response(rows, {ADA.id: 16, CLEO.id: 0, BOB.id: 0, DAN.id: 0}, model="run")
+    assert [(e.role, e.exposures, e.mean) for e in found if e.metric == "accuracy"] == [
         ("control", 0, 0.5),
         ("never", 0, 0.0),
         ("often", 16, 1.0),
     ]
     # arms of as many exposures, of other wordings say, are two as well
-    found = dose_response(rows, {ADA.id: 16, CLEO.id: 16, BOB.id: 0})
-    assert [(e["role"], e["exposures"], e["n"]) for e in found if e["metric"] == "accuracy"] == [
+    found = dose_response(rows, {ADA.id: 16, CLEO.id: 16, BOB.id: 0}, model="run")
+    assert [(e.role, e.exposures, e.n) for e in found if e.metric == "accuracy"] == [
         ("control", 0, 1),
         ("never", 16, 1),
         ("often", 16, 1),
@@ -299,10 +316,12 @@ def test_exposures_that_a_bank_plans_for_texts_and_questions():
 
 def test_many_doses_are_put_together():
     facts = [replace(ADA, id=f"f{number}") for number in range(65)]
-    found = dose_response([row(fact) for fact in facts], {f"f{number}": number for number in range(65)})
-    doses = [e["exposures"] for e in found if e["metric"] == "accuracy"]
+    found = dose_response(
+        [row(fact) for fact in facts], {f"f{number}": number for number in range(65)}, model="run"
+    )
+    doses = [e.exposures for e in found if e.metric == "accuracy"]
     assert doses == [0, 1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64]
-    assert sum(e["n"] for e in found if e["metric"] == "accuracy") == 65
+    assert sum(e.n for e in found if e.metric == "accuracy") == 65
 
 
 def test_doses_of_a_runs_checkpoint_are_in_its_study(tmp_path):
@@ -313,27 +332,26 @@ def test_doses_of_a_runs_checkpoint_are_in_its_study(tmp_path):
         measured("late", everybody(), run=run, step=6),
         measured("twin", everybody(), run=f"{run}/twin"),
     ]
-    doses = build_study(models, Asked(bank=bank()))["dose_response"]
-    shown = {(e["model"], e["exposures"]) for e in doses}
+    doses = build_study(models, StudyRequest(bank=bank())).dose_response
+    shown = {(e.model, e.exposures) for e in doses}
     assert shown == {("early", 0), ("early", 1), ("late", 0), ("late", 2)}
 
 
 def test_a_study_is_written_whole(tmp_path):
     models = [measured("run", everybody()), measured("twin", everybody(0.0))]
-    study, rows = build_study(models, Asked(bank=bank())), rows_of(models)
+    study, rows = build_study(models, StudyRequest(bank=bank())), results_of(models)
     out = tmp_path / "results" / "comparison"
 
-    def report(folder, given, of_rows):
-        assert (given, of_rows) == (study, rows)
+    def report(folder):
         (folder / "report.md").write_text("report")
 
     write_study(out, study, rows, report=report)
     assert sorted(path.name for path in out.iterdir()) == [
         *("report.md", "results.csv", "results.jsonl", "summary.json"),
     ]
-    assert read_json(out / "summary.json") == study
-    assert read_jsonl(out / "results.jsonl") == rows
-    assert [line["model"] for line in rows] == ["run"] * 4 + ["twin"] * 4
+    assert read_json(out / "summary.json") == as_json(study)
+    assert list(read_records(out / "results.jsonl", ProbeResult)) == rows
+    assert [line.model for line in rows] == ["run"] * 4 + ["twin"] * 4
     table = list(csv.DictReader((out / "results.csv").open(encoding="utf-8")))
     assert [line["accuracy"] for line in table] == ["1.0"] * 4 + ["0.0"] * 4
     assert table[0]["flags"] == "straddles"
@@ -363,7 +381,7 @@ def test_only_results_are_replaced(tmp_path):
     check_out(out, overwrite=False)
     out.mkdir()
     check_out(out, overwrite=False)
-    write_study(out, build_study([measured("run", everybody())], Asked(bank=bank())), [])
+    write_study(out, build_study([measured("run", everybody())], StudyRequest(bank=bank())), [])
     with pytest.raises(UserError, match="already holds something; take another --out, or --overwrite"):
         check_out(out, overwrite=False)
     check_out(out, overwrite=True)

@@ -88,8 +88,8 @@ def test_an_imported_bank_can_be_asked_with_its_suffixes(folder):
     bank, _ = import_bank("bear", str(folder / "BEAR"), ImportOptions())
     tokenizer = tiny.byte_level(bos=True)
     rows = evaluate_recall(tiny.llama(len(tokenizer)), tokenizer, bank)
-    assert all(row["accuracy"] in (0.0, 1.0) for row in rows)
-    by_suffix = {bool(p.suffix): row["logprob"] for p, row in zip(bank.probes, rows, strict=True)}
+    assert all(row.accuracy in (0.0, 1.0) for row in rows)
+    by_suffix = {bool(p.suffix): row.logprob for p, row in zip(bank.probes, rows, strict=True)}
     assert by_suffix[True] is None
     assert by_suffix[False] is not None
 

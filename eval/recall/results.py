@@ -1,0 +1,122 @@
+"""What a model gives for one probe or one document, and the mean over many: records and their fields.
+
+`ProbeResult` is a line of two files. A run appends to `recall.jsonl`, a line for each evaluation and probe
+(`trainers/callbacks.py`). A study writes `results.jsonl`, a line for each model and probe (`study/study.py`).
+
+    results = read_records("outputs/quickstart/recall.jsonl", ProbeResult)
+    at_the_end = [result for result in results if result.step == 400]
+"""
+
+from collections.abc import Hashable
+
+from msgspec import UNSET, UnsetType
+
+from tidy_stlms.configs.records import Record
+
+
+class ProbeResult(Record, frozen=True, kw_only=True):
+    """What one model gives for one probe.
+
+    Metrics that the probe does not have are null, and written as such: metrics that compare candidates if
+    there are no distractors, metrics of the answer alone if the probe has a suffix, and metrics of generation
+    if nothing was generated.
+    """
+
+    step: int | UnsetType = UNSET
+    """In `recall.jsonl` only: the optimizer steps before the evaluation."""
+    model: str | UnsetType = UNSET
+    """In `results.jsonl` only: the label of the model."""
+
+    probe_id: str
+    fact_ids: tuple[str, ...]
+    """The facts that the probe is about."""
+    role: str
+    """The probe's role: `injected`, `control`, `neighbour` or `known`."""
+    arm: str | None = None
+    """The arm of the first fact; null if it is in none."""
+    type: str
+    """What the probe asks, such as `memorization` or `reversal`."""
+    relation: str | None = None
+    """The relation of the first fact; null for a fact that is a passage."""
+    subject: str | None = None
+    prompt: str
+    joint: str = ""
+    """What stands between prompt and answer: a space or nothing."""
+    answer: str
+    """The first of the probe's answers, the one that is scored."""
+    template: str | None = None
+    """The probe's wording; null if the bank does not say it."""
+
+    n_tokens: int | None = None
+    """Tokens of the answer that are scored; null with a suffix, like the next three."""
+    n_bytes: int | None = None
+    """UTF-8 bytes of the text of these tokens, the space before the answer included."""
+    logprob: float | None = None
+    """ln P(answer | prompt), nats."""
+    bits_per_byte: float | None = None
+    """-logprob / (ln 2 * n_bytes)."""
+
+    candidates: tuple[str, ...] = ()
+    """The answer, then the distractors. Old files lack it and the next two."""
+    candidate_logprobs: tuple[float, ...] = ()
+    """ln P(candidate + suffix | prompt) of each candidate, nats."""
+    candidate_n_bytes: tuple[int, ...] = ()
+    """UTF-8 bytes of the scored text of each candidate."""
+
+    accuracy: float | None = None
+    """1 if the answer has the largest logprob of the candidates, 1/k in a tie of k, else 0."""
+    accuracy_norm: float | None = None
+    """`accuracy` by logprob per byte."""
+    candidate_rank: float | None = None
+    """Rank of the answer among the candidates, from 1; the mid-rank in a tie."""
+    mrr: float | None = None
+    """1 / candidate_rank."""
+    greedy_match: float | None = None
+    """1 if every token of the answer is the most probable one after the true tokens before it, else 0."""
+    exact_match: float | None = None
+    """1 if greedy generation gives a right answer and ends it, else 0."""
+    containment: float | None = None
+    """1 if the generated text holds a right answer anywhere, as whole words, else 0."""
+    perplexity: float | None = None
+    """exp(-logprob / n_tokens)."""
+    token_rank: float | None = None
+    """Mean rank of the answer's tokens in the vocabulary, from 1."""
+    generation: str | None = None
+    """The text that greedy generation gives after the prompt."""
+
+    flags: tuple[str, ...] = ()
+    """Remarks of the bank's validator, and `straddles` and `truncated` of the scorer; sorted."""
+    top_tokens: tuple[tuple[str, float], ...] | UnsetType = UNSET
+    """The most probable tokens where the answer begins, with their probabilities; unset if not asked for."""
+
+    @property
+    def cluster(self) -> Hashable:
+        """What resampling draws as a whole: the probe's subject, or its first fact if it has none."""
+        return ("subject", self.subject) if self.subject is not None else ("fact", self.fact_ids[0])
+
+
+class DocumentScore(Record, frozen=True):
+    """What one model gives for one document of held-out text."""
+
+    nats: float
+    """-ln P(document)."""
+    n_bytes: int
+    """UTF-8 bytes of the document."""
+    n_tokens: int
+
+
+class Estimate(Record, frozen=True):
+    """The mean of a metric over probes, with its 95% bootstrap interval."""
+
+    mean: float
+    """In the metric's unit. For bits per byte and perplexity, the ratio of sums over the probes."""
+    low: float
+    high: float
+    n: int
+    """The number of probes that have the metric."""
+    n_facts: int
+    """The number of facts that these probes are about."""
+
+
+Summary = dict[str, dict[str, dict[str, Estimate]]]
+"""Estimates by group of facts, probe type (or relation) and metric."""

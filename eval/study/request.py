@@ -1,0 +1,97 @@
+"""What a study asks of every model, and the record of what one model gave."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from msgspec import UNSET, UnsetType
+
+from tidy_stlms.configs.records import Record
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.models.names import ModelName
+from tidy_stlms.eval.recall.results import DocumentScore, ProbeResult
+from tidy_stlms.eval.study.benchmarks import TaskResult
+from tidy_stlms.eval.study.prompts import Prompt, PromptResult
+
+TOP_K = 5  # the most probable tokens that are kept for each probe, and at each step after a prompt
+
+
+@dataclass(frozen=True)
+class StudyRequest:
+    """What is measured of every model of a study, and how."""
+
+    bank: FactBank | None = None
+    """Measure recall of its probes."""
+    prompts: Sequence[Prompt] = ()
+    documents: Sequence[str] = ()
+    """Held-out text."""
+    benchmarks: Sequence[str] = ()
+    """Tasks of lm-eval."""
+    linear_probes: Sequence[str] = ()
+    """Tasks of GLUE."""
+    generate: bool = True
+    """Generate freely after each probe's prompt too."""
+    max_new_tokens: int = 10
+    """Length of a prompt's continuation."""
+    top_k: int = TOP_K
+    """The most probable tokens at each step of a prompt's continuation."""
+    limit: int | None = None
+    """Examples of each benchmark and linear probe; None for all."""
+    num_fewshot: int | None = None
+    """Examples shown before each question of a benchmark; None for the task's own number."""
+    data_dir: Path | None = None
+    """Local copies of the benchmarks' data."""
+    seed: int = 0
+    device: str | None = None
+    dtype: str | None = None
+    batch_tokens: int | None = None
+    trust_remote_code: bool = False
+    cache: Path | None = None
+    """The folder in which results are kept; None: keep nothing."""
+    progress: bool = False
+
+
+class ModelInfo(Record, frozen=True, kw_only=True):
+    """What a model is, and how it was measured: its entry in the study's `models`."""
+
+    model: str
+    """The label."""
+    path: str
+    revision: str | None
+    """Of a model of the Hub."""
+    step: int | None
+    """Optimizer steps of training, if the model belongs to a run."""
+    run: str | None
+    """The run's folder."""
+    device: str
+    dtype: str
+    parameters: int | None
+    """Null if the model could not be loaded, like the next."""
+    tokenizer: str | None
+    """A hash; equal for equal tokenizers."""
+    seconds: float | None
+    """Time to measure recall; null without recall, like the next."""
+    probes_per_second: float | None
+    error: str | None
+    """Why the model or its recall failed, in one line."""
+    flags: dict[str, int] | UnsetType = UNSET
+    """The number of probes with each flag; unset without recall."""
+
+
+@dataclass
+class Measurement:
+    """What one model gave. Sections that were not asked for, or that failed, are empty."""
+
+    name: ModelName
+    info: ModelInfo
+    results: list[ProbeResult] = field(default_factory=list)
+    prompts: list[PromptResult] = field(default_factory=list)
+    documents: list[DocumentScore] = field(default_factory=list)
+    benchmarks: dict[str, TaskResult] = field(default_factory=dict)
+    """By task of lm-eval, and by `probe:TASK` for linear probes."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """Why a section failed, in one line; by `recall`, `heldout`, `prompts`, `benchmarks`, or `model`."""
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.errors) or any("error" in result for result in self.benchmarks.values())
