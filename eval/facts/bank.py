@@ -37,7 +37,10 @@ TABLES: dict[str, type[Record]] = {
 
 
 class FactBank(msgspec.Struct, frozen=True, dict=True):  # a dict for the cached properties
+    """The records of a bank in the order of its files, with lookups and the content's hash."""
+
     meta: dict[str, Any]
+    """What bank.json says, without its schema and hash."""
     relations: Sequence[Relation]
     facts: Sequence[Fact]
     statements: Sequence[Statement]

@@ -93,7 +93,7 @@ def load_bank(folder: str | Path, *, check: bool = True, flag: bool = True) -> F
 
 
 def refuse_generated(bank: FactBank, findings: Iterable[Finding], folder: str | Path | None = None) -> None:
-    """Raise UserError if the bank says that it was generated, and anything at all was found in it.
+    """Raise UserError if the bank says that it was generated, and there are findings.
 
     A spec with `new_words: flag` allows that one warning. What a model knows already (`known_already`) is no
     fault of the spec. `folder` is where the bank was read from.

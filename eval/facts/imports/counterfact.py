@@ -1,8 +1,8 @@
 """CounterFact: edits that contradict what a model knows (Meng et al. 2022, arXiv:2202.05262).
 
-A record's `requested_rewrite` says of a `subject` in a `prompt` with {} that it is `target_new` and not
-`target_true`; `paraphrase_prompts` ask the same in other words, `neighborhood_prompts` ask of other subjects
-for which `target_true` is right and must stay so.
+A record's `requested_rewrite` has a `prompt` with {} for its `subject`; the answer becomes `target_new`
+instead of `target_true`. `paraphrase_prompts` ask the same in other words. `neighborhood_prompts` ask about
+other subjects, for which `target_true` is right and must stay so.
 """
 
 from collections.abc import Iterable
@@ -48,13 +48,14 @@ def _case(where: str, id: str, row: Row, builder: BankBuilder, role: str) -> Non
     builder.add_probe(where, [fact], "memorization", prompt, [new], distractors=[true])
     for number, prompt in _prompts(where, row, "paraphrase_prompts", builder):
         with builder.record(f"{where}, paraphrase_prompts {number}"):
-            asked = checked_text(prompt, "the prompt")
-            builder.add_probe(where, [fact], "semantic", asked, [new], distractors=[true])
+            builder.add_probe(
+                where, [fact], "semantic", checked_text(prompt, "the prompt"), [new], distractors=[true]
+            )
     for number, prompt in _prompts(where, row, "neighborhood_prompts", builder):
         with builder.record(f"{where}, neighborhood_prompts {number}"):
-            asked = checked_text(prompt, "the prompt")
-            near = builder.add_fact(f"{id}/neighbour-{number}", None, relation, true, "neighbour")
-            builder.add_probe(where, [near], "locality", asked, [true], distractors=[new])
+            checked_text(prompt, "the prompt")
+            neighbour = builder.add_fact(f"{id}/neighbour-{number}", None, relation, true, "neighbour")
+            builder.add_probe(where, [neighbour], "locality", prompt, [true], distractors=[new])
 
 
 def _prompts(where: str, row: Row, name: str, builder: BankBuilder) -> list[tuple[int, str]]:

@@ -127,16 +127,16 @@ def _value(row: Row, field: str) -> Any:
     if not isinstance(value, str):
         raise Refused(f"field {field!r} must be text, got {value!r:.40}")
     value = checked_text(value, f"field {field!r}")
-    if field == "suffix":  # which brings its own space
+    if field == "suffix":  # nothing joins it to the answer, so its spaces count
         return value
     # « and a no-break space may end a prompt
     return value.strip(ASCII_SPACES) if field in ("prompt", "statement") else value.strip()
 
 
 def _before_answer(template: str | None) -> str | None:
-    """What a template has before its answer's place, {object}."""
-    before, place, _ = (template or "").partition("{object}")
-    return before if place else None
+    """The template's text before {object}."""
+    before, mark, _ = (template or "").partition("{object}")
+    return before if mark else None
 
 
 def _list(value: Any, field: str) -> list[str]:

@@ -299,6 +299,16 @@ def test_warnings_refuse_a_generated_bank(tmp_path):
         load_bank(tmp_path / "bank")
 
 
+def test_a_runs_copy_keeps_the_flags_it_has_and_is_still_checked(tmp_path):
+    kept = probe(ADA, flags=("case_differs",))
+    small_bank(probes=(kept, probe(BOB))).save(tmp_path / "bank")
+    assert load_bank(tmp_path / "bank", flag=False).probes[0] == kept
+    assert load_bank(tmp_path / "bank").probes[0].flags == ()
+    edit_line(tmp_path / "bank", "probes", 0, fact_ids=["eve"])
+    with pytest.raises(UserError, match="'eve' is not in facts"):
+        load_bank(tmp_path / "bank", flag=False)
+
+
 # "unseen_words": the key's and the flag's name in banks that earlier versions generated
 @pytest.mark.parametrize("key", ["new_words", "unseen_words"])
 def test_a_generated_bank_may_allow_new_words_but_nothing_else(key):
@@ -316,9 +326,8 @@ def test_what_a_model_knows_already_does_not_refuse_a_bank():
     refuse_generated(bank, [known])
     flagged = flag_probes(bank, [known])
     assert flagged.probes[0].flags == ("known_already",)
-    assert flag_probes(flagged, validate(flagged)).probes[0].flags == (
-        "known_already",
-    )  # kept when flags are renewed
+    renewed = flag_probes(flagged, validate(flagged))
+    assert renewed.probes[0].flags == ("known_already",)
 
 
 def test_a_flag_of_an_earlier_version_gets_its_new_name():

@@ -16,7 +16,6 @@ from tests.eval import tiny
 from tidy_stlms.configs.records import read_records, to_row, write_records
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.records import Fact, Probe
-from tidy_stlms.eval.facts.right_answers import right_answers
 from tidy_stlms.eval.recall import metrics
 from tidy_stlms.eval.recall.control import corrected_summary
 from tidy_stlms.eval.recall.harness import evaluate_recall, item_of, terminators_of
@@ -202,16 +201,8 @@ def test_straddling_probes_are_flagged():
     assert any("straddles" in row.flags for row in rows)
 
 
-def test_right_answers_and_terminators():
-    fact = Fact("f", "Ada", "born", "New York", role="injected", object_aliases=("NYC",))
-    bank = FactBank({}, (), (fact,), (), ())
+def test_terminators():
     forward = Probe("p", ("f",), "semantic", "Ada is from", ("New York", "New York City"))
-    assert right_answers(bank, forward) == ["New York", "New York City", "NYC"]
-    assert right_answers(bank, Probe("l", ("f",), "semantic", "Ada is from", ("new york",))) == [
-        "new york",
-        "NYC",
-    ]
-    assert right_answers(bank, Probe("q", ("f",), "reversal", "From New York is", ("Ada",))) == ["Ada"]
     for template, terminators in [
         (None, "."),
         ("{subject} was born in {object}.", "."),

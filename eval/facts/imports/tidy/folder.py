@@ -4,9 +4,9 @@
     inject_data.txt                     injected sentences, one a line, see `sentences.py`
     test_cases_answers*.json, .txt      test cases, see `cases.py`
 
-If a folder holds both, sentences and test cases are what was really trained and asked, and the templates
-only say which relation and type they are of. Sentences without test cases are asked what their templates ask.
-Templates alone are filled with invented people, see `values.py`.
+If a folder holds templates too, the sentences and test cases are what was trained and asked, and the
+templates only say which relation and type they are of. Sentences without test cases get the test cases of
+their templates. Templates alone are filled with invented people, see `values.py`.
 """
 
 import re
