@@ -21,8 +21,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("transformers", "tokenizers", "datasets", "accelerate", "peft", "huggingface-hub", "lm-eval")
 TESTS = (
     "tests/modeling_stlm",
-    "tests/eval/recall",
     "tests/eval/models/test_load.py",
+    "tests/eval/models/test_lookup.py",
+    "tests/eval/recall",
+    "tests/eval/scoring",
     "tests/trainers/test_exactness.py",
     "tests/trainers/test_checkpoints.py",
     "tests/scripts/test_train.py",
