@@ -22,6 +22,7 @@ PACKAGES = ("transformers", "tokenizers", "datasets", "accelerate", "peft", "hug
 TESTS = (
     "tests/modeling_stlm",
     "tests/eval/models/test_load.py",
+    "tests/eval/models/test_lookup.py",
     "tests/eval/recall",
     "tests/eval/scoring",
     "tests/eval/study",
