@@ -1,8 +1,8 @@
 """From YAML files and key=value overrides to one checked RunConfig.
 
-Later files win over earlier ones, the command line over files. A file may name the `default_model:
-configs/models/stlm_10m.yaml` that it takes where no other one is given. Every mistake is a UserError
-that names the key in full and the place where it was written.
+Later files win over earlier ones, the command line over files. A file may name a `default_model`, such as
+configs/models/stlm_10m.yaml, which is read in front where nothing else names a model. Every mistake is a
+UserError that names the key in full and the file, or the command line, that has it.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tidy_stlms.configs.errors import UserError, first_line, nearest
@@ -29,13 +29,43 @@ CHOICES = {
     "logging.level": ("debug", "info", "warning", "error"),
 }
 
+# The lowest and the highest value of a key, or of each entry of a mapping; null is not checked.
+RANGES: dict[str, tuple[float, float | None]] = {
+    "injection.exposures": (1, None),
+    "injection.fraction": (0.0, 1.0),
+    "injection.window": (0.0, 1.0),
+    "injection.arms": (0, None),
+    "dropout.start": (0.0, 0.99),
+    "dropout.end": (0.0, 0.99),
+    "dropout.begin": (0.0, None),
+    "dropout.until": (0.0, None),
+    "dropout.cycles": (1, None),
+    "injection.seed": (0, None),
+    "facts.seed": (0, None),
+    "data.validation_fraction": (0.0, 0.9),
+    "data.max_documents": (2, None),
+    "data.context_window": (2, None),
+    "training.seed": (0, 2**32 - 1),
+    "training.per_device_train_batch_size": (1, None),
+    "training.per_device_eval_batch_size": (1, None),
+    "training.gradient_accumulation_steps": (1, None),
+    "evaluation.max_new_tokens": (1, None),
+    "evaluation.top_k": (1, None),
+    "evaluation.benchmark_steps": (0, None),
+    "evaluation.benchmark_limit": (1, None),
+    "evaluation.prompt_steps": (0, None),
+    "evaluation.recall_steps": (0, None),
+    "evaluation.batch_tokens": (1, None),
+    "evaluation.validation_rows": (1, None),
+}
+
 DEFAULT_MODEL = "default_model"
 
 
 def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> tuple[RunConfig, DictConfig]:
     """Merge `files`, then `overrides` (`section.key=value`), and check the result.
 
-    Returns the config as dataclasses and as written: the second is what `save_config` writes, since
+    Returns the config as dataclasses, and as written. `save_config` writes the second one, because
     TrainingArguments changes some of its fields when it is built.
 
     Raises UserError for an unknown key (naming the nearest one), a wrong type, a value outside its
@@ -117,19 +147,23 @@ def _with_default_model(
     parts: list[tuple[str, DictConfig]], overrides: Sequence[str]
 ) -> list[tuple[str, DictConfig]]:
     """Put the file that the last `default_model` names in front, unless something else names a model."""
-    wanted = [str(name) for name in (part.pop(DEFAULT_MODEL, None) for _, part in parts) if name is not None]
-    named = any("model" in part for _, part in parts) or any(
+    defaults = [
+        str(name) for name in (part.pop(DEFAULT_MODEL, None) for _, part in parts) if name is not None
+    ]
+    is_named = any("model" in part for _, part in parts) or any(
         o.startswith("model.name_or_path=") for o in overrides
     )
-    if not wanted or named:
+    if not defaults or is_named:
         return parts
-    return [(wanted[-1], _read_yaml(find_shipped(wanted[-1]))), *parts]
+    return [(defaults[-1], _read_yaml(find_shipped(defaults[-1]))), *parts]
 
 
 def _merge(base: DictConfig, new: DictConfig, where: str) -> DictConfig:
-    found = re.search(r"\$\{\s*[\w.]+\s*:[^}]*\}", OmegaConf.to_yaml(new))
-    if found:  # a resolver such as oc.env would write a secret into the saved config
-        raise UserError(f"{where}: {found.group()}: resolvers are not allowed here; write the value itself")
+    resolver = re.search(r"\$\{\s*[\w.]+\s*:[^}]*\}", OmegaConf.to_yaml(new))
+    if resolver:  # one such as oc.env would write a secret into the saved config
+        raise UserError(
+            f"{where}: {resolver.group()}: resolvers are not allowed here; write the value itself"
+        )
     try:
         return OmegaConf.merge(base, new)  # type: ignore[return-value]
     except (OmegaConfBaseException, TypeError) as error:
@@ -156,6 +190,16 @@ def _describe(error: OmegaConfBaseException) -> str:
 
 
 def _check(merged: DictConfig) -> None:
+    """Refuse values outside their choices and ranges, and keys that contradict each other."""
+    _check_choices(merged)
+    _check_model_type(merged.model.type)
+    _check_model_and_tokenizer(merged.model, merged.tokenizer)
+    _check_facts_and_data(merged)
+    _check_prompts(merged.evaluation.prompts)
+    _check_ranges(merged)
+
+
+def _check_choices(merged: DictConfig) -> None:
     try:
         for key, choices in CHOICES.items():
             value = OmegaConf.select(merged, key)
@@ -165,13 +209,13 @@ def _check(merged: DictConfig) -> None:
                 )
     except OmegaConfBaseException as error:
         raise UserError(first_line(error)) from None
-    model, facts, injection = merged.model, merged.facts, merged.injection
-    _check_model_type(model.type)
+
+
+def _check_model_and_tokenizer(model: DictConfig, tokenizer: DictConfig) -> None:
     if model.name_or_path and model.config:
         raise UserError("model: give name_or_path (go on training) or config (from scratch), not both")
     if model.name_or_path and model.type != "stlm":
         raise UserError("model.type: is for a model from scratch; remove it, or model.name_or_path")
-    tokenizer = merged.tokenizer
     if sum((bool(tokenizer.name_or_path), tokenizer.train is not None, tokenizer.bytes)) > 1:
         raise UserError("tokenizer: give one of name_or_path, train and bytes")
     if model.name_or_path and (tokenizer.train is not None or tokenizer.bytes):
@@ -181,17 +225,24 @@ def _check(merged: DictConfig) -> None:
         )
     if model.type == "stlm_byte" and (tokenizer.name_or_path or tokenizer.train is not None):
         raise UserError("tokenizer: a byte model (model.type=stlm_byte) reads bytes; remove the section")
+
+
+def _check_facts_and_data(merged: DictConfig) -> None:
+    facts, injection, data, training = merged.facts, merged.injection, merged.data, merged.training
     if facts.bank and facts.spec:
         raise UserError("facts: give bank (a folder) or spec (to generate one), not both")
     if injection.exposures is not None and injection.fraction is not None:
         raise UserError("injection: give exposures or fraction, not both")
-    if merged.data.name != "files" and merged.data.train_files is not None:
-        raise UserError(f"data.train_files: is only read with data.name=files, not {merged.data.name!r}")
-    if merged.data.validation_files is None and merged.data.validation_fraction == 0:
+    if data.name != "files" and data.train_files is not None:
+        raise UserError(f"data.train_files: is only read with data.name=files, not {data.name!r}")
+    if data.validation_files is None and data.validation_fraction == 0:
         raise UserError("data.validation_fraction=0: give data.validation_files, or hold something out")
-    if merged.training.max_steps <= 0 and merged.training.num_train_epochs <= 0:
+    if training.max_steps <= 0 and training.num_train_epochs <= 0:
         raise UserError("training.max_steps: must be positive, or training.num_train_epochs")
-    for number, prompt in enumerate(merged.evaluation.prompts):
+
+
+def _check_prompts(prompts: ListConfig) -> None:
+    for number, prompt in enumerate(prompts):
         key = f"evaluation.prompts[{number}]"
         if unknown := set(prompt) - {"sentence", "answer", "joint"}:
             raise UserError(f"{key}.{min(unknown)}: no such key; a prompt has sentence, answer and joint")
@@ -199,39 +250,19 @@ def _check(merged: DictConfig) -> None:
             raise UserError(f"{key}.sentence: is missing")
         if prompt.get("joint", " ") not in (" ", ""):
             raise UserError(f'{key}.joint={prompt["joint"]!r}: must be "" or " "')
-    ranges = {
-        "injection.exposures": (injection.exposures, 1, None),
-        "injection.fraction": (injection.fraction, 0.0, 1.0),
-        "injection.window": (injection.window, 0.0, 1.0),
-        **{f"injection.arms.{arm}": (count, 0, None) for arm, count in injection.arms.items()},
-        "dropout.start": (merged.dropout.start, 0.0, 0.99),
-        "dropout.end": (merged.dropout.end, 0.0, 0.99),
-        "dropout.begin": (merged.dropout.begin, 0.0, None),
-        "dropout.until": (merged.dropout.until, 0.0, None),
-        "dropout.cycles": (merged.dropout.cycles, 1, None),
-        "injection.seed": (injection.seed, 0, None),
-        "facts.seed": (facts.seed, 0, None),
-        "data.validation_fraction": (merged.data.validation_fraction, 0.0, 0.9),
-        "data.max_documents": (merged.data.max_documents, 2, None),
-        "data.context_window": (merged.data.context_window, 2, None),
-        "training.seed": (merged.training.seed, 0, 2**32 - 1),
-        "training.per_device_train_batch_size": (merged.training.per_device_train_batch_size, 1, None),
-        "training.per_device_eval_batch_size": (merged.training.per_device_eval_batch_size, 1, None),
-        "training.gradient_accumulation_steps": (merged.training.gradient_accumulation_steps, 1, None),
-        "evaluation.max_new_tokens": (merged.evaluation.max_new_tokens, 1, None),
-        "evaluation.top_k": (merged.evaluation.top_k, 1, None),
-        "evaluation.benchmark_steps": (merged.evaluation.benchmark_steps, 0, None),
-        "evaluation.benchmark_limit": (merged.evaluation.benchmark_limit, 1, None),
-        "evaluation.prompt_steps": (merged.evaluation.prompt_steps, 0, None),
-        "evaluation.recall_steps": (merged.evaluation.recall_steps, 0, None),
-        "evaluation.batch_tokens": (merged.evaluation.batch_tokens, 1, None),
-        "evaluation.validation_rows": (merged.evaluation.validation_rows, 1, None),
-    }
-    for key, (value, low, high) in ranges.items():
-        if value is not None and (value < low or (high is not None and value > high)):
-            raise UserError(
-                f"{key}={value}: must be at least {low}" + (f" and at most {high}" if high else "")
-            )
+
+
+def _check_ranges(merged: DictConfig) -> None:
+    for section, (low, high) in RANGES.items():
+        selected = OmegaConf.select(merged, section)
+        values = {section: selected}
+        if OmegaConf.is_dict(selected):
+            values = {f"{section}.{name}": value for name, value in selected.items()}
+        for key, value in values.items():
+            if value is not None and (value < low or (high is not None and value > high)):
+                raise UserError(
+                    f"{key}={value}: must be at least {low}" + (f" and at most {high}" if high else "")
+                )
 
 
 def cache_folder(configured: str | None) -> Path:

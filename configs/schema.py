@@ -22,12 +22,22 @@ from tidy_stlms.configs.processes import check_devices, check_launcher, needs_cp
 
 # The default schedule falls to this share of the learning rate, unless its arguments say where to.
 DEFAULT_SCHEDULE, MIN_LR_RATE = "cosine_with_min_lr", 0.1
+# Arguments of the Trainer that have one value here.
+FIXED = {
+    "logging_nan_inf_filter": False,
+    "train_sampling_strategy": "sequential",
+    "remove_unused_columns": False,
+    "auto_find_batch_size": False,
+    "ignore_data_skip": False,
+    "save_only_model": False,
+    "load_best_model_at_end": False,
+}
 TRAINER_SCHEDULE_ARGUMENTS = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
 
 
 @dataclass
 class ModelSection:
-    """What is trained: a model from scratch (`type`, `config`), or one that there is (`name_or_path`)."""
+    """What is trained: a model from scratch (`type`, `config`), or an existing one (`name_or_path`)."""
 
     type: str = "stlm"
     """From scratch: `stlm` (a decoder over tokens), `stlm_byte` (bytes pooled into words), or any causal
@@ -147,7 +157,7 @@ class DropoutSection:
     begin: float = 0.0
     """Where the change begins: a share of all steps up to 1, a number of steps above."""
     until: float = 1.0
-    """Where it ends, likewise; before and behind the probability stays as it is."""
+    """Where it ends, in the same units; before `begin` and after `until` the probability does not change."""
     cycles: int = 1
     """Number of triangles."""
 
@@ -237,33 +247,8 @@ class STLMTrainingArguments(TrainingArguments):
     """Fixed: the filter would hide a loss that is not finite, at which training stops."""
 
     def __post_init__(self):
-        fixed = {
-            "logging_nan_inf_filter": False,
-            "train_sampling_strategy": "sequential",
-            "remove_unused_columns": False,
-            "auto_find_batch_size": False,
-            "ignore_data_skip": False,
-            "save_only_model": False,
-            "load_best_model_at_end": False,
-        }
-        for key, value in fixed.items():
-            if getattr(self, key) != value:
-                raise UserError(
-                    f"training.{key}={getattr(self, key)!r}: must stay {value!r}, or what a run sees, saves "
-                    "or measures would not be what its report says; remove the key"
-                )
-        if self.hub_token:
-            raise UserError(
-                "training.hub_token: would be written into config.yaml; remove it, and log in with "
-                "`hf auth login` or set HF_TOKEN"
-            )
-        if self.hub_strategy in ("checkpoint", "all_checkpoints"):
-            raise UserError(
-                f"training.hub_strategy={self.hub_strategy}: would push optimizer states; choose every_save "
-                "or end"
-            )
-        if self.fsdp or self.deepspeed:
-            raise UserError("training.fsdp, training.deepspeed: not supported; use several processes (DDP)")
+        self._check_fixed()
+        self._check_unsupported()
         self._check_schedule()
         check_launcher()
         self._check_precision()
@@ -284,6 +269,28 @@ class STLMTrainingArguments(TrainingArguments):
                 "sees which rows; remove them"
             )
 
+    def _check_fixed(self) -> None:
+        for key, value in FIXED.items():
+            if getattr(self, key) != value:
+                raise UserError(
+                    f"training.{key}={getattr(self, key)!r}: must stay {value!r}, or what a run sees, saves "
+                    "or measures would not be what its report says; remove the key"
+                )
+
+    def _check_unsupported(self) -> None:
+        if self.hub_token:
+            raise UserError(
+                "training.hub_token: would be written into config.yaml; remove it, and log in with "
+                "`hf auth login` or set HF_TOKEN"
+            )
+        if self.hub_strategy in ("checkpoint", "all_checkpoints"):
+            raise UserError(
+                f"training.hub_strategy={self.hub_strategy}: would push optimizer states; choose every_save "
+                "or end"
+            )
+        if self.fsdp or self.deepspeed:
+            raise UserError("training.fsdp, training.deepspeed: not supported; use several processes (DDP)")
+
     def _check_schedule(self) -> None:
         """Refuse arguments of another schedule, and a schedule without those that it needs."""
         self.lr_scheduler_kwargs = schedule_arguments(self.lr_scheduler_type, self.lr_scheduler_kwargs)
@@ -299,10 +306,10 @@ class STLMTrainingArguments(TrainingArguments):
                 )
         for name in given:
             if name not in parameters:
-                own = f"takes {', '.join(parameters)}" if parameters else "takes none"
+                takes = f"takes {', '.join(parameters)}" if parameters else "takes none"
                 raise UserError(
-                    f"training.lr_scheduler_kwargs.{name}: the schedule {self.lr_scheduler_type} {own}; set "
-                    "training.lr_scheduler_kwargs=null, or to arguments of its own"
+                    f"training.lr_scheduler_kwargs.{name}: the schedule {self.lr_scheduler_type} {takes}; "
+                    "set training.lr_scheduler_kwargs=null, or to arguments of its own"
                 )
 
     def _check_precision(self) -> None:
@@ -321,13 +328,13 @@ def schedule_arguments(schedule: str, given: dict[str, Any] | None) -> dict[str,
     Drops a `min_lr_rate` with its default value where it does not fit: configs of older runs hold it, and it
     would stay when the schedule is changed.
     """
-    found = dict(given or {})
-    unfit = "min_lr_rate" not in _schedule_parameters(schedule) or "min_lr" in found
-    if found.get("min_lr_rate") == MIN_LR_RATE and unfit:
-        del found["min_lr_rate"]
-    if schedule == DEFAULT_SCHEDULE and not {"min_lr", "min_lr_rate"} & found.keys():
-        found["min_lr_rate"] = MIN_LR_RATE
-    return found or None
+    arguments = dict(given or {})
+    does_not_fit = "min_lr_rate" not in _schedule_parameters(schedule) or "min_lr" in arguments
+    if arguments.get("min_lr_rate") == MIN_LR_RATE and does_not_fit:
+        del arguments["min_lr_rate"]
+    if schedule == DEFAULT_SCHEDULE and not {"min_lr", "min_lr_rate"} & arguments.keys():
+        arguments["min_lr_rate"] = MIN_LR_RATE
+    return arguments or None
 
 
 def _schedule_parameters(schedule: str) -> dict[str, inspect.Parameter]:

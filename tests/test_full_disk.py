@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -347,7 +348,8 @@ def test_a_push_without_room_for_its_copy_does_not_end_the_run(whole, tmp_path, 
     monkeypatch.setattr(tidy_stlms.trainers.hub, "HfApi", lambda: made)
     arguments = SimpleNamespace(hub_model_id=None, hub_private_repo=True, hub_always_push=True)
     pusher = tidy_stlms.trainers.hub.CheckpointPusher(arguments, tmp_path)
-    monkeypatch.setattr(tidy_stlms.trainers.hub, "_link", raise_full)
+    monkeypatch.setattr(os, "link", raise_full)  # what a checkpoint is copied by, one way or the other
+    monkeypatch.setattr(shutil, "copy2", raise_full)
     pusher.push_checkpoint(whole / "checkpoint-8", 8)
     pusher.wait()
     assert "step 8: is not pushed (No space left on device); training goes on" in caplog.text

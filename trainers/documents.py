@@ -37,9 +37,9 @@ class Documents:
     train: Dataset
     validation: Dataset
     source: str
-    """What to call it in a message."""
+    """Its name in messages."""
     key: str
-    """Changes whenever the documents or their split could."""
+    """Hash of everything that decides the documents and their split."""
 
 
 def load_documents(data: DataSection, seed: int, cache: Path) -> Documents:
@@ -86,21 +86,21 @@ def _from_files(
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
         columns = data.documents if file.suffix == ".txt" else data.text_column
         identity.append(f"{digest} {file.suffix} {columns}")
-        # datasets keeps an Arrow copy of what a generator yields, found again by its fingerprint
+        # datasets keeps an Arrow copy of what a generator yields, and finds it by the fingerprint
         parts.append(_read_file(file, data, cache / "documents", identity[-1]))
     return _joined(parts), json.dumps(identity)
 
 
 def expand_files(patterns: list[str] | str | None, key: str) -> list[Path]:
-    """The files that paths and globs stand for, in order. Raises UserError naming `key`."""
+    """The files of paths and globs, in order. Raises UserError, naming `key`, if one cannot be read."""
     if not patterns:
         raise UserError(f"{key}: give one or more files, as data.name=files needs them")
     files: list[Path] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        found = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))
-        if not found:
+        names = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))
+        if not names:
             raise UserError(f"{key}: {pattern}: no such file")
-        files += [Path(name) for name in found]
+        files += [Path(name) for name in names]
     for file in files:
         if file.suffix not in READABLE:
             raise UserError(
@@ -191,8 +191,8 @@ def _jsonl_documents(file: str, column: str) -> Iterator[str]:
             except json.JSONDecodeError as error:
                 raise UserError(f"{file}, line {number}: not valid JSON ({error.msg})") from None
             if not isinstance(row, dict) or not isinstance(row.get(column), str):
-                found = ", ".join(row) if isinstance(row, dict) else "no object"
-                raise UserError(f"{file}, line {number}: no text in column {column!r}; {_columns(found)}")
+                columns = ", ".join(row) if isinstance(row, dict) else "no object"
+                raise UserError(f"{file}, line {number}: no text in column {column!r}; {_hint(columns)}")
             yield row[column]
 
 
@@ -201,18 +201,18 @@ def _csv_documents(file: str, column: str) -> Iterator[str]:
     with open(file, encoding="utf-8-sig", newline="") as handle:
         reader = csv.DictReader(handle)
         if column not in (reader.fieldnames or []):
-            raise UserError(f"{file}: no column {column!r}; {_columns(', '.join(reader.fieldnames or []))}")
+            raise UserError(f"{file}: no column {column!r}; {_hint(', '.join(reader.fieldnames or []))}")
         yield from (row[column] for row in reader if row[column])
 
 
-def _columns(found: str) -> str:
-    return f"there is {found or 'none'}; set data.text_column (stlm facts: --text-column)"
+def _hint(columns: str) -> str:
+    return f"there is {columns or 'none'}; set data.text_column (stlm facts: --text-column)"
 
 
 def _text_column(dataset: Dataset, column: str, source: str) -> Dataset:
     """Only `column`, as `text`. Raises UserError if it is missing or holds something else."""
     if column not in dataset.column_names:
-        raise UserError(f"{source}: no column {column!r}; {_columns(', '.join(dataset.column_names))}")
+        raise UserError(f"{source}: no column {column!r}; {_hint(', '.join(dataset.column_names))}")
     dataset = dataset.select_columns([column])
     if getattr(dataset.features[column], "dtype", None) not in ("string", "large_string"):
         raise UserError(

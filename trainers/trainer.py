@@ -31,10 +31,10 @@ class STLMTrainer(Trainer):
     """Trainer whose steps are a function of the stream alone, whatever is measured in between.
 
     Args:
-        geometry: how the stream's positions map to steps; kept with every checkpoint, and a resume
-            with another one is refused.
-        eval_bytes_per_token: UTF-8 bytes of the validation rows' predicted tokens, by their number.
-        everything else: as for `Trainer`; `train_dataset` is a TrainingStream whose length is
+        geometry: How the stream's positions map to steps. Every checkpoint stores it, and a resume with
+            another one is refused.
+        eval_bytes_per_token: Mean UTF-8 bytes of the validation rows' predicted tokens, for bits per byte.
+        everything else: As for `Trainer`; `train_dataset` is a TrainingStream whose length is
             max_steps x geometry.rows_per_step, `data_collator` an InjectionCollator.
     """
 
@@ -127,8 +127,8 @@ class STLMTrainer(Trainer):
     ) -> EvalLoopOutput:
         """The mean loss over the tokens of the validation rows, the same for every number of processes.
 
-        Each process takes its share of the batches that a single one would see. Trainer's own loop fills the
-        last batches up with rows from the beginning, which then count twice.
+        Each process takes its share of the batches that a single one would see. Trainer's own loop would fill
+        the last batches up with rows from the beginning, which would count twice.
         """
         self.check_weights()
         rows, size = dataloader.dataset, self.args.eval_batch_size
@@ -156,7 +156,7 @@ class STLMTrainer(Trainer):
         return EvalLoopOutput(np.empty(0), None, metrics, num_samples=len(rows))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds perplexity and bits per byte to a validation loss, tokens and their rate to a training's.
+        """Adds perplexity and bits per byte to a validation loss, tokens and their rate to a training loss.
 
         Leaves out what is not finite, such as the gradient norm of a step that fp16's scaler has skipped.
         """
@@ -179,20 +179,20 @@ class STLMTrainer(Trainer):
         super().log(logs, start_time)
 
     def log_beside(self, logs: dict[str, float]) -> None:
-        """Log from within a callback, on any one process, without taking the place of the loss.
+        """Log from within a callback, on any process, and keep the loss of this step due.
 
-        `log` marks what was due to be logged as done: the loss of this step would be lost, and the
-        processes would disagree on whether to gather it.
+        `log` clears `should_log`. The loss of this step would not be logged then, and the processes would
+        disagree on whether to gather it.
         """
-        due = self.control.should_log
+        should_log = self.control.should_log
         self.log(logs)
-        self.control.should_log = due
+        self.control.should_log = should_log
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Nothing: the first push makes the repository (see trainers/hub.py)."""
+        """Does nothing: CheckpointPusher makes the repository (trainers/hub.py)."""
 
     def push_to_hub(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
-        """Nothing: save_model() would push before there is a report; `train` pushes behind it."""
+        """Does nothing: save_model() would push before there is a report. `train` pushes after it."""
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if self.pusher is not None and self.args.hub_strategy != HubStrategy.END:
@@ -208,7 +208,10 @@ class STLMTrainer(Trainer):
                 self._finish_checkpoint(saving / checkpoint.name, checkpoint, loss_sum)
 
     def _finish_checkpoint(self, saved: Path, checkpoint: Path, loss_sum: float) -> None:
-        """Mark what was saved as whole, give it its name, and only then remove older checkpoints."""
+        """Mark what was saved as whole, rename it, and only then remove older checkpoints.
+
+        In this order, a kill at any moment leaves the newest whole checkpoint in place.
+        """
         run_folder = checkpoint.parent
         mark_whole(
             saved,
@@ -263,7 +266,7 @@ class STLMTrainer(Trainer):
         super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        # Trainer turns the cache off for training; whoever loads the model wants it as its kind has it
+        # Trainer turns the cache off for training; the saved config gets the model type's own default
         config: Any = self.model.config  # type: ignore[union-attr]
         before, config.use_cache = config.use_cache, getattr(type(config), "use_cache", True)
         try:
@@ -275,7 +278,7 @@ class STLMTrainer(Trainer):
 
 
 class _StreamState(TrainerCallback):
-    """Starts the clock, logs the last loss, and after a resume goes on summing it where it stopped.
+    """Starts the clock, logs the last loss, and after a resume restores the sum of losses.
 
     The Trainer starts its sum at zero, so that the first loss logged after a resume would be a mean
     over fewer steps than in the uninterrupted run.

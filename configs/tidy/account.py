@@ -30,14 +30,14 @@ class TidyConversion:
         for title, notes in (("Different here:", self.changed), ("Not carried over:", self.left_behind)):
             if notes:
                 # a key may hold anything, line breaks too, and a reason may quote a value
-                found = (" ".join(f"{key}: {reason}".split()) for key, reason in notes.items())
-                lines += ["", title, *(f"  {line}" for line in found)]
+                entries = (" ".join(f"{key}: {reason}".split()) for key, reason in notes.items())
+                lines += ["", title, *(f"  {entry}" for entry in entries)]
         head = "\n".join(f"# {line}".rstrip() for line in lines)
         return f"{head}\n\n{yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True, width=100)}"
 
 
 class Account:
-    """The values that are left to account for, and the result so far."""
+    """The values of a foreign config that are left to account for, and the result so far."""
 
     def __init__(self, config: dict[str, Any], where: str):
         self.left = dict(leaves(config))
@@ -55,24 +55,25 @@ class Account:
         return value
 
     def put(self, ours: str, value: Any) -> None:
+        """Set our key, such as `training.max_steps`, in the result."""
         *sections, name = ours.split(".")
-        place = self.result.config
+        values = self.result.config
         for section in sections:
-            place = place.setdefault(section, {})
-        place[name] = value
+            values = values.setdefault(section, {})
+        values[name] = value
 
     def carry(self, key: str, ours: str, *value: Any, note: str | None = None) -> None:
         """Account for `key` as carried over to `ours`, with its own value or the one given."""
         if key not in self.left:
             return
-        own = self.left.pop(key)
-        self.put(ours, value[0] if value else own)
+        source_value = self.left.pop(key)
+        self.put(ours, value[0] if value else source_value)
         self.result.carried[key] = ours
         if note:
             self.result.changed[key] = note
 
     def same(self, key: str, why: str = SO_HERE, note: str | None = None) -> None:
-        """Account for `key` as saying what is so here in any case."""
+        """Account for `key` as one whose value is fixed here, and the same."""
         if key in self.left:
             del self.left[key]
             self.result.carried[key] = why
@@ -80,11 +81,13 @@ class Account:
                 self.result.changed[key] = note
 
     def leave(self, key: str, reason: str) -> None:
+        """Account for `key` as left behind; nothing happens if it is accounted for already."""
         if key in self.left:
             del self.left[key]
             self.result.left_behind[key] = reason
 
     def settle(self, key: str, *wanted: Any) -> None:
+        """Account for `key`: the same here if its value is one of `wanted`, left behind if not."""
         if self.get(key) in wanted:
             self.same(key)
         self.leave(key, f"only {' or '.join(map(str, wanted))} is so here")

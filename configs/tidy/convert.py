@@ -1,4 +1,4 @@
-"""A full YAML config of Tidy-STLMs as one of ours, with a list of what could not be carried over.
+"""Converts a full YAML config of Tidy-STLMs to one of ours, with a list of what could not be carried over.
 
 Every value of the source is accounted for by its dotted key: carried over, carried over with a difference, or
 left behind with the reason. Nothing in the source is resolved: `${...}` is refused.
@@ -18,7 +18,7 @@ from tidy_stlms.configs.tidy.account import SO_HERE, Account, TidyConversion, le
 from tidy_stlms.configs.tidy.evaluation import carry_benchmarks, carry_prompts
 
 CORPORA = Path(__file__).parent.parent / "datasets.yaml"
-# Where Tidy-STLMs says something that is no choice here: the values that say the same.
+# Keys that are no choice here, and the values that mean what is done here.
 SETTLED: dict[str, tuple[Any, ...]] = {
     "trainer.training.trainer_type": ("base_trainer",),
     "trainer.training.run_profiler": (False,),
@@ -146,18 +146,18 @@ def _dropout(source: Account) -> None:
         source.carry(key, "model.config.resid_dropout", probability, note=note)
     elif kind in ("linear", "triangle"):
         source.carry(f"{section}.dropout_type", "dropout.schedule")
-        places = {
+        names = {
             "linear": ("start_dropout_p", "end_dropout_p", "start_iter", "end_iter"),
             "triangle": ("dropout_trough", "dropout_peak", "", "num_iterations"),
         }[kind]
         steps = source.number(STEPS)
-        for name, ours in zip(places, ("start", "end", "begin", "until"), strict=True):
-            one = name.endswith(("iter", "iterations")) and source.get(f"{section}.{name}") == 1
-            different = "step 0 here, one earlier" if one else None
+        for name, ours in zip(names, ("start", "end", "begin", "until"), strict=True):
+            is_step_1 = name.endswith(("iter", "iterations")) and source.get(f"{section}.{name}") == 1
+            different = "step 0 here, one earlier" if is_step_1 else None
             if name == "num_iterations" and not 0 < steps <= source.number(f"{section}.{name}"):
                 different = "the triangles go on behind it there; here dropout stays at dropout.start"
             # up to 1 it would be a share of all steps
-            source.carry(f"{section}.{name}", f"dropout.{ours}", *((0,) if one else ()), note=different)
+            source.carry(f"{section}.{name}", f"dropout.{ours}", *((0,) if is_step_1 else ()), note=different)
         source.carry(f"{section}.num_cycles", "dropout.cycles")
     for key in [key for key in source.left if key.startswith(f"{section}.")]:
         source.leave(key, f"no part of a {kind} schedule here")
@@ -217,7 +217,7 @@ def _training(source: Account) -> None:
 def _interval(
     source: Account, key: str, ours: str, epochs: float | None, strategy: str | None = None
 ) -> None:
-    """Every so many steps, or epochs of a run of `epochs` where that can be said as a share of all steps."""
+    """Carry over an interval of steps, or of epochs as a share of all steps where that is possible."""
     every = source.number(key)
     if every <= 0 and strategy:
         source.carry(key, strategy, "no")
@@ -234,7 +234,7 @@ def _interval(
 
 
 def _warmup(source: Account, steps: int) -> None:
-    """Shares of all steps, as Tidy-STLMs reads them, or numbers of steps, as its configs give them too."""
+    """Carry over warm-up and decay: shares of all steps, as Tidy-STLMs reads them, or numbers of steps."""
     warmup, decay = "trainer.training.warmup_iters", "trainer.training.lr_decay_iters"
     if source.get("trainer.lr_scheduler.name") == "constant":
         source.put("training.warmup_steps", 0)
@@ -297,7 +297,7 @@ def _injection(source: Account) -> None:
 
 
 def _facts(source: Account, section: str, verb: str, participle: str) -> None:
-    """The bank's folder-to-be, so that a run stops until it is there instead of injecting nothing."""
+    """Name a bank that the user still has to make: a run stops without it, instead of injecting nothing."""
     place = Path(str(source.get(f"{section}.{verb}_data", "facts"))).parent
     bank = f"banks/{place.name or 'facts'}"
     if source.result.config["injection"].get("enabled"):

@@ -1,4 +1,4 @@
-"""What a config of Tidy-STLMs asks of a model while it is trained: its prompts and benchmarks."""
+"""What a config of Tidy-STLMs measures during training: prompts and benchmarks."""
 
 import re
 
@@ -18,7 +18,7 @@ BENCHMARKS = {
 
 
 def carry_prompts(source: Account) -> None:
-    """Mappings with a sentence and its answer, or plain strings as in older configs."""
+    """Carry prompts over: mappings with a sentence and its answer, or plain strings as in older configs."""
     section, ours = "trainer.prompt.input_prompts", "evaluation.prompts"
     plain = source.get(section)
     if isinstance(plain, list) and all(isinstance(sentence, str) for sentence in plain):
@@ -40,19 +40,20 @@ def carry_prompts(source: Account) -> None:
 
 
 def carry_benchmarks(source: Account, steps: float) -> None:
-    """Those that lm-eval has, as often as the held-out text is looked at in a run of so many `steps`.
+    """Carry over the benchmarks that lm-eval has, measured as often as the held-out text.
 
-    There is one limit for all of them: the first.
+    All get the first one's limit of examples. `steps` is the length of the run, not positive if the config
+    counts epochs.
     """
     tasks: list[str] = []
     for key in [key for key in source.left if re.fullmatch(r"trainer\.eval(\[\d+\])?\.benchmarks", key)]:
         section = key.removesuffix(".benchmarks")
         names = source.get(key) if source.get(f"{section}.evaluator") == "mcq" else None
         named = [str(name) for name in names] if isinstance(names, list) else []
-        found = [BENCHMARKS[name] for name in named if name in BENCHMARKS]
-        if not found:
+        known = [BENCHMARKS[name] for name in named if name in BENCHMARKS]
+        if not known:
             continue
-        tasks += [task for task in dict.fromkeys(found) if task not in tasks]
+        tasks += [task for task in dict.fromkeys(known) if task not in tasks]
         missing = ", ".join(name for name in named if name not in BENCHMARKS)
         note = "prompts and scoring are lm-eval's" + (f"; not carried over: {missing}" if missing else "")
         source.carry(key, "evaluation.benchmarks", tasks, note=note)
