@@ -120,7 +120,7 @@ def identifying_relations(
 
 
 def _offered_alike(groups: Groups, by_arm: bool, distractors: int) -> list[tuple[str, list[Subject]]]:
-    """Each group, or each arm of the injected one, with the subjects that have the same candidates."""
+    """The subjects that have the same candidates: a group or, with `by_arm`, an arm of the injected one."""
     alike = []
     for group, arms in groups.items():
         parts = arms if by_arm and group == "injected" else [list(chain(*arms))]

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import faker
@@ -77,7 +76,8 @@ def test_the_order_of_keys_does_not_matter(name, banks):
     again = generate(backwards(values), values["seed"])
     assert again.sha256 == banks[name].sha256
     # nor for the order of the lines, which is that of the injection plan
-    assert again == replace(banks[name], meta=again.meta)
+    for table in ("relations", "facts", "statements", "probes"):
+        assert getattr(again, table) == getattr(banks[name], table)
 
 
 def test_another_process_makes_the_same_banks(banks):
