@@ -48,7 +48,8 @@ def draw_pools(spec: Spec) -> Pools:
     """
     passage_of = {relation: name for name, passage in spec.passages.items() for relation in passage.relations}
     sizes = group_sizes(spec)
-    # then each arm holds every answer, so that all answers are read about equally often
+    # Where exposures differ, every arm must have every answer. Otherwise the answers of an arm with many
+    # exposures would be read more often than the distractors beside them.
     shared_by = len(spec.arms) if exposures_differ(spec) else 1
     pools: Pools = {}
     for name, relation in sorted(spec.relations.items()):
@@ -91,28 +92,16 @@ def answer_pool(
 ) -> Pool:
     """Draw the answers of one relation: at least `least` and at most `size`.
 
-    Their number divides `subjects`, so that each is the answer of equally many. If one answer were twice as
-    frequent as another, its frequency alone would tell the answer from the distractors.
+    Their number divides `subjects`, the number of injected ones, so that each is the answer of equally many.
+    If one answer were twice as frequent as another, its frequency alone would tell it from its distractors.
+    `unseen` control subjects share answers of their own.
 
-    Args:
-        answers: Where they come from.
-        size: The largest number of answers.
-        subjects: The number of injected subjects.
-        least: The smallest number of answers; UserError if there are fewer.
-        key: The spec's key, for messages, and for the draws.
-        seed: The bank's seed.
-        unseen: The number of control subjects that share answers of their own.
-        clashes: Answers for which it is true are left out.
-        shared_by: The number of arms that hold all of the answers, for the message.
+    Answers for which `clashes` is true are left out. `key` is the spec's key, for the draws and for messages;
+    `shared_by` is the number of arms that have all answers, for a message.
     """
     size = min(size, subjects)
     # more than are needed, as those that begin with another answer are dropped
-    drawn = set(source_values(answers, 2 * size + 2 * unseen, key, seed))
-    possible = without_prefixed(drawn)
-    if answers.words and (dropped := sorted(drawn.difference(possible))):
-        raise UserError(
-            f"{key}.answers.words: {dropped[0]!r} begins with another of them; remove one of the two"
-        )
+    possible = _possible_answers(answers, 2 * size + 2 * unseen, key, seed)
     if clashes is not None:
         possible = [answer for answer in possible if not clashes(answer)]
     most = min(size, len(possible) - (least if unseen else 0))
@@ -175,6 +164,17 @@ def answer_words(pools: Pools) -> set[str]:
     """The folded words of all answers."""
     answers = (answer for pool in pools.values() for answer in (*pool.seen, *pool.unseen))
     return {word for answer in answers for word in parts_of(folded(answer))}
+
+
+def _possible_answers(answers: AnswerSpec, count: int, key: str, seed: int) -> list[str]:
+    drawn = set(source_values(answers, count, key, seed))
+    possible = without_prefixed(drawn)
+    # the spec's author has listed these words, so none of them is dropped in silence
+    if answers.words and (dropped := sorted(drawn.difference(possible))):
+        raise UserError(
+            f"{key}.answers.words: {dropped[0]!r} begins with another of them; remove one of the two"
+        )
+    return possible
 
 
 def _unseen_answers(rest: list[str], subjects: int, size: int, least: int, key: str, seed: int) -> list[str]:
@@ -256,8 +256,10 @@ def _swap_repeated(
 
 
 def _deal_subjects(arms: list[list[Subject]], key: str, draw: random.Random) -> list[tuple[str, ...]]:
-    """Another subject of the same arm for each one. An arm is one ring, so that a chain of hops does not soon
-    come back to where it began."""
+    """Another subject of the same arm for each one.
+
+    All subjects of an arm form one ring, so that a chain of hops does not come back early to its beginning.
+    """
     dealt: list[tuple[str, ...]] = []
     for subjects in arms:
         if len(subjects) < 3:

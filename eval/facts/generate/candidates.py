@@ -6,7 +6,6 @@ of another kind, or read more or less often. For a subject they are names of the
 occur in training, control names do not.
 """
 
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -27,12 +26,18 @@ class Choices:
         self.values = values
         self.index = {value: index for index, value in enumerate(values)}
 
-    def draw(self, excluded: Iterable[str], count: int, draw: random.Random) -> tuple[str, ...]:
+    def draw(self, excluded: Iterable[str], count: int, probe_id: str, seed: int) -> tuple[str, ...]:
         """`count` different values, all but the excluded ones equally probable, in random order."""
         gaps = sorted({self.index[value] for value in excluded if value in self.index})
+        left = len(self.values) - len(gaps)
+        if left < count:
+            raise UserError(
+                f"people: {probe_id!r} has {left} wrong answers to offer, distractors={count} needs as many; "
+                "raise people or take fewer distractors"
+            )
         chosen = []
         # draws from as many indices as are left, then maps each one past the excluded ones
-        for index in draw.sample(range(len(self.values) - len(gaps)), count):
+        for index in rng(seed, probe_id).sample(range(left), count):
             for gap in gaps:
                 index += index >= gap
             chosen.append(self.values[index])
@@ -52,7 +57,7 @@ class Candidates:
     seed: int
 
     def distractors(self, probe_id: str, asked: str, excluded: Iterable[str]) -> tuple[str, ...]:
-        return self.choices[asked].draw(excluded, self.count, rng(self.seed, probe_id))
+        return self.choices[asked].draw(excluded, self.count, probe_id, self.seed)
 
     def wrong_conclusions(self, probe_id: str, relation: str, name: str, conclusion: str) -> tuple[str, ...]:
         draw = rng(self.seed, probe_id)
@@ -120,7 +125,7 @@ def identifying_relations(
 
 
 def _offered_alike(groups: Groups, by_arm: bool, distractors: int) -> list[tuple[str, list[Subject]]]:
-    """Each group, or each arm of the injected one, with the subjects that have the same candidates."""
+    """The subjects that have the same candidates: a group or, with `by_arm`, an arm of the injected one."""
     alike = []
     for group, arms in groups.items():
         parts = arms if by_arm and group == "injected" else [list(chain(*arms))]

@@ -84,7 +84,7 @@ def dates_of(span: DateRange, key: str) -> dict[str, date]:
 def without_prefixed(values: Iterable[str]) -> list[str]:
     """Sorted, without values that begin with another one or differ from it in case only.
 
-    A model that answers "Springfield" has "Spring" right up to the point where it goes on.
+    If both were answers, a model that says "Springfield" would also have begun with the answer "Spring".
     """
     kept: list[str] = []
     # in this order all that begin with a value follow it at once

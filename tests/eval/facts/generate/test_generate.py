@@ -1,3 +1,4 @@
+import json
 import random
 from collections import Counter, defaultdict
 from itertools import pairwise
@@ -9,7 +10,6 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.generate.generate import generate, generate_from_spec
 from tidy_stlms.eval.facts.warnings import load_bank, validate
 
@@ -360,10 +360,11 @@ def test_a_broken_spec_file_is_named(tmp_path, text, message):
 
 
 def test_a_generated_bank_whose_answers_stand_in_the_prompts_is_refused(bank, tmp_path):
-    first = bank.probes[0]
-    spoilt = replace(first, prompt=f"{first.answers[0]}: {first.prompt}")
-    FactBank(bank.meta, bank.relations, bank.facts, bank.statements, (spoilt, *bank.probes[1:])).save(
-        tmp_path / "b"
-    )
+    bank.save(tmp_path / "b")
+    path = tmp_path / "b" / "probes.jsonl"
+    first, *others = path.read_text(encoding="utf-8").splitlines()
+    probe = json.loads(first)
+    probe["prompt"] = f"{probe['answers'][0]}: {probe['prompt']}"
+    path.write_text("\n".join([json.dumps(probe), *others]) + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"generated bank refused: .*stands in the prompt"):
         load_bank(tmp_path / "b")
