@@ -13,6 +13,7 @@ from typing import Any
 
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.integrity import Finding
+from tidy_stlms.eval.recall.results import ProbeResult
 
 # neighbour and known facts are real, and a model may know them
 CHECKED_ROLES = ("injected", "control")
@@ -39,8 +40,7 @@ def blind_check(
     Raises:
         UserError: As `tidy_stlms.eval.recall.harness.evaluate_recall` does.
     """
-    from tidy_stlms.eval.recall.harness import evaluate_recall, item_of
-    from tidy_stlms.eval.scoring.scorer import score
+    from tidy_stlms.eval.recall.harness import evaluate_recall
 
     results = evaluate_recall(
         model,
@@ -51,18 +51,7 @@ def blind_check(
         progress=progress,
         roles=CHECKED_ROLES,
     )
-    probes = {probe.id: probe for probe in bank.probes}
-    items = [
-        item_of(probes[result.probe_id]) for result in results if result.accuracy == result.accuracy_norm == 1
-    ]
-    scores = score(model, tokenizer, items, batch_tokens=batch_tokens, progress=progress)
-    shares = {
-        item.id: min(
-            share_of_candidates(item_scores.logprobs, lengths)
-            for lengths in (item_scores.n_bytes, item_scores.n_tokens)
-        )
-        for item, item_scores in zip(items, scores, strict=True)
-    }
+    shares = _shares(model, tokenizer, bank, results, batch_tokens, progress)
     findings = []
     for result in results:
         share = shares.get(result.probe_id)
@@ -75,6 +64,32 @@ def blind_check(
             ids, problem = (result.probe_id,), f"an untaught model {what_it_does}"
             findings.append(Finding("warning", "known_already", "probes.jsonl", ids, problem))
     return findings
+
+
+def _shares(
+    model: Any,
+    tokenizer: Any,
+    bank: FactBank,
+    results: Sequence[ProbeResult],
+    batch_tokens: int | None,
+    progress: bool,
+) -> dict[str, float]:
+    """The answer's share of the candidates' probability, by probe id, for answers that are first."""
+    from tidy_stlms.eval.recall.harness import item_of
+    from tidy_stlms.eval.scoring.scorer import score
+
+    probes = {probe.id: probe for probe in bank.probes}
+    items = [
+        item_of(probes[result.probe_id]) for result in results if result.accuracy == result.accuracy_norm == 1
+    ]
+    scores = score(model, tokenizer, items, batch_tokens=batch_tokens, progress=progress)
+    return {
+        item.id: min(
+            share_of_candidates(item_scores.logprobs, lengths)
+            for lengths in (item_scores.n_bytes, item_scores.n_tokens)
+        )
+        for item, item_scores in zip(items, scores, strict=True)
+    }
 
 
 def share_of_candidates(logprobs: Sequence[float], lengths: Sequence[int]) -> float:

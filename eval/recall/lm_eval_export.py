@@ -1,4 +1,4 @@
-"""A bank as tasks of the Language Model Evaluation Harness, for anyone who has that and not this package.
+"""A bank as tasks of the Language Model Evaluation Harness, for use without this package.
 
     tasks = export_lm_eval(bank, "tasks/people")
     lm_eval run --model hf --model_args pretrained=MODEL --tasks people --include_path tasks/people
@@ -9,15 +9,17 @@ For every role and probe type there are three tasks, all of them in one group:
     NAME_injected_semantic_ll    loglikelihood     logprob, greedy_match, bits_per_byte
     NAME_injected_semantic_gen   generate_until    exact_match
 
-so that injected and control facts are told apart. Injected facts of different arms have tasks of their own,
-`NAME_injected_ARM_semantic_mc`, and so have those of different exposures in one arm,
-`NAME_injected_ARM_4_semantic_mc`; exposures are those that the bank plans. Control facts of the arm `unseen`
-have tasks of their own too. The joint is part of each choice (`target_delimiter` is empty), as in our scorer.
-`_mc` leaves out probes without wrong answers, and `_gen` probes with a suffix. Probes with a prompt that ends
-in a newline or a tab are in `_gen` only, since lm-eval would score that end with the answer. The export
-reports how many. Each document carries `probe_id`, `fact_ids`, `role`, `arm`, `relation` and `type`, so that
-logged samples can be joined with a run's plan. The folder finds its own data and can be moved. lm-eval reads
-a control token that a text holds (`<|endoftext|>`) as such, where our scorer reads its characters.
+Each group of facts (`groups.py`) has its own tasks: roles, arms (`NAME_injected_ARM_semantic_mc`), and
+different exposures in one arm (`NAME_injected_ARM_4_semantic_mc`). Exposures are those that the bank plans.
+
+Scores equal those of our scorer, as the joint is part of each choice (`target_delimiter` is empty). `_mc`
+leaves out probes without distractors, and `_gen` leaves out probes with a suffix. Probes with a prompt that
+ends in a newline or a tab are in `_gen` only, since lm-eval would score that end with the answer. The export
+reports how many. One difference remains: lm-eval reads a control token in a text (`<|endoftext|>`) as the
+token, and our scorer reads its characters.
+
+Each document has `probe_id`, `fact_ids`, `role`, `arm`, `relation` and `type`, so that logged samples can be
+joined with a run's plan. The folder finds its own data and can be moved.
 """
 
 import inspect
@@ -51,7 +53,7 @@ METRICS = {
     "gen": [("exact_match", "mean")],
 }
 
-# Goes into the folder and must run there by itself, so it begins with our rules for comparing texts.
+# A file of the folder. It must run without this package, so it begins with our rules for comparing texts.
 UTILS = (
     inspect.getsource(text_match)
     + '''
@@ -89,26 +91,32 @@ def exact_match(doc, results):
 
 @dataclass(frozen=True)
 class Export:
+    """What was exported."""
+
     group: str
     tasks: tuple[str, ...]
     n_probes: int
     without_distractors: int
-    """Probes that stand in no multiple_choice task."""
+    """Probes that are in no multiple_choice task."""
     with_suffix: int
-    """Probes that stand in no generate_until task."""
+    """Probes that are in no generate_until task."""
     behind_white_space: int
-    """Probes whose prompt ends in a newline or a tab: they stand in a generate_until task at most."""
+    """Probes with a prompt that ends in a newline or a tab: they are in generate_until tasks only."""
 
 
 def export_lm_eval(
     bank: FactBank, folder: str | Path, name: str | None = None, tokenizer: Any = None
 ) -> Export:
-    """Write the tasks of `bank` as a new folder; `name` of the group, the bank's when left out.
+    """Write the tasks of `bank` to a new folder.
 
-    With a `tokenizer`, `_gen` generates as many of its tokens as the longest answer needs; without, as many
-    as it has bytes, which no tokenizer exceeds and a small model may have no room for.
+    Args:
+        name: Of the group; the bank's name when left out.
+        tokenizer: `_gen` generates as many of its tokens as the longest answer needs. Without a tokenizer it
+            generates as many tokens as the answer has bytes: enough for all, but more than a small model may
+            have room for.
 
-    Raises UserError if something is there already, or the bank asks nothing.
+    Raises:
+        UserError: If the folder is not empty, or if the bank has no probes.
     """
     folder = Path(folder)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
@@ -129,23 +137,15 @@ def export_lm_eval(
         for facts, probe_type in sorted(
             parts, key=lambda part: (order.index(part[0]), PROBE_TYPES.index(part[1]))
         ):
-            probes = parts[facts, probe_type]
-            documents = [document(bank, probe) for probe in probes]
-            scored = [doc for doc in documents if not _moves(doc["context"])]
-            chosen = {
-                "mc": [doc for doc in scored if len(doc["choices"]) > 1],
-                "ll": scored,
-                "gen": [doc for doc in documents if not doc["suffix"]],
-            }
-            for kind, docs in chosen.items():
-                if docs:
-                    name = f"{words.get(facts, facts)}_{probe_type}_{kind}"
-                    task = f"{group}_{name}"
-                    write_jsonl(temporary / "data" / f"{name}.jsonl", docs)
-                    config = _config(task, f"{name}.jsonl", kind, docs, bank, tokenizer)
-                    config["metadata"]["facts"] = facts
-                    write_whole(temporary / f"{task}.yaml", _yaml(config))
-                    tasks.append(task)
+            documents = [document(bank, probe) for probe in parts[facts, probe_type]]
+            for kind, docs in _documents_by_kind(documents).items():
+                name = f"{words.get(facts, facts)}_{probe_type}_{kind}"
+                task = f"{group}_{name}"
+                write_jsonl(temporary / "data" / f"{name}.jsonl", docs)
+                config = _config(task, f"{name}.jsonl", kind, docs, bank, tokenizer)
+                config["metadata"]["facts"] = facts
+                write_whole(temporary / f"{task}.yaml", _yaml(config))
+                tasks.append(task)
         if not tasks:
             raise UserError("all probes have prompts that end in white space, and a suffix: nothing to ask")
         whole = {"group": group, "task": tasks, "metadata": {"version": VERSION, "bank_sha256": bank.sha256}}
@@ -162,9 +162,20 @@ def export_lm_eval(
     )
 
 
+def _documents_by_kind(documents: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The documents of each kind of task, without kinds that have none."""
+    scored = [doc for doc in documents if not _moves(doc["context"])]
+    by_kind = {
+        "mc": [doc for doc in scored if len(doc["choices"]) > 1],
+        "ll": scored,
+        "gen": [doc for doc in documents if not doc["suffix"]],
+    }
+    return {kind: docs for kind, docs in by_kind.items() if docs}
+
+
 def _groups(bank: FactBank) -> tuple[list[str], dict[str, str]]:
-    """The group of each probe, as in reports, and what names of tasks call those of injected facts where they
-    are treated differently, least exposures first."""
+    """The group of each probe, and the words in task names for groups of a treatment, least exposures
+    first."""
     keys = []
     for probe in bank.probes:
         fact = bank.fact_by_id[probe.fact_ids[0]]
@@ -172,8 +183,8 @@ def _groups(bank: FactBank) -> tuple[list[str], dict[str, str]]:
     doses = doses_of_facts(bank)
     words: dict[str, str] = {}
     for group, key in treatment_groups(keys, doses).items():
-        own = re.sub(r"\W+", "_", key.removeprefix(f"{INJECTED}-"), flags=re.ASCII).strip("_")
-        word = f"{INJECTED}_{own}"
+        treatment = re.sub(r"\W+", "_", key.removeprefix(f"{INJECTED}-"), flags=re.ASCII).strip("_")
+        word = f"{INJECTED}_{treatment}"
         words[group] = word if word not in words.values() else f"{word}_{len(words) + 1}"
     return groups_of(keys, doses), words
 
@@ -192,12 +203,12 @@ def _moves(context: str) -> bool:
 
 
 def document(bank: FactBank, probe: Probe) -> dict[str, Any]:
-    """One line of the data: what is asked, as text that is put together as it stands, and whose it is."""
+    """One line of the data: the texts of the probe, ready to be joined, and its facts."""
     from tidy_stlms.eval.recall.harness import terminators_of
 
     context, space = join(probe.prompt, probe.joint)
     right, *wrong = (f"{space}{answer}{probe.suffix}" for answer in (probe.answers[0], *probe.distractors))
-    # anywhere among them, for lm-eval decides a tie for the first
+    # at a random index: lm-eval gives a tie to the first choice
     gold = rng(0, probe.id, "gold").randrange(len(wrong) + 1)
     fact = bank.fact_by_id[probe.fact_ids[0]]
     return {
@@ -269,7 +280,7 @@ def _tokens_enough(docs: Sequence[dict[str, Any]], tokenizer: Any) -> int:
 
 
 def _yaml(config: dict[str, Any]) -> str:
-    """YAML by way of JSON, which it contains, but for lm-eval's own tag."""
+    """YAML with JSON values, except for lm-eval's tag `!function`."""
     lines = []
     for key, value in config.items():
         plain = isinstance(value, str) and value.startswith("!function ")

@@ -19,6 +19,7 @@ from tidy_stlms.eval.study.public_data import local_copies, quiet, why_missing
 logger = logging.getLogger(__name__)
 
 BOOTSTRAP = 1000  # resamples for the standard errors that have no formula
+SEEDS = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")  # of simple_evaluate
 
 
 class Score(Record, frozen=True):
@@ -100,18 +101,15 @@ def run_benchmarks(
                         num_fewshot=num_fewshot,
                         bootstrap_iters=BOOTSTRAP,
                         log_samples=False,
-                        random_seed=seed,
-                        numpy_random_seed=seed,
-                        torch_random_seed=seed,
-                        fewshot_random_seed=seed,
+                        **dict.fromkeys(SEEDS, seed),
                     )
                 results |= task_results(name, output)
             except DiskFull:
                 raise
             except (OSError, ValueError) as error:
-                # what datasets raises without a network, without a copy, or for a copy that is not whole
+                # datasets raises these without a network, without a copy, and for a copy that is not whole
                 results[name] = {"error": why_missing(error, data_dir)}
-            except Exception as error:  # tasks are other people's code: one that breaks must not end the rest
+            except Exception as error:  # other people's code: an error of one task must not stop the others
                 results[name] = {"error": f"{type(error).__name__}: {one_line(error, 160)}"}
             if "error" in results.get(name, {}):
                 logger.warning("benchmark %s: %s", name, results[name]["error"])

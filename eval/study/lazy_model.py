@@ -71,11 +71,11 @@ class LazyModel:
             except Exception as error:
                 raise NotLoaded(reason_of_failure(error, name)) from error
             model, tokenizer = self._loaded
-            facts = {"parameters": model.num_parameters(), "tokenizer": tokenizer_hash(tokenizer)}
-            self._fill_in(facts | {"device": str(model.device)}, loaded=True)
+            description = {"parameters": model.num_parameters(), "tokenizer": tokenizer_hash(tokenizer)}
+            self._fill_in(description | {"device": str(model.device)}, loaded=True)
             if self._folder is not None and is_first_process():
                 path = self._folder / "model.json"
-                _is_kept(path, lambda: write_json(path, facts))
+                _is_kept(path, lambda: write_json(path, description))
         return self._loaded
 
     def describe(self) -> None:
@@ -86,9 +86,9 @@ class LazyModel:
             else:
                 self.get()
 
-    def _fill_in(self, facts: dict[str, Any], loaded: bool) -> None:
+    def _fill_in(self, description: dict[str, Any], loaded: bool) -> None:
         was_known = self.measurement.info.parameters is not None
-        self.measurement.info = replace(self.measurement.info, **facts)
+        self.measurement.info = replace(self.measurement.info, **description)
         if self.tell is not None and not was_known:
             self.tell(self.measurement.info, loaded)
 

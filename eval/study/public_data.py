@@ -1,4 +1,4 @@
-"""Public datasets from a local copy, where there is one.
+"""Public datasets from local copies.
 
 A copy of `Rowan/hellaswag` lies in `DATA_DIR/Rowan/hellaswag`, as
 `hf download --repo-type dataset Rowan/hellaswag --local-dir DATA_DIR/Rowan/hellaswag` leaves it.
@@ -17,7 +17,7 @@ from tidy_stlms.configs.errors import UserError, one_line
 def local_copies(data_dir: Path | None) -> Iterator[None]:
     """Inside the block, `datasets.load_dataset("user/name")` reads `data_dir/user/name` if it exists.
 
-    `load_dataset` takes a name that is a folder for that folder, so it is enough to stand in `data_dir`.
+    `load_dataset` prefers a folder of that name in the working directory, so the block runs in `data_dir`.
     """
     if data_dir is None:
         yield
@@ -26,8 +26,8 @@ def local_copies(data_dir: Path | None) -> Iterator[None]:
         raise UserError(f"--data-dir {data_dir}: no such folder")
     import datasets
 
-    # datasets knows a folder that it has read by its name alone: without a cache of their own, two copies
-    # in different places, or one that has changed, would be taken for the same
+    # The cache of datasets knows a folder by its name only. Without a cache for each state of `data_dir`, it
+    # would mistake two copies in different places for one, and would not see that a copy has changed.
     before = datasets.config.HF_DATASETS_CACHE
     datasets.config.HF_DATASETS_CACHE = Path(before) / "copies" / _fingerprint(data_dir)
     try:
@@ -38,15 +38,15 @@ def local_copies(data_dir: Path | None) -> Iterator[None]:
 
 
 def _fingerprint(folder: Path) -> str:
-    """Of all files below `folder`: their paths, sizes and times of change."""
+    """A hash of the paths, sizes and times of change of all files below `folder`."""
     files = [(str(path.resolve()), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
-    seen = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in files]
-    return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
+    states = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in files]
+    return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager
 def quiet(progress: bool = False) -> Iterator[None]:
-    """Inside the block lm-eval and datasets speak up only for errors, and draw no bars unless asked."""
+    """Inside the block, lm-eval and datasets log errors only, and show no bars without `progress`."""
     import datasets
 
     names = ("lm_eval", "lm-eval", "datasets", "evaluate")
@@ -67,6 +67,6 @@ def quiet(progress: bool = False) -> Iterator[None]:
 
 
 def why_missing(error: BaseException, data_dir: Path | None) -> str:
-    """One line on a dataset that could not be had."""
+    """Say in one line why a dataset cannot be read."""
     where = f"nor is there a copy in {data_dir}" if data_dir else "give --data-dir a folder with a copy"
     return f"its data cannot be had: {one_line(error, 160)}; {where}"

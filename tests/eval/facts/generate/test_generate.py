@@ -7,7 +7,6 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.generate.generate import generate, generate_from_spec

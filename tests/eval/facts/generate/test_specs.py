@@ -9,7 +9,6 @@ from pathlib import Path
 
 import faker
 import pytest
-from msgspec.structs import replace
 
 from tests.eval.facts.bank_checks import check_generated
 from tidy_stlms.configs.errors import UserError
