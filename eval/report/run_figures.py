@@ -1,28 +1,17 @@
 """The curves of a run, as PNG files for its report."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
 from tidy_stlms.configs.files import write_whole
 from tidy_stlms.eval.recall.groups import CONTROL, INJECTED
+from tidy_stlms.eval.report.draw import CHANCE_LINE, as_png, hide_upper_spines
+from tidy_stlms.eval.report.palette import PROBE_COLOURS
 
-COLOURS = {
-    "memorization": "#0072B2",
-    "syntactic": "#009E73",
-    "semantic": "#D55E00",
-    "inferential": "#CC79A7",
-    "compositional": "#E69F00",
-    "reversal": "#56B4E9",
-    "locality": "#555555",
-}  # Okabe and Ito's palette: told apart by colour-blind readers too
 STYLES = {INJECTED: "-", CONTROL: "--"}
 
 
@@ -35,7 +24,7 @@ def plot_loss(metrics: Sequence[dict], path: Path) -> None:
             axes.plot(*zip(*points, strict=True), style, markersize=4, label=label)
     _finish(axes, "loss (nats per token)")
     axes.legend(frameon=False)
-    write_figure(figure, path)
+    _write(figure, path)
 
 
 def plot_recall(
@@ -60,10 +49,10 @@ def plot_recall(
             _finish(axes, axis[1])
         if chance is not None:
             label = None if number else "chance"
-            axes.axhline(chance, color="black", linewidth=0.8, linestyle=":", label=label)
+            axes.axhline(chance, label=label, **CHANCE_LINE)
         axes.set_ylim(-0.02, 1.02)
     figure.legend(frameon=False, fontsize=8, loc="outside right upper")
-    write_figure(figure, path)
+    _write(figure, path)
 
 
 def plot_rank_and_bits(metrics: Sequence[dict], path: Path, treatments: Mapping[str, str]) -> None:
@@ -82,7 +71,7 @@ def plot_rank_and_bits(metrics: Sequence[dict], path: Path, treatments: Mapping[
         _curves(right, metrics, bits[0], label=False)
         _finish(right, bits[1])
     figure.legend(frameon=False, fontsize=8, loc="outside right upper")
-    write_figure(figure, path)
+    _write(figure, path)
 
 
 def _one_panel() -> tuple[plt.Figure, list[list[Axes]]]:
@@ -102,7 +91,7 @@ def _panels_by_type(
     ]
     kinds = [
         kind
-        for kind in COLOURS
+        for kind in PROBE_COLOURS
         if any(_points(metrics, name, kind, metric) for _, name, _, _ in curves for metric, _ in shown)
     ]
     size = (2.6 + 2.3 * len(kinds), 0.4 + 2.8 * len(shown))
@@ -130,7 +119,7 @@ def _points(metrics: Sequence[dict], group: str, kind: str, metric: str) -> list
 
 def _curves(axes: Axes, metrics: Sequence[dict], metric: str, label: bool = True) -> None:
     for role, style in STYLES.items():
-        for kind, colour in COLOURS.items():
+        for kind, colour in PROBE_COLOURS.items():
             if points := _points(metrics, role, kind, metric):
                 name = f"{role} {kind}" if label else None
                 axes.plot(
@@ -156,12 +145,9 @@ def _mark_injections(axes: Axes, exposure_steps: np.ndarray, last_step: int, lab
 def _finish(axes: Axes, ylabel: str) -> None:
     axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
-    axes.spines[["top", "right"]].set_visible(False)
+    hide_upper_spines(axes)
 
 
-def write_figure(figure: plt.Figure, path: Path) -> None:
-    """Write a PNG file, whole, and close the figure."""
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=130)
+def _write(figure: plt.Figure, path: Path) -> None:
+    write_whole(path, as_png(figure))
     plt.close(figure)
-    write_whole(path, image.getvalue())

@@ -60,7 +60,7 @@ def injection_in_words(folder: Path, config: dict, bank: FactBank | None) -> str
     if not (folder / "plan.parquet").exists():
         return "switched off; the same facts were measured (twin run)"
     plan = pq.read_table(folder / "plan.parquet", columns=["fact_ids"])
-    told = Counter(fact for fact_ids in plan["fact_ids"].to_pylist() for fact in fact_ids)
+    exposures = Counter(fact for fact_ids in plan["fact_ids"].to_pylist() for fact in fact_ids)
     facts = bank.injected_facts()
     rows = [{"role": fact.role, "arm": fact.arm, "fact_ids": [fact.id]} for fact in facts]
     doses = doses_of_facts(bank, [folder])
@@ -68,7 +68,7 @@ def injection_in_words(folder: Path, config: dict, bank: FactBank | None) -> str
         sizes = Counter(groups_of(rows, doses))
         how = f"{len(facts):,} facts, " + ", ".join(f"{sizes[group]:,} of {group}" for group in groups)
     else:
-        by_count = sorted(Counter(told[fact.id] for fact in facts).items())
+        by_count = sorted(Counter(exposures[fact.id] for fact in facts).items())
         often = ", ".join(f"{n:,} with {count:,} exposures each" for count, n in by_count[:MOST_COUNTS])
         more = f" and {len(by_count) - MOST_COUNTS} other numbers" if len(by_count) > MOST_COUNTS else ""
         how = f"{len(facts):,} facts, {often}{more}"

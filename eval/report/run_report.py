@@ -18,7 +18,6 @@ from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.recall.groups import Doses, treatment_groups
 from tidy_stlms.eval.recall.metrics import summarise
 from tidy_stlms.eval.report.card import run_card
-from tidy_stlms.eval.report.run_figures import plot_loss, plot_rank_and_bits, plot_recall
 from tidy_stlms.eval.report.run_in_words import FIGURES, chance_of, facts_of_the_run, reading_guide
 from tidy_stlms.eval.report.run_table import recall_table
 
@@ -58,6 +57,8 @@ def _recall_before_and_after(rows: list[dict], last_step: int, doses: Doses) -> 
 
 def _draw(folder: Path, metrics: list[dict], bank: FactBank | None, treatments: dict[str, str]) -> list[str]:
     """Draw what there is data for; returns the names of files in figures/."""
+    from tidy_stlms.eval.report.run_figures import plot_loss, plot_rank_and_bits, plot_recall
+
     drawn = []
     if any("loss" in row for row in metrics):
         plot_loss(metrics, folder / "figures/loss.png")

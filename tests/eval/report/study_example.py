@@ -11,6 +11,9 @@ import numpy as np
 
 from tidy_stlms.eval.recall.groups import is_injected
 from tidy_stlms.eval.recall.metrics import summarise
+from tidy_stlms.eval.report.draw import draw_figure
+from tidy_stlms.eval.report.page import study_page
+from tidy_stlms.eval.report.study_content import content_of
 
 RUN = "outputs/quickstart"
 STEPS = (100, 200, 400)
@@ -137,6 +140,13 @@ def example_study(rows: list[dict] | None = None) -> dict:
         },
         "prompts": {model: [_prompt(model)] for model in (CHECKPOINTS[-1], OTHER)},
     }
+
+
+def html_of(study: dict, rows: list[dict]) -> str:
+    """report.html of a study."""
+    content = content_of(study)
+    panels = {figure.key: draw_figure(figure).panels for figure in content.figures}
+    return study_page(content, panels, rows)
 
 
 def _model(name: str) -> dict:

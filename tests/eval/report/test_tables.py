@@ -18,10 +18,11 @@ from tests.eval.report.study_example import (
     example_rows,
     example_study,
 )
+from tidy_stlms.eval.recall.control import CORRECTED_COMPARABLE
 from tidy_stlms.eval.recall.metrics import COMPARABLE, METRICS
 from tidy_stlms.eval.report.cells import Cell, Column, StudyTable, markdown_text, number
-from tidy_stlms.eval.report.order import WITHIN_TOKENIZER, tokenizer_groups
-from tidy_stlms.eval.report.tables import (
+from tidy_stlms.eval.report.order import NAMES, is_comparable, tokenizer_groups
+from tidy_stlms.eval.report.study_tables import (
     benchmark_tables,
     comparison_tables,
     corrected_tables,
@@ -156,11 +157,8 @@ def test_figures_by_the_token_never_stand_beside_those_of_another_tokenizer(stud
 
 
 def test_which_figures_are_comparable_is_said_once():
-    assert {metric for metric in METRICS if metric not in COMPARABLE} == WITHIN_TOKENIZER - {
-        "binding",
-        "subject_shift",
-        "answer_familiarity",
-    }
+    comparable = COMPARABLE | CORRECTED_COMPARABLE
+    assert {metric for metric in {*METRICS, *NAMES} if is_comparable(metric)} == comparable
 
 
 def test_token_tables_name_their_tokenizer(study):
