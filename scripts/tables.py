@@ -62,8 +62,10 @@ def _metrics_as_rows(table: "RecallTable") -> tuple[tuple[str, ...], list[tuple[
 def print_rows(
     console: Console, title: str, header: Sequence[str], rows: Sequence[Sequence[Text]], n_labels: int
 ) -> None:
-    """The same for any rows, of which the first `n_labels` cells are labels; a first one that is empty is
-    that of the row before."""
+    """Print rows as a table, or as a list where the terminal is too narrow for one.
+
+    The first `n_labels` cells of a row are labels. An empty first label stands for the one above it.
+    """
     table = row_table(title, header, rows, n_labels)
     if fits(console, table):
         console.print(table, highlight=False)
@@ -82,7 +84,7 @@ def print_rows(
 
 
 def row_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Text]], n_labels: int) -> Table:
-    """A table without lines but that below its header; labels stand left, figures right."""
+    """A table whose only line is below its header, with labels at the left and figures at the right."""
     table = Table(
         title=Text(title) if title else None,
         box=box.SIMPLE_HEAD,

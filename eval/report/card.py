@@ -63,7 +63,15 @@ def run_card(
         "`stlm train config.yaml` with the `config.yaml` of this folder; `environment.json` names versions.",
         "",
     ]
-    card = ModelCardData(
+    metadata = _run_metadata(config, name, license, _eval_results(summary, bank))
+    return f"---\n{metadata.to_yaml()}\n---\n\n" + "\n".join(lines)
+
+
+def _run_metadata(
+    config: dict[str, Any], name: str, license: str | None, eval_results: list[EvalResult]
+) -> ModelCardData:
+    base = config["model"]["name_or_path"]
+    return ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation",
         license=license or config["model"].get("license"),
@@ -71,9 +79,8 @@ def run_card(
         datasets=_dataset_ids(config["data"]["name"]) or None,
         base_model=_hub_ids([base])[0] if base and _hub_ids([base]) else None,
         model_name=name,
-        eval_results=_eval_results(summary, bank) or None,
+        eval_results=eval_results or None,
     )
-    return f"---\n{card.to_yaml()}\n---\n\n" + "\n".join(lines)
 
 
 def plain_card(folder: Path, repo_id: str, license: str | None) -> str:
@@ -106,7 +113,7 @@ def plain_card(folder: Path, repo_id: str, license: str | None) -> str:
 
 
 def architecture_in_words(config: dict[str, Any]) -> str:
-    """One line from a model's config.json: its type and whatever of the usual sizes it names."""
+    """One line from a model's config.json: its type, and those of the usual sizes that it has."""
     sizes = (
         ("num_hidden_layers", "layers"),
         ("hidden_size", "wide"),
@@ -167,7 +174,7 @@ def _dataset_ids(name: str) -> list[str]:
 
 
 def _hub_ids(names: Iterable[str]) -> list[str]:
-    """Those that may be ids of the Hub: a local path in the metadata would be refused, or be another's."""
+    """Names that may be ids of the Hub, which refuses a local path or takes it for someone else's id."""
     names = [name for name in dict.fromkeys(names) if HUB_ID.fullmatch(name)]
     return [name for name in names if not Path(name).exists() and not name.startswith(("outputs/", "."))]
 

@@ -1,7 +1,7 @@
-"""What a run leaves for its readers: summary.json, report.md with its plots, and the model card.
+"""A run's summary.json, report.md with its plots, and model card.
 
-Everything is read back from the run folder, so the report of a run that was interrupted and resumed
-is that of one that was not.
+Everything is read from the run folder, so that a run that was interrupted and resumed has the same report as
+one that was not.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a comparison of models leaves for its readers: report.md with figures, and report.html.
+"""Writes a study's report.md with its figures, and report.html.
 
 write_study_report(folder, read_json(folder / "summary.json"), read_jsonl(folder / "results.jsonl"))
 """
@@ -44,7 +44,7 @@ def write_study_report(folder: Path, study: Study, rows: Sequence[Mapping[str, A
 
 
 def study_markdown(content: StudyContent) -> str:
-    """report.md: figures by name, tables, prompts, and what is needed to repeat it."""
+    """report.md: links to figures, tables, prompts, and what is needed to repeat the study."""
     study = content.study
     lines = [f"# {markdown_text(content.title)}", "", *_introduction(study.get("bank"))]
     for model in study["models"]:
