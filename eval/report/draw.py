@@ -50,6 +50,11 @@ class Drawing:
     panels: list[Markup]
 
 
+# a colour of someone's own matplotlibrc would be wrong in one of the page's themes
+in_default_style = plt.style.context("default")
+
+
+@in_default_style
 def draw_figure(figure: StudyFigure) -> Drawing:
     """Draw a figure once, and save it as PNG and as SVG."""
     count = len(figure.panels)
@@ -78,6 +83,7 @@ def draw_figure(figure: StudyFigure) -> Drawing:
     return Drawing(png, panel_svgs(svg, views, names))
 
 
+@in_default_style
 def legend_svg(kind: str) -> Markup:
     """The sign of a probe type, for the page's legend."""
     sheet = plt.figure(figsize=(28 / 72, 14 / 72))

@@ -6,6 +6,7 @@ import math
 import re
 from xml.etree import ElementTree
 
+import matplotlib
 import pytest
 
 from tests.eval.report.study_example import (
@@ -308,8 +309,13 @@ def test_a_panel_fits_a_page_of_any_theme_and_policy(study, by_arm):
                 assert float(text.get("font-size").removesuffix("px")) / width >= 10 / 360
                 assert left <= float(text.get("x")) <= left + width
                 assert top < float(text.get("y")) < top + height
-    same = figures_of(study)[0]
-    assert draw_figure(same) == draw_figure(same)
+
+
+def test_a_figure_is_drawn_alike_each_time_whatever_style_someone_has_set(study):
+    for figure in (bar_figures(study)[0], step_figures(study)[0]):
+        drawing = draw_figure(figure)
+        with matplotlib.rc_context({"text.color": "red", "axes.facecolor": "pink", "font.size": 20}):
+            assert draw_figure(figure) == drawing
 
 
 def test_a_colour_that_is_not_of_the_palette_is_refused():
