@@ -14,20 +14,24 @@ from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.recall.groups import is_injected
 from tidy_stlms.eval.recall.statistics import LEVEL
 from tidy_stlms.eval.report.cells import Cell, StudyTable, label
-from tidy_stlms.eval.report.recall_tables import corrected_tables, overview_tables
-from tidy_stlms.eval.report.run_table import SHOWN
-from tidy_stlms.eval.report.tables import benchmark_tables, comparison_tables, dose_tables, heldout_tables
+from tidy_stlms.eval.report.study_recall_tables import corrected_tables, overview_tables
+from tidy_stlms.eval.report.study_tables import (
+    benchmark_tables,
+    comparison_tables,
+    dose_tables,
+    heldout_tables,
+)
 from tidy_stlms.scripts.tables import fits, print_recall_table, print_rows, row_table
 
 SHOWN_STEPS = 3  # of what is said after a prompt
 MOST_DIFFERENCES = 24  # rows of comparisons or doses; more are a matter for the report
-METRIC_OF = {name: metric for metric, name in SHOWN.items()}
+SHOWN_DIFFERENCES = ("accuracy", "accuracy_over_control")
 
 Study = Mapping[str, Any]
 
 
 def print_study(console: Console, study: Study, bank: FactBank | None, baseline: str | None) -> None:
-    """Print what a study found, section by section."""
+    """Print the results of a study, section by section."""
     recalled = list(study.get("recall", {}))
     if len(recalled) == 1:
         from tidy_stlms.eval.report.run_table import recall_table
@@ -43,48 +47,57 @@ def print_study(console: Console, study: Study, bank: FactBank | None, baseline:
     if flags := _flags(study):
         console.print(f"Flags of probes: {flags}", highlight=False, markup=False)
     for table in corrected_tables(study):
-        _print_pivot(console, table)
+        _print_corrected(console, table)
     _print_doses(console, study)
     _print_differences(console, study)
     for table in (*heldout_tables(study), *benchmark_tables(study)):
-        rows = [tuple(_text(cell) for cell in row) for row in table.rows]
-        print_rows(console, table.title, table.header, rows, table.n_labels)
+        _print_table(console, table)
         console.print(table.note, style="dim", highlight=False, markup=False)
     _print_prompts(console, study)
 
 
 @dataclass(frozen=True)
+class _PivotRow:
+    """A metric under its labels, such as the probe type, and the cell of each model."""
+
+    labels: tuple[str, ...]
+    metric: str
+    name: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
 class _Pivot:
-    """A table of one row a model, turned round: one column a model, one row a figure."""
+    """A table of one row a model, turned round: one column a model, one row a metric."""
 
     models: tuple[str, ...]
-    rows: list[tuple[str, str, tuple[Cell, ...]]]  # group, figure, and what each model has
+    rows: list[_PivotRow]
 
 
 def _pivot(table: StudyTable) -> _Pivot:
-    """The last label of `table` is the model, and its last column the number of probes, if any."""
-    place = table.n_labels - 1
-    names = [column.name for column in table.columns if column.name != "n"][table.n_labels :]
-    models = tuple(dict.fromkeys(row[place].figure for row in table.rows))
-    found = {
-        (", ".join(cell.figure for cell in row[:place]), row[place].figure): row[table.n_labels :]
-        for row in table.rows
-    }
-    rows = []
-    for group in dict.fromkeys(group for group, _ in found):
-        for number, name in enumerate(names):
-            own = [found.get((group, model)) for model in models]
-            cells = tuple(label("") if cells is None else cells[number] for cells in own)
+    """The last label of `table` is the model."""
+    at_model = table.n_labels - 1
+    rows_of: dict[tuple[str, ...], dict[str, tuple[Cell, ...]]] = {}
+    for row in table.rows:
+        labels = tuple(cell.figure for cell in row[:at_model])
+        rows_of.setdefault(labels, {})[row[at_model].figure] = row
+    models = tuple(dict.fromkeys(row[at_model].figure for row in table.rows))
+    pivot_rows = []
+    for labels, row_of in rows_of.items():
+        for at, column in enumerate(table.columns):
+            if column.metric is None:
+                continue
+            cells = tuple(row_of[model][at] if model in row_of else label("") for model in models)
             if any(cell.figure for cell in cells):
-                rows.append((group, name, cells))
-    return _Pivot(models, rows)
+                pivot_rows.append(_PivotRow(labels, column.metric, column.name, cells))
+    return _Pivot(models, pivot_rows)
 
 
 def _print_overview(console: Console, study: Study, baseline: str | None) -> None:
     for table in overview_tables(study):
         pivot = _pivot(table)
         if baseline in pivot.models:
-            rows = [_greyed(study, pivot, table.facts, baseline, row) for row in pivot.rows]
+            rows = [_greyed(study, pivot.models, table.facts, baseline, row) for row in pivot.rows]
             pivot = replace(pivot, rows=rows)
         _print(console, table.title, pivot)
     if baseline is not None:
@@ -96,56 +109,49 @@ def _print_overview(console: Console, study: Study, baseline: str | None) -> Non
 
 
 def _greyed(
-    study: Study,
-    pivot: _Pivot,
-    facts: str | None,
-    baseline: str | None,
-    row: tuple[str, str, tuple[Cell, ...]],
-) -> tuple[str, str, tuple[Cell, ...]]:
-    """The row with those figures greyed that the baseline's may be equal to."""
-    group, name, cells = row
-    asked = (facts, group, METRIC_OF[name])
+    study: Study, models: Sequence[str], facts: str | None, baseline: str | None, row: _PivotRow
+) -> _PivotRow:
+    """The row of a probe type, with those figures greyed that may be equal to the baseline's."""
+    (kind,) = row.labels
     p_values = {
         entry["b"]: entry["p_holm"]
         for entry in study.get("comparisons", [])
-        if entry["a"] == baseline and (entry["role"], entry["type"], entry["metric"]) == asked
+        if entry["a"] == baseline
+        and (entry["role"], entry["type"], entry["metric"]) == (facts, kind, row.metric)
     }
-    judged = tuple(
+    cells = tuple(
         replace(cell, significant=p_values[model] < LEVEL if model in p_values else None)
-        for model, cell in zip(pivot.models, cells, strict=True)
+        for model, cell in zip(models, row.cells, strict=True)
     )
-    return group, name, judged
+    return replace(row, cells=cells)
 
 
-def _print_pivot(console: Console, table: StudyTable) -> None:
-    _print(console, table.title, _pivot(table), titled=len(table.columns) == table.n_labels + 1)
+def _print_corrected(console: Console, table: StudyTable) -> None:
+    is_titled = sum(column.metric is not None for column in table.columns) == 1
+    _print(console, table.title, _pivot(table), is_titled)
     console.print(table.note, style="dim", highlight=False, markup=False)
 
 
-def _print(console: Console, title: str, pivot: _Pivot, titled: bool = False) -> None:
-    """With intervals where there is room for them, else without. `titled`: the title names the one figure."""
-    header = ["", *([] if titled else [""]), *_short(pivot.models)]
+def _print(console: Console, title: str, pivot: _Pivot, is_titled: bool = False) -> None:
+    """With intervals where there is room for them, else without. `is_titled`: the title names the only
+    metric."""
+    header = ["", *([] if is_titled else [""]), *_short(pivot.models)]
     n_labels = len(header) - len(pivot.models)
     for shown in (pivot, _without_intervals(pivot)):
         rows: list[list[Text]] = []
-        before = None
-        for group, name, cells in shown.rows:
-            labels = ["" if group == before else group, name][:n_labels]
-            rows.append([*map(Text, labels), *map(_text, cells)])
-            before = group
+        labels_before = None
+        for row in shown.rows:
+            group = "" if row.labels == labels_before else ", ".join(row.labels)
+            rows.append([*map(Text, [group, row.name][:n_labels]), *map(_text, row.cells)])
+            labels_before = row.labels
         if fits(console, row_table(title, header, rows, n_labels)):
             break
     print_rows(console, title, header, rows, n_labels)
 
 
 def _without_intervals(pivot: _Pivot) -> _Pivot:
-    return replace(
-        pivot,
-        rows=[
-            (group, name, tuple(replace(cell, interval="") for cell in cells))
-            for group, name, cells in pivot.rows
-        ],
-    )
+    rows = [replace(row, cells=tuple(replace(cell, interval="") for cell in row.cells)) for row in pivot.rows]
+    return replace(pivot, rows=rows)
 
 
 def _short(models: Sequence[str]) -> list[str]:
@@ -155,20 +161,14 @@ def _short(models: Sequence[str]) -> list[str]:
 
 
 def _print_differences(console: Console, study: Study) -> None:
-    shown = [
-        table
-        for table in comparison_tables(study)
-        if table.key in ("comparisons-accuracy", "comparisons-accuracy_over_control")
-    ]
-    n_rows = sum(len(table.rows) for table in shown)
-    if n_rows > MOST_DIFFERENCES:
+    tables = comparison_tables(study, SHOWN_DIFFERENCES)
+    if sum(len(table.rows) for table in tables) > MOST_DIFFERENCES:
         n = f"{len(study['comparisons']):,}"
         words = f"{n} differences between models: see the report of --out, or name a --baseline."
         console.print(words, highlight=False, markup=False)
         return
-    for table in shown:
-        rows = [tuple(_text(cell) for cell in row) for row in table.rows]
-        print_rows(console, table.title, table.header, rows, table.n_labels)
+    for table in tables:
+        _print_table(console, table)
 
 
 def _print_doses(console: Console, study: Study) -> None:
@@ -180,6 +180,10 @@ def _print_doses(console: Console, study: Study) -> None:
     if len(table.rows) > MOST_DIFFERENCES:
         console.print("Recall against exposures: see the report of --out.", highlight=False, markup=False)
         return
+    _print_table(console, table)
+
+
+def _print_table(console: Console, table: StudyTable) -> None:
     rows = [tuple(_text(cell) for cell in row) for row in table.rows]
     print_rows(console, table.title, table.header, rows, table.n_labels)
 
@@ -187,15 +191,15 @@ def _print_doses(console: Console, study: Study) -> None:
 def _flags(study: Study) -> str:
     """Remarks on probes, of the bank and of the models' tokenizers, counted."""
     counts = dict(study.get("bank", {}).get("flags", {}))
-    own: dict[str, list[str]] = {}
+    counts_by_model: dict[str, list[str]] = {}
     for model in study["models"]:
         for flag, n in (model.get("flags") or {}).items():
             if flag not in counts:
-                own.setdefault(flag, []).append(
+                counts_by_model.setdefault(flag, []).append(
                     f"{n:,}" if len(study["models"]) == 1 else f"{n:,} of {model['model']}"
                 )
     parts = [f"{flag} {n:,}" for flag, n in counts.items()]
-    return "; ".join([*parts, *(f"{flag} {', '.join(each)}" for flag, each in own.items())])
+    return "; ".join([*parts, *(f"{flag} {', '.join(each)}" for flag, each in counts_by_model.items())])
 
 
 def _print_prompts(console: Console, study: Study) -> None:

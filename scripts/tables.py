@@ -19,11 +19,13 @@ def print_recall_table(console: Console, table: "RecallTable", title: str) -> No
 
     A table by treatment that is too wide gets a row for each group, or else for each group and metric.
     """
-    shapes = [(table.header, table.rows, 2)]
-    if not set(table.header[2:]) <= set(ROLES):
-        header, rows = _figures_as_columns(table)
-        plain = [tuple(cell.partition(" [")[0] for cell in row) for row in rows]  # without intervals
-        shapes += [(header, rows, 2), (header, plain, 2), _figures_as_rows(table)]
+    shapes: list[tuple[Sequence[str], list[tuple[str, ...]], int]] = [(table.header, table.texts(), 2)]
+    if not set(table.groups) <= set(ROLES):
+        shapes += [
+            (*_metrics_as_columns(table, with_intervals=True), 2),
+            (*_metrics_as_columns(table, with_intervals=False), 2),
+            (*_metrics_as_rows(table), 3),
+        ]
     for header, rows, n_labels in shapes:
         cells = [tuple(map(Text, row)) for row in rows]
         if fits(console, row_table(title, header, cells, n_labels)):
@@ -31,41 +33,39 @@ def print_recall_table(console: Console, table: "RecallTable", title: str) -> No
     print_rows(console, title, header, cells, n_labels)
 
 
-def _figures_as_columns(table: "RecallTable") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """A row for each probe type and group, a column for each figure."""
-    groups = table.header[2:]
-    names = sorted(dict.fromkeys(name for _, name, *_ in table.rows), key=lambda name: name == "n")
-    kind = ""
-    found: dict[str, dict[str, Sequence[str]]] = {}
-    for label, name, *cells in table.rows:
-        kind = label or kind  # named once
-        found.setdefault(kind, {})[name] = cells
-    rows = [
-        (
-            kind if not place else "",
-            group,
-            *(figures[name][place] if name in figures else "" for name in names),
-        )
-        for kind, figures in found.items()
-        for place, group in enumerate(groups)
-    ]
-    return ("probe", "facts", *names), rows
+def _metrics_as_columns(
+    table: "RecallTable", with_intervals: bool
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """A row for each probe type and group, a column for each metric; numbers of probes last."""
+    ordered = sorted(table.rows, key=lambda row: row.is_count)
+    names = list(dict.fromkeys(row.name for row in ordered))
+    row_of = {(row.kind, row.name): row for row in table.rows}
+    lines = []
+    for kind in dict.fromkeys(row.kind for row in table.rows):
+        for at, group in enumerate(table.groups):
+            cells = [row_of[kind, name].cells[at] if (kind, name) in row_of else None for name in names]
+            texts = ["" if cell is None else cell.text if with_intervals else cell.figure for cell in cells]
+            lines.append(("" if at else kind, group, *texts))
+    return ("probe", "facts", *names), lines
 
 
-def _figures_as_rows(table: "RecallTable") -> tuple[tuple[str, ...], list[tuple[str, ...]], int]:
-    rows: list[tuple[str, ...]] = [
-        (label if not place else "", name, group, cell)
-        for label, name, *cells in table.rows
-        for place, (group, cell) in enumerate(zip(table.header[2:], cells, strict=True))
+def _metrics_as_rows(table: "RecallTable") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """A row for each probe type, metric and group."""
+    lines: list[tuple[str, ...]] = [
+        ("" if at else kind, name, group, text)
+        for kind, name, *texts in table.texts()
+        for at, (group, text) in enumerate(zip(table.groups, texts, strict=True))
     ]
-    return (*table.header[:2], "facts", ""), rows, 3
+    return (*table.header[:2], "facts", ""), lines
 
 
 def print_rows(
     console: Console, title: str, header: Sequence[str], rows: Sequence[Sequence[Text]], n_labels: int
 ) -> None:
-    """The same for any rows, of which the first `n_labels` cells are labels; a first one that is empty is
-    that of the row before."""
+    """Print rows as a table, or as a list where the terminal is too narrow for one.
+
+    The first `n_labels` cells of a row are labels. An empty first label stands for the one above it.
+    """
     table = row_table(title, header, rows, n_labels)
     if fits(console, table):
         console.print(table, highlight=False)
@@ -84,7 +84,7 @@ def print_rows(
 
 
 def row_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Text]], n_labels: int) -> Table:
-    """A table without lines but that below its header; labels stand left, figures right."""
+    """A table whose only line is below its header, with labels at the left and figures at the right."""
     table = Table(
         title=Text(title) if title else None,
         box=box.SIMPLE_HEAD,

@@ -30,6 +30,7 @@ IMPORTED = (
     "tidy_stlms.scripts.export",
     "tidy_stlms.eval.recall.harness",
     "tidy_stlms.eval.study.measure",
+    "tidy_stlms.eval.report.run_figures",
     "tidy_stlms.eval.report.study_report",
     "tidy_stlms.eval.recall.lm_eval_export",
     "tidy_stlms.eval.facts.imports",

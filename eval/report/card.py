@@ -14,8 +14,9 @@ from tidy_stlms.configs.load import read_config
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.models.lookup import HUB_ID
 from tidy_stlms.eval.recall.groups import ROLES, in_order
+from tidy_stlms.eval.report.order import TYPES
 from tidy_stlms.eval.report.run_in_words import FIGURES, facts_of_the_run, reading_guide
-from tidy_stlms.eval.report.run_table import TYPES, recall_table
+from tidy_stlms.eval.report.run_table import recall_table
 
 
 def run_card(
@@ -62,7 +63,15 @@ def run_card(
         "`stlm train config.yaml` with the `config.yaml` of this folder; `environment.json` names versions.",
         "",
     ]
-    card = ModelCardData(
+    metadata = _run_metadata(config, name, license, _eval_results(summary, bank))
+    return f"---\n{metadata.to_yaml()}\n---\n\n" + "\n".join(lines)
+
+
+def _run_metadata(
+    config: dict[str, Any], name: str, license: str | None, eval_results: list[EvalResult]
+) -> ModelCardData:
+    base = config["model"]["name_or_path"]
+    return ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation",
         license=license or config["model"].get("license"),
@@ -70,17 +79,17 @@ def run_card(
         datasets=_dataset_ids(config["data"]["name"]) or None,
         base_model=_hub_ids([base])[0] if base and _hub_ids([base]) else None,
         model_name=name,
-        eval_results=_eval_results(summary, bank) or None,
+        eval_results=eval_results or None,
     )
-    return f"---\n{card.to_yaml()}\n---\n\n" + "\n".join(lines)
 
 
 def plain_card(folder: Path, repo_id: str, license: str | None) -> str:
-    """The card of any other model folder: its own with address and `license` put in, or a new one."""
-    own = folder / "README.md"
-    if own.exists():
+    """The card of a folder that is no run: its README.md with address and `license` put in, or a new card."""
+    card_file = folder / "README.md"
+    if card_file.exists():
         card = ModelCard(
-            read_text(own).replace(f"path/to/{folder.resolve().name}", repo_id), ignore_metadata_errors=True
+            read_text(card_file).replace(f"path/to/{folder.resolve().name}", repo_id),
+            ignore_metadata_errors=True,
         )
         if license is not None:
             card.data["license"] = license
@@ -104,7 +113,7 @@ def plain_card(folder: Path, repo_id: str, license: str | None) -> str:
 
 
 def architecture_in_words(config: dict[str, Any]) -> str:
-    """One line from a model's config.json: its type and whatever of the usual sizes it names."""
+    """One line from a model's config.json: its type, and those of the usual sizes that it has."""
     sizes = (
         ("num_hidden_layers", "layers"),
         ("hidden_size", "wide"),
@@ -114,13 +123,13 @@ def architecture_in_words(config: dict[str, Any]) -> str:
         ("vocab_size", "tokens"),
         ("max_position_embeddings", "positions"),
     )
-    said = [f"{config[key]:,} {unit}" for key, unit in sizes if isinstance(config.get(key), int)]
+    parts = [f"{config[key]:,} {unit}" for key, unit in sizes if isinstance(config.get(key), int)]
     for key in ("position_embedding_type", "norm_type", "mlp_type", "hidden_act"):
         if isinstance(config.get(key), str):
-            said.append(f"{key} {config[key]}")
+            parts.append(f"{key} {config[key]}")
     if config.get("tie_word_embeddings"):
-        said.append("tied embeddings")
-    return f"`{config.get('model_type') or config.get('peft_type', 'unknown')}`, " + ", ".join(said)
+        parts.append("tied embeddings")
+    return f"`{config.get('model_type') or config.get('peft_type', 'unknown')}`, " + ", ".join(parts)
 
 
 def _bank_in_words(bank: FactBank) -> str:
@@ -143,16 +152,16 @@ def _eval_results(summary: dict | None, bank: FactBank | None) -> list[EvalResul
             task_name="fact recall",
             dataset_type="fact-bank",
             dataset_name=str(bank.meta.get("name") or "facts"),
-            dataset_config=kind,  # with the split what keeps results apart: equal ones are put together
+            dataset_config=kind,  # results of equal config and split would be merged
             dataset_split=group,
             dataset_revision=bank.sha256,
             metric_type="accuracy",
-            metric_name=f"accuracy [{found['low']:.3f}, {found['high']:.3f}]",
-            metric_value=round(found["mean"], 4),
+            metric_name=f"accuracy [{accuracy['low']:.3f}, {accuracy['high']:.3f}]",
+            metric_value=round(accuracy["mean"], 4),
         )
         for group in in_order(after)
         for kind in TYPES
-        if (found := after[group].get(kind, {}).get("accuracy"))
+        if (accuracy := after[group].get(kind, {}).get("accuracy"))
     ]
 
 
@@ -165,7 +174,7 @@ def _dataset_ids(name: str) -> list[str]:
 
 
 def _hub_ids(names: Iterable[str]) -> list[str]:
-    """Those that may be ids of the Hub: a local path in the metadata would be refused, or be another's."""
+    """Names that may be ids of the Hub, which refuses a local path or takes it for someone else's id."""
     names = [name for name in dict.fromkeys(names) if HUB_ID.fullmatch(name)]
     return [name for name in names if not Path(name).exists() and not name.startswith(("outputs/", "."))]
 

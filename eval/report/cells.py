@@ -1,7 +1,7 @@
 """What a table of a study is made of: cells that keep figure, interval and meaning apart.
 
-One table serves the terminal, Markdown and HTML alike; how a best or an uncertain figure looks is
-theirs to decide.
+The terminal, report.md and the page show the same tables. Each decides how a best or an uncertain figure
+looks.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Any
 
 MINUS = "\N{MINUS SIGN}"
 
-# what Markdown would read as markup; a pipe would end the cell, an underscore inside a word means nothing
+# Markdown's markup. A pipe would end the cell; an underscore inside a word means nothing to it.
 MARKDOWN_MARKUP = re.compile(r"([\\`*{}\[\]<>#|~&$!]|(?<!\w)_|_(?!\w))")
 LINE_BREAKS = re.compile(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+\s*")
 
@@ -20,13 +20,13 @@ LINE_BREAKS = re.compile(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+\s*")
 class Cell:
     """A label or a figure.
 
-    `best`: the best of its group. `significant`: False where a test or interval cannot tell the figure
-    from nothing, or a best one from the next; None where nothing was tested.
+    `best`: the best of its group. `significant`: False where a test or interval cannot distinguish the figure
+    from zero, or the best one from the next; None where nothing was tested.
     """
 
     figure: str
     interval: str = ""
-    value: float | str | None = None  # what a sorted column goes by
+    value: float | str | None = None  # what columns are sorted by
     low: float | None = None
     high: float | None = None
     best: bool = False
@@ -40,9 +40,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
+    """`metric`: what its figures are means of; None for labels, counts and tests."""
+
     name: str
     numeric: bool = True
     note: str = ""
+    metric: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,8 @@ class StudyTable:
     """Rows of cells, of which the first `n_labels` name the row; every label is repeated in every row.
 
     The first `n_groups` labels (None: all) put rows into groups, and may be left out where they repeat.
-    Where `comparable` is False the figures hold within one tokenizer only, which all its models share, or
-    those of a row in a table of pairs.
+    Where `comparable` is False the figures hold within one tokenizer only. All models of the table share it,
+    or in a table of pairs the two models of each row.
     """
 
     key: str
@@ -70,17 +73,16 @@ class StudyTable:
         return tuple(column.name for column in self.columns)
 
     def repeats(self) -> list[tuple[bool, ...]]:
-        """For each row and cell, whether it is a label that, like all left of it, the row above says too."""
-        found, before = [], None
+        """For each row and cell, whether it is a label that equals the one above it, as all left of it do."""
+        repeats: list[tuple[bool, ...]] = []
+        labels_above: list[str] | None = None
         size = self.n_labels if self.n_groups is None else self.n_groups
         for row in self.rows:
             labels = [cell.figure for cell in row[:size]]
-            same = [
-                before is not None and labels[: place + 1] == before[: place + 1] for place in range(size)
-            ]
-            found.append((*same, *(False for _ in row[size:])))
-            before = labels
-        return found
+            same = [labels_above is not None and labels[:n] == labels_above[:n] for n in range(1, size + 1)]
+            repeats.append((*same, *(False for _ in row[size:])))
+            labels_above = labels
+        return repeats
 
     def markdown(self, limit: int | None = None) -> str:
         """The table alone: best figures bold, in italics where the next is not significantly worse; others
@@ -91,7 +93,10 @@ class StudyTable:
         ]
         for row, repeats in zip(self.rows[:limit], self.repeats(), strict=False):
             lines.append(
-                ["" if again else _markdown_cell(cell) for cell, again in zip(row, repeats, strict=True)]
+                [
+                    "" if is_repeat else _markdown_cell(cell)
+                    for cell, is_repeat in zip(row, repeats, strict=True)
+                ]
             )
         return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 

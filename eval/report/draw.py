@@ -1,144 +1,228 @@
-"""The figures of a study as PNG files, for its Markdown report."""
+"""Draws the figures of a study: as PNG files for report.md, as inline SVG for report.html.
 
+A figure is a grid of panels. On the page each panel is an SVG of its own, so that panels wrap on a phone.
+Names from models and banks are shown literally, never as math.
+"""
+
+import io
 import math
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
-from tidy_stlms.eval.report.figures import (
-    Axis,
-    BarFigure,
+from tidy_stlms.eval.recall.groups import CONTROL
+from tidy_stlms.eval.report.page_svg import PANEL, TITLE, View, panel_svgs, sign_svg
+from tidy_stlms.eval.report.palette import CONTROL_BAR, INK, MARKERS, PAPER, RULE, SOFT, probe_colour
+from tidy_stlms.eval.report.panels import (
     BarPanel,
-    LineFigure,
+    Line,
     LinePanel,
-    legend_of,
+    Mark,
+    StudyFigure,
+    printable,
     short_name,
 )
-from tidy_stlms.eval.report.run_figures import COLOURS, STYLES, write_figure
 
-MARKERS = {
-    "memorization": "o",
-    "syntactic": "s",
-    "semantic": "^",
-    "inferential": "D",
-    "compositional": "v",
-    "reversal": "P",
-    "locality": "X",
-}
-UNKNOWN = "#777777"
+PANEL_WIDTH, LINE_HEIGHT, BAR_ROW, BAR_MARGIN = 3.3, 2.3, 0.37, 0.6  # inches
+LEGEND_WIDTH = 1.45
 COLUMNS = 3
+SMALL, TITLE_SIZE = 7.5, 9  # points
+SIGN: dict[str, Any] = {"linewidth": 1.3, "markersize": 5.2, "markeredgecolor": PAPER, "markeredgewidth": 0.5}
+WHISKER: dict[str, Any] = {"color": INK, "linewidth": 0.7}
+CHANCE_LINE: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": ":"}
 
 
-def plot_figure(figure: BarFigure | LineFigure, path: Path) -> None:
-    """Draw one figure; names from models and banks are shown literally, never as math."""
-    if isinstance(figure, BarFigure):
-        _plot_bars(figure, path)
-    else:
-        _plot_lines(figure, path)
+@dataclass(frozen=True)
+class Drawing:
+    """A figure as it is drawn: the whole of it, and each panel as an `<svg>` element."""
+
+    png: bytes
+    panels: list[Markup]
 
 
-def _plot_bars(figure: BarFigure, path: Path) -> None:
-    n_models = max(len(panel.bars) for panel in figure.panels)
-    sheet, grid = _panels(len(figure.panels), 0.9 + 0.42 * n_models, sharey=False)
-    names: list[str] = []
-    for axes, panel in zip(grid, figure.panels, strict=True):
-        shown = [model for model, _, _ in panel.bars]
-        _draw_bars(axes, panel, figure)
-        first = _stands_first(axes)
-        axes.set_yticks(range(len(shown)), [short_name(name) for name in shown], parse_math=False)
-        axes.tick_params(axis="y", labelleft=first or shown != names)
-        names = shown
-    write_figure(sheet, path)
+# a colour of someone's own matplotlibrc would be wrong in one of the page's themes
+in_default_style = plt.style.context("default")
 
 
-def _draw_bars(axes: Axes, panel: BarPanel, figure: BarFigure) -> None:
-    for row, (_, mark, control) in enumerate(panel.bars):
-        for bar, height, shift, colour in (
-            (mark, 0.42, -0.1 if control else 0.0, COLOURS.get(panel.kind, UNKNOWN)),
-            (control, 0.18, 0.24, "0.7"),
-        ):
-            if bar:
-                errors = [[max(0.0, bar.mean - bar.low)], [max(0.0, bar.high - bar.mean)]]
-                style = {"linewidth": 1.0, "capsize": 2.0, "ecolor": "0.15"}
-                axes.barh(row + shift, bar.mean, height, xerr=errors, color=colour, error_kw=style)
-    axes.set_title(panel.title, fontsize=10, loc="left", parse_math=False)
-    axes.set_ylim(len(panel.bars) - 0.5, -0.5)
-    _finish(axes, figure.axis, None)
-    if figure.chance is not None:
-        axes.axvline(figure.chance, color="black", linewidth=0.8, linestyle=":")
-
-
-def _plot_lines(figure: LineFigure, path: Path) -> None:
-    sheet, grid = _panels(len(figure.panels), 2.9, sharey=True)
-    for axes, panel in zip(grid, figure.panels, strict=True):
-        _draw_lines(axes, panel)
-        axes.set_title(short_name(panel.title), fontsize=10, loc="left", parse_math=False)
-        _finish(axes, figure.x, figure.y)
-        if figure.chance is not None:
-            axes.axhline(figure.chance, color="black", linewidth=0.8, linestyle=":")
-    kinds = legend_of(figure)
-    handles = [
-        Line2D([], [], color=COLOURS.get(kind, UNKNOWN), marker=MARKERS.get(kind, "o"), markersize=4)
-        for kind in kinds
-    ]
-    sheet.legend(handles, kinds, frameon=False, fontsize=8, loc="outside right upper")
-    write_figure(sheet, path)
-
-
-def _draw_lines(axes: Axes, panel: LinePanel) -> None:
-    for line in panel.lines:
-        xs, means = [mark.x for mark in line.marks], [mark.mean for mark in line.marks]
-        lows, highs = [mark.low for mark in line.marks], [mark.high for mark in line.marks]
-        colour = COLOURS.get(line.kind, UNKNOWN)
-        axes.plot(
-            xs,
-            means,
-            STYLES.get(line.role, "-") if line.joined else "none",
-            color=colour,
-            marker=MARKERS.get(line.kind, "o"),
-            markerfacecolor="white" if line.is_hollow else colour,
-            markersize=4,
-            linewidth=1.5,
-        )
-        if not line.joined:
-            axes.vlines(xs, lows, highs, color=colour, linewidth=1.0)
-        elif line.role != "control":
-            axes.fill_between(xs, lows, highs, color=colour, alpha=0.13, linewidth=0)
-
-
-def _panels(count: int, height: float, sharey: bool) -> tuple[plt.Figure, list[Axes]]:
+@in_default_style
+def draw_figure(figure: StudyFigure) -> Drawing:
+    """Draw a figure once, and save it as PNG and as SVG."""
+    count = len(figure.panels)
     columns = 2 if count == 4 else min(COLUMNS, count)  # no row of a single one
     rows = math.ceil(count / columns)
-    size = (2.1 + 2.7 * columns, height * rows)
-    sheet, grid = plt.subplots(
-        rows, columns, figsize=size, squeeze=False, sharey=sharey, layout="constrained"
-    )
+    width = PANEL_WIDTH * columns + (LEGEND_WIDTH if figure.legend else 0)
+    n_bars = _most_bars(figure)
+    height = BAR_MARGIN + BAR_ROW * n_bars if n_bars else LINE_HEIGHT
+    size, layout = (width, height * rows), ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06)
+    sheet, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout=layout)
     every = list(grid.flat)
     for axes in every[count:]:
         axes.remove()
-    return sheet, every[:count]
+    for number, (axes, panel) in enumerate(zip(every, figure.panels, strict=False)):
+        axes.set_gid(f"{PANEL}{number}")
+        _draw_panel(axes, figure, panel)
+    if figure.legend:
+        handles = [_sign(kind) for kind in figure.legend]
+        sheet.legend(handles, figure.legend, frameon=False, fontsize=8, loc="outside right upper")
+    png = as_png(sheet)
+    sheet.set_layout_engine("none")  # as the PNG was laid out
+    svg = _as_svg(sheet)
+    views = _views(sheet, every[:count])
+    plt.close(sheet)
+    names = [printable(f"{figure.label}, {panel.title}") for panel in figure.panels]
+    return Drawing(png, panel_svgs(svg, views, names))
 
 
-def _finish(axes: Axes, x: Axis, y: Axis | None) -> None:
-    axes.set_xlim(x.low, x.high)
-    axes.set_xticks(*zip(*x.ticks, strict=True), fontsize=8)
-    axes.set_xlabel(x.label, fontsize=8)
-    axes.tick_params(axis="y", labelsize=8)
-    if y is not None:
-        axes.set_ylim(y.low, y.high)
-        axes.set_yticks(*zip(*y.ticks, strict=True), fontsize=8)
-        if _stands_first(axes):
-            axes.set_ylabel(y.label, fontsize=8)
-    axes.grid(axis="x" if y is None else "y", color="0.92", linewidth=0.8)
-    axes.set_axisbelow(True)
+@in_default_style
+def legend_svg(kind: str) -> Markup:
+    """The sign of a probe type, for the page's legend."""
+    sheet = plt.figure(figsize=(28 / 72, 14 / 72))
+    sheet.patch.set_visible(False)  # the ground is the page's
+    sign = _sign(kind, [0.04, 0.5, 0.96], [0.5, 0.5, 0.5])
+    sign.set_markevery([1])
+    sheet.add_artist(sign)
+    svg = _as_svg(sheet)
+    plt.close(sheet)
+    return sign_svg(svg)
+
+
+def as_png(sheet: plt.Figure) -> bytes:
+    image = io.BytesIO()
+    sheet.savefig(image, format="png", dpi=130)
+    return image.getvalue()
+
+
+def hide_upper_spines(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _stands_first(axes: Axes) -> bool:
-    spec = axes.get_subplotspec()
-    return spec is not None and spec.is_first_col()
+def _as_svg(sheet: plt.Figure) -> str:
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none"}):  # texts stay texts
+        sheet.savefig(file, format="svg")
+    return file.getvalue()
+
+
+def _views(sheet: plt.Figure, panel_axes: Sequence[Axes]) -> list[View]:
+    """Where in the SVG each panel is, with its title and labels; for all panels of a figure in one size."""
+    inner = [axes.get_window_extent() for axes in panel_axes]
+    outer = [box for axes in panel_axes if (box := axes.get_tightbbox()) is not None]
+    left = max(box.x0 - around.x0 for box, around in zip(inner, outer, strict=True))
+    right = max(around.x1 - box.x1 for box, around in zip(inner, outer, strict=True))
+    below = max(box.y0 - around.y0 for box, around in zip(inner, outer, strict=True))
+    above = max(around.y1 - box.y1 for box, around in zip(inner, outer, strict=True))
+    points = 72 / sheet.dpi  # of an SVG's units, whose y goes down
+    top = sheet.bbox.height
+    return [
+        View(
+            points * (box.x0 - left),
+            points * (top - box.y1 - above),
+            points * (left + box.width + right),
+            points * (above + box.height + below),
+        )
+        for box in inner
+    ]
+
+
+def _most_bars(figure: StudyFigure) -> int:
+    return max((len(panel.bars) for panel in figure.panels if isinstance(panel, BarPanel)), default=0)
+
+
+def _draw_panel(axes: Axes, figure: StudyFigure, panel: BarPanel | LinePanel) -> None:
+    axes.set_title(
+        short_name(panel.title), fontsize=TITLE_SIZE, fontweight="bold", loc="left", parse_math=False
+    )
+    axes.set_xlabel(figure.x.label, fontsize=SMALL, color=SOFT)
+    axes.set_xticks(*zip(*figure.x.ticks, strict=True))
+    axes.tick_params(length=0, labelsize=SMALL, labelcolor=SOFT)
+    axes.set_axisbelow(True)
+    axes.patch.set_visible(False)  # on the page the ground is the page's
+    hide_upper_spines(axes)
+    if isinstance(panel, BarPanel):
+        _draw_bars(axes, figure, panel)
+    else:
+        _draw_lines(axes, figure, panel)
+
+
+def _draw_bars(axes: Axes, figure: StudyFigure, panel: BarPanel) -> None:
+    """A row for each model, from the top: its name, its bar, the bar of its control facts."""
+    low, high = figure.x.low, figure.x.high
+    axes.set_xlim(low, high + 0.16 * (high - low))  # the figures stand at the right
+    axes.set_ylim(_most_bars(figure), 0)
+    axes.set_yticks([])
+    axes.grid(axis="x", color=RULE, linewidth=0.5)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    for row, bar in enumerate(panel.bars):
+        _draw_bar(axes, bar.mark, row + 0.48, 0.25, probe_colour(panel.kind))
+        if bar.control:
+            _draw_bar(axes, bar.control, row + 0.72, 0.13, CONTROL_BAR)
+        axes.text(low, row + 0.24, short_name(bar.model, 44), fontsize=SMALL, color=SOFT, parse_math=False)
+        axes.text(axes.get_xlim()[1], row + 0.57, f"{bar.mark.mean:.2f}", fontsize=8, ha="right")
+    if figure.chance is not None:  # in pieces, as it would cross out the names
+        tops = [row + 0.33 for row in range(len(panel.bars))]
+        axes.vlines([figure.chance] * len(tops), tops, [top + 0.5 for top in tops], **CHANCE_LINE)
+
+
+def _draw_bar(axes: Axes, mark: Mark, y: float, height: float, colour: str) -> None:
+    axes.barh(y, mark.mean, height, color=colour)
+    cap, low, high = min(0.08, height / 2), mark.low, mark.high
+    axes.plot(
+        [low, low, low, high, high, high],
+        [y - cap, y + cap, y, y, y - cap, y + cap],
+        **WHISKER,
+        clip_on=False,
+    )
+    # over the whole row, so that a finger finds a bar of no length too
+    strip = Rectangle((0, y - height / 2), 1, height, facecolor="none", linewidth=0, clip_on=False)
+    strip.set_gid(TITLE + printable(mark.title))
+    axes.add_patch(strip)
+
+
+def _draw_lines(axes: Axes, figure: StudyFigure, panel: LinePanel) -> None:
+    assert figure.y is not None
+    axes.set_xlim(figure.x.low, figure.x.high)
+    axes.set_ylim(figure.y.low, figure.y.high)
+    axes.set_yticks(*zip(*figure.y.ticks, strict=True))
+    axes.set_ylabel(figure.y.label, fontsize=SMALL, color=SOFT, rotation_mode="anchor")
+    axes.grid(axis="y", color=RULE, linewidth=0.5)
+    axes.spines["left"].set_visible(False)
+    axes.spines["bottom"].set_color(SOFT)
+    if figure.chance is not None:
+        axes.axhline(figure.chance, **CHANCE_LINE)
+    for line in panel.lines:
+        _draw_line(axes, line)
+    for line in panel.lines:  # last: nothing lies over them
+        for mark in line.marks:
+            touch = Line2D([mark.x], [mark.mean], marker="o", markersize=11, markeredgewidth=0, clip_on=False)
+            touch.set(color="none", gid=TITLE + printable(mark.title))
+            axes.add_line(touch)
+
+
+def _draw_line(axes: Axes, line: Line) -> None:
+    xs, means = [mark.x for mark in line.marks], [mark.mean for mark in line.marks]
+    lows, highs = [mark.low for mark in line.marks], [mark.high for mark in line.marks]
+    colour = probe_colour(line.kind)
+    if not line.joined:
+        axes.vlines(xs, lows, highs, color=colour, linewidth=1.0, clip_on=False)
+    elif line.role != CONTROL:
+        axes.fill_between(xs, lows, highs, color=colour, alpha=0.13, linewidth=0)
+    sign = _sign(line.kind, xs, means)
+    sign.set(linestyle="none" if not line.joined else "--" if line.role == CONTROL else "-", clip_on=False)
+    if line.is_hollow:
+        sign.set(markerfacecolor=PAPER, markeredgecolor=colour, markeredgewidth=1.0)
+    axes.add_line(sign)
+
+
+def _sign(kind: str, xs: list[float] | None = None, ys: list[float] | None = None) -> Line2D:
+    """A line with markers, as all lines of a probe type look."""
+    return Line2D(xs or [], ys or [], color=probe_colour(kind), marker=MARKERS.get(kind, "o"), **SIGN)

@@ -5,8 +5,15 @@ from typing import Any
 
 from tidy_stlms.eval.facts.records import UNSEEN
 from tidy_stlms.eval.recall.groups import CONTROL, in_order
-from tidy_stlms.eval.report.run_table import SHOWN
 
+TYPES = ("memorization", "syntactic", "semantic", "inferential", "compositional", "reversal", "locality")
+SHOWN = {
+    "accuracy": "accuracy",
+    "exact_match": "exact match",
+    "containment": "containment",
+    "candidate_rank": "rank",
+    "bits_per_byte": "bits/byte",
+}
 TOKEN_METRICS = {
     "perplexity": "perplexity",
     "token_rank": "token rank",
@@ -19,7 +26,6 @@ CORRECTED = {
     "subject_shift": "subject shift (nats)",
     "answer_familiarity": "answer familiarity (nats)",
 }
-WITHIN_TOKENIZER = {*TOKEN_METRICS, "binding", "subject_shift", "answer_familiarity"}
 NAMES = {**SHOWN, **TOKEN_METRICS, **CORRECTED}
 DIGITS = {"perplexity": 1, "token_rank": 1}  # all others: 2
 LOWER_IS_BETTER = {"candidate_rank", "bits_per_byte", "perplexity", "token_rank"}
@@ -33,9 +39,14 @@ def models_of(study: Study) -> list[str]:
 
 
 def ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
-    """Known names in their order, then the others as they came."""
-    found = list(dict.fromkeys(names))
-    return [name for name in order if name in found] + [name for name in found if name not in order]
+    """Each name once: known names in their order, then the others as they came."""
+    unique = list(dict.fromkeys(names))
+    return [name for name in order if name in unique] + [name for name in unique if name not in order]
+
+
+def rank_in(order: Sequence[str], name: str) -> tuple[int, str]:
+    """A sorting key: known names in their order, the others behind them by name."""
+    return (order.index(name), "") if name in order else (len(order), name)
 
 
 def groups_of(section: Mapping[str, Any]) -> list[str]:
@@ -44,14 +55,9 @@ def groups_of(section: Mapping[str, Any]) -> list[str]:
 
 
 def tokenizer_groups(study: Study) -> dict[str, list[str]]:
-    """Models by tokenizer; only within a group may figures by the token be compared."""
+    """Models by tokenizer. Metrics that are not `is_comparable` are compared within a group only."""
     groups: dict[str, list[str]] = {}
     for model in study["models"]:
         if model.get("tokenizer"):
             groups.setdefault(model["tokenizer"], []).append(model["model"])
     return groups
-
-
-def place(name: str, order: Sequence[str]) -> tuple[int, str]:
-    """A sorting key: known names in their order, the others behind them by name."""
-    return (order.index(name), "") if name in order else (len(order), name)

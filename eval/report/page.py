@@ -17,36 +17,25 @@ from typing import Any
 from markupsafe import Markup
 
 from tidy_stlms.eval.report.cells import Cell, StudyTable, number
-from tidy_stlms.eval.report.figures import BarFigure, figures_of, legend_of, section_of
-from tidy_stlms.eval.report.order import Study, models_of
 from tidy_stlms.eval.report.page_probes import probes_as_json
-from tidy_stlms.eval.report.tables import study_tables
+from tidy_stlms.eval.report.study_content import MAX_ROWS, SECTIONS, StudyContent, show_token
 
 NAME_ENDS = re.compile(r"(?<=/)(?=.)|(?=@)")
 TEMPLATES = Path(__file__).parent / "html"
-MAX_ROWS = 400  # of one table; more are a matter for summary.json
-
-SECTIONS = {
-    "recall": "Recall",
-    "corrected": "Beyond what control facts do",
-    "steps": "Over training",
-    "doses": "Against exposures",
-    "relations": "By relation",
-    "heldout": "Held-out text",
-    "benchmarks": "Benchmarks",
-    "comparisons": "Differences between models",
-    "tokens": "Figures by the token",
-    "prompts": "Prompts",
-    "probes": "All probes",
-    "models": "Reproducibility",
-}
 
 
-def study_page(study: Study, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The whole page. `rows` are those of results.jsonl; without any the browser of probes is left out."""
+def study_page(
+    content: StudyContent, panels: Mapping[str, Sequence[Markup]], rows: Sequence[Mapping[str, Any]]
+) -> str:
+    """The whole page.
+
+    Args:
+        panels: By figure key, an `<svg>` for each panel.
+        rows: Those of results.jsonl; without any the browser of probes is left out.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from tidy_stlms.eval.report.study_svg import legend_key, panels_as_svg
+    from tidy_stlms.eval.report.draw import legend_svg
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -61,36 +50,22 @@ def study_page(study: Study, rows: Sequence[Mapping[str, Any]]) -> str:
         "breakable": _breakable,
         "cell_class": _cell_class,
         "sort_key": _sort_key,
+        "sign": legend_svg,
     }
+    study = content.study
     style, script = _asset("report.css"), _asset("report.js")
-    tables = study_tables(study)
-    figures = [
-        {
-            "key": figure.key,
-            "section": section_of(figure),
-            "caption": figure.caption,
-            "panels": panels_as_svg(figure),
-            "bars": isinstance(figure, BarFigure),
-            "legend": [(kind, legend_key(kind)) for kind in legend_of(figure)],
-            "chance": figure.chance,
-        }
-        for figure in figures_of(study)
-    ]
-    prompts = prompts_of(study)
-    full = {table.section for table in tables} | {figure["section"] for figure in figures}
-    full |= {name for name, present in (("prompts", prompts), ("probes", rows)) if present}
+    full = {table.section for table in content.tables} | {figure.section for figure in content.figures}
+    full |= {name for name, present in (("prompts", content.prompts), ("probes", rows)) if present}
     return environment.get_template("report.html.j2").render(
+        content=content,
+        panels=panels,
         study=study,
         made=study.get("created"),
         created=_day(study.get("created")),
         bank={"chance": None, "flags": {}, **study["bank"]} if "bank" in study else None,
-        title=title_of(study),
         n_measured=sum(not model.get("error") for model in study["models"]),
         failed=[model for model in study["models"] if model.get("error")],
         sections={name: title for name, title in SECTIONS.items() if name in full},
-        tables=tables,
-        figures=figures,
-        prompts=prompts,
         max_rows=MAX_ROWS,
         probes=Markup(probes_as_json(study, rows)) if rows else None,
         style=Markup(style),
@@ -100,35 +75,13 @@ def study_page(study: Study, rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def title_of(study: Study) -> str:
-    name = study.get("bank", {}).get("name")
-    return f"Recall of {name}" if name else "What models recall"
-
-
-def prompts_of(study: Study) -> list[dict[str, Any]]:
-    """`[{"sentence", "answer", "joint", "said": [(model, entry), ...]}]`: every prompt, what models say."""
-    found: dict[tuple, dict[str, Any]] = {}
-    prompts = study.get("prompts", {})
-    for model in models_of(study):
-        for entry in prompts.get(model, []):
-            key = (entry["sentence"], entry.get("answer"), entry.get("joint", " "))
-            asked = found.setdefault(key, dict(zip(("sentence", "answer", "joint"), key, strict=True)))
-            asked.setdefault("said", []).append((model, entry))
-    return list(found.values())
-
-
-def show_token(text: str) -> str:
-    """A token with its blanks to be seen."""
-    return text.replace(" ", "␣").replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥") or "∅"
-
-
 def _breakable(text: str) -> Markup:
     """Escaped, with leave to break the name of a model behind its slashes and before its revision."""
     return Markup("<wbr>").join(NAME_ENDS.split(text))
 
 
-def _cell_class(cell: Cell, table: StudyTable, place: int) -> str:
-    names = ["num" if table.columns[place].numeric else "text"]
+def _cell_class(cell: Cell, table: StudyTable, column: int) -> str:
+    names = ["num" if table.columns[column].numeric else "text"]
     names += ["best"] if cell.best else []
     names += ["unsure"] if cell.significant is False else []
     return " ".join(names)
@@ -154,5 +107,5 @@ def _asset(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """What a Content-Security-Policy calls an inline element by."""
+    """An inline element's name in a Content-Security-Policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

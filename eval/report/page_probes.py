@@ -1,8 +1,8 @@
-"""The probes of a study in the compact form that its page carries: columns, with every text once.
+"""The probes of a study in the compact form that its page holds: columns, with every text once.
 
 {"total": int,                   probes in the study; the page may hold fewer
  "models": [label], "tokenizers": [group],      tokenizers: a number for each model, null for none
- "texts": [str],                 what the numbers below that stand for texts point to
+ "texts": [str],                 a `text` below is an index into these
  "probes": {"id": [text], "type": [text], ..., "flags": [text | null]},
  "results": [{"generation": [text | null], "exact_match": [...], ..., "top_tokens": [[text, p, text, p]]}]}
 """
@@ -14,22 +14,28 @@ from tidy_stlms.configs.files import to_json
 from tidy_stlms.eval.report.order import Study, models_of
 
 MAX_BYTES = 8_000_000
-ASKED = ("probe_id", "type", "role", "arm", "relation", "subject", "prompt", "joint", "answer")
-FIGURES = {"exact_match": 0, "accuracy": 2, "candidate_rank": 1, "logprob": 2, "bits_per_byte": 3}  # digits
+PROBE_COLUMNS = ("probe_id", "type", "role", "arm", "relation", "subject", "prompt", "joint", "answer")
+DIGITS = {
+    "exact_match": 0,
+    "accuracy": 2,
+    "candidate_rank": 1,
+    "logprob": 2,
+    "bits_per_byte": 3,
+}  # of a result's figures
 ESCAPES = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
 def probes_as_json(study: Study, rows: Sequence[Mapping[str, Any]], max_bytes: int = MAX_BYTES) -> str:
-    """JSON for a `<script>` element, of at most `max_bytes`: where all probes would be more, every k-th."""
+    """JSON for a `<script>` element, of at most `max_bytes`. Where all probes would be more, every k-th."""
     by_model: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in rows:
         by_model.setdefault(row["model"], {})[row["probe_id"]] = row
-    asked = {row["probe_id"]: row for row in rows}
+    probes = {row["probe_id"]: row for row in rows}
     models = [model for model in models_of(study) if model in by_model]
     every = 1
     while True:
-        shown = list(asked.values())[::every]
-        page = script_json(_columns(study, models, by_model, shown) | {"total": len(asked)})
+        shown = list(probes.values())[::every]
+        page = script_json(_columns(study, models, by_model, shown) | {"total": len(probes)})
         size = len(page.encode("utf-8", "replace"))
         if size <= max_bytes or len(shown) <= 1:
             return page
@@ -37,7 +43,7 @@ def probes_as_json(study: Study, rows: Sequence[Mapping[str, Any]], max_bytes: i
 
 
 def script_json(value: Any) -> str:
-    """JSON that no text can end the surrounding script element with, and that any browser reads as one."""
+    """JSON in which no text can end the surrounding script element."""
     text = to_json(value, separators=(",", ":"))
     for character, escape in ESCAPES.items():
         text = text.replace(character, escape)
@@ -52,22 +58,22 @@ def _columns(
 ) -> dict[str, Any]:
     texts: dict[str, int] = {}
 
-    def place(text: Any) -> int | None:
+    def index_of(text: Any) -> int | None:
         return None if text is None else texts.setdefault(str(text), len(texts))
 
-    probes = {name: [place(row.get(name)) for row in shown] for name in ASKED}
-    probes["flags"] = [place(", ".join(row["flags"])) if row.get("flags") else None for row in shown]
+    probes = {name: [index_of(row.get(name)) for row in shown] for name in PROBE_COLUMNS}
+    probes["flags"] = [index_of(", ".join(row["flags"])) if row.get("flags") else None for row in shown]
     results = []
     for model in models:
-        own = [by_model[model].get(row["probe_id"], {}) for row in shown]
+        model_rows = [by_model[model].get(row["probe_id"], {}) for row in shown]
         columns: dict[str, list] = {
-            name: [_rounded(row.get(name), digits) for row in own] for name, digits in FIGURES.items()
+            name: [_rounded(row.get(name), digits) for row in model_rows] for name, digits in DIGITS.items()
         }
-        columns["generation"] = [place(row.get("generation")) for row in own]
-        if any(row.get("top_tokens") for row in own):
+        columns["generation"] = [index_of(row.get("generation")) for row in model_rows]
+        if any(row.get("top_tokens") for row in model_rows):
             columns["top_tokens"] = [
-                [part for text, p in row.get("top_tokens") or () for part in (place(text), _rounded(p, 3))]
-                for row in own
+                [part for text, p in row.get("top_tokens") or () for part in (index_of(text), _rounded(p, 3))]
+                for row in model_rows
             ]
         results.append(columns)
     tokenizer = {model["model"]: model.get("tokenizer") for model in study["models"]}

@@ -42,8 +42,8 @@ END_FILES = ("summary.json", "metrics.jsonl", "report.md", "figures/*.png")
 def files_to_push(folder: Path) -> list[str]:
     """Paths inside `folder` that go to the Hub, the card not among them."""
     patterns = (*MODEL_FILES, *((*RUN_FILES, *END_FILES) if is_run(folder) else ()))
-    found = {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)}
-    return sorted(found)
+    names = {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)}
+    return sorted(names)
 
 
 def push_model(

@@ -1,28 +1,17 @@
 """The curves of a run, as PNG files for its report."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
 from tidy_stlms.configs.files import write_whole
 from tidy_stlms.eval.recall.groups import CONTROL, INJECTED
+from tidy_stlms.eval.report.draw import CHANCE_LINE, as_png, hide_upper_spines
+from tidy_stlms.eval.report.palette import PROBE_COLOURS
 
-COLOURS = {
-    "memorization": "#0072B2",
-    "syntactic": "#009E73",
-    "semantic": "#D55E00",
-    "inferential": "#CC79A7",
-    "compositional": "#E69F00",
-    "reversal": "#56B4E9",
-    "locality": "#555555",
-}  # Okabe and Ito's palette: told apart by colour-blind readers too
 STYLES = {INJECTED: "-", CONTROL: "--"}
 
 
@@ -33,9 +22,9 @@ def plot_loss(metrics: Sequence[dict], path: Path) -> None:
         points = [(row["step"], row[key]) for row in metrics if key in row]
         if points:
             axes.plot(*zip(*points, strict=True), style, markersize=4, label=label)
-    _finish(axes, "loss (nats per token)")
+    _label(axes, "loss (nats per token)")
     axes.legend(frameon=False)
-    write_figure(figure, path)
+    _write(figure, path)
 
 
 def plot_recall(
@@ -47,23 +36,26 @@ def plot_recall(
 ) -> None:
     """Accuracy over steps, by probe type and role; grey bars count the exposures of each step.
 
-    `treatments` are the groups of injected facts where these were treated differently, with what `metrics`
-    call each; then each probe type has a panel, and each group a colour.
+    Args:
+        metrics: Lines of metrics.jsonl.
+        exposure_steps: The step of each exposure.
+        treatments: The groups of injected facts with their keys in `metrics`, where facts were treated
+            differently. Each probe type then has a panel, and each group a colour.
     """
-    axis = ("accuracy", "accuracy among the candidates")
-    figure, grid = _panels_by_type(metrics, [axis], treatments) if treatments else _one_panel()
+    accuracy = ("accuracy", "accuracy among the candidates")
+    figure, grid = _panels_by_type(metrics, [accuracy], treatments) if treatments else _one_panel()
     for number, axes in enumerate(grid[0]):
         if len(exposure_steps):
             _mark_injections(axes, exposure_steps, max(row["step"] for row in metrics), label=not number)
         if not treatments:
-            _curves(axes, metrics, "accuracy")
-            _finish(axes, axis[1])
+            _curves(axes, metrics, accuracy[0])
+            _label(axes, accuracy[1])
         if chance is not None:
             label = None if number else "chance"
-            axes.axhline(chance, color="black", linewidth=0.8, linestyle=":", label=label)
+            axes.axhline(chance, label=label, **CHANCE_LINE)
         axes.set_ylim(-0.02, 1.02)
     figure.legend(frameon=False, fontsize=8, loc="outside right upper")
-    write_figure(figure, path)
+    _write(figure, path)
 
 
 def plot_rank_and_bits(metrics: Sequence[dict], path: Path, treatments: Mapping[str, str]) -> None:
@@ -77,12 +69,12 @@ def plot_rank_and_bits(metrics: Sequence[dict], path: Path, treatments: Mapping[
     else:
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained")
         _curves(left, metrics, rank[0])
-        _finish(left, rank[1])
+        _label(left, rank[1])
         left.invert_yaxis()
         _curves(right, metrics, bits[0], label=False)
-        _finish(right, bits[1])
+        _label(right, bits[1])
     figure.legend(frameon=False, fontsize=8, loc="outside right upper")
-    write_figure(figure, path)
+    _write(figure, path)
 
 
 def _one_panel() -> tuple[plt.Figure, list[list[Axes]]]:
@@ -93,8 +85,8 @@ def _one_panel() -> tuple[plt.Figure, list[list[Axes]]]:
 def _panels_by_type(
     metrics: Sequence[dict], shown: Sequence[tuple[str, str]], treatments: Mapping[str, str]
 ) -> tuple[plt.Figure, list[list[Axes]]]:
-    """A row of panels for each (metric, its axis), a panel for each probe type, a curve for each
-    treatment: the more exposures the darker, control facts dashed."""
+    """A row of panels for each (metric, label of its axis), a panel for each probe type, and a curve for each
+    treatment: the more exposures the darker. Control facts are dashed."""
     curves = [(CONTROL, CONTROL, "--", "0.45")]
     shades = plt.get_cmap("viridis")(np.linspace(0.9, 0.0, len(treatments)))
     curves += [
@@ -102,23 +94,23 @@ def _panels_by_type(
     ]
     kinds = [
         kind
-        for kind in COLOURS
+        for kind in PROBE_COLOURS
         if any(_points(metrics, name, kind, metric) for _, name, _, _ in curves for metric, _ in shown)
     ]
     size = (2.6 + 2.3 * len(kinds), 0.4 + 2.8 * len(shown))
     figure, grid = plt.subplots(
         len(shown), len(kinds), figsize=size, squeeze=False, sharex=True, sharey="row", layout="constrained"
     )
-    named: set[str] = set()
+    in_legend: set[str] = set()
     for row, (metric, ylabel) in zip(grid, shown, strict=True):
         for axes, kind in zip(row, kinds, strict=True):
             for label, name, style, colour in curves:
                 if points := _points(metrics, name, kind, metric):
                     xs, ys = zip(*points, strict=True)
-                    once = None if label in named else label
-                    axes.plot(xs, ys, style, color=colour, linewidth=1.6, marker=".", label=once)
-                    named.add(label)
-            _finish(axes, ylabel if kind == kinds[0] else "")
+                    legend_label = None if label in in_legend else label
+                    axes.plot(xs, ys, style, color=colour, linewidth=1.6, marker=".", label=legend_label)
+                    in_legend.add(label)
+            _label(axes, ylabel if kind == kinds[0] else "")
             axes.set_title(kind, fontsize=10, loc="left")
     return figure, grid.tolist()
 
@@ -130,7 +122,7 @@ def _points(metrics: Sequence[dict], group: str, kind: str, metric: str) -> list
 
 def _curves(axes: Axes, metrics: Sequence[dict], metric: str, label: bool = True) -> None:
     for role, style in STYLES.items():
-        for kind, colour in COLOURS.items():
+        for kind, colour in PROBE_COLOURS.items():
             if points := _points(metrics, role, kind, metric):
                 name = f"{role} {kind}" if label else None
                 axes.plot(
@@ -153,15 +145,12 @@ def _mark_injections(axes: Axes, exposure_steps: np.ndarray, last_step: int, lab
     )
 
 
-def _finish(axes: Axes, ylabel: str) -> None:
+def _label(axes: Axes, ylabel: str) -> None:
     axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
-    axes.spines[["top", "right"]].set_visible(False)
+    hide_upper_spines(axes)
 
 
-def write_figure(figure: plt.Figure, path: Path) -> None:
-    """Write a PNG file, whole, and close the figure."""
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=130)
+def _write(figure: plt.Figure, path: Path) -> None:
+    write_whole(path, as_png(figure))
     plt.close(figure)
-    write_whole(path, image.getvalue())

@@ -1,4 +1,4 @@
-"""What a run was, in words: for its report and its model card."""
+"""A run in sentences, for its report and its model card."""
 
 from collections import Counter
 from pathlib import Path
@@ -19,7 +19,7 @@ MOST_COUNTS = 8  # numbers of exposures that are listed one by one
 
 
 def reading_guide(bank: FactBank) -> str:
-    """What the figures of a recall table mean."""
+    """Explains the figures of a recall table."""
     chance = chance_of(bank)
     guess = f" (chance {chance:.2f})" if chance is not None else ""
     return (
@@ -30,7 +30,7 @@ def reading_guide(bank: FactBank) -> str:
 
 
 def facts_of_the_run(folder: Path, config: dict, summary: dict | None, bank: FactBank | None) -> list[str]:
-    """Lines of a list: model, data, loss, injection, seed, versions; what is measured at the end if there."""
+    """Lines of a list: model, data, loss, injection, seed, versions. `summary`: of a finished run."""
     versions = read_json(folder / "environment.json")["versions"]
     model = config["model"]["name_or_path"] or "from scratch"
     size, amount, loss = "", "", []

@@ -1,7 +1,7 @@
-"""What a run leaves for its readers: summary.json, report.md with its plots, and the model card.
+"""A run's summary.json, report.md with its plots, and model card.
 
-Everything is read back from the run folder, so the report of a run that was interrupted and resumed
-is that of one that was not.
+Everything is read from the run folder, so that a run that was interrupted and resumed has the same report as
+one that was not.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,6 @@ from tidy_stlms.eval.recall.groups import Doses, treatment_groups
 from tidy_stlms.eval.recall.metrics import summarise
 from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.report.card import run_card
-from tidy_stlms.eval.report.run_figures import plot_loss, plot_rank_and_bits, plot_recall
-from tidy_stlms.eval.report.run_in_words import FIGURES, facts_of_the_run, reading_guide
 from tidy_stlms.eval.report.run_table import recall_table
 from tidy_stlms.eval.run_folder import (
     CARD,
@@ -76,6 +74,7 @@ def _recall_before_and_after(results: Sequence[ProbeResult], last_step: int, dos
 
 def _draw(folder: Path, metrics: list[dict], bank: FactBank | None, treatments: dict[str, str]) -> list[str]:
     """Draw what there is data for; returns the names of files in figures/."""
+
     drawn = []
     if any("loss" in row for row in metrics):
         plot_loss(metrics, folder / FIGURES_FOLDER / "loss.png")

@@ -1,32 +1,52 @@
-"""Recall before and after as rows of text, for the terminal, the report and the model card."""
+"""Recall before and after as a table, for the terminal, the report and the model card."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tidy_stlms.eval.recall.groups import in_order, is_injected
+from tidy_stlms.eval.report.cells import Cell
+from tidy_stlms.eval.report.order import SHOWN, TYPES
 
-SHOWN = {
-    "accuracy": "accuracy",
-    "exact_match": "exact match",
-    "containment": "containment",
-    "candidate_rank": "rank",
-    "bits_per_byte": "bits/byte",
-}
-TYPES = ("memorization", "syntactic", "semantic", "inferential", "compositional", "reversal", "locality")
+COUNT = "n"
+
+
+@dataclass(frozen=True)
+class RecallRow:
+    """A metric of a probe type, or the number of its probes, with a cell for each group of the table."""
+
+    kind: str
+    name: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def is_count(self) -> bool:
+        return self.name == COUNT
 
 
 @dataclass(frozen=True)
 class RecallTable:
-    """Header and rows, all text; the first column names the probe type, the second the metric."""
+    groups: tuple[str, ...]
+    rows: list[RecallRow]
 
-    header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    @property
+    def header(self) -> tuple[str, ...]:
+        return ("probe", "metric", *self.groups)
+
+    def texts(self) -> list[tuple[str, ...]]:
+        """The rows as text, with each probe type named once."""
+        kinds = [row.kind for row in self.rows]
+        return [
+            ("" if kind == before else kind, row.name, *(cell.text for cell in row.cells))
+            for row, kind, before in zip(self.rows, kinds, ["", *kinds], strict=False)
+        ]
 
     def markdown(self) -> str:
-        lines = [self.header, ("---", "---", *["---:"] * (len(self.header) - 2)), *self.rows]
+        lines = [self.header, ("---", "---", *["---:"] * len(self.groups)), *self.texts()]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def recall_table(recall: dict) -> RecallTable:
+def recall_table(recall: Mapping[str, Any]) -> RecallTable:
     """Rows by probe type and metric from summary.json's `recall`; a column for each group.
 
     A cell is `before → after [low, high]`, without the arrow where nothing was measured before. Where
@@ -36,29 +56,29 @@ def recall_table(recall: dict) -> RecallTable:
     groups = in_order(after)
     is_split = sum(map(is_injected, groups)) > 1
     rows = []
-    found = {kind for group in groups for kind in after[group]}
-    for kind in [kind for kind in TYPES if kind in found]:
-        label = kind  # named once
-        for metric, metric_label in SHOWN.items():
-            cells = [
+    for kind in TYPES:
+        if not any(kind in after[group] for group in groups):
+            continue
+        for metric, name in SHOWN.items():
+            cells = tuple(
                 _cell(before.get(group, {}).get(kind, {}).get(metric), after[group].get(kind, {}).get(metric))
                 for group in groups
-            ]
-            if any(cells):
-                rows.append((label, metric_label, *cells))
-                label = ""
+            )
+            if any(cell.figure for cell in cells):
+                rows.append(RecallRow(kind, name, cells))
         if is_split:
-            rows.append((label, "n", *(_most_probes(after[group].get(kind, {})) for group in groups)))
-    return RecallTable(("probe", "metric", *groups), rows)
+            counts = tuple(_most_probes(after[group].get(kind, {})) for group in groups)
+            rows.append(RecallRow(kind, COUNT, counts))
+    return RecallTable(tuple(groups), rows)
 
 
-def _most_probes(metrics: dict) -> str:
-    """How many probes there are, of which some figures may lack a few."""
-    return f"{max(figure['n'] for figure in metrics.values()):,}" if metrics else ""
+def _most_probes(metrics: Mapping[str, Any]) -> Cell:
+    """How many probes there are. Some metrics may lack a few."""
+    return Cell(f"{max(estimate['n'] for estimate in metrics.values()):,}" if metrics else "")
 
 
-def _cell(before: dict | None, after: dict | None) -> str:
+def _cell(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Cell:
     if after is None:
-        return ""
+        return Cell("")
     start = f"{before['mean']:.2f} → " if before else ""
-    return f"{start}{after['mean']:.2f} [{after['low']:.2f}, {after['high']:.2f}]"
+    return Cell(f"{start}{after['mean']:.2f}", f"[{after['low']:.2f}, {after['high']:.2f}]")

@@ -1,4 +1,4 @@
-"""What a comparison of models leaves for its readers: report.md with figures, and report.html.
+"""Writes a study's report.md with its figures, and report.html.
 
 write_study_report(folder, read_json(folder / "summary.json"), read_jsonl(folder / "results.jsonl"))
 """
@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from tidy_stlms.configs.files import write_whole
-from tidy_stlms.eval.report.cells import markdown_text
-from tidy_stlms.eval.report.figures import figures_of, section_of
+from tidy_stlms.eval.report.cells import StudyTable, markdown_text
 from tidy_stlms.eval.report.order import Study
-from tidy_stlms.eval.report.page import MAX_ROWS, SECTIONS, prompts_of, show_token, study_page, title_of
-from tidy_stlms.eval.report.tables import study_tables
+from tidy_stlms.eval.report.page import study_page
+from tidy_stlms.eval.report.panels import StudyFigure
+from tidy_stlms.eval.report.study_content import (
+    MAX_ROWS,
+    SECTIONS,
+    Prompt,
+    StudyContent,
+    content_of,
+    show_token,
+)
 
 READING = """\
 Accuracy: the answer is the most probable of the candidates{chance}. Exact match: greedy generation gives the
@@ -25,28 +32,31 @@ tokenizer."""
 
 def write_study_report(folder: Path, study: Study, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write report.md, report.html and figures/*.png from a study and the rows of its results.jsonl."""
-    from tidy_stlms.eval.report.draw import plot_figure
+    from tidy_stlms.eval.report.draw import draw_figure
 
-    for figure in figures_of(study):
-        plot_figure(figure, folder / f"figures/{figure.key}.png")
-    write_whole(folder / "report.md", study_markdown(study).encode("utf-8", "replace"))
-    write_whole(folder / "report.html", study_page(study, rows).encode("utf-8", "replace"))
+    content = content_of(study)
+    drawings = {figure.key: draw_figure(figure) for figure in content.figures}
+    for key, drawing in drawings.items():
+        write_whole(folder / f"figures/{key}.png", drawing.png)
+    write_whole(folder / "report.md", study_markdown(content).encode("utf-8", "replace"))
+    panels = {key: drawing.panels for key, drawing in drawings.items()}
+    write_whole(folder / "report.html", study_page(content, panels, rows).encode("utf-8", "replace"))
 
 
-def study_markdown(study: Study) -> str:
-    """report.md: figures by name, tables, prompts, and what is needed to repeat it."""
-    lines = [f"# {markdown_text(title_of(study))}", "", *_introduction(study.get("bank"))]
+def study_markdown(content: StudyContent) -> str:
+    """report.md: links to figures, tables, prompts, and what is needed to repeat the study."""
+    study = content.study
+    lines = [f"# {markdown_text(content.title)}", "", *_introduction(study.get("bank"))]
     for model in study["models"]:
         if model.get("error"):
             lines += [f"{markdown_text(model['model'])} failed: {markdown_text(model['error'])}", ""]
-    tables, figures = study_tables(study), figures_of(study)
     for section, title in SECTIONS.items():
-        own = [line for figure in figures if section_of(figure) == section for line in _figure(figure)]
-        own += [line for table in tables if table.section == section for line in _table(table)]
-        own += _prompts(study) if section == "prompts" else []
-        own += _provenance(study) if section == "models" else []
-        if own:
-            lines += [f"## {title}", "", *own]
+        section_lines = [line for figure in content.figures_of(section) for line in _figure(figure)]
+        section_lines += [line for table in content.tables_of(section) for line in _table(table)]
+        section_lines += _prompts(content.prompts) if section == "prompts" else []
+        section_lines += _provenance(study) if section == "models" else []
+        if section_lines:
+            lines += [f"## {title}", "", *section_lines]
     return "\n".join(lines)
 
 
@@ -63,11 +73,11 @@ def _introduction(bank: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _figure(figure) -> list[str]:
+def _figure(figure: StudyFigure) -> list[str]:
     return [f"![{figure.caption}](figures/{figure.key}.png)", "", figure.caption, ""]
 
 
-def _table(table) -> list[str]:
+def _table(table: StudyTable) -> list[str]:
     lines = [f"**{markdown_text(table.title)}**", "", table.markdown(MAX_ROWS)]
     if len(table.rows) > MAX_ROWS:
         lines += [f"The first {MAX_ROWS} of {len(table.rows):,} rows; summary.json has all.", ""]
@@ -76,12 +86,12 @@ def _table(table) -> list[str]:
     return [*lines, markdown_text(note), ""] if note else lines
 
 
-def _prompts(study: Study) -> list[str]:
+def _prompts(prompts: Sequence[Prompt]) -> list[str]:
     lines = []
-    for prompt in prompts_of(study):
-        answer = f"{prompt['joint']}**{markdown_text(prompt['answer'])}**" if prompt["answer"] else ""
-        lines += [f"{markdown_text(prompt['sentence'])}{answer}", ""]
-        for model, entry in prompt["said"]:
+    for prompt in prompts:
+        answer = f"{prompt.joint}**{markdown_text(prompt.answer)}**" if prompt.answer else ""
+        lines += [f"{markdown_text(prompt.sentence)}{answer}", ""]
+        for model, entry in prompt.said:
             lines.append(f"- {markdown_text(model)}: {markdown_text(entry['generation'])}")
             for number, step in enumerate(entry.get("top_tokens") or [], 1):
                 tokens = ", ".join(f"{markdown_text(show_token(text))} {p:.2f}" for text, p in step)

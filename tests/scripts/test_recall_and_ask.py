@@ -407,7 +407,7 @@ RECALL = {
 def test_recall_table_shows_before_and_after():
     table = recall_table(RECALL)
     assert table.header == ("probe", "metric", "injected", "control")
-    assert table.rows == [
+    assert table.texts() == [
         ("memorization", "accuracy", "0.50 [0.25, 0.75]", ""),
         ("semantic", "accuracy", "0.10 → 0.50 [0.25, 0.75]", "0.50 [0.25, 0.75]"),
     ]

@@ -115,7 +115,7 @@ def test_no_figure_of_a_run_mixes_arms(run_tiny, monkeypatch):
     # what people read
     table = recall_table(summary["recall"])
     assert table.header == ("probe", "metric", *GROUPS)
-    assert ("", "n", "8", "8", "8", "24") in table.rows
+    assert ("", "n", "8", "8", "8", "24") in table.texts()
     for file in ("report.md", "README.md"):
         text = (folder / file).read_text()
         assert table.markdown() in text

@@ -13,6 +13,9 @@ from msgspec import convert, to_builtins
 from tidy_stlms.eval.recall.groups import is_injected
 from tidy_stlms.eval.recall.metrics import summarise
 from tidy_stlms.eval.recall.results import ProbeResult
+from tidy_stlms.eval.report.draw import draw_figure
+from tidy_stlms.eval.report.page import study_page
+from tidy_stlms.eval.report.study_content import content_of
 
 RUN = "outputs/quickstart"
 STEPS = (100, 200, 400)
@@ -144,6 +147,13 @@ def example_study(rows: list[dict] | None = None) -> dict:
 
 def _results(rows: list[dict]) -> list[ProbeResult]:
     return convert([{k: v for k, v in row.items() if k != "exposures"} for row in rows], list[ProbeResult])
+
+
+def html_of(study: dict, rows: list[dict]) -> str:
+    """report.html of a study."""
+    content = content_of(study)
+    panels = {figure.key: draw_figure(figure).panels for figure in content.figures}
+    return study_page(content, panels, rows)
 
 
 def _model(name: str) -> dict:

@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.eval.report.browser import NO_BROWSER, open_browser
-from tests.eval.report.study_example import HOSTILE, MEASURED, OTHER, example_rows, example_study
+from tests.eval.report.study_example import HOSTILE, MEASURED, OTHER, example_rows, example_study, html_of
 from tidy_stlms.eval.report import page as study_page_module
-from tidy_stlms.eval.report.page import TEMPLATES, study_page
-from tidy_stlms.eval.report.run_figures import COLOURS
+from tidy_stlms.eval.report.page import TEMPLATES
+from tidy_stlms.eval.report.palette import COLOURS, PROBE_COLOURS
 
 VOID = {"meta", "link", "wbr"}
 
@@ -55,7 +55,7 @@ def study(rows):
 
 @pytest.fixture(scope="module")
 def html(study, rows):
-    return study_page(study, rows)
+    return html_of(study, rows)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_the_page_says_what_it_was_made_from(page, html):
 
 def test_tables_too_long_for_a_page_say_so(study, monkeypatch):
     monkeypatch.setattr(study_page_module, "MAX_ROWS", 14)
-    page = Page(study_page(study, []))
+    page = Page(html_of(study, []))
     captions = {caption["text"]: caption for caption in page.all("caption")}
     (long,) = (text for text in captions if "Recall of injected facts" in text)
     assert "The first 14 of 15 rows; summary.json has all." in long
@@ -188,16 +188,16 @@ def test_tables_too_long_for_a_page_say_so(study, monkeypatch):
 
 def test_a_study_of_prompts_alone_has_a_page():
     entry = {"sentence": "1 + 1 =", "answer": None, "generation": " 2", "top_tokens": [[[" 2", 0.9]]]}
-    page = Page(study_page({"scorer": "1", "models": [{"model": "a"}], "prompts": {"a": [entry]}}, []))
+    page = Page(html_of({"scorer": "1", "models": [{"model": "a"}], "prompts": {"a": [entry]}}, []))
     assert [element["text"] for element in page.all("h2")] == ["Prompts", "Reproducibility"]
     assert len(page.all("script")) == 1
 
 
 def test_colours_are_those_of_the_other_plots():
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    for kind, colour in COLOURS.items():
+    for kind, colour in PROBE_COLOURS.items():
         assert f"--{kind}: {colour.lower()};" in style
-        assert f".t-{kind} {{ --hue: var(--{kind}); }}" in style
+    assert all(f"--{name}: #" in style for name in COLOURS)
 
 
 def luminance(colour):
@@ -433,7 +433,7 @@ def test_ten_thousand_probes_of_four_models_stay_responsive(browser, study, rows
         if row["model"] != OTHER
     ]
     path = tmp_path / "big.html"
-    path.write_text(study_page(study, many), encoding="utf-8")
+    path.write_text(html_of(study, many), encoding="utf-8")
     assert path.stat().st_size < 10_000_000
     browser.open(path.as_uri())
     assert browser.run("return document.querySelector('.found').textContent") == "10,062 of 10,062 probes"

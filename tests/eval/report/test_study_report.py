@@ -1,10 +1,12 @@
 """report.md of a study, its figures, and the probes that the page carries."""
 
+import ast
 import json
 import math
 import re
 from xml.etree import ElementTree
 
+import matplotlib
 import pytest
 
 from tests.eval.report.study_example import (
@@ -18,23 +20,18 @@ from tests.eval.report.study_example import (
     TWIN,
     example_rows,
     example_study,
+    html_of,
 )
-from tidy_stlms.eval.report.draw import MARKERS
-from tidy_stlms.eval.report.figures import bar_figures, dose_figures, figures_of, short_name, step_figures
-from tidy_stlms.eval.report.page import prompts_of, study_page
+from tests.test_imports import MODULES, imports_of
+from tidy_stlms.eval.report.draw import draw_figure
+from tidy_stlms.eval.report.order import TYPES
 from tidy_stlms.eval.report.page_probes import probes_as_json, script_json
-from tidy_stlms.eval.report.run_figures import COLOURS
-from tidy_stlms.eval.report.run_table import TYPES
+from tidy_stlms.eval.report.page_svg import View, panel_svgs
+from tidy_stlms.eval.report.palette import COLOURS, MARKERS, PROBE_COLOURS
+from tidy_stlms.eval.report.panels import Axis, Bar, BarPanel, Mark, StudyFigure, short_name
+from tidy_stlms.eval.report.study_content import content_of, prompts_of
+from tidy_stlms.eval.report.study_figures import bar_figures, dose_figures, figures_of, step_figures
 from tidy_stlms.eval.report.study_report import study_markdown, write_study_report
-from tidy_stlms.eval.report.study_svg import (
-    BAR_RIGHT,
-    LINE_BOTTOM,
-    LINE_LEFT,
-    LINE_RIGHT,
-    LINE_TOP,
-    SHAPES,
-    panels_as_svg,
-)
 
 ONLY_PROMPTS = {
     "schema": 1,
@@ -80,7 +77,7 @@ def test_the_report_and_every_figure_that_it_names(study, rows, tmp_path):
 def test_a_study_of_prompts_alone_has_a_report(tmp_path):
     write_study_report(tmp_path, ONLY_PROMPTS, [])
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
-    report = study_markdown(ONLY_PROMPTS)
+    report = study_markdown(content_of(ONLY_PROMPTS))
     assert "1 \\*2\\*" in report
     assert "- a:  3" in report
     assert "## Recall" not in report
@@ -92,8 +89,9 @@ def test_bars_show_every_model_once_and_of_a_run_its_last_checkpoint(study):
     assert [panel.role for panel in accuracy.panels] == ["injected"] * 3 + ["neighbour"] * 3
     assert (accuracy.chance, exact.chance) == (0.1, None)
     for panel in accuracy.panels:
-        assert [model for model, _, _ in panel.bars] == [CHECKPOINTS[-1], TWIN, OTHER]
-        for model, mark, control in panel.bars:
+        assert [bar.model for bar in panel.bars] == [CHECKPOINTS[-1], TWIN, OTHER]
+        for bar in panel.bars:
+            model, mark, control = bar.model, bar.mark, bar.control
             entry = study["recall"][model][panel.role][panel.kind]["accuracy"]
             assert (mark.mean, mark.low, mark.high) == (entry["mean"], entry["low"], entry["high"])
             if panel.role == "injected":
@@ -190,7 +188,7 @@ def test_every_arm_has_its_bars_beside_those_of_control_facts(by_arm):
     ]
     assert accuracy.panels[0].title == "memorization, once (1 exposure)"
     for panel in accuracy.panels[:-3]:
-        assert all(control is not None for _, _, control in panel.bars)
+        assert all(bar.control is not None for bar in panel.bars)
 
 
 def test_every_arm_of_a_run_has_its_steps(by_arm):
@@ -234,24 +232,132 @@ def test_log_probabilities_have_an_axis_around_all_of_them(study):
     assert all(math.isclose(place, float(text.replace("−", "-"))) for place, text in figure.y.ticks)
 
 
-def test_bars_are_as_long_and_points_as_high_as_what_they_mean(study):
-    bars = bar_figures(study)[0]
-    for panel, svg in zip(bars.panels, map(ElementTree.fromstring, panels_as_svg(bars)), strict=True):
-        drawn = [float(rect.get("width")) for rect in svg.iter("rect") if "bar" in rect.get("class").split()]
-        means = [mark.mean for _, *marks in panel.bars for mark in marks if mark]
-        assert drawn == pytest.approx([mean * (BAR_RIGHT - 1) for mean in means], abs=0.11)
-    lines = step_figures(study)[0]
-    (svg,) = map(ElementTree.fromstring, panels_as_svg(lines))
-    drawn = [path.get("transform")[10:-1].split() for path in svg.iter("path") if path.get("transform")]
-    marks = [mark for line in lines.panels[0].lines for mark in line.marks]
-    heights = [LINE_BOTTOM - float(y) for _, y in drawn]
-    assert heights == pytest.approx([mark.mean * (LINE_BOTTOM - LINE_TOP) for mark in marks], abs=0.06)
-    places = [float(x) - LINE_LEFT for x, _ in drawn]
-    assert places == pytest.approx([mark.x / 400 * (LINE_RIGHT - LINE_LEFT) for mark in marks], abs=0.06)
+def drawing_of(svg):
+    """Of a panel: texts with their positions, and paths as (fill, stroke, corners)."""
+    root = ElementTree.fromstring(svg)
+    texts = [(text.text, float(text.get("x")), float(text.get("y"))) for text in root.iter("text")]
+    paths = []
+    for path in root.iter("path"):
+        numbers = [float(number) for number in re.findall(r"-?[\d.]+", path.get("d"))]
+        moved = [float(number) for number in re.findall(r"-?[\d.]+", path.get("transform", "0 0"))]
+        corners = [(x + moved[0], y + moved[1]) for x, y in zip(numbers[::2], numbers[1::2], strict=True)]
+        paths.append((path.get("fill"), path.get("stroke"), corners))
+    return texts, paths
+
+
+def scale(ticks):
+    """From a position in the drawing to a value, by the first and the last tick: (value, position) each."""
+    (value, position), *_, (last_value, last_position) = ticks
+    return lambda at: value + (at - position) / (last_position - position) * (last_value - value)
+
+
+def test_bars_are_as_long_as_what_they_mean(study):
+    figure = bar_figures(study)[0]
+    for panel, svg in zip(figure.panels, draw_figure(figure).panels, strict=True):
+        texts, paths = drawing_of(svg)
+        value_of = scale(
+            [(value, next(x for text, x, _ in texts if text == tick)) for value, tick in figure.x.ticks]
+        )
+        bars = [c for fill, _, c in paths if fill in (f"var(--{panel.kind})", "var(--control)")]
+        means = [mark.mean for bar in panel.bars for mark in (bar.mark, bar.control) if mark]
+        assert [value_of(min(x for x, _ in bar)) for bar in bars] == pytest.approx([0] * len(means), abs=1e-3)
+        assert [value_of(max(x for x, _ in bar)) for bar in bars] == pytest.approx(means, abs=1e-3)
+        whiskers = [c for fill, stroke, c in paths if (fill, stroke, len(c)) == ("none", "var(--ink)", 6)]
+        assert len(whiskers) == len(means)
+        assert {(round(value_of(c[0][0]), 2), round(value_of(c[-1][0]), 2)) for c in whiskers} == {
+            (round(mark.low, 2), round(mark.high, 2))
+            for bar in panel.bars
+            for mark in (bar.mark, bar.control)
+            if mark
+        }
+        # each row says the model and its figure
+        shown = [text for text, *_ in texts]
+        for bar in panel.bars:
+            assert {bar.model, f"{bar.mark.mean:.2f}"} <= set(shown)
+
+
+def test_points_are_where_what_they_mean_is(study):
+    (figure,) = step_figures(study)
+    (svg,) = draw_figure(figure).panels
+    texts, paths = drawing_of(svg)
+    x_of = scale([(value, next(x for text, x, _ in texts if text == tick)) for value, tick in figure.x.ticks])
+    lines = [c[0][1] for _, stroke, c in paths if stroke == "var(--rule)"]  # from the lowest tick up
+    y_of = scale([(value, y) for (value, _), y in zip(figure.y.ticks, lines, strict=True)])
+    for line in figure.panels[0].lines:
+        wanted = [(mark.x, mark.mean) for mark in line.marks]
+        curves = [c for _, stroke, c in paths if stroke == f"var(--{line.kind})" and len(c) == len(wanted)]
+        drawn = [[(x_of(x), y_of(y)) for x, y in curve] for curve in curves]
+        assert any(
+            all(point == pytest.approx(mark, abs=0.02) for point, mark in zip(curve, wanted, strict=True))
+            for curve in drawn
+        )
+
+
+def test_a_panel_fits_a_page_of_any_theme_and_policy(study, by_arm):
+    for figure in (*figures_of(study), *figures_of(by_arm)):
+        for svg in draw_figure(figure).panels:
+            root = ElementTree.fromstring(svg)
+            assert not [
+                name for element in root.iter() for name in {"id", "style", "href"} & {*element.keys()}
+            ]
+            colours = {element.get(name) for element in root.iter() for name in ("fill", "stroke")}
+            assert colours <= {None, "none", *(f"var(--{name})" for name in COLOURS)}
+            assert "url(" not in svg
+            left, top, width, height = map(float, root.get("viewBox").split())
+            assert 180 < width < 260
+            for text in root.iter("text"):  # of a size that is legible where a panel is as wide as a phone
+                assert float(text.get("font-size").removesuffix("px")) / width >= 10 / 360
+                assert left <= float(text.get("x")) <= left + width
+                assert top < float(text.get("y")) < top + height
+
+
+def test_a_figure_is_drawn_alike_each_time_whatever_style_someone_has_set(study):
+    for figure in (bar_figures(study)[0], step_figures(study)[0]):
+        drawing = draw_figure(figure)
+        with matplotlib.rc_context({"text.color": "red", "axes.facecolor": "pink", "font.size": 20}):
+            assert draw_figure(figure) == drawing
+
+
+def test_a_colour_that_is_not_of_the_palette_is_refused():
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg"><g id="panel-0"><path d="M 0 0" style="fill: {}"/></g></svg>'
+    )
+    (panel,) = panel_svgs(svg.format("#0072b2"), [View(0, 0, 1, 1)], ["name"])
+    assert 'fill="var(--memorization)"' in panel
+    with pytest.raises(KeyError, match="#123456"):
+        panel_svgs(svg.format("#123456"), [View(0, 0, 1, 1)], ["name"])
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "$x^2$ \\frac", "bell \x07 surrogate \ud800 end", "a\n b"])
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_any_name_is_drawn_as_it_is(name):
+    mark = Mark(0.5, 0.4, 0.6, f"{name}: 0.50")
+    axis = Axis("Accuracy", 0, 1, ((0, "0"), (1, "1")))
+    panel = BarPanel("semantic", f"arm {name}", [Bar(name, mark, None)])
+    (svg,) = draw_figure(StudyFigure("bars", "recall", "", axis, None, [panel], None)).panels
+    root = ElementTree.fromstring(svg)
+    legible = " ".join(name.split()).replace("\x07", "�").replace("\ud800", "�")
+    assert short_name(legible, 44) in [text.text for text in root.iter("text")]
+    (title,) = root.iter("title")
+    assert " ".join(title.text.split()) == f"{legible}: 0.50"
+    assert {element.tag for element in root.iter()} == {"svg", "g", "path", "text", "title"}
+
+
+def test_matplotlib_is_imported_for_drawing_only():
+    """It takes half a second, which neither `stlm --help` nor the start of a run has to wait for."""
+    drawing = {"tidy_stlms.eval.report.draw", "tidy_stlms.eval.report.run_figures"}
+    for module, file in MODULES.items():
+        if module not in drawing:
+            names = imports_of(file, module)
+            assert not any(name.partition(".")[0] == "matplotlib" for name in names), file
+            body = ast.parse(file.read_text(encoding="utf-8")).body
+            at_once = {node.module for node in body if isinstance(node, ast.ImportFrom)}
+            assert not at_once & drawing, f"{file}: imports matplotlib when it is imported"
 
 
 def test_every_probe_type_has_its_colour_and_sign():
-    assert set(COLOURS) == set(MARKERS) == set(SHAPES) == set(TYPES)
+    assert set(PROBE_COLOURS) == set(MARKERS) == set(TYPES)
+    assert len({colour.lower() for colour in COLOURS.values()}) == len(COLOURS)  # none for two meanings
 
 
 def test_names_are_shortened_in_their_middle():
@@ -294,11 +400,11 @@ def test_prompt_and_answer_are_shown_as_they_are_joined(study, rows):
     said = {"answer": "eau", "generation": "x", "top_tokens": []}
     prompts = [{**said, "sentence": "de l'", "joint": ""}, {**said, "sentence": "du"}]
     page = {"scorer": "1", "models": [{"model": "a"}], "prompts": {"a": prompts}}
-    assert [(one["sentence"], one["joint"], len(one["said"])) for one in prompts_of(page)] == [
+    assert [(prompt.sentence, prompt.joint, len(prompt.said)) for prompt in prompts_of(page)] == [
         ("de l'", "", 1),
         ("du", " ", 1),
     ]
-    html = study_page(page, [])
+    html = html_of(page, [])
     assert 'de l&#39;</bdi><bdi class="answer">eau</bdi>' in html
     assert 'du</bdi> <bdi class="answer">eau</bdi>' in html
 

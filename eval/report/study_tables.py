@@ -1,16 +1,18 @@
 """The tables of a study (`stlm recall --out`, summary.json) as data, for terminal, Markdown and HTML.
 
-Figures that depend on the tokenizer stand only in tables whose models share one.
+Figures that depend on the tokenizer are only in tables whose models share one. To add a table, write a
+function that makes `StudyTable`s from a study, and name it in `study_tables`.
 
 for table in study_tables(read_json("results/comparison/summary.json")):
     print(table.title)
     print(table.markdown())
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from tidy_stlms.eval.recall.compare import is_comparable
 from tidy_stlms.eval.recall.groups import CONTROL, in_order
 from tidy_stlms.eval.recall.statistics import LEVEL
 from tidy_stlms.eval.report.cells import (
@@ -29,21 +31,20 @@ from tidy_stlms.eval.report.order import (
     LOWER_IS_BETTER,
     NAMES,
     NO_MERIT,
-    WITHIN_TOKENIZER,
+    TYPES,
     Study,
     groups_of,
     models_of,
     ordered,
-    place,
+    rank_in,
     tokenizer_groups,
 )
-from tidy_stlms.eval.report.recall_tables import (
+from tidy_stlms.eval.report.study_recall_tables import (
     corrected_tables,
     overview_tables,
     relation_tables,
     token_tables,
 )
-from tidy_stlms.eval.report.run_table import TYPES
 
 COMPARED = (
     "accuracy",
@@ -74,10 +75,10 @@ def study_tables(study: Study) -> list[StudyTable]:
     return [table for make in makers for table in make(study)]
 
 
-def comparison_tables(study: Study) -> list[StudyTable]:
-    """Paired differences between models, a table for each of the figures that the other tables show."""
+def comparison_tables(study: Study, metrics: Sequence[str] = COMPARED) -> list[StudyTable]:
+    """Paired differences between models, a table for each of the metrics."""
     tables = []
-    for metric in COMPARED:
+    for metric in metrics:
         entries = [entry for entry in _comparisons(study) if entry["metric"] == metric]
         if entries:
             title = f"Differences between models in {NAMES[metric]}"
@@ -90,11 +91,11 @@ def _comparisons(study: Study, heldout: bool = False) -> list[dict]:
     entries = [
         entry
         for entry in study.get("comparisons", [])
-        if entry["metric"] not in WITHIN_TOKENIZER or tokenizer[entry["a"]] == tokenizer[entry["b"]]
+        if is_comparable(entry["metric"]) or tokenizer[entry["a"]] == tokenizer[entry["b"]]
         if (entry["role"] == "heldout") == heldout
     ]
     groups = in_order([*groups_of(study.get("recall", {})), *(entry["role"] for entry in entries)])
-    return sorted(entries, key=lambda entry: (groups.index(entry["role"]), place(entry["type"], TYPES)))
+    return sorted(entries, key=lambda entry: (groups.index(entry["role"]), rank_in(TYPES, entry["type"])))
 
 
 def _comparison_table(key: str, section: str, title: str, entries: list[dict]) -> StudyTable:
@@ -111,9 +112,9 @@ def _comparison_table(key: str, section: str, title: str, entries: list[dict]) -
         "Paired over the same probes; p after Holm’s correction. "
         f"Grey: p of {LEVEL} or more. Bold: the better model of a pair, where it is not grey."
     )
-    comparable = entries[0]["metric"] not in WITHIN_TOKENIZER
+    comparable = is_comparable(entries[0]["metric"])
     rows = [_comparison_row(entry) for entry in entries]
-    # a bold model must not be left out as a repeat of one that is not
+    # models are in no group: a bold one must not be left out because the row above has it too
     return StudyTable(key, section, title, columns, rows, note, comparable, n_labels=4, n_groups=2)
 
 
@@ -140,43 +141,48 @@ def dose_tables(study: Study) -> list[StudyTable]:
     """Recall against the number of exposures; log-probabilities in a table for each tokenizer."""
     entries = study.get("dose_response", [])
     groups = tokenizer_groups(study)
-    accuracy = [entry for entry in entries if entry["metric"] not in WITHIN_TOKENIZER]
+    accuracy = [entry for entry in entries if is_comparable(entry["metric"])]
     tables = [_dose_table(study, "doses", "Recall against exposures", accuracy)] if accuracy else []
     for tokenizer, models in groups.items():
-        own = [entry for entry in entries if entry["metric"] in WITHIN_TOKENIZER and entry["model"] in models]
-        if own:
+        by_token = [
+            entry for entry in entries if not is_comparable(entry["metric"]) and entry["model"] in models
+        ]
+        if by_token:
             title = f"Log-probability against exposures, tokenizer {tokenizer}"
-            tables.append(replace(_dose_table(study, f"doses-{tokenizer}", title, own), comparable=False))
+            tables.append(
+                replace(_dose_table(study, f"doses-{tokenizer}", title, by_token), comparable=False)
+            )
     return tables
 
 
 def _dose_table(study: Study, key: str, title: str, entries: list[dict]) -> StudyTable:
     metrics = ordered((entry["metric"] for entry in entries), tuple(NAMES))
     models = models_of(study)
-    found: dict[tuple, dict[str, dict]] = {}
+    rows_of: dict[tuple[str, str, bool, int, str], dict[str, dict]] = {}
     for entry in entries:
         role, exposures = entry["role"], entry["exposures"]
-        asked = (entry["type"], entry["model"], role != CONTROL, exposures, role)
-        found.setdefault(asked, {})[entry["metric"]] = entry
+        row_key = (entry["type"], entry["model"], role != CONTROL, exposures, role)
+        rows_of.setdefault(row_key, {})[entry["metric"]] = entry
+    # control facts first within each probe type and model, then by exposures
+    row_keys = sorted(rows_of, key=lambda key: (rank_in(TYPES, key[0]), rank_in(models, key[1]), key[2:]))
     rows = [
         (
             label(kind),
             label(model),
             label(role),
             count(exposures),
-            *(measured(own.get(metric)) for metric in metrics),
-            count(max(entry["n"] for entry in own.values())),
+            *(measured(by_metric.get(metric)) for metric in metrics),
+            count(max(entry["n"] for entry in by_metric.values())),
         )
-        for (kind, model, _, exposures, role), own in sorted(
-            found.items(), key=lambda one: (place(one[0][0], TYPES), place(one[0][1], models), one[0][2:])
-        )
+        for kind, model, is_injected, exposures, role in row_keys
+        if (by_metric := rows_of[kind, model, is_injected, exposures, role])
     ]
     columns = (
         Column("probe", numeric=False),
         Column("model", numeric=False),
         Column("facts", numeric=False, note="control facts, or the arm of injected ones"),
         Column("exposures"),
-        *(Column(NAMES.get(metric, metric)) for metric in metrics),
+        *(Column(NAMES.get(metric, metric), metric=metric) for metric in metrics),
         Column("n", note="probes"),
     )
     note = (
@@ -186,7 +192,7 @@ def _dose_table(study: Study, key: str, title: str, entries: list[dict]) -> Stud
 
 
 def heldout_tables(study: Study) -> list[StudyTable]:
-    """What is left of ordinary text: bits per byte of held-out documents."""
+    """Bits per byte of held-out documents."""
     heldout = study.get("heldout", {})
     rows: list[tuple[Cell, ...]] = []
     for model in models_of(study):
@@ -268,7 +274,7 @@ def model_tables(study: Study) -> list[StudyTable]:
         Column("flagged probes", numeric=False, note="docs/recall.md says what the flags mean"),
         Column("failed with", numeric=False),
     )
-    full = [at for at in range(len(columns)) if at == 0 or any(row[at].figure for row in rows)]
+    full = [at for at in range(len(columns)) if at == 0 or any(row[at].figure for row in rows)]  # not empty
     return [
         StudyTable(
             "models",

@@ -1,4 +1,4 @@
-"""What models recall, as tables: by probe type and relation, beyond control facts, by the token."""
+"""Tables of recall: by probe type, by relation, corrected by control facts, by the token."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,15 +12,16 @@ from tidy_stlms.eval.report.order import (
     DIGITS,
     LOWER_IS_BETTER,
     NO_MERIT,
+    SHOWN,
     TOKEN_METRICS,
+    TYPES,
     Study,
     groups_of,
     models_of,
     ordered,
-    place,
+    rank_in,
     tokenizer_groups,
 )
-from tidy_stlms.eval.report.run_table import SHOWN, TYPES
 
 MEANING = {
     "subject_shift": "Subject shift: log-probability of the wrong candidates beyond that of the same ones "
@@ -37,7 +38,7 @@ EXPOSED = "Exposures are those in the run that the facts belong to; to other mod
 
 
 def overview_tables(study: Study) -> list[StudyTable]:
-    """One table a group of facts: figures that may be compared between any models, by probe type."""
+    """A table for each group of facts: metrics that may be compared between any models, by probe type."""
     return _recall_tables(
         study, "recall", "recall", "Recall of {facts}", Column("probe", numeric=False), TYPES
     )
@@ -66,7 +67,7 @@ def token_tables(study: Study) -> list[StudyTable]:
 
 
 def corrected_tables(study: Study) -> list[StudyTable]:
-    """What injected facts have beyond control facts; the parts of the gain in nats by tokenizer."""
+    """How much more models recall of injected facts than of control facts; in nats by tokenizer."""
     corrected = study.get("corrected", {})
     accuracy = _differences(study, corrected, ("accuracy_over_control",))
     tables = []
@@ -74,9 +75,9 @@ def corrected_tables(study: Study) -> list[StudyTable]:
         title = "Accuracy of injected facts beyond that of control facts"
         tables.append(replace(accuracy, key="corrected-accuracy", title=title, note=UNSURE))
     for tokenizer, models in tokenizer_groups(study).items():
-        own = {name: corrected[name] for name in models if name in corrected}
+        shared = {name: corrected[name] for name in models if name in corrected}
         for names in (("subject_shift", "binding"), ("answer_familiarity",)):
-            if table := _differences(study, own, names):
+            if table := _differences(study, shared, names):
                 title = " and ".join(name.replace("_", " ") for name in names).capitalize()
                 tables.append(
                     replace(
@@ -105,7 +106,7 @@ def _recall_tables(
 
 
 def _key(group: str, number: int) -> str:
-    """What keys of tables call a group: a treatment by its number, as the arm's name may hold anything."""
+    """A group in the key of a table. A treatment has its number, as an arm's name may hold any character."""
     return group if group in ROLES else f"injected-{number}"
 
 
@@ -128,7 +129,7 @@ def _recall_table(
     rows: list[tuple[Cell, ...]] = []
     for name in names:
         entries = {model: recall[model][group][name] for model in models if name in recall[model][group]}
-        own = [
+        group_rows = [
             (
                 label(name),
                 label(model),
@@ -138,29 +139,32 @@ def _recall_table(
             for model, entry in entries.items()
         ]
         if group not in NO_MERIT:
-            for place, metric in enumerate(shown, 2):
-                own = mark_best(own, place, metric in LOWER_IS_BETTER)
-                own = _judge_best(study, own, place, (group, name, metric))
-        rows += own
+            for column_at, metric in enumerate(shown, 2):
+                group_rows = mark_best(group_rows, column_at, metric in LOWER_IS_BETTER)
+                group_rows = _judge_best(study, group_rows, column_at, (group, name, metric))
+        rows += group_rows
     if not (rows and shown):
         return None
     columns = (
         column,
         Column("model", numeric=False),
-        *(Column(metrics[metric]) for metric in shown),
+        *(Column(metrics[metric], metric=metric) for metric in shown),
         Column("n", note="probes"),
     )
     return StudyTable("", "", "", columns, rows, n_labels=2, facts=group)
 
 
 def _judge_best(
-    study: Study, rows: list[tuple[Cell, ...]], column: int, asked: tuple[str, str, str]
+    study: Study, rows: list[tuple[Cell, ...]], column: int, measured_by: tuple[str, str, str]
 ) -> list[tuple[Cell, ...]]:
-    """Say of a group's best whether the comparisons tell it from every other model of the group."""
+    """Set whether the best of a group is significantly different from every other model of it.
+
+    `measured_by` is the (group of facts, probe type, metric) of the column.
+    """
     p_values = {
         frozenset((entry["a"], entry["b"])): entry.get("p_holm")
         for entry in study.get("comparisons", [])
-        if (entry["role"], entry["type"], entry["metric"]) == asked
+        if (entry["role"], entry["type"], entry["metric"]) == measured_by
     }
     winners = [row[1].figure for row in rows if row[column].best]
     others = [row[1].figure for row in rows if row[column].figure and not row[column].best]
@@ -181,16 +185,16 @@ def _judge_best(
 
 def _differences(study: Study, corrected: Mapping[str, Any], names: Sequence[str]) -> StudyTable | None:
     """`{model: {group: {type: {name: entry}}}}` as rows by type, treatment where these differ, and model."""
-    found = {
+    entries_of = {
         (kind, group, model): entries
         for model in models_of(study)
         for group, by_kind in corrected.get(model, {}).items()
         for kind, entries in by_kind.items()
         if any(entries.get(name) for name in names)
     }
-    if not found:
+    if not entries_of:
         return None
-    groups = in_order(group for _, group, _ in found)
+    groups = in_order(group for _, group, _ in entries_of)
     models = models_of(study)
     is_split = not set(groups) <= set(ROLES)
     rows = [
@@ -198,20 +202,20 @@ def _differences(study: Study, corrected: Mapping[str, Any], names: Sequence[str
             label(kind),
             *([label(group)] if is_split else []),
             label(model),
-            *(_unlike_zero(found[kind, group, model].get(name)) for name in names),
+            *(_against_zero(entries_of[kind, group, model].get(name)) for name in names),
         )
         for kind, group, model in sorted(
-            found, key=lambda key: (place(key[0], TYPES), groups.index(key[1]), models.index(key[2]))
+            entries_of, key=lambda key: (rank_in(TYPES, key[0]), groups.index(key[1]), models.index(key[2]))
         )
     ]
     columns = (
         Column("probe", numeric=False),
         *([Column("facts", numeric=False)] if is_split else []),
         Column("model", numeric=False),
-        *(Column(CORRECTED[name]) for name in names),
+        *(Column(CORRECTED[name], metric=name) for name in names),
     )
     return StudyTable("", "corrected", "", columns, rows, n_labels=3 if is_split else 2)
 
 
-def _unlike_zero(entry: Mapping[str, Any] | None) -> Cell:
+def _against_zero(entry: Mapping[str, Any] | None) -> Cell:
     return replace(measured(entry, signed=True), significant=entry["p"] < LEVEL if entry else None)

@@ -1,0 +1,121 @@
+"""What a figure of a study is made of: axes, and panels of bars or lines with the values that they show.
+
+A figure is data only. `study_figures.py` makes figures from a study, `draw.py` draws them.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tidy_stlms.eval.recall.groups import CONTROL, INJECTED, facts_in_words, is_injected
+from tidy_stlms.eval.report.order import (
+    TYPES,
+    ordered,
+)
+
+LONGEST_NAME = 34  # letters above a panel
+NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+Ticks = tuple[tuple[float, str], ...]
+"""(position, text) of each."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    label: str
+    low: float
+    high: float
+    ticks: Ticks
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A mean with its interval, and its position on the x axis of a panel of lines."""
+
+    mean: float
+    low: float
+    high: float
+    title: str
+    x: float = 0.0
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A model's mean on injected facts, and on control facts where it is known."""
+
+    model: str
+    mark: Mark
+    control: Mark | None
+
+
+@dataclass(frozen=True)
+class BarPanel:
+    """The models on one probe type of one group of facts."""
+
+    kind: str
+    role: str
+    bars: list[Bar]
+
+    @property
+    def title(self) -> str:
+        if self.role == INJECTED:
+            return self.kind
+        return f"{self.kind}, {self.role if is_injected(self.role) else facts_in_words(self.role)}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A probe type of one group of facts. Marks that are not `joined` are of other facts each."""
+
+    kind: str
+    role: str
+    marks: list[Mark]
+    joined: bool = True
+
+    @property
+    def is_hollow(self) -> bool:
+        """Control facts beside a curve of injected ones."""
+        return self.role == CONTROL and not self.joined
+
+
+@dataclass(frozen=True)
+class LinePanel:
+    title: str
+    lines: list[Line]
+
+
+@dataclass(frozen=True)
+class StudyFigure:
+    """Panels of one kind with the same axes. Panels of bars have no y axis: their rows are models."""
+
+    key: str
+    section: str
+    caption: str
+    x: Axis
+    y: Axis | None
+    panels: Sequence[BarPanel | LinePanel]
+    chance: float | None
+
+    @property
+    def label(self) -> str:
+        return self.x.label if self.y is None else f"{self.y.label} against {self.x.label}"
+
+    @property
+    def legend(self) -> list[str]:
+        """The probe types that lines stand for. Bars have none: their panels' titles name the type."""
+        lines = [line for panel in self.panels if isinstance(panel, LinePanel) for line in panel.lines]
+        return ordered((line.kind for line in lines), TYPES)
+
+
+def short_name(name: str, longest: int = LONGEST_NAME) -> str:
+    """A name that fits: its middle left out, as beginning and end tell models apart."""
+    name = printable(" ".join(name.split()))
+    if len(name) <= longest:
+        return name
+    tail = (longest - 1) * 3 // 5
+    return f"{name[: longest - 1 - tail]}…{name[-tail:]}"
+
+
+def printable(text: str) -> str:
+    """The text without characters that XML cannot hold."""
+    return NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -1,0 +1,77 @@
+"""What a study's report shows, read from the study once for report.md and report.html."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tidy_stlms.eval.report.cells import StudyTable
+from tidy_stlms.eval.report.order import Study, models_of
+from tidy_stlms.eval.report.panels import StudyFigure
+from tidy_stlms.eval.report.study_figures import figures_of
+from tidy_stlms.eval.report.study_tables import study_tables
+
+MAX_ROWS = 400  # of one table; more are a matter for summary.json
+
+SECTIONS = {
+    "recall": "Recall",
+    "corrected": "Beyond what control facts do",
+    "steps": "Over training",
+    "doses": "Against exposures",
+    "relations": "By relation",
+    "heldout": "Held-out text",
+    "benchmarks": "Benchmarks",
+    "comparisons": "Differences between models",
+    "tokens": "Figures by the token",
+    "prompts": "Prompts",
+    "probes": "All probes",
+    "models": "Reproducibility",
+}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt of `stlm recall --prompts` and what models say after it, as (model, entry) pairs."""
+
+    sentence: str
+    answer: str | None
+    joint: str
+    said: list[tuple[str, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class StudyContent:
+    study: Study
+    tables: Sequence[StudyTable]
+    figures: Sequence[StudyFigure]
+    prompts: Sequence[Prompt]
+
+    @property
+    def title(self) -> str:
+        name = self.study.get("bank", {}).get("name")
+        return f"Recall of {name}" if name else "What models recall"
+
+    def tables_of(self, section: str) -> list[StudyTable]:
+        return [table for table in self.tables if table.section == section]
+
+    def figures_of(self, section: str) -> list[StudyFigure]:
+        return [figure for figure in self.figures if figure.section == section]
+
+
+def content_of(study: Study) -> StudyContent:
+    return StudyContent(study, study_tables(study), figures_of(study), prompts_of(study))
+
+
+def prompts_of(study: Study) -> list[Prompt]:
+    """Every prompt once, with the models' continuations in the order of the models."""
+    prompts: dict[tuple[str, str | None, str], Prompt] = {}
+    for model in models_of(study):
+        for entry in study.get("prompts", {}).get(model, []):
+            # results of older versions have no joint: a space was everywhere
+            key = (entry["sentence"], entry.get("answer"), entry.get("joint", " "))
+            prompts.setdefault(key, Prompt(*key, said=[])).said.append((model, entry))
+    return list(prompts.values())
+
+
+def show_token(text: str) -> str:
+    """A token with its blanks made visible."""
+    return text.replace(" ", "␣").replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥") or "∅"
