@@ -22,6 +22,7 @@ from tidy_stlms.eval.recall.groups import Doses, treatment_groups
 from tidy_stlms.eval.recall.metrics import summarise
 from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.report.card import run_card
+from tidy_stlms.eval.report.run_in_words import FIGURES, facts_of_the_run, reading_guide
 from tidy_stlms.eval.report.run_table import recall_table
 from tidy_stlms.eval.run_folder import (
     CARD,
@@ -74,6 +75,7 @@ def _recall_before_and_after(results: Sequence[ProbeResult], last_step: int, dos
 
 def _draw(folder: Path, metrics: list[dict], bank: FactBank | None, treatments: dict[str, str]) -> list[str]:
     """Draw what there is data for; returns the names of files in figures/."""
+    from tidy_stlms.eval.report.run_figures import plot_loss, plot_rank_and_bits, plot_recall
 
     drawn = []
     if any("loss" in row for row in metrics):
