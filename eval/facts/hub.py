@@ -16,8 +16,8 @@ from typing import Any
 from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.configs.files import find_shipped, write_whole
 from tidy_stlms.eval.facts.bank import TABLES, FactBank
+from tidy_stlms.eval.facts.load import load_bank
 from tidy_stlms.eval.facts.summary import bank_summary
-from tidy_stlms.eval.facts.warnings import load_bank
 from tidy_stlms.eval.hub import hub_errors, writing_hub_cache
 
 PREFIX = "hub:"
@@ -69,7 +69,7 @@ FEATURES: dict[str, dict[str, Any]] = {
 def open_bank(name: str | Path, *, check: bool = True) -> FactBank:
     """Read a bank from a folder or, as `hub:owner/name[@revision]`, from the Hub.
 
-    With `check` it is validated and flagged, without it is only read (`warnings.load_bank`).
+    With `check` the bank is checked and flagged; without it is only read (`load_bank`).
     Raises UserError if there is no such bank, or the Hub cannot be reached.
     """
     folder = bank_folder(name)

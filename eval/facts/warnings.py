@@ -1,21 +1,14 @@
-"""The validator: finds what silently ruins a study of recall, before anything is trained.
+"""The validator's warnings: what would silently make a study of recall wrong.
 
-Errors make a bank unusable (`integrity.py`). Warnings become flags on the probes that they concern, and
-reports count them: other people's datasets hold such lines and must still be read whole. A *generated* bank
-with warnings is refused, since its spec can be changed.
+`load.py` makes them flags of probes. The validator's errors are in `integrity.py`.
 """
 
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
-from pathlib import Path
 
-from msgspec.structs import replace
-
-from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.bank import FactBank, read_bank
-from tidy_stlms.eval.facts.integrity import Finding, integrity_errors
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.integrity import Finding
 from tidy_stlms.eval.facts.records import UNSEEN, Fact, Probe, Statement
 from tidy_stlms.eval.facts.right_answers import names_of
 from tidy_stlms.eval.facts.text_match import (
@@ -27,8 +20,6 @@ from tidy_stlms.eval.facts.text_match import (
     replace_words,
     words_in,
 )
-
-logger = logging.getLogger(__name__)
 
 WARNINGS = (
     "answer_in_prompt",
@@ -45,107 +36,24 @@ WARNINGS = (
 )
 OF_FACTS = ("duplicate_fact", "not_stated")  # their ids are of facts, the others' of probes
 OF_RELATIONS = ("unequal_pools",)
-FORMER_NEW_WORDS = "unseen_words"  # what banks of earlier versions call new_words
 HELD_OUT = ("syntactic", "semantic", "inferential", "compositional", "reversal")
 # stand for subject and object in a wording; digits, so that they are not taken for words
 SUBJECT, OBJECT = "⟨1⟩", "⟨2⟩"
 
 
-def validate(bank: FactBank, corpus_words: set[str] | None = None) -> list[Finding]:
-    """All errors; or, in a bank without errors, all warnings.
-
-    `corpus_words` are the words of the corpus that the model is trained on (`words_of`): they are not new to
-    the model when a held-out wording uses them.
-    """
-    errors = integrity_errors(bank)
-    return errors or _warnings(bank, corpus_words)
-
-
-def words_of(texts: Iterable[str]) -> set[str]:
-    """The different words of texts, which are read once."""
-    return {word for text in texts for word in words_in(folded(text), digits=False)}
-
-
-def load_bank(folder: str | Path, *, check: bool = True, flag: bool = True) -> FactBank:
-    """Read, check and flag a bank.
-
-    UserError, naming file and line or id, for one with errors, or a generated one with warnings. A bank
-    edited by hand is used as it is, with a warning and its new hash.
-
-    Args:
-        folder: Where the bank is.
-        check: False to read it only, so that `validate` can list all errors of a broken bank.
-        flag: False to keep the flags that are in the files: those of a run's copy were found when it began.
-    """
-    bank, recorded_hash = read_bank(folder)
-    if check and (errors := integrity_errors(bank)):
-        more = f" (and {len(errors) - 1} more errors)" if len(errors) > 1 else ""
-        raise UserError(f"{folder}/{errors[0].message}{more}")
-    if recorded_hash is not None and recorded_hash != bank.sha256:
-        logger.warning(
-            "%s has been edited since its hash was written: going on as sha256 %.12s", folder, bank.sha256
-        )
-    if not check or not flag:
-        return bank
-    warnings = _warnings(bank)
-    refuse_generated(bank, warnings, folder)
-    return flag_probes(bank, warnings)
-
-
-def refuse_generated(bank: FactBank, findings: Iterable[Finding], folder: str | Path | None = None) -> None:
-    """Raise UserError if the bank says that it was generated, and there are findings.
-
-    A spec with `new_words: flag` allows that one warning. What a model knows already (`known_already`) is no
-    fault of the spec. `folder` is where the bank was read from.
-    """
-    if bank.meta.get("provenance") != "generated":
-        return
-    spec = bank.meta.get("spec")
-    allows_new_words = isinstance(spec, dict) and "flag" in (
-        spec.get("new_words"),
-        spec.get(FORMER_NEW_WORDS),
-    )
-    allowed = {"known_already", "new_words"} if allows_new_words else {"known_already"}
-    refused = [finding for finding in findings if finding.code not in allowed]
-    if not refused:
-        return
-    if folder is not None:
-        remedy = "mend the line, or take `provenance` out of bank.json to keep it with a flag"
-    elif refused[0].code == "new_words":
-        remedy = "raise `paraphrases`, or set new_words=flag if the model's corpus holds the words"
-    else:
-        remedy = "change the spec's wordings or answers"
-    where = "" if folder is None else f"{folder}/"
-    more = f" (and {len(refused) - 1} more findings)" if len(refused) > 1 else ""
-    raise UserError(f"generated bank refused: {where}{refused[0].message}{more}; {remedy}")
-
-
-def flag_probes(bank: FactBank, findings: Iterable[Finding]) -> FactBank:
-    """The bank with these warnings as flags on its probes; flags of other origin stay."""
-    by_fact: dict[str, set[str]] = defaultdict(set)
-    by_probe: dict[str, set[str]] = defaultdict(set)
-    for finding in findings:
-        if finding.level == "warning" and finding.code not in OF_RELATIONS:
-            for record_id in finding.ids:
-                (by_fact if finding.code in OF_FACTS else by_probe)[record_id].add(finding.code)
-
-    def flagged(probe: Probe) -> Probe:
-        kept = {flag for flag in probe.flags if flag not in (*WARNINGS, FORMER_NEW_WORDS)}
-        flags = kept.union(
-            by_probe.get(probe.id, ()), *(by_fact.get(fact_id, ()) for fact_id in probe.fact_ids)
-        )
-        return probe if flags == set(probe.flags) else replace(probe, flags=tuple(sorted(flags)))
-
-    return replace(bank, probes=tuple(flagged(probe) for probe in bank.probes))
-
-
-def _warnings(bank: FactBank, corpus_words: set[str] | None = None) -> list[Finding]:
+def warnings_of(bank: FactBank, corpus_words: set[str] | None = None) -> list[Finding]:
+    """All warnings of a bank without errors; for `corpus_words` see `validate`."""
     return [
         *_duplicate_facts(bank),
         *_not_stated(bank),
         *_unequal_pools(bank),
         *_probe_warnings(bank, corpus_words),
     ]
+
+
+def words_of(texts: Iterable[str]) -> set[str]:
+    """The different words of texts, which are read once."""
+    return {word for text in texts for word in words_in(folded(text), digits=False)}
 
 
 def _duplicate_facts(bank: FactBank) -> Iterator[Finding]:

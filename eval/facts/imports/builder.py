@@ -23,10 +23,10 @@ from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.records import to_row
 from tidy_stlms.eval.facts.bank import TABLES, FactBank
 from tidy_stlms.eval.facts.imports.distractors import draw_distractors
+from tidy_stlms.eval.facts.load import flag_probes, validate
 from tidy_stlms.eval.facts.records import JOINTS, Fact, Probe, Relation, Spans, Statement
 from tidy_stlms.eval.facts.right_answers import all_names
 from tidy_stlms.eval.facts.text_match import folded, shown_joint, usual_joint
-from tidy_stlms.eval.facts.warnings import flag_probes, validate
 
 SPACE_ADDED = "space_added"  # the flag of a probe whose prompt and answer touch in the source
 
