@@ -1,4 +1,4 @@
-"""The exceptions that entry points turn into one line, and helpers for the text of messages."""
+"""Exceptions that entry points show as one line, and helpers for the text of messages."""
 
 import difflib
 from collections.abc import Iterable
@@ -11,11 +11,11 @@ class UserError(Exception):
     """
 
     is_told = False
-    """Whether another process, in which it was raised, prints it."""
+    """Whether another process has raised it and prints it."""
 
 
 class RunFailed(Exception):
-    """A run that failed after its start. What it saved before is complete.
+    """A run that failed after its start. The files that it saved before are complete.
 
     Entry points print the line and exit with code 1, without a traceback.
     """
@@ -28,22 +28,22 @@ class DiskFull(RunFailed):
     """No room for a file. `full_disk.writing` raises it, with the file and the free space."""
 
     remedy = "run the command again"
-    """What to do once there is room; the last part of the message."""
+    """What to do when there is room again; the last part of the message."""
     resumable = False
-    """Whether there is a run, by then, that can be gone on with."""
+    """Whether the command has laid out a run, which can then be resumed."""
 
 
 def one_line(error: object, limit: int | None = None) -> str:
-    """The text of an error on one line, or its type where it has none.
+    """The text of an error on one line, or its type if it has no text.
 
-    With a `limit` of characters, a longer text is cut after a word and ends in ` ...`.
+    A text of more than `limit` characters is cut after a word and ends in ` ...`.
     """
     text = " ".join(str(error).split()) or type(error).__name__
     return text if limit is None or len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " ..."
 
 
 def first_line(error: object) -> str:
-    """The first line of an error's text, for libraries that add details below; its type without text."""
+    """The first line of an error's text, or its type if it has no text. Libraries add details below it."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -54,6 +54,6 @@ def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """ ", did you mean 'x'?" for the nearest known word, or nothing where none is near."""
+    """ ", did you mean 'x'?" with the nearest known word; empty if none is near."""
     near = nearest(word, known)
     return f", did you mean {near!r}?" if near else ""

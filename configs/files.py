@@ -1,8 +1,8 @@
-"""Reading and writing files so that nobody ever sees half of one.
+"""Reads and writes files so that nobody ever sees half of a file.
 
-Content is written to a temporary name beside its place, flushed to the disk, and renamed. A rename is
-atomic, so a reader or a killed command finds the old file or the new one, after a power failure too.
-Only a folder that is replaced has no name for a moment; after a kill, `remove_abandoned` gives it back.
+Content is written to a temporary name in the same folder, flushed to the disk, and renamed. A rename is
+atomic: even after a kill or a power failure, the folder holds the old file or the new one. Only a folder that
+is replaced has no name for a moment. After a kill, `remove_abandoned` gives it its name again.
 """
 
 import contextlib
@@ -29,9 +29,9 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def temporary_file(path: str | Path, content: str | bytes) -> Iterator[Path]:
-    """Yield a temporary file beside `path` that holds `content` and is on the disk; rename it in the block.
+    """Yield a temporary file beside `path` that holds `content` and is on the disk.
 
-    It is removed if it was not renamed.
+    The block renames it. It is removed if the block does not.
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
@@ -51,10 +51,10 @@ def temporary_file(path: str | Path, content: str | bytes) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `path` if the block ends well, and vanishes if not.
+    """Yield a temporary folder. It becomes `path` at the end of the block, and is removed after an error.
 
-    Raises UserError if `path` is a file by then, or a folder that is not empty. With `replace`, the new
-    folder takes the place of the old one. A link is followed.
+    With `replace`, it replaces the folder at `path`. Raises UserError if `path` is a file at the end of the
+    block, or, without `replace`, a folder that is not empty. A link is followed.
     """
     path = Path(path).resolve()
     with writing(path):
@@ -89,7 +89,7 @@ def _rename_to_free(folder: Path, path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder so that nobody ever finds half of it: it loses its name first."""
+    """Remove a folder. It loses its name first, so that nobody ever finds half of it under its name."""
     doomed = temporary_path(path)
     os.replace(path, doomed)
     remove_tree(doomed)
@@ -118,9 +118,9 @@ def flush_folder(folder: Path) -> None:
 
 
 def append_jsonl(path: Path, rows: Iterable[dict]) -> None:
-    """Add lines to a JSONL file: all of them, or none if there is no room.
+    """Append lines to a JSONL file: all lines, or none if there is no room.
 
-    A kill may leave some of the lines, the last of them cut.
+    A kill may leave some of the lines, and half of the last one.
     """
     lines = "".join(to_json(row) + "\n" for row in rows)
     with writing(path):
@@ -135,7 +135,7 @@ def append_jsonl(path: Path, rows: Iterable[dict]) -> None:
 
 
 def check_writable(path: str | Path) -> None:
-    """UserError where no `whole_folder` could be written at `path`; makes the folders above it."""
+    """Raise UserError if `whole_folder` could not write at `path`. Makes the folders above it."""
     try:
         with writing(path):
             trial = temporary_path(Path(path).resolve())
@@ -147,14 +147,14 @@ def check_writable(path: str | Path) -> None:
 
 
 def readable_as_usual(folder: Path) -> None:
-    """Give the files of a folder the permissions that new files get, which safetensors does not."""
+    """Give the files of a folder the permissions of new files. safetensors writes files with fewer."""
     for path in folder.iterdir():
         if path.is_file():
             path.chmod(0o666 & ~_umask())
 
 
 def build_once(path: str | Path, build: Callable[[Path], None]) -> None:
-    """Fill the folder `path` by `build` unless it exists; of two processes that try, one wins."""
+    """Fill the folder `path` by `build` unless it exists. If two processes try, the first one writes it."""
     path = Path(path)
     if path.exists():
         return
@@ -162,12 +162,12 @@ def build_once(path: str | Path, build: Callable[[Path], None]) -> None:
         with whole_folder(path) as temporary:
             build(temporary)
     except (OSError, UserError):
-        if not path.exists():  # else another process was faster, and its folder is as good
+        if not path.exists():  # another process may have been faster, and its folder has the same content
             raise
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """JSON that any reader takes: null instead of NaN and the infinities, which JSON does not have."""
+    """JSON that every reader accepts: null in place of NaN and infinities, which JSON does not have."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
     except ValueError:
@@ -216,7 +216,7 @@ def parse_json_line(line: str, path: str | Path, number: int) -> dict:
 
 
 def split_documents(lines: Iterable[str]) -> Iterator[str]:
-    """The documents of a text in which blank lines separate them; `lines` come without their line ends."""
+    """The documents of a text, separated by blank lines. `lines` come without their line ends."""
     document: list[str] = []
     for line in lines:
         if line.strip():
@@ -243,7 +243,7 @@ def read_text(path: str | Path) -> str:
 
 
 def find_shipped(path: str | Path) -> Path:
-    """A path as given; for configs/... that is not here, the file inside the installed package."""
+    """The path; or, for a path configs/... that does not exist here, the file in the installed package."""
     path = Path(path)
     if not path.exists() and path.parts[:1] == ("configs",):
         shipped = Path(__file__).parent.joinpath(*path.parts[1:])

@@ -1,4 +1,4 @@
-"""A full disk, whoever reports it, becomes one error that names the file and the free space."""
+"""Turns all errors of a full disk, from any library, into one that names the file and the free space."""
 
 import contextlib
 import errno
@@ -26,7 +26,7 @@ FULL_WORDS = {
 def writing(path: str | Path) -> Iterator[None]:
     """Raise DiskFull for the errors of a full disk inside the block, naming `path`.
 
-    If such an error names a file elsewhere, that is named. Temporary names are shown as the final ones.
+    If the error names a file outside `path`, the message names that file. Final names replace temporary ones.
     """
     try:
         yield
@@ -50,7 +50,7 @@ def full_disk_reason(error: BaseException) -> str | None:
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.errno in FULL_ERRNOS:
             return os.strerror(cause.errno)
-        if not isinstance(cause, UserError):  # our own words may say anything
+        if not isinstance(cause, UserError):  # a message of ours may quote such words
             reason = next((reason for words, reason in FULL_WORDS.items() if words in str(cause)), None)
             if reason is not None:
                 return reason
@@ -66,7 +66,7 @@ def free_space(path: Path) -> str:
 
 
 def _file_of(error: BaseException) -> Path | None:
-    """The file that the full disk's error names, if it does."""
+    """The file that the error of the full disk names, if it names any."""
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.errno in FULL_ERRNOS and isinstance(cause.filename, str):
             return Path(cause.filename)
@@ -74,7 +74,7 @@ def _file_of(error: BaseException) -> Path | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

@@ -1,8 +1,8 @@
-"""From YAML files and key=value overrides to one checked RunConfig.
+"""Merges YAML files and key=value overrides into one checked RunConfig.
 
-Later files win over earlier ones, the command line over files. A file may name a `default_model`, such as
-configs/models/stlm_10m.yaml, which is read in front where nothing else names a model. Every mistake is a
-UserError that names the key in full and the file, or the command line, that has it.
+Later files win over earlier ones, and the command line wins over files. A file may name a `default_model`,
+such as configs/models/stlm_10m.yaml. It is read before all files if nothing else names a model. Every mistake
+raises a UserError that names the full key, and the file or the command line.
 """
 
 import dataclasses
@@ -68,8 +68,8 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> t
     Returns the config as dataclasses, and as written. `save_config` writes the second one, because
     TrainingArguments changes some of its fields when it is built.
 
-    Raises UserError for an unknown key (naming the nearest one), a wrong type, a value outside its
-    choices, a missing or broken file.
+    Raises UserError for an unknown key (and names the nearest key), a wrong type, a value outside its choices
+    or its range, and a missing or broken file.
     """
     merged = OmegaConf.structured(RunConfig)
     for name, part in _with_default_model(
@@ -114,7 +114,7 @@ def config_yaml(merged: DictConfig) -> str:
 def check_keys(values: dict[str, Any], dataclass: type, section: str) -> None:
     """Raise UserError for the first key of `values` that is no field of `dataclass`."""
     names = [f.name for f in dataclasses.fields(dataclass) if not f.name.startswith("_")]
-    names += getattr(dataclass, "attribute_map", {})  # a model's config has other names for some fields
+    names += getattr(dataclass, "attribute_map", {})  # a model's config has second names for some fields
     for key in values:
         if key not in names:
             near = nearest(key, names)
@@ -146,7 +146,7 @@ def _read_yaml(path: Path) -> DictConfig:
 def _with_default_model(
     parts: list[tuple[str, DictConfig]], overrides: Sequence[str]
 ) -> list[tuple[str, DictConfig]]:
-    """Put the file that the last `default_model` names in front, unless something else names a model."""
+    """Put the last `default_model` before all files, unless a file or an override names a model."""
     defaults = [
         str(name) for name in (part.pop(DEFAULT_MODEL, None) for _, part in parts) if name is not None
     ]
@@ -160,7 +160,7 @@ def _with_default_model(
 
 def _merge(base: DictConfig, new: DictConfig, where: str) -> DictConfig:
     resolver = re.search(r"\$\{\s*[\w.]+\s*:[^}]*\}", OmegaConf.to_yaml(new))
-    if resolver:  # one such as oc.env would write a secret into the saved config
+    if resolver:  # resolvers such as oc.env would write a secret into the saved config
         raise UserError(
             f"{where}: {resolver.group()}: resolvers are not allowed here; write the value itself"
         )
@@ -266,5 +266,5 @@ def _check_ranges(merged: DictConfig) -> None:
 
 
 def cache_folder(configured: str | None) -> Path:
-    """Where prepared corpora and trained tokenizers are kept."""
+    """The folder for prepared corpora, trained tokenizers and cached results."""
     return Path(configured or os.environ.get("STLM_CACHE") or "~/.cache/tidy-stlms").expanduser()

@@ -1,7 +1,7 @@
 """Checks that the launcher, torch and transformers count the same number of processes.
 
-Otherwise each process would run as if it were the only one, and all would write the same files at the same
-time.
+If they do not, each process may run as if it were alone, and all processes would write the same files at the
+same time.
 """
 
 import os
@@ -11,9 +11,9 @@ import torch.distributed as dist
 
 from tidy_stlms.configs.errors import UserError
 
-# Where torchrun and MPI's launchers say how many processes there are; accelerate reads the same.
+# Variables in which torchrun and MPI's launchers give the number of processes. accelerate reads them too.
 WORLD_SIZE_VARIABLES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-# Where they tell each process its own number.
+# Variables in which they give each process its number.
 RANK_VARIABLES = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 # Variables of `accelerate launch` for ways of training that are not supported.
 UNSUPPORTED_VARIABLES = (
@@ -32,7 +32,7 @@ def launched_processes() -> int:
 
 
 def needs_cpu() -> bool:
-    """Whether several processes have to share the CPU: accelerate joins them there only if it is told to."""
+    """Whether several processes must share the CPU. accelerate joins them there only with `use_cpu=True`."""
     return launched_processes() > 1 and not torch.accelerator.is_available()
 
 
@@ -51,7 +51,7 @@ def check_devices() -> None:
 
 
 def check_launcher() -> None:
-    """UserError for several processes without a launcher, or a launcher's way of training without support."""
+    """Raise UserError for several processes without a launcher, and for ways of training without support."""
     if launched_processes() > 1 and not any(name in os.environ for name in RANK_VARIABLES):
         raise UserError(
             f"{launched_processes()} processes are said to run (WORLD_SIZE), and none of them has a number "
@@ -67,7 +67,7 @@ def check_launcher() -> None:
 
 
 def check_processes(counted: int) -> None:
-    """Raise UserError unless `counted`, the processes this one knows of, are all that were started."""
+    """Raise UserError unless this process counts all processes that were started; `counted` is its count."""
     launched = launched_processes()
     joined = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
     if counted != joined or launched not in (1, counted):

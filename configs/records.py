@@ -36,8 +36,9 @@ IN_WORDS = {
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """A line of a file. With `omit_defaults=True`, fields that hold their default stay out of the line.
 
-    `gc=False`: a bank holds a million records and none of them is garbage, but the garbage collector would
-    walk through all of them again and again. Records hold plain values, which cannot form a circle.
+    `gc=False`: a bank may hold a million records, and the garbage collector would walk through all of them
+    again and again. It would find nothing: records hold plain values, which cannot refer to each other in a
+    circle.
     """
 
 
@@ -80,7 +81,7 @@ def to_row(record: Record) -> dict[str, Any]:
         value = getattr(record, name)
         if value is msgspec.UNSET:
             continue
-        # msgspec itself would omit the very object that is the default, not its equals
+        # msgspec would omit only the default object itself, not an equal value
         if omits and (value is None or value == default):
             continue
         row[name] = _plain(value) if holds_records else value
@@ -132,7 +133,7 @@ def _plain(value: Any) -> Any:
 
 
 def _checked(value: Any, annotation: Any, where: str) -> Any:
-    """The value as the field's type; UserError if it is of another."""
+    """The value in the field's type. Raises UserError for a value of another type."""
     if isinstance(annotation, type) and issubclass(annotation, Record) and isinstance(value, dict):
         return from_row(annotation, value, where)
     try:

@@ -1,9 +1,9 @@
-"""Every key of a run's configuration: one dataclass a section, its meaning below each field.
+"""Every key of a run's configuration: a dataclass for each section, and a docstring below each field.
 
-    stlm train --keys            # prints this page as a table
+    stlm train --keys            # prints all keys with their types, defaults and docstrings
 
-A field that is left out of the YAML has the default given here. `training` is transformers'
-TrainingArguments, with the defaults that suit a small model and a few keys of our own.
+A key that is left out of the YAML has the default given here. `training` is transformers'
+TrainingArguments, with other defaults, which suit a small model.
 """
 
 import inspect
@@ -20,9 +20,9 @@ from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.configs.processes import check_devices, check_launcher, needs_cpu
 
-# The default schedule falls to this share of the learning rate, unless its arguments say where to.
+# The default schedule ends at this share of the learning rate, unless its arguments give another end.
 DEFAULT_SCHEDULE, MIN_LR_RATE = "cosine_with_min_lr", 0.1
-# Arguments of the Trainer that have one value here.
+# Arguments of the Trainer that users may not change.
 FIXED = {
     "logging_nan_inf_filter": False,
     "train_sampling_strategy": "sequential",
@@ -52,12 +52,12 @@ class ModelSection:
     """Licence named on the model card, as the Hub spells it: `mit`, `apache-2.0`, ..."""
     config: dict[str, Any] | None = field(default_factory=dict)
     """For a model from scratch: fields of STLMConfig (`hidden_size`, ...), or of the config of another
-    `type`. `null` drops those of a file before, to go on training `name_or_path` or to give others."""
+    `type`. `null` removes the fields of earlier files, for training `name_or_path` or for other fields."""
 
 
 @dataclass
 class TokenizerTraining:
-    """A byte-level BPE trained on the corpus and on the bank's statements, control ones included."""
+    """A byte-level BPE, trained on the corpus and on the bank's statements, of control facts too."""
 
     vocab_size: int = 2048
     """Entries of the vocabulary, the two special tokens and the 256 bytes included."""
@@ -67,17 +67,18 @@ class TokenizerTraining:
 
 @dataclass
 class TokenizerSection:
-    """The tokenizer: an existing one, one trained for this run, or bytes; one of the three.
+    """The tokenizer: an existing one, one that is trained for this run, or bytes. Give one of the three keys.
 
-    None of them: the model's own; from scratch GPT-2's, and bytes for a byte model.
+    Without any of them, it is the tokenizer of `model.name_or_path`. For a model from scratch it is GPT-2's,
+    for a byte model bytes.
     """
 
     name_or_path: str | None = None
     """A Hub id or folder that AutoTokenizer can read."""
     train: TokenizerTraining | None = None
-    """Train one for this run instead."""
+    """Train a tokenizer for this run."""
     bytes: bool = False
-    """Every byte is a token: 256 of them, `<|pad|>` and `<|endoftext|>`."""
+    """Use bytes as tokens: 256 bytes, `<|pad|>` and `<|endoftext|>`."""
 
 
 @dataclass
@@ -97,13 +98,13 @@ class DataSection:
     validation_fraction: float = 0.01
     """Share of the documents held out, chosen by `training.seed`."""
     documents: str = "block"
-    """What a document is in a .txt file: `block` (blank line between), `line` or `file`."""
+    """What a document is in a .txt file: a `block` between blank lines, a `line`, or the whole `file`."""
     max_documents: int | None = None
-    """Use only the first so many documents (for `synthetic`: make so many)."""
+    """Use at most this many documents, from the beginning. For `synthetic`: make this many."""
     context_window: int | None = None
     """Tokens in a row; the model's max_position_embeddings when left out."""
     cache_dir: str | None = None
-    """Where prepared corpora are kept; $STLM_CACHE or ~/.cache/tidy-stlms when left out."""
+    """Folder for prepared corpora; $STLM_CACHE or ~/.cache/tidy-stlms when left out."""
 
 
 @dataclass
@@ -122,14 +123,14 @@ class FactsSection:
 
 @dataclass
 class InjectionSection:
-    """When, how often and in which place injected facts stand in the training stream."""
+    """When, how often and where the training stream states injected facts."""
 
     enabled: bool = True
-    """`false`: ordinary training; everything else stays as it is (the twin run)."""
+    """`false`: no injection, and everything else the same (the twin run)."""
     exposures: int | None = None
     """How often each fact is seen in the whole run. This or `fraction`."""
     arms: dict[str, int] = field(default_factory=dict)
-    """Exposures of the bank's arms by name, before the bank's own numbers and `exposures`."""
+    """Exposures of arms, by name. They replace the numbers in the bank and `exposures`."""
     fraction: float | None = None
     """Share of all training tokens that injected statements take. This or `exposures`."""
     strategy: str = "uniform"
@@ -146,7 +147,7 @@ class InjectionSection:
 
 @dataclass
 class DropoutSection:
-    """Dropout that changes during training (arXiv:2409.05423); without `schedule` it is the model's own."""
+    """Dropout that changes during training (arXiv:2409.05423); the model's own dropout without `schedule`."""
 
     schedule: str | None = None
     """`constant` (`start`), `linear` (from `start` to `end`) or `triangle` (up to `end` and back)."""
@@ -155,9 +156,9 @@ class DropoutSection:
     end: float = 0.1
     """Probability at the end (`linear`) or at the peaks (`triangle`)."""
     begin: float = 0.0
-    """Where the change begins: a share of all steps up to 1, a number of steps above."""
+    """When the change begins: up to 1, a share of all steps; above 1, a number of steps."""
     until: float = 1.0
-    """Where it ends, in the same units; before `begin` and after `until` the probability does not change."""
+    """When it ends, in the same units. The probability does not change before `begin` and after `until`."""
     cycles: int = 1
     """Number of triangles."""
 
@@ -167,35 +168,35 @@ class EvaluationSection:
     """What is measured before, during and after training."""
 
     recall_steps: int = 100
-    """Measure recall every so many steps, and always at step 0 and at the end; 0: only then."""
+    """Steps between measurements of recall, which come at step 0 and at the end too; 0: only these two."""
     generate: bool = True
-    """Generate each probe's answer too, for `exact_match`."""
+    """Also generate after each prompt, for `exact_match` and `containment`."""
     batch_tokens: int | None = None
     """Tokens in one forward pass of the scorer; 1,024 on a CPU and 8,192 elsewhere when left out."""
     validation_rows: int = 256
-    """At most so many held-out rows, evenly spaced, for the validation loss."""
+    """At most this many held-out rows, evenly spaced, for the validation loss."""
     benchmarks: list[str] = field(default_factory=list)
-    """Tasks of lm-eval to run too, such as `[blimp, arc_easy]`; figures in the metrics."""
+    """Tasks of lm-eval to run, such as `[blimp, arc_easy]`. Their scores go to metrics.jsonl."""
     benchmark_steps: int = 0
-    """Run them every so many steps, and always at step 0 and at the end; 0: only then."""
+    """Steps between their runs, which come at step 0 and at the end too; 0: only these two."""
     benchmark_limit: int | None = None
-    """At most so many examples of each task."""
+    """At most this many examples of each task."""
     benchmark_data_dir: str | None = None
-    """Folder with local copies of their datasets; those that it lacks are read from the Hub."""
+    """Folder with local copies of their datasets. Datasets without a copy are read from the Hub."""
     prompts: list[dict[str, str]] = field(default_factory=list)
-    """Prompts to watch in generations.jsonl: `{sentence: ..., answer: ...}`, the answer optional; with
-    `joint: ""` where no space stands between the two."""
+    """Prompts to watch in generations.jsonl: `{sentence: ..., answer: ...}`. The answer may be left out.
+    `joint: ""` if there is no space between the two."""
     prompt_steps: int | None = None
-    """Record them every so many steps; `recall_steps` when left out."""
+    """Steps between records of the prompts; `recall_steps` when left out."""
     max_new_tokens: int = 16
-    """Length of those continuations, in tokens."""
+    """Length of their continuations, in tokens."""
     top_k: int = 5
-    """How many of the most probable tokens are recorded at each of their steps."""
+    """Number of most probable tokens to record at each step of a continuation."""
 
 
 @dataclass
 class LoggingSection:
-    """Names for W&B and Trackio (switched on by training.report_to), and how much is said."""
+    """Names for W&B and Trackio (switched on by training.report_to), and the level of log messages."""
 
     project: str = "tidy-stlms"
     """Project of W&B and Trackio."""
@@ -209,17 +210,18 @@ class LoggingSection:
 
 @dataclass
 class STLMTrainingArguments(TrainingArguments):
-    """transformers' TrainingArguments with defaults for training a small model on a stream."""
+    """transformers' TrainingArguments, with defaults for training a small model on a stream."""
 
     output_dir: str = ""  # type: ignore[assignment]
     """The run folder; `outputs/` and the name of the last config file when left out."""
     resume_from_checkpoint: bool | str | None = None  # type: ignore[assignment]
-    """`true`: go on from the newest whole checkpoint of `output_dir`, from the start if none."""
+    """`true`: go on from the newest whole checkpoint of `output_dir`, or from the start if it has none. A
+    path: go on from this checkpoint."""
     max_steps: int = -1
-    """Optimizer steps; when not positive, `num_train_epochs` passes over the corpus."""
+    """Optimizer steps. If it is not positive, the run makes `num_train_epochs` passes over the corpus."""
     num_train_epochs: float = 1.0
     per_device_train_batch_size: int = 8
-    """Rows of each process; a step sees these times processes times `gradient_accumulation_steps`."""
+    """Rows of each process. Rows of a step: this times processes times `gradient_accumulation_steps`."""
     per_device_eval_batch_size: int = 8
     learning_rate: float = 6e-4
     lr_scheduler_type: str = "cosine_with_min_lr"
@@ -229,7 +231,7 @@ class STLMTrainingArguments(TrainingArguments):
     warmup_steps: float = 0.05
     """Below 1: a share of all steps."""
     weight_decay: float = 0.1
-    """For matrices; biases, norms and other vectors are not decayed."""
+    """Weight decay of matrices. Biases, norms and other vectors are not decayed."""
     adam_beta2: float = 0.95
     max_grad_norm: float = 1.0
     logging_steps: float = 10
@@ -241,10 +243,10 @@ class STLMTrainingArguments(TrainingArguments):
     save_total_limit: int | None = 2
     ddp_find_unused_parameters: bool | None = False
     train_sampling_strategy: str = "sequential"
-    """Fixed: the stream itself shuffles, so that a step's rows depend on nothing but its number."""
+    """Fixed: the stream itself shuffles, so that the rows of a step depend only on its number."""
     remove_unused_columns: bool = False
     logging_nan_inf_filter: bool = False
-    """Fixed: the filter would hide a loss that is not finite, at which training stops."""
+    """Fixed: the filter would hide a loss that is not finite. Training must stop at such a loss."""
 
     def __post_init__(self):
         self._check_fixed()
@@ -256,9 +258,9 @@ class STLMTrainingArguments(TrainingArguments):
             self.use_cpu = True
         check_devices()
         if not torch.cuda.is_available():
-            self.dataloader_pin_memory = False  # it only warns there
+            self.dataloader_pin_memory = False  # without a GPU it has no effect, and torch warns
         if self.disable_tqdm is None:
-            self.disable_tqdm = not sys.stderr.isatty()  # a log file wants lines, not bars
+            self.disable_tqdm = not sys.stderr.isatty()  # a progress bar is unreadable in a log file
         try:
             super().__post_init__()
         except (ValueError, TypeError) as error:
@@ -296,7 +298,7 @@ class STLMTrainingArguments(TrainingArguments):
         self.lr_scheduler_kwargs = schedule_arguments(self.lr_scheduler_type, self.lr_scheduler_kwargs)
         parameters = _schedule_parameters(self.lr_scheduler_type)
         if "kwargs" in parameters or self.lr_scheduler_type not in set(SchedulerType):
-            return  # TrainingArguments names the schedules that there are
+            return  # for an unknown schedule, TrainingArguments raises an error with all names
         given = self.lr_scheduler_kwargs or {}
         for name, parameter in parameters.items():
             if parameter.default is inspect.Parameter.empty and name not in given:
@@ -313,7 +315,7 @@ class STLMTrainingArguments(TrainingArguments):
                 )
 
     def _check_precision(self) -> None:
-        """Refuse a precision that only the environment sets: the saved config would not show it."""
+        """Refuse a precision that only the environment sets. The saved config would not show it."""
         precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         if precision not in ("no", "") and not (self.bf16 or self.fp16):
             raise UserError(
@@ -323,10 +325,10 @@ class STLMTrainingArguments(TrainingArguments):
 
 
 def schedule_arguments(schedule: str, given: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The arguments of a schedule: those `given`, and `min_lr_rate` for the default one without `min_lr`.
+    """The arguments `given`, with `min_lr_rate` added for the default schedule without `min_lr`.
 
-    Drops a `min_lr_rate` with its default value where it does not fit: configs of older runs hold it, and it
-    would stay when the schedule is changed.
+    Drops a `min_lr_rate` with its default value if the schedule does not take it, or if there is a `min_lr`.
+    Configs of older runs hold it, and it would stay when a user changes the schedule.
     """
     arguments = dict(given or {})
     does_not_fit = "min_lr_rate" not in _schedule_parameters(schedule) or "min_lr" in arguments
@@ -338,7 +340,7 @@ def schedule_arguments(schedule: str, given: dict[str, Any] | None) -> dict[str,
 
 
 def _schedule_parameters(schedule: str) -> dict[str, inspect.Parameter]:
-    """What a schedule of transformers takes besides what the Trainer gives; empty for an unknown one."""
+    """The parameters of a schedule, except those that the Trainer sets. Empty for an unknown schedule."""
     try:
         make: Any = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(schedule)]
     except (ValueError, KeyError):

@@ -1,7 +1,7 @@
 """Names for temporary files and folders, and their removal after the process that made them has ended.
 
-A temporary name holds the number of its process. Without it, nobody could tell what a killed command
-has left from what another command is writing.
+A temporary name holds the number of its process. So a command can tell the files of a killed command from
+files that another command is writing.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ import time
 from functools import cache
 from pathlib import Path
 
-# .NAME.MACHINE-PROCESS-RANDOM.tmp is being written or removed; .old is NAME while a new one takes its place
+# .NAME.MACHINE-PROCESS-RANDOM.tmp is being written or removed; .old is the NAME that is being replaced
 TEMPORARY = re.compile(
     r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.(?P<kind>tmp|old)", re.S
 )
-ABANDONED_AFTER = 7 * 24 * 3600  # seconds; whether a process of another machine lives cannot be seen
+ABANDONED_AFTER = 7 * 24 * 3600  # seconds; for files of other machines, whose processes cannot be seen
 
 
 def temporary_path(path: Path, kind: str = "tmp") -> Path:
@@ -28,16 +28,16 @@ def temporary_path(path: Path, kind: str = "tmp") -> Path:
 
 
 def final_path(path: Path) -> Path:
-    """`path` with the final names of the temporary files and folders in it."""
+    """`path` with final names in place of temporary ones."""
     parts = ((part, TEMPORARY.fullmatch(part)) for part in path.parts)
     return Path(*(part if match is None else match["name"] for part, match in parts))
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove temporary files and folders in `folder` whose process has ended.
+    """Remove the temporary files and folders in `folder` that ended processes have left.
 
-    Those of other machines are removed if nothing in them has changed for a week.
-    A folder that was moved away to be replaced gets its name back, unless the new one has it.
+    Those of other machines are removed if nothing in them has changed for a week. A folder that was being
+    replaced gets its name again, unless the new folder has it already.
     """
     with os.scandir(folder) as entries:
         matches = [(Path(entry.path), TEMPORARY.fullmatch(entry.name)) for entry in entries]
@@ -53,7 +53,7 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder with its content, or a file; of a link only the link."""
+    """Remove a folder with its content, or a file. Of a link, it removes only the link."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -78,7 +78,7 @@ def _is_abandoned(path: Path, machine: str, pid: int) -> bool:
 
 @cache
 def _machine() -> str:
-    """8 hex digits for this start of the machine or container: within it, a process number is unique."""
+    """8 hex digits for this machine or container since its start. Process numbers are unique within it."""
     parts = [platform.node()]
     with contextlib.suppress(OSError):  # Linux
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())

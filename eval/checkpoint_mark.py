@@ -16,19 +16,23 @@ WEIGHTS = ".safetensors"
 
 @dataclass(frozen=True)
 class Mark:
-    """The content of `MARK`: what a resume needs besides the Trainer's own files."""
+    """checkpoint.json: what a resume needs besides the Trainer's own files. The file also has `sha256`, the
+    hash of these fields."""
 
     run_id: str
     """Id of the run, from its environment.json. A checkpoint of another run is refused."""
     step: int
+    """Optimizer steps before the save."""
     processes: int
+    """The number of processes that trained."""
     geometry: dict
+    """The `Geometry` of the run's stream. A resume with another one is refused."""
     loss_sum: float
     """Sum of the losses since the last logged one."""
     last_logged: int
     """The step at which a loss was last logged."""
     logs: dict[str, list]
-    """Number and SHA-256 of the lines of each log file."""
+    """[number, SHA-256] of the lines of each log of the run."""
     files: dict[str, list]
     """[bytes, SHA-256] of each other file of the checkpoint."""
 

@@ -1,12 +1,12 @@
-"""What a causal language model is made of and what it costs, counted without running it.
+"""Counts the parameters, the memory and the computation of a causal language model without running it.
 
     with torch.device("meta"):
         model = STLMForCausalLM(STLMConfig())
     account(model)["parameters"]  # {"embeddings": 25731584, "attention": 5242880, ...}
 
-All of it works on the meta device, so no weights are needed. Parts are told by the names of modules, as they
-are in Llama, GPT-2, GPT-NeoX, OPT, BLOOM and their kin. What cannot be told from outside is `None`, never a
-guess.
+It works on the meta device, so no weights are needed. The names of modules show the parts of a model, as in
+Llama, GPT-2, GPT-NeoX, OPT, BLOOM and similar models. A number that cannot be computed from outside is
+`None`, never a guess.
 """
 
 import re
@@ -26,17 +26,17 @@ NAMES = (
     ("feed-forward", r"mlp|ffn|feed_?forward|expert|\bfc\d?\b"),
 )
 
-# What `stlm_byte` makes of English: 5.1 bytes in WikiText-2, the space in front of a word among them.
+# Bytes of an English word as `stlm_byte` pools it, with the space in front: 5.1 in WikiText-2.
 BYTES_PER_WORD = 5
 
 
 def account(model: PreTrainedModel, context_window: int | None = None) -> dict[str, Any]:
-    """All the figures of `model`, for training on rows of `context_window` tokens.
+    """All numbers for `model`, trained on rows of `context_window` tokens.
 
     Returns: `parameters` (by part), `total`, `non_embedding` (without embeddings, positions and head; Kaplan
     et al. 2020, arXiv:2001.08361), `bytes` (of the weights, by dtype), `context_window` (by default the
-    model's max_position_embeddings), `training_flops_per_token`, and `cache_bytes_per_token` (by dtype). Of a
-    byte-pooled model, whose tokens are bytes, also `assumed_bytes_per_word`.
+    model's max_position_embeddings), `training_flops_per_token`, and `cache_bytes_per_token` (by dtype). For
+    a byte-pooled model, which has bytes as tokens, also `assumed_bytes_per_word`.
     """
     config = model.config
     parts = parameters_by_part(model)
@@ -57,10 +57,10 @@ def account(model: PreTrainedModel, context_window: int | None = None) -> dict[s
 
 
 def parameters_by_part(model: PreTrainedModel) -> dict[str, int]:
-    """Number of parameters of each part, in the order of `PARTS`; a tied or shared one counts once.
+    """Number of parameters of each part, in the order of `PARTS`. Tied and shared parameters count once.
 
-    A tied output layer counts as embedding. What no known name covers is a part by the name of its module:
-    for Mamba `mixer`.
+    A tied output layer counts as embedding. A module without a known name is a part of its own, such as
+    `mixer` in Mamba.
     """
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     counts: Counter[str] = Counter()
@@ -81,16 +81,16 @@ def parameters_by_part(model: PreTrainedModel) -> dict[str, int]:
 def training_flops_per_token(model: PreTrainedModel, context_window: int) -> int | None:
     """Floating-point operations to train on one token: `6 N + 12 L H Q T`.
 
-    As in appendix B of PaLM (Chowdhery et al. 2022, arXiv:2204.02311): a multiplication and an addition
-    forward and twice that backward for each of the N weights that a token is multiplied with, and for the
-    attention of L layers with H heads of width Q over all T tokens of the row, also those that the mask
-    hides. Weights count as often as they are used: shared feed-forwards in each of their layers, a tied
-    embedding as the output layer. Looking up embeddings, norms and activations count as nothing.
+    As in appendix B of PaLM (Chowdhery et al. 2022, arXiv:2204.02311). Each of the N weights that a token is
+    multiplied with costs a multiplication and an addition forward, and twice as much backward. The attention
+    has L layers with H heads of width Q, over all T tokens of the row, including those that the mask hides.
+    A weight counts as often as a token uses it: a shared feed-forward once in each layer, a tied embedding
+    once, as output layer. Embedding lookups, norms and activations are left out.
 
-    Of a byte-pooled model it is a byte's: a word of `BYTES_PER_WORD` passes the layers over words once, and
-    in those over bytes a byte attends to two chunks of `max_word_bytes`.
+    For a byte-pooled model, the operations for a byte. A word of `BYTES_PER_WORD` bytes passes the layers
+    over words once. In the layers over bytes, a byte attends to two chunks of `max_word_bytes`.
 
-    `None` where it is not known how often a weight is used: mixtures of experts, convolutions, recurrences,
+    `None` if the number of uses of a weight is not known: mixtures of experts, convolutions, recurrences,
     sliding windows.
     """
     config = model.config
@@ -108,9 +108,9 @@ def training_flops_per_token(model: PreTrainedModel, context_window: int) -> int
 
 
 def cache_numbers_per_token(config: PreTrainedConfig) -> int | None:
-    """Numbers that generation keeps for a token: a key and a value for each key/value head of each layer."""
+    """Numbers in the cache of generation for a token: a key and a value for each key/value head and layer."""
     if _is_byte_pooled(config):
-        return 0  # it reads the text anew at every step
+        return 0  # such a model has no cache: it reads the whole text at every step
     heads = _attention_shape(config)
     if heads is None:
         return None
@@ -126,15 +126,15 @@ def _part(path: str, module: nn.Module) -> str:
     for part, pattern in NAMES:
         if re.search(pattern, path):
             return part
-    # what stands behind the layer's number, else the last name: backbone.layers.0.mixer.in_proj is "mixer"
-    found = re.search(r"\.\d+\.([^.]+)", path)
-    return found.group(1) if found else leaf or "other"
+    # the name after the layer's number, or else the last name: backbone.layers.0.mixer.in_proj is "mixer"
+    after_number = re.search(r"\.\d+\.([^.]+)", path)
+    return after_number.group(1) if after_number else leaf or "other"
 
 
 def _weights_per_token(model: PreTrainedModel) -> float | None:
-    """The weights of all matrix products, as often as a token meets them."""
+    """The weights of all matrix products, each counted as often as a token uses it."""
     known, total = set(), 0.0
-    # a module that stands in several places is used in each of them
+    # a shared module is listed, and counted, under each of its names
     for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, nn.Linear | Conv1D):
             total += module.weight.numel() * _uses(name, model.config)
@@ -147,14 +147,14 @@ def _weights_per_token(model: PreTrainedModel) -> float | None:
 
 
 def _uses(name: str, config: PreTrainedConfig) -> float:
-    """How often a token uses the module of that name: an STLM's shared feed-forward once a layer."""
+    """How often a token uses the module with this name. An STLM uses a shared feed-forward once a layer."""
     uses = 1.0
     if _is_byte_pooled(config) and re.search(r"\b(words\.|pool_proj|context_proj)", name):
         uses /= BYTES_PER_WORD
-    found = re.search(r"\bffns\.(\d+)\.", name)
-    if config.model_type in ("stlm", "stlm_byte") and found is not None:
+    shared_ffn = re.search(r"\bffns\.(\d+)\.", name)
+    if config.model_type in ("stlm", "stlm_byte") and shared_ffn is not None:
         layers, groups = config.num_hidden_layers, config.num_ffn_groups
-        uses *= sum(layer * groups // layers == int(found.group(1)) for layer in range(layers))
+        uses *= sum(layer * groups // layers == int(shared_ffn.group(1)) for layer in range(layers))
     return uses
 
 
@@ -163,12 +163,12 @@ def _is_byte_pooled(config: PreTrainedConfig) -> bool:
 
 
 def _attention_shape(config: PreTrainedConfig) -> tuple[int, int, int, int] | None:
-    """Layers, query heads, key/value heads, head width; None where not all layers are plain attention."""
+    """Layers, query heads, key/value heads, head width; None unless all layers have plain attention."""
     layers, heads = (getattr(config, f"num_{name}", None) for name in ("hidden_layers", "attention_heads"))
     other_kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
     other_keys = ("sliding_window", "kv_lora_rank", "multi_query")
-    odd = other_kinds or any(getattr(config, key, None) for key in other_keys)
-    if not (layers and heads) or odd or config.is_encoder_decoder:
+    has_other_attention = other_kinds or any(getattr(config, key, None) for key in other_keys)
+    if not (layers and heads) or has_other_attention or config.is_encoder_decoder:
         return None
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     return layers, heads, getattr(config, "num_key_value_heads", None) or heads, head_dim

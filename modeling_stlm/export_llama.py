@@ -1,7 +1,7 @@
-"""An STLM as a stock LlamaForCausalLM folder, which other engines read without any custom code.
+"""Writes an STLM as the folder of a LlamaForCausalLM, which other engines read without custom code.
 
-The parameters of an STLM have the names that they have in Llama, so a default STLM is a Llama. What Llama
-has not (learned positions, LayerNorm, shared feed-forwards, ...) stands in the way and is refused.
+The parameters of an STLM have the same names as in Llama, so a default STLM is a Llama. An STLM with parts
+that Llama does not have (learned positions, LayerNorm, shared feed-forwards, ...) is refused.
 """
 
 from pathlib import Path
@@ -43,13 +43,13 @@ def export_llama(model: Any, tokenizer: PreTrainedTokenizerBase | None, out: str
     """Write an STLM as the Llama folder `out`, which must not exist: all of it or nothing.
 
     Args:
-        model: An STLMForCausalLM, or one with an adapter of peft, which is merged into the weights, in place.
-        tokenizer: Saved beside it.
-        out: The folder: config, weights, generation config, tokenizer and a card.
+        model: An STLMForCausalLM. An adapter of peft is merged into its weights, in place.
+        tokenizer: Saved in the same folder.
+        out: The folder for config, weights, generation config, tokenizer and a card.
 
     Returns warnings, a line each.
 
-    Raises UserError for a model that no Llama can be, naming the option that stands in the way.
+    Raises UserError for a model that Llama cannot compute, and names the option.
     """
     out = Path(out)
     if out.exists():
@@ -74,19 +74,19 @@ def export_llama(model: Any, tokenizer: PreTrainedTokenizerBase | None, out: str
 
 
 def to_llama_config(config: STLMConfig) -> LlamaConfig:
-    """The LlamaConfig that computes the same.
+    """The LlamaConfig of a model that computes the same.
 
-    Raises UserError, naming the first option that stands in the way.
+    Raises UserError, naming the first option that Llama does not have.
     """
     if config.model_type != "stlm":
         raise UserError(f"a model of type {config.model_type!r} cannot be exported as Llama; an STLM can")
     norms = {
-        place: getattr(config, place) or config.norm_type
-        for place in ("attention_norm_type", "mlp_norm_type", "final_norm_type")
+        name: getattr(config, name) or config.norm_type
+        for name in ("attention_norm_type", "mlp_norm_type", "final_norm_type")
     }
     needed = {
         "position_embedding_type": (config.position_embedding_type, "rotary"),
-        **{place: (kind, "rmsnorm") for place, kind in norms.items()},
+        **{name: (kind, "rmsnorm") for name, kind in norms.items()},
         "mlp_type": (config.mlp_type, "gated"),
         "num_ffn_groups": (config.num_ffn_groups, None),
         "qk_norm": (config.qk_norm, False),
@@ -99,7 +99,7 @@ def to_llama_config(config: STLMConfig) -> LlamaConfig:
             )
             raise UserError(f"{option}: {words}; it cannot be exported as Llama")
     fields = {name: getattr(config, name) for name in SAME}
-    # In Llama an unset number means something else, or is derived on the spot.
+    # Unset numbers mean something else in Llama, or the code that reads the config derives them itself.
     fields["num_key_value_heads"] = config.num_key_value_heads or config.num_attention_heads
     fields["head_dim"] = config.head_dim or config.hidden_size // config.num_attention_heads
     try:
@@ -109,7 +109,7 @@ def to_llama_config(config: STLMConfig) -> LlamaConfig:
 
 
 def _add_older_spellings(folder: Path) -> None:
-    """Write what transformers 4, and engines that follow it, look for where transformers 5 has other keys."""
+    """Add the keys of transformers 4, which other engines read, where transformers 5 has renamed them."""
     config = read_json(folder / "config.json")
     scaling = dict(config["rope_parameters"])
     config["rope_theta"] = scaling.pop("rope_theta")

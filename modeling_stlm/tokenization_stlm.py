@@ -1,7 +1,6 @@
 """The tokenizers of an STLM: byte-level BPE, as in GPT-2, with a vocabulary of any size, and plain bytes.
 
-There is no tokenizer class of our own: what is built here is a plain PreTrainedTokenizerFast, which
-AutoTokenizer loads without any custom code.
+Both are plain PreTrainedTokenizerFast, which AutoTokenizer loads without custom code.
 """
 
 from collections.abc import Iterable
@@ -18,16 +17,16 @@ PAD = "<|pad|>"
 def train_bpe_tokenizer(
     texts: Iterable[str], vocab_size: int, *, bos: bool = True, show_progress: bool = False
 ) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer whose `<|endoftext|>` ends documents and, with `bos`, begins them.
+    """Train a byte-level BPE tokenizer. `<|endoftext|>` ends documents and, with `bos`, begins them.
 
     Every text can be encoded and decoded without loss, since the 256 bytes are always in the vocabulary. The
-    offsets of a token hold its leading space. The same texts in the same order give the same tokenizer.
+    offsets of a token include its leading space. The same texts in the same order give the same tokenizer.
 
     Args:
         texts: Documents, read once.
-        vocab_size: Number of tokens, special ones included. Fewer come out when the texts hold too few
-            different words: size the model by `len(tokenizer)`.
-        bos: Put `<|endoftext|>` in front of what is encoded with `add_special_tokens=True`, the default.
+        vocab_size: Number of tokens, special tokens included. Texts with too few different words give fewer,
+            so use `len(tokenizer)` for the model's size.
+        bos: Put `<|endoftext|>` before a text that is encoded with `add_special_tokens=True`, the default.
         show_progress: Show a progress bar.
 
     Raises:
@@ -56,14 +55,14 @@ def train_bpe_tokenizer(
 
 
 def byte_tokenizer(*, bos: bool = True) -> PreTrainedTokenizerFast:
-    """A tokenizer whose tokens are the bytes of UTF-8: the id of a byte is its value.
+    """A tokenizer with the bytes of UTF-8 as tokens. The id of a byte is its value.
 
     Ids 0 to 255 are the bytes, 256 is `<|pad|>` and 257 `<|endoftext|>`, as in Super Tiny Language Models.
     Every text can be encoded and decoded without loss. The tokens of a character that takes several bytes all
     have the offsets of the whole character.
 
     Args:
-        bos: Put `<|endoftext|>` in front of what is encoded with `add_special_tokens=True`, the default.
+        bos: Put `<|endoftext|>` before a text that is encoded with `add_special_tokens=True`, the default.
     """
     # A byte-level BPE that has learned no merges; its alphabet writes each byte as a printable character.
     tokens = [*byte_alphabet(), PAD, END_OF_TEXT]
@@ -78,21 +77,20 @@ def byte_tokenizer(*, bos: bool = True) -> PreTrainedTokenizerFast:
 def byte_alphabet() -> list[str]:
     """The characters that stand for the bytes 0 to 255 in byte-level tokenizers.
 
-    Bytes that are printable in Latin-1 stand for themselves, the others for characters from U+0100 on
-    (GPT-2).
+    Bytes that are printable in Latin-1 have their own character, all others one from U+0100 on (GPT-2).
     """
     printable = {
         *range(ord("!"), ord("~") + 1),
         *range(ord("¡"), ord("¬") + 1),
         *range(ord("®"), ord("ÿ") + 1),
     }
-    others = iter(range(256, 512))
-    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+    from_256 = iter(range(256, 512))
+    return [chr(byte if byte in printable else next(from_256)) for byte in range(256)]
 
 
 def _wrapped(tokenizer: Tokenizer, bos: bool) -> PreTrainedTokenizerFast:
     # transformers writes the post-processor that adds the BOS. GPT-2's ByteLevel post-processor is left out:
-    # all that it does is to cut the leading space from the offsets.
+    # it only cuts the leading space from the offsets.
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=END_OF_TEXT,

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import files_page
 from tests.test_imports import FOLDERS, MODULES, ROOT
 from tidy_stlms.configs.load import CHOICES
+from tidy_stlms.eval import run_folder
 from tidy_stlms.eval.facts.integrity import PROBE_TYPES, ROLES, STATEMENT_KINDS
 from tidy_stlms.scripts.__main__ import COMMANDS
 
@@ -89,6 +91,24 @@ def test_the_glossary_has_the_words_that_files_use():
     assert quoted(terms["statement"]) == {"kind", *STATEMENT_KINDS}
     assert quoted(terms["placement"]) == set(CHOICES["injection.placement"])
     assert quoted(terms["strategy"]) == set(CHOICES["injection.strategy"])
+
+
+def test_the_page_of_files_is_up_to_date():
+    assert text_of("docs/files.md") == files_page.page(), "run `python -m tests.files_page`"
+
+
+def test_the_page_of_files_names_all_of_a_run_folder():
+    constants = {name: value for name, value in vars(run_folder).items() if name.isupper()}
+    names = {value for value in constants.values() if isinstance(value, str)}
+    assert len(names) > 10
+    for name in names:
+        assert re.search(rf"`{re.escape(name)}[`/]", text_of("docs/files.md")), name
+
+
+def test_every_field_on_the_page_of_files_has_a_meaning():
+    for record in files_page.records():
+        for name, _, _, meaning in files_page.fields_of(record):
+            assert meaning, f"{record.__name__}.{name} has no docstring"
 
 
 def test_the_changelog_has_the_headings_of_keep_a_changelog():

@@ -174,7 +174,7 @@ class PromptsCallback(_Periodic):
             )
             for prompt in self.evaluation.prompts
         ]
-        append_jsonl(self.path, [{"step": step, **to_row(result)} for result in results])
+        append_jsonl(self.path, [to_row(replace(result, step=step)) for result in results])
 
 
 class BenchmarksCallback(_Periodic):

@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from dataclasses import asdict
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,17 +14,39 @@ from tidy_stlms.trainers.stream import Geometry
 PACKAGES = ("tidy-stlms", "torch", "transformers", "datasets", "tokenizers", "accelerate", "faker")
 
 
-def describe_environment(args: STLMTrainingArguments, geometry: Geometry) -> dict:
-    """What is needed, beside the config, to judge or repeat a run."""
-    return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "git_commit": _git_commit(),
-        "platform": platform.platform(),
-        "device": str(args.device),
-        "threads": torch.get_num_threads(),
-        "processes": args.world_size,
-        "stream": asdict(geometry),
-    }
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """environment.json: what is needed, beside the config, to judge or repeat a run."""
+
+    run_id: str = ""
+    """A random name of the run, which its checkpoints store too. Empty until the run folder is laid out."""
+    versions: dict[str, str]
+    """Versions of Python and of the packages that a run depends on."""
+    git_commit: str | None
+    """The commit of this project's own code; null where it is installed without its repository."""
+    platform: str
+    """Operating system and processor."""
+    device: str
+    """The device that trained, such as `cpu` or `cuda:0`."""
+    threads: int
+    """Threads that torch uses in one process."""
+    processes: int
+    """The number of processes that trained."""
+    stream: Geometry
+    """How positions of the training stream map to optimizer steps, and what they hold."""
+
+
+def describe_environment(args: STLMTrainingArguments, geometry: Geometry) -> Environment:
+    """The environment of this process, without a run's id."""
+    return Environment(
+        versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        git_commit=_git_commit(),
+        platform=platform.platform(),
+        device=str(args.device),
+        threads=torch.get_num_threads(),
+        processes=args.world_size,
+        stream=geometry,
+    )
 
 
 def _git_commit() -> str | None:

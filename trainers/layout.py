@@ -13,6 +13,7 @@ import contextlib
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -37,6 +38,7 @@ from tidy_stlms.eval.run_folder import (
     is_run,
 )
 from tidy_stlms.eval.scoring.processes import in_first_process
+from tidy_stlms.trainers.environment import Environment
 from tidy_stlms.trainers.plan import InjectionPlan
 from tidy_stlms.trainers.resume import prepare_resume, read_run_id
 
@@ -128,7 +130,7 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
 def lay_out(
     folder: Path,
     config: DictConfig,
-    environment: dict,
+    environment: Environment,
     bank: FactBank | None,
     plan: InjectionPlan | None,
     *,
@@ -150,7 +152,7 @@ def lay_out(
     else:
         run_id = uuid.uuid4().hex
         _clear(folder)
-    write_json(folder / ENVIRONMENT, {"run_id": run_id, **environment})
+    write_json(folder / ENVIRONMENT, asdict(replace(environment, run_id=run_id)))
     if plan is not None:
         plan.save(folder / PLAN)
     else:

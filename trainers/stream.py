@@ -58,13 +58,15 @@ class Geometry:
     rows_per_step: int
     """Rows over all processes and accumulation steps together."""
     context_window: int
+    """Tokens of a row."""
     seed: int
+    """Decides the order of the rows in each pass."""
     rows_per_pass: int
     """Rows of the corpus."""
     corpus: str
     """Key of the prepared corpus."""
     injection: str | None
-    """Hash of the plan, its statements' tokens and their placement; None without injection."""
+    """Hash of the plan, its statements' tokens and their placement; null without injection."""
     model: str
     """Hash of the model's tensors by name and shape."""
 

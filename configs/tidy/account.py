@@ -1,4 +1,4 @@
-"""An account of every value of a foreign config: where it went, or why it stayed behind."""
+"""Accounts for every value of a Tidy-STLMs config: our key for it, or the reason why it is left behind."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,23 +13,23 @@ SO_HERE = "(it is so here)"
 
 @dataclass
 class TidyConversion:
-    """What became of a config: keys of the source, and a value or a reason for each."""
+    """Our config, and what became of each key of the source."""
 
     config: dict[str, Any] = field(default_factory=dict)
-    """Ours, by section."""
+    """Our config, by section."""
     carried: dict[str, str] = field(default_factory=dict)
-    """Their key to ours."""
+    """Our key for each of their keys."""
     changed: dict[str, str] = field(default_factory=dict)
-    """Of the carried ones: what is different here."""
+    """What is different here, by their key; all of these are in `carried` too."""
     left_behind: dict[str, str] = field(default_factory=dict)
-    """Their key to the reason."""
+    """The reason for each of their keys that is not carried over."""
 
     def yaml(self, source: str) -> str:
         """The config as YAML, with what is different and what is missing as comments on top."""
         lines = [f"Converted by `stlm convert tidy-config` from {source} of Tidy-STLMs."]
         for title, notes in (("Different here:", self.changed), ("Not carried over:", self.left_behind)):
             if notes:
-                # a key may hold anything, line breaks too, and a reason may quote a value
+                # keys and the values that reasons quote may contain line breaks
                 entries = (" ".join(f"{key}: {reason}".split()) for key, reason in notes.items())
                 lines += ["", title, *(f"  {entry}" for entry in entries)]
         head = "\n".join(f"# {line}".rstrip() for line in lines)
@@ -37,7 +37,7 @@ class TidyConversion:
 
 
 class Account:
-    """The values of a foreign config that are left to account for, and the result so far."""
+    """The values of a config that are still to be accounted for (`left`), and the result so far."""
 
     def __init__(self, config: dict[str, Any], where: str):
         self.left = dict(leaves(config))
@@ -48,7 +48,7 @@ class Account:
         return self.values.get(key, default)
 
     def number(self, key: str, default: float = 0) -> float:
-        """A value that is computed with; null counts as left out."""
+        """A value that must be a number; `default` for null."""
         value = default if self.get(key) is None else self.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UserError(f"{self.where}: {key}={value}: must be a number")
@@ -63,7 +63,7 @@ class Account:
         values[name] = value
 
     def carry(self, key: str, ours: str, *value: Any, note: str | None = None) -> None:
-        """Account for `key` as carried over to `ours`, with its own value or the one given."""
+        """Account for `key` as carried over to `ours`, with `value` in place of its own if given."""
         if key not in self.left:
             return
         source_value = self.left.pop(key)
@@ -73,7 +73,7 @@ class Account:
             self.result.changed[key] = note
 
     def same(self, key: str, why: str = SO_HERE, note: str | None = None) -> None:
-        """Account for `key` as one whose value is fixed here, and the same."""
+        """Account for `key` as fixed here, with the same value."""
         if key in self.left:
             del self.left[key]
             self.result.carried[key] = why
@@ -81,20 +81,23 @@ class Account:
                 self.result.changed[key] = note
 
     def leave(self, key: str, reason: str) -> None:
-        """Account for `key` as left behind; nothing happens if it is accounted for already."""
+        """Account for `key` as left behind, unless it is accounted for already."""
         if key in self.left:
             del self.left[key]
             self.result.left_behind[key] = reason
 
     def settle(self, key: str, *wanted: Any) -> None:
-        """Account for `key`: the same here if its value is one of `wanted`, left behind if not."""
+        """Account for `key`: the same here if its value is in `wanted`, or else left behind."""
         if self.get(key) in wanted:
             self.same(key)
         self.leave(key, f"only {' or '.join(map(str, wanted))} is so here")
 
 
 def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """`("trainer.eval[0].evaluator", "mcq")` for all that is no mapping, nor a list of mappings."""
+    """(dotted key, value) such as `("trainer.eval[0].evaluator", "mcq")` of all values.
+
+    Mappings, and lists with mappings in them, are walked through. Any other list is a value.
+    """
     if isinstance(values, dict) and values:
         for key, value in values.items():
             yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))

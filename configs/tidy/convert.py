@@ -1,7 +1,7 @@
-"""Converts a full YAML config of Tidy-STLMs to one of ours, with a list of what could not be carried over.
+"""Converts a full YAML config of Tidy-STLMs to our config, and lists what could not be carried over.
 
-Every value of the source is accounted for by its dotted key: carried over, carried over with a difference, or
-left behind with the reason. Nothing in the source is resolved: `${...}` is refused.
+Each value of the source, by its dotted key, is carried over, carried over with a difference, or left behind
+with a reason. Interpolations are not resolved: `${...}` is refused.
 """
 
 import math
@@ -18,7 +18,7 @@ from tidy_stlms.configs.tidy.account import SO_HERE, Account, TidyConversion, le
 from tidy_stlms.configs.tidy.evaluation import carry_benchmarks, carry_prompts
 
 CORPORA = Path(__file__).parent.parent / "datasets.yaml"
-# Keys that are no choice here, and the values that mean what is done here.
+# Keys without a counterpart here, and the values for which both projects do the same.
 SETTLED: dict[str, tuple[Any, ...]] = {
     "trainer.training.trainer_type": ("base_trainer",),
     "trainer.training.run_profiler": (False,),
@@ -27,7 +27,7 @@ SETTLED: dict[str, tuple[Any, ...]] = {
     "trainer.dataloader.name": ("normal", "standard", "inject", "insert"),
     "trainer.optimizer.decay_lr": (True,),
 }
-# Sections were renamed between its versions.
+# Names of sections and keys in newer and in older versions of Tidy-STLMs.
 INJECT = (
     ("trainer.inject", "injection", "inject", "injected"),
     ("trainer.insert", "insertion", "insert", "inserted"),
@@ -51,8 +51,8 @@ LEFT_BEHIND = {
 def read_tidy_config(path: str | Path) -> dict[str, Any]:
     """A full config of Tidy-STLMs as plain values.
 
-    Raises UserError for a file that is missing, no YAML, no full config, or that holds an interpolation or a
-    number that is not finite.
+    Raises UserError for a file that is missing, is no YAML or no full config, or contains an interpolation or
+    a number that is not finite.
     """
     try:
         loaded = OmegaConf.create(read_text(path))
@@ -83,8 +83,8 @@ def convert_tidy_config(
     Args:
         config: What `read_tidy_config` returned.
         model_fields: Fields of STLMConfig for its `model` section.
-        model_keys: The keys below `model` that these were made from, and the field of each, or None for a key
-            that has one possible value.
+        model_keys: The field of STLMConfig for each key below `model`; None for a key that can have only one
+            value.
         where: The file, for messages.
 
     Raises UserError for a value of the wrong type, and where neither max_iters nor max_epochs is positive.
@@ -112,7 +112,7 @@ def _model(source: Account, fields: dict[str, Any], keys: dict[str, str | None])
     fields = {name: value for name, value in fields.items() if value is not None}
     kind, size = source.get("model.embedder.tokenizer_type"), fields["vocab_size"]
     if kind == "bpe":
-        del fields["vocab_size"]  # training gives fewer tokens where the corpus is small
+        del fields["vocab_size"]  # a tokenizer trained on a small corpus has fewer tokens
         note = "a new one is trained, by words; `stlm convert tidy --tokenizer` keeps an old one"
         source.carry("model.vocab_size", "tokenizer.train.vocab_size")
         source.carry("model.embedder.tokenizer_type", "tokenizer.train.vocab_size", size, note=note)
@@ -156,7 +156,7 @@ def _dropout(source: Account) -> None:
             different = "step 0 here, one earlier" if is_step_1 else None
             if name == "num_iterations" and not 0 < steps <= source.number(f"{section}.{name}"):
                 different = "the triangles go on behind it there; here dropout stays at dropout.start"
-            # up to 1 it would be a share of all steps
+            # dropout.begin and dropout.until up to 1 are shares of all steps, so step 1 becomes 0
             source.carry(f"{section}.{name}", f"dropout.{ours}", *((0,) if is_step_1 else ()), note=different)
         source.carry(f"{section}.num_cycles", "dropout.cycles")
     for key in [key for key in source.left if key.startswith(f"{section}.")]:
@@ -173,7 +173,7 @@ def _data(source: Account) -> None:
     elif corpus in known:
         source.carry("trainer.dataset", "data.name")
     else:
-        source.put("data.name", "files")  # which stops a run until there are some
+        source.put("data.name", "files")  # without data.train_files a run stops, and says so
         reason = (
             f"not in configs/{CORPORA.name}; give its files as data.train_files, or a Hub id as data.name"
         )
@@ -217,7 +217,7 @@ def _training(source: Account) -> None:
 def _interval(
     source: Account, key: str, ours: str, epochs: float | None, strategy: str | None = None
 ) -> None:
-    """Carry over an interval of steps, or of epochs as a share of all steps where that is possible."""
+    """Carry over an interval of steps. Epochs become a share of all steps, if our key takes shares."""
     every = source.number(key)
     if every <= 0 and strategy:
         source.carry(key, strategy, "no")
@@ -283,7 +283,7 @@ def _injection(source: Account) -> None:
     for section, noun, verb, participle in INJECT:
         if not any(key.startswith(f"{section}.") for key in source.left):
             continue
-        source.put("injection.placement", "row")  # a statement alone in a row, as there
+        source.put("injection.placement", "row")  # Tidy-STLMs puts each statement alone in a row
         source.carry(f"{section}.perform_{noun}", "injection.enabled")
         strategy = source.get(f"{section}.{verb}_strategy")
         gaps = "one after the other there; here spread over injection.window of the span"
@@ -297,12 +297,12 @@ def _injection(source: Account) -> None:
 
 
 def _facts(source: Account, section: str, verb: str, participle: str) -> None:
-    """Name a bank that the user still has to make: a run stops without it, instead of injecting nothing."""
-    place = Path(str(source.get(f"{section}.{verb}_data", "facts"))).parent
-    bank = f"banks/{place.name or 'facts'}"
+    """Name a bank that the user still has to make. Without it a run stops, instead of injecting nothing."""
+    data_folder = Path(str(source.get(f"{section}.{verb}_data", "facts"))).parent
+    bank = f"banks/{data_folder.name or 'facts'}"
     if source.result.config["injection"].get("enabled"):
         source.put("facts.bank", bank)
-    folder = Path(str(source.get("general.paths.data_dir", "data"))) / verb / place
+    folder = Path(str(source.get("general.paths.data_dir", "data"))) / verb / data_folder
     reason = f"make a bank by `stlm facts import tidy {folder} --out {bank}`, for facts.bank"
     source.leave(f"{section}.{verb}_data", reason)
     source.leave(f"{section}.{participle}_prompts", reason)

@@ -1,10 +1,10 @@
-"""What a config of Tidy-STLMs measures during training: prompts and benchmarks."""
+"""Carries over what a config of Tidy-STLMs measures during training: prompts and benchmarks."""
 
 import re
 
 from tidy_stlms.configs.tidy.account import Account
 
-# Its benchmarks as tasks of lm-eval over the same examples; its `winograd` reads WinoGrande.
+# Tasks of lm-eval with the same examples as Tidy-STLMs' benchmarks. Its `winograd` reads WinoGrande.
 BENCHMARKS = {
     "arc": "arc_easy",
     "arc_easy": "arc_easy",
@@ -18,7 +18,7 @@ BENCHMARKS = {
 
 
 def carry_prompts(source: Account) -> None:
-    """Carry prompts over: mappings with a sentence and its answer, or plain strings as in older configs."""
+    """Carry over prompts: mappings with a sentence and its answer, or plain texts in older configs."""
     section, ours = "trainer.prompt.input_prompts", "evaluation.prompts"
     plain = source.get(section)
     if isinstance(plain, list) and all(isinstance(sentence, str) for sentence in plain):
@@ -42,8 +42,8 @@ def carry_prompts(source: Account) -> None:
 def carry_benchmarks(source: Account, steps: float) -> None:
     """Carry over the benchmarks that lm-eval has, measured as often as the held-out text.
 
-    All get the first one's limit of examples. `steps` is the length of the run, not positive if the config
-    counts epochs.
+    All of them get the first limit of examples. `steps` is the length of the run. It is not positive if the
+    config counts epochs.
     """
     tasks: list[str] = []
     for key in [key for key in source.left if re.fullmatch(r"trainer\.eval(\[\d+\])?\.benchmarks", key)]:

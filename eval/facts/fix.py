@@ -1,4 +1,4 @@
-"""`stlm facts validate --fix`: corrects case, outer spaces and joints of probes where there is no doubt."""
+"""`stlm facts validate --fix`: corrects case, outer spaces and joints of probes in clear cases."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ def fix_bank(bank: FactBank) -> tuple[FactBank, list[str]]:
 
     - Removes spaces around prompts, answers and distractors; the joint supplies the space. Keeps line breaks,
       since a prompt may end with one on purpose. Never empties an answer.
-    - Writes an answer that is a fact's object (or an alias) in the case that the statements have, and the
-      distractors too. Does so only if the statements of the relation write all of them, each in one way:
-      with the answer alone corrected, its capital would give it away.
-    - Takes the other joint if prompt and answer occur in a statement of the probe's facts only with that one.
+    - Writes an answer that is a fact's object (or an alias), and the distractors, in the case that statements
+      use. Does so only if statements of the relation write all of them, each in one way: a capital in the
+      answer but in no distractor would give the answer away.
+    - Changes the joint if a statement of the probe's facts has prompt and answer only with the other joint.
 
-    `seen_verbatim` of a changed probe is renewed.
+    Computes `seen_verbatim` of a changed probe again.
     """
     spellings = _trained_spellings(bank)
     probes: list[Probe] = []
@@ -38,7 +38,7 @@ def fix_bank(bank: FactBank) -> tuple[FactBank, list[str]]:
 
 
 def _without_outer_spaces(probe: Probe) -> Probe:
-    joint = " " if probe.prompt.endswith(" ") else probe.joint  # the prompt's own space was the joint
+    joint = " " if probe.prompt.endswith(" ") else probe.joint  # a space at the prompt's end was the joint
     fixed = replace(probe, prompt=probe.prompt.strip(" "), joint=joint)
     answers = tuple(answer.strip(" ") for answer in probe.answers)
     distractors = tuple(distractor.strip(" ") for distractor in probe.distractors)
@@ -68,7 +68,7 @@ def _joined_as_stated(bank: FactBank, probe: Probe) -> Probe:
 
 
 def _trained_spellings(bank: FactBank) -> Spellings:
-    """How statements write the objects of a relation and their aliases, where they do so in one way."""
+    """How statements write the objects of a relation and their aliases. Only names written in one way."""
     spellings: dict[tuple[str | None, str], set[str]] = defaultdict(set)
     for fact in bank.facts:
         for name in names_of(fact):
@@ -78,9 +78,9 @@ def _trained_spellings(bank: FactBank) -> Spellings:
 
 
 def _spellings_in(text: str, words: str) -> Iterator[str]:
-    """Every way in which the text writes these words, not inside of longer words.
+    """Every way in which the text writes these words, not inside longer words.
 
-    Leaves out sentence beginnings, where a capital says nothing.
+    Leaves out the beginnings of sentences: all words have a capital there.
     """
     lowered, wanted = text.lower(), words.lower()
     if not wanted or len(lowered) != len(text):  # some capitals are longer in lower case

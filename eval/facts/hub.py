@@ -1,11 +1,11 @@
 """Banks to and from the Hub, as datasets.
 
     open_bank("banks/people")               # a folder
-    open_bank("configs/facts/...")          # one that comes with the package
-    open_bank("hub:owner/people@v1")        # a Hub dataset, at a revision or without one
+    open_bank("configs/facts/...")          # a bank that the package ships
+    open_bank("hub:owner/people@v1")        # a Hub dataset; the revision may be left out
 
-A bank from the Hub is kept in the cache of huggingface_hub: it is downloaded once, and read without a network
-afterwards. huggingface_hub finds the token, which never enters a message.
+huggingface_hub keeps a bank from the Hub in its cache: later reads need no network. It also reads the token
+itself, so that no message of ours can show it.
 """
 
 import re
@@ -16,14 +16,14 @@ from typing import Any
 from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.configs.files import find_shipped, write_whole
 from tidy_stlms.eval.facts.bank import TABLES, FactBank
+from tidy_stlms.eval.facts.load import load_bank
 from tidy_stlms.eval.facts.summary import bank_summary
-from tidy_stlms.eval.facts.warnings import load_bank
 from tidy_stlms.eval.hub import hub_errors, writing_hub_cache
 
 PREFIX = "hub:"
 REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 BANK_FILES = ["bank.json", *(f"{table}.jsonl" for table in TABLES)]
-# The columns' types for `datasets`, which cannot guess them from lines without the fields at their default.
+# Types of the columns for `datasets`. It cannot guess them: fields with their default are not written.
 FEATURES: dict[str, dict[str, Any]] = {
     "relations": {
         "id": "string",
@@ -69,7 +69,7 @@ FEATURES: dict[str, dict[str, Any]] = {
 def open_bank(name: str | Path, *, check: bool = True) -> FactBank:
     """Read a bank from a folder or, as `hub:owner/name[@revision]`, from the Hub.
 
-    With `check` it is validated and flagged, without it is only read (`warnings.load_bank`).
+    With `check` the bank is checked and flagged; without it is only read (`load_bank`).
     Raises UserError if there is no such bank, or the Hub cannot be reached.
     """
     folder = bank_folder(name)
@@ -77,7 +77,7 @@ def open_bank(name: str | Path, *, check: bool = True) -> FactBank:
 
 
 def bank_folder(name: str | Path) -> Path:
-    """The folder of a bank that `open_bank` takes; downloads one of the Hub."""
+    """The folder of a bank that `open_bank` can read. Downloads a bank of the Hub."""
     if not str(name).startswith(PREFIX):
         return find_shipped(name)
     repo_id, _, revision = str(name).removeprefix(PREFIX).partition("@")
@@ -106,7 +106,9 @@ def download(repo_id: str, revision: str | None = None, allow_patterns: list[str
 
 
 def push_bank(bank: FactBank, repo_id: str, *, private: bool = False) -> str:
-    """Upload `bank` as the Hub dataset `repo_id`, made if it does not exist; returns the commit's address.
+    """Upload `bank` as the Hub dataset `repo_id`, which is made if it does not exist.
+
+    Returns the address of the commit.
 
     Raises UserError if the Hub refuses or cannot be reached.
     """
@@ -224,7 +226,7 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 def _spans_feature(bank: FactBank) -> Any:
-    """Columns for the two usual spans; free JSON (datasets >= 5) if there are others, `object:FACT`."""
+    """Columns for the spans `subject` and `object`; free JSON (datasets >= 5) if a span is `object:FACT`."""
     usual = FEATURES["statements"]["spans"]
     return usual if all(usual.keys() >= statement.spans.keys() for statement in bank.statements) else "json"
 

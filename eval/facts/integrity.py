@@ -23,24 +23,25 @@ from tidy_stlms.eval.facts.text_match import folded, folded_all
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that the validator found."""
+    """An error or a warning of the validator."""
 
     level: Literal["error", "warning"]
     code: str
     file: str
-    """The file of the bank that it is about, such as probes.jsonl."""
+    """The file of the bank that holds the mistake, such as probes.jsonl."""
     ids: tuple[str, ...]
-    """The records that it is about; none for bank.json."""
+    """The ids of the records with the mistake; none for bank.json."""
     problem: str
 
     @property
     def message(self) -> str:
-        """What was found and where: the file and the first id."""
+        """The file, the first id and the problem, in one line."""
         first_id = f" {self.ids[0]!r}:" if self.ids else ""
         return f"{self.file}:{first_id} {self.problem}"
 
 
 def integrity_errors(bank: FactBank) -> list[Finding]:
+    """All errors of the bank, each with the file and the record."""
     checks = (_arms, _values, _duplicate_ids, _dangling_ids, _wrong_spans, _answers)
     return [error for check in checks for error in check(bank)]
 
@@ -50,7 +51,7 @@ def _error(code: str, table: str, record: Any, problem: str) -> Finding:
 
 
 def _arms(bank: FactBank) -> Iterator[Finding]:
-    """`arms` in bank.json, from which training takes exposures."""
+    """`arms` in bank.json must give exposures, because training reads them there."""
     arms = bank.meta.get("arms", {})
     if not isinstance(arms, dict):
         problem = f"arms must look like {{'once': {{'exposures': 1}}}}, got {arms!r:.40}"
@@ -64,7 +65,7 @@ def _arms(bank: FactBank) -> Iterator[Finding]:
 
 
 def _values(bank: FactBank) -> Iterator[Finding]:
-    """Fields that take one of a few words, and lists that may not be empty."""
+    """Fields with a fixed set of values, and lists that must not be empty."""
     fields = (
         ("relations", "cardinality", CARDINALITIES),
         ("facts", "role", ROLES),
@@ -143,7 +144,7 @@ def _wrong_spans(bank: FactBank) -> Iterator[Finding]:
 
 
 def _texts_of_span(bank: FactBank, statement: Statement, name: str) -> set[str | None] | None:
-    """The texts that a span of this name may mark; None for a name that no span of the statement may have."""
+    """The texts that a span of this name may mark; None if the statement cannot have such a span."""
     facts = [bank.fact_by_id[fact_id] for fact_id in statement.fact_ids if fact_id in bank.fact_by_id]
     if name == "subject":
         return {fact.subject for fact in facts}

@@ -32,10 +32,11 @@ class Relation(Record, frozen=True, omit_defaults=True):
     """What is said of a subject."""
 
     id: str
+    """The relation's name in the other files."""
     label: str
     """The relation in words, such as "city of birth"."""
     cardinality: str = "one"
-    """One of CARDINALITIES: whether a subject has one object or may have several."""
+    """Whether a subject has one object or may have several: one of CARDINALITIES."""
     inverse: str | None = None
     """The id of the relation that leads back from object to subject."""
     answer_space: tuple[str, ...] | None = None
@@ -46,16 +47,19 @@ class Fact(Record, frozen=True, omit_defaults=True):
     """A subject, a relation and an object. The facts of a passage may have no subject and no relation."""
 
     id: str
+    """The fact's name in the other files."""
     subject: str | None
+    """Whom or what the fact is about; null for a fact of a passage."""
     relation: str | None
-    """The id of a relation."""
+    """The id of a relation; null for a fact of a passage."""
     object: str
+    """The relation's value for the subject."""
     role: str
     """One of ROLES."""
     object_aliases: tuple[str, ...] = ()
-    """Other names of the object, as right as it is."""
+    """Other names of the object, which are right answers too."""
     arm: str | None = None
-    """Of an injected fact: a key of `arms` in bank.json. Of a control fact: UNSEEN or nothing."""
+    """Of an injected fact: a key of `arms` in bank.json, or null. Of a control fact: UNSEEN or null."""
     counterfactual_of: str | None = None
     """The id of the true fact that this one contradicts."""
 
@@ -64,8 +68,11 @@ class Statement(Record, frozen=True, omit_defaults=True):
     """A text that states facts. Only statements of injected facts are ever trained on."""
 
     id: str
+    """The statement's name in the plan."""
     fact_ids: tuple[str, ...]
+    """The facts that the text states."""
     text: str
+    """The text that a run inserts into its training data."""
     kind: str = "statement"
     """One of STATEMENT_KINDS."""
     form: str = "original"
@@ -78,23 +85,28 @@ class Probe(Record, frozen=True, omit_defaults=True):
     """A question about facts. Its text is `prompt` + `joint` + an answer + `suffix`."""
 
     id: str
+    """The probe's name in results."""
     fact_ids: tuple[str, ...]
+    """The facts that the probe is about."""
     type: str
     """One of PROBE_TYPES."""
     prompt: str
+    """The text before the answer."""
     answers: tuple[str, ...]
     """All are right; the first is scored against the distractors."""
     distractors: tuple[str, ...] = ()
+    """Wrong answers, which are scored beside the right one."""
     suffix: str = ""
+    """The text after the answer, if there is any."""
     template: str | None = None
-    """The whole wording, `{subject} was born in {object}.`, closing punctuation included."""
+    """The whole wording, such as `{subject} was born in {object}.`, with its closing punctuation."""
     seen_verbatim: bool = False
-    """Whether prompt and answer occur word for word in a statement of the probe's facts. It says so of
-    control facts too, which are stated and never trained on."""
+    """Whether prompt and answer occur word for word in a statement of the probe's facts. Statements of
+    control facts count too, although no run trains on them."""
     flags: tuple[str, ...] = ()
-    """Remarks of the validator. They are not content and do not enter the bank's hash."""
+    """Remarks of the validator. They are not content: the bank's hash does not depend on them."""
     joint: str = " "
-    """One of JOINTS: what stands between prompt and answer. "" as in "l'" + "eau"."""
+    """What stands between prompt and answer: a space or nothing, as in `l'` + `eau`."""
 
     def text(self, answer: str | None = None) -> str:
         """The text that is asked about, with `answer` in its place; the first answer when left out.

@@ -1,4 +1,4 @@
-"""What is in a bank, as data for `stlm facts show` and reports."""
+"""Counts of a bank's content, for `stlm facts show` and reports."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
@@ -33,7 +33,7 @@ def bank_summary(bank: FactBank) -> dict[str, Any]:
 
 
 def examples(bank: FactBank, n: int = 3) -> list[dict[str, Any]]:
-    """`n` facts spread evenly over the bank, each `{"fact", "statements", "probes"}`, as they are stored."""
+    """`n` facts spread evenly over the bank, each as `{"fact", "statements", "probes"}` of records."""
     step = max(1, len(bank.facts) // max(1, n))
     facts = list(bank.facts)[::step][:n]
     probes: dict[str, list] = {fact.id: [] for fact in facts}
@@ -61,7 +61,7 @@ def token_lengths(bank: FactBank, tokenizer: Any) -> dict[str, dict[str, float]]
 
 
 def chance_of(bank: FactBank) -> float | None:
-    """Chance, if it is the same for all probes that have distractors; else None."""
+    """The accuracy of guessing, if it is the same for all probes with distractors; else None."""
     chances = {1 / (1 + len(probe.distractors)) for probe in bank.probes if probe.distractors}
     return chances.pop() if len(chances) == 1 else None
 

@@ -1,17 +1,17 @@
-"""How texts are compared, in any script: by the rules of Unicode.
+"""Compares texts in any script, by the rules of Unicode.
 
     holds_answer("在北京。", ["北京"]), holds_answer("Springfield", ["Spring"])    # True, False
     is_answer(" Paris! Oh", ["Paris"], ended=False)                               # True
 
-- *Normal form* (UAX #15): texts are compared in NFC, so that "é" is one text however it is stored. NFKC
-  would also merge what is written differently on purpose (２ and 2, ² and 2, ﬁ and fi).
+- *Normal form* (UAX #15): texts are compared in NFC, because "é" can be stored in two ways. NFKC would also
+  merge texts that authors write differently on purpose (２ and 2, ² and 2, ﬁ and fi).
 - *Words* (UAX #29): a match must not be part of a longer word. This is tested only between letters, digits
   and marks of scripts that put spaces between words, not for the scripts of `UNSPACED`.
 - *Characters* (UAX #29, grapheme clusters): a match begins and ends at the edge of a cluster. It does not
   split a letter from its combining mark, or a flag in two.
 - *Sentences* (UAX #29, Sentence_Terminal): `. ! ? 。 । ؟` and the like end an answer.
 
-Nothing else of this package is needed here: exported lm-eval tasks carry a copy of this file.
+This file imports nothing else of this package, because exported lm-eval tasks carry a copy of it.
 """
 
 import re
@@ -21,18 +21,18 @@ from functools import cache
 
 import regex
 
-# May be stripped from the edges of a text. A no-break or ideographic space is there on purpose.
+# Spaces that may be stripped from the edges of a text. No-break and ideographic spaces are there on purpose.
 ASCII_SPACES = " \t\n\r\v\f"
-# Scripts without spaces between words: those of East Asia (scx, as ー belongs to two of them), and those of
-# South East Asia (Line_Break=Complex_Context, and Javanese and Balinese). Hangul has spaces, and Tibetan a
-# mark between syllables.
+# Scripts without spaces between words: those of East Asia (scx, because ー belongs to two scripts), and those
+# of South East Asia (Line_Break=Complex_Context, Javanese and Balinese). Hangul has spaces between words, and
+# Tibetan a mark between syllables.
 UNSPACED = (
     *("scx=Han", "scx=Hiragana", "scx=Katakana", "scx=Bopomofo", "Yi"),
     *("Thai", "Lao", "Khmer", "Myanmar", "Tai_Le", "New_Tai_Lue", "Tai_Tham", "Tai_Viet", "Ahom"),
     *("Javanese", "Balinese"),
 )
-# Decimal digits of every script count as letters of a spaced script, so that 1 is not found in 12. So do the
-# accents that Latin shares with Han.
+# Decimal digits of every script count as letters of a spaced script: 1 must not match in 12. The accents that
+# Latin shares with Han count as such letters too.
 _SCRIPTS = "".join(r"\p{" + script + "}" for script in UNSPACED)
 _UNSPACED = rf"[[[{_SCRIPTS}]&&[\p{{L}}\p{{M}}\p{{Nl}}\p{{No}}]]--\p{{scx=Latin}}]"
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}]")
@@ -40,7 +40,8 @@ _UNSPACED_CHARACTER = regex.compile(_UNSPACED, regex.V1)
 _WORDS = regex.compile(rf"[[\p{{L}}\p{{M}}\p{{N}}]--{_UNSPACED}]+|(?={_UNSPACED})\X", regex.V1)
 _LETTERS = regex.compile(rf"[[\p{{L}}\p{{M}}\p{{Nl}}\p{{No}}]--{_UNSPACED}]+|(?={_UNSPACED})\X", regex.V1)
 _PARTS = regex.compile(rf"[\S--{_UNSPACED}]+|(?={_UNSPACED})\X", regex.V1)
-# Anything but Latin letters, punctuation and symbols. For these alone `re` gives the same, much faster.
+# Anything but Latin letters, punctuation and symbols. In texts without it `re` finds the same words, and is
+# much faster than `regex`.
 _NOT_PLAIN = re.compile(r"[^\x00-\u02ff\u2000-\u20cf\u2100-\u2bff]")
 _PLAIN_WORDS = re.compile(r"[^\W_]+")
 _PLAIN_LETTERS = re.compile(r"[^\W\d_]+")
@@ -54,10 +55,10 @@ _CLUSTER = regex.compile(r"\X")
 _SPACES = regex.compile(r"\p{Zs}*")
 _NEWLINES = "\n\r\x85\u2028\u2029"
 _TERMINAL = regex.compile(r"\p{Sentence_Terminal}")
-# a full stop stands inside of words and numbers too (UAX #29: ATerm)
+# A full stop also occurs inside words and numbers (UAX #29: ATerm).
 _FULL_STOP = regex.compile(r"\p{Sentence_Break=ATerm}")
 _CLOSING = regex.compile(r"[^\p{L}\p{M}\p{N}_\s{}]*(?=\s*$)")
-# German “ and Danish « close, though their category is that of opening quotes
+# German “ and Danish « are closing quotes, although Unicode gives them the category of opening ones.
 _CLOSERS = regex.compile(r"[\p{Pe}\p{Pf}\p{Quotation_Mark}]*")
 
 
@@ -67,16 +68,16 @@ def normal(text: str) -> str:
 
 
 def folded(text: str) -> str:
-    """The text as it is compared where case does not matter: canonical caseless matching (Unicode, D145)."""
+    """The text for comparisons without case: canonical caseless matching (Unicode, D145)."""
     if text.isascii():
         return text.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
 
 
 def folded_all(texts: Sequence[str]) -> list[str]:
-    """`folded` of each text, several times as fast as one by one."""
+    """`folded` of each text, in one call because that is several times as fast."""
     lines = folded("\n".join(texts)).split("\n")
-    # a text with a line break of its own makes more lines
+    # a text that contains a line break makes more lines
     return lines if len(lines) == len(texts) else [folded(text) for text in texts]
 
 
@@ -106,10 +107,10 @@ def parts_of(text: str) -> list[str]:
 
 
 def find_words(text: str, words: str, start: int = 0, strict: bool = False) -> int:
-    """Where `words` occurs in `text`, not inside of a longer word; -1 if nowhere. Both in one normal form.
+    """The position of `words` in `text`, not inside a longer word; -1 without a match.
 
-    `strict`: where `words` begins or ends in punctuation, no letter, digit or underscore may touch that
-    either: "J.R." is not in "J.R.R.".
+    Both texts must have the same normal form. With `strict`, no letter, digit or underscore may touch
+    punctuation at the edges of `words`: "J.R." is not in "J.R.R.".
     """
     position = text.find(words, start) if words else -1
     fast = not strict and text.isascii()
@@ -128,12 +129,12 @@ def find_words(text: str, words: str, start: int = 0, strict: bool = False) -> i
 
 
 def holds_words(text: str, words: str) -> bool:
-    """Whether `words` occurs in `text`, not inside of a longer word; see `find_words`."""
+    """Whether `words` occurs in `text`, not inside a longer word; see `find_words`."""
     return find_words(text, words) >= 0
 
 
 def replace_words(text: str, words: str, mark: str) -> str:
-    """The text with `mark` in place of `words` wherever that occurs, not inside of a longer word."""
+    """The text with each occurrence of `words`, not inside a longer word, replaced by `mark`."""
     position = find_words(text, words)
     while position >= 0:
         text = text[:position] + mark + text[position + len(words) :]
@@ -142,18 +143,18 @@ def replace_words(text: str, words: str, mark: str) -> str:
 
 
 def holds_answer(text: str, answers: Iterable[str]) -> bool:
-    """Whether one of `answers` occurs in the text as whole words: "Spring" does not in "Springfield"."""
+    """Whether any answer occurs in the text as whole words. "Spring" does not occur in "Springfield"."""
     text = normal(text)
     return any(find_words(text, normal(answer.strip()), strict=True) >= 0 for answer in answers)
 
 
 def is_answer(text: str, answers: Iterable[str], ended: bool, terminators: str = ".") -> bool:
-    """Whether the text up to its first terminator outside of the answer is one of `answers`.
+    """Whether the text is an answer, followed by a terminator.
 
-    A terminator is a newline, one of `terminators`, a character that ends sentences (closing quotes and
-    brackets may come before it), or the end of a text that `ended` there. ASCII characters such as `.`, `!`
-    and `?` end nothing if a letter or digit follows directly: "3.5" does not answer 3. "Springfield" does not
-    answer "Spring", and the stop inside "St. Louis" does not end that answer.
+    Terminators are a newline, the characters in `terminators`, characters that end sentences (closing quotes
+    and brackets may come before them), and the end of the text if the model `ended` it. ASCII characters such
+    as `.`, `!` and `?` are no terminators if a letter or digit follows directly: "3.5" does not answer 3.
+    "Springfield" does not answer "Spring". The stop inside "St. Louis" does not end that answer.
     """
     text = normal(text)
     text = text[_SPACES.match(text).end() :]
@@ -165,7 +166,7 @@ def is_answer(text: str, answers: Iterable[str], ended: bool, terminators: str =
 
 
 def closing_punctuation(wording: str) -> str:
-    """What follows the last word or `{place}` of a wording: "." of "{subject} was born in {object}."."""
+    """The text after the last word or variable of a wording: "." in "{subject} was born in {object}."."""
     return _CLOSING.search(wording).group()
 
 
@@ -175,9 +176,9 @@ def holds_terminal(text: str) -> bool:
 
 
 def join(prompt: str, joint: str = " ") -> tuple[str, str]:
-    """Split into the context that is given and the space that belongs to the answer.
+    """Split into the context that the model reads and the space that is scored with the answer.
 
-    A trailing space moves from the prompt to the answer, because tokenizers glue it to the next word.
+    A trailing space moves from the prompt to the answer, because tokenizers attach it to the next word.
     After other white space (a newline), or an empty prompt, no space is added.
 
     >>> join("Paris is in"), join("Paris is in "), join("Q: where?\\n"), join("")
@@ -193,7 +194,7 @@ def shown_joint(before: str) -> str:
     """The joint that a wording shows, from the text `before` its answer.
 
     "" after an apostrophe, quote, bracket or hyphen, or a letter of a script without spaces; else a space.
-    A missing space after a letter of another script is taken for a mistake, and the joint is a space.
+    A missing space after a letter of a script with spaces counts as a typing mistake: the joint is a space.
     """
     return " " if not before or before[-1].isspace() or is_spaced(before[-1]) else ""
 
@@ -234,8 +235,10 @@ def _is_wide_punctuation(character: str) -> bool:
 
 
 def _is_boundary(text: str, position: int, outer: str, inner: str, strict: bool) -> bool:
-    """Whether no word and no grapheme cluster crosses `position`, the edge of a match. `inner` is the
-    character next to it inside the match, `outer` the one outside."""
+    """Whether no word and no grapheme cluster crosses `position`, the edge of a match.
+
+    `inner` is the character at the edge inside the match, `outer` the character at the edge outside it.
+    """
     if strict:
         joined = (_kind(outer) == "spaced" or outer == "_") and _kind(inner) != "unspaced"
         joined = joined or _is_inside_number(text, position)
@@ -263,6 +266,7 @@ def _is_inside_number(text: str, position: int) -> bool:
 
 
 def _ends(rest: str, ended: bool, terminators: str) -> bool:
+    """Whether an answer ends where `rest`, the text after it, begins."""
     rest = rest[_SPACES.match(rest).end() :]
     if not rest:
         return ended

@@ -1,21 +1,14 @@
-"""The validator: finds what silently ruins a study of recall, before anything is trained.
+"""The validator's warnings: what would silently make a study of recall wrong.
 
-Errors make a bank unusable (`integrity.py`). Warnings become flags on the probes that they concern, and
-reports count them: other people's datasets hold such lines and must still be read whole. A *generated* bank
-with warnings is refused, since its spec can be changed.
+`load.py` makes them flags of probes. The validator's errors are in `integrity.py`.
 """
 
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
-from pathlib import Path
 
-from msgspec.structs import replace
-
-from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.bank import FactBank, read_bank
-from tidy_stlms.eval.facts.integrity import Finding, integrity_errors
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.integrity import Finding
 from tidy_stlms.eval.facts.records import UNSEEN, Fact, Probe, Statement
 from tidy_stlms.eval.facts.right_answers import names_of
 from tidy_stlms.eval.facts.text_match import (
@@ -27,8 +20,6 @@ from tidy_stlms.eval.facts.text_match import (
     replace_words,
     words_in,
 )
-
-logger = logging.getLogger(__name__)
 
 WARNINGS = (
     "answer_in_prompt",
@@ -43,103 +34,15 @@ WARNINGS = (
     "not_stated",
     "unequal_pools",
 )
-OF_FACTS = ("duplicate_fact", "not_stated")  # their ids are of facts, the others' of probes
-OF_RELATIONS = ("unequal_pools",)
-FORMER_NEW_WORDS = "unseen_words"  # what banks of earlier versions call new_words
+OF_FACTS = ("duplicate_fact", "not_stated")  # findings with ids of facts; all others have ids of probes
+OF_RELATIONS = ("unequal_pools",)  # findings with ids of relations
 HELD_OUT = ("syntactic", "semantic", "inferential", "compositional", "reversal")
-# stand for subject and object in a wording; digits, so that they are not taken for words
+# Marks for subject and object in a wording. Digits, because `words_of` leaves digits out.
 SUBJECT, OBJECT = "⟨1⟩", "⟨2⟩"
 
 
-def validate(bank: FactBank, corpus_words: set[str] | None = None) -> list[Finding]:
-    """All errors; or, in a bank without errors, all warnings.
-
-    `corpus_words` are the words of the corpus that the model is trained on (`words_of`): they are not new to
-    the model when a held-out wording uses them.
-    """
-    errors = integrity_errors(bank)
-    return errors or _warnings(bank, corpus_words)
-
-
-def words_of(texts: Iterable[str]) -> set[str]:
-    """The different words of texts, which are read once."""
-    return {word for text in texts for word in words_in(folded(text), digits=False)}
-
-
-def load_bank(folder: str | Path, *, check: bool = True, flag: bool = True) -> FactBank:
-    """Read, check and flag a bank.
-
-    UserError, naming file and line or id, for one with errors, or a generated one with warnings. A bank
-    edited by hand is used as it is, with a warning and its new hash.
-
-    Args:
-        folder: Where the bank is.
-        check: False to read it only, so that `validate` can list all errors of a broken bank.
-        flag: False to keep the flags that are in the files: those of a run's copy were found when it began.
-    """
-    bank, recorded_hash = read_bank(folder)
-    if check and (errors := integrity_errors(bank)):
-        more = f" (and {len(errors) - 1} more errors)" if len(errors) > 1 else ""
-        raise UserError(f"{folder}/{errors[0].message}{more}")
-    if recorded_hash is not None and recorded_hash != bank.sha256:
-        logger.warning(
-            "%s has been edited since its hash was written: going on as sha256 %.12s", folder, bank.sha256
-        )
-    if not check or not flag:
-        return bank
-    warnings = _warnings(bank)
-    refuse_generated(bank, warnings, folder)
-    return flag_probes(bank, warnings)
-
-
-def refuse_generated(bank: FactBank, findings: Iterable[Finding], folder: str | Path | None = None) -> None:
-    """Raise UserError if the bank says that it was generated, and there are findings.
-
-    A spec with `new_words: flag` allows that one warning. What a model knows already (`known_already`) is no
-    fault of the spec. `folder` is where the bank was read from.
-    """
-    if bank.meta.get("provenance") != "generated":
-        return
-    spec = bank.meta.get("spec")
-    allows_new_words = isinstance(spec, dict) and "flag" in (
-        spec.get("new_words"),
-        spec.get(FORMER_NEW_WORDS),
-    )
-    allowed = {"known_already", "new_words"} if allows_new_words else {"known_already"}
-    refused = [finding for finding in findings if finding.code not in allowed]
-    if not refused:
-        return
-    if folder is not None:
-        remedy = "mend the line, or take `provenance` out of bank.json to keep it with a flag"
-    elif refused[0].code == "new_words":
-        remedy = "raise `paraphrases`, or set new_words=flag if the model's corpus holds the words"
-    else:
-        remedy = "change the spec's wordings or answers"
-    where = "" if folder is None else f"{folder}/"
-    more = f" (and {len(refused) - 1} more findings)" if len(refused) > 1 else ""
-    raise UserError(f"generated bank refused: {where}{refused[0].message}{more}; {remedy}")
-
-
-def flag_probes(bank: FactBank, findings: Iterable[Finding]) -> FactBank:
-    """The bank with these warnings as flags on its probes; flags of other origin stay."""
-    by_fact: dict[str, set[str]] = defaultdict(set)
-    by_probe: dict[str, set[str]] = defaultdict(set)
-    for finding in findings:
-        if finding.level == "warning" and finding.code not in OF_RELATIONS:
-            for record_id in finding.ids:
-                (by_fact if finding.code in OF_FACTS else by_probe)[record_id].add(finding.code)
-
-    def flagged(probe: Probe) -> Probe:
-        kept = {flag for flag in probe.flags if flag not in (*WARNINGS, FORMER_NEW_WORDS)}
-        flags = kept.union(
-            by_probe.get(probe.id, ()), *(by_fact.get(fact_id, ()) for fact_id in probe.fact_ids)
-        )
-        return probe if flags == set(probe.flags) else replace(probe, flags=tuple(sorted(flags)))
-
-    return replace(bank, probes=tuple(flagged(probe) for probe in bank.probes))
-
-
-def _warnings(bank: FactBank, corpus_words: set[str] | None = None) -> list[Finding]:
+def warnings_of(bank: FactBank, corpus_words: set[str] | None = None) -> list[Finding]:
+    """All warnings of a bank without errors; for `corpus_words` see `validate`."""
     return [
         *_duplicate_facts(bank),
         *_not_stated(bank),
@@ -148,8 +51,13 @@ def _warnings(bank: FactBank, corpus_words: set[str] | None = None) -> list[Find
     ]
 
 
+def words_of(texts: Iterable[str]) -> set[str]:
+    """The distinct words of texts. Reads an iterator once, so that a corpus need not fit into memory."""
+    return {word for text in texts for word in words_in(folded(text), digits=False)}
+
+
 def _duplicate_facts(bank: FactBank) -> Iterator[Finding]:
-    """Two facts with one subject and relation: two answers are right, and each probe knows of one."""
+    """Facts with the same subject and relation: several answers are right, and each probe lists only one."""
     many = {relation.id for relation in bank.relations if relation.cardinality == "many"}
     ids_of = defaultdict(list)
     for fact in bank.facts:
@@ -163,9 +71,9 @@ def _duplicate_facts(bank: FactBank) -> Iterator[Finding]:
 
 
 def _not_stated(bank: FactBank) -> Iterator[Finding]:
-    """Injected facts without a statement: they would count among the facts that were taught."""
+    """Injected facts without a statement. Training never states them, but results count them as injected."""
     injected = bank.injected_facts()
-    if any(bank.statements_of(fact.id) for fact in injected):  # else the bank holds probes alone
+    if any(bank.statements_of(fact.id) for fact in injected):  # a bank may have only probes
         for fact in injected:
             if not bank.statements_of(fact.id):
                 problem = "is to be injected, but no statement tells it"
@@ -173,9 +81,9 @@ def _not_stated(bank: FactBank) -> Iterator[Finding]:
 
 
 def _unequal_pools(bank: FactBank) -> Iterator[Finding]:
-    """Control objects that no injected fact has are less familiar after training, and so no control.
+    """Control objects that no injected fact has. Training makes them less familiar than injected objects.
 
-    The arm `unseen` is meant to have such objects. Where objects are subjects, each role has its own.
+    The arm `unseen` has such objects on purpose. An object that is also a subject belongs to one role only.
     """
     subjects = {fact.subject for fact in bank.facts}
     objects: dict[str | None, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
@@ -224,7 +132,7 @@ def _answer_in_prompt(probe: Probe) -> str | None:
 
 
 def _outer_space(probe: Probe) -> str | None:
-    """Spaces around prompt, answers and distractors; the joint says what stands between them."""
+    """Spaces around prompt, answers or distractors. The joint alone says what separates them."""
     for text in (probe.prompt, *probe.answers, *probe.distractors):
         if text != text.strip(ASCII_SPACES):
             return f"{text!r} begins or ends with a space"
@@ -232,9 +140,9 @@ def _outer_space(probe: Probe) -> str | None:
 
 
 def _case_differs(probe: Probe, statements: list[Statement]) -> str | None:
-    """Trained on "Sandstone", asked for "sandstone", which has other tokens."""
+    """The model reads "Sandstone" in training, and the probe asks for "sandstone": different tokens."""
     answer = probe.answers[0]
-    if any(holds_words(statement.text, answer) for statement in statements):  # almost always, and fast
+    if any(holds_words(statement.text, answer) for statement in statements):  # the usual case, and fast
         return None
     if any(holds_words(normal(statement.text), normal(answer)) for statement in statements):
         return None
@@ -244,7 +152,7 @@ def _case_differs(probe: Probe, statements: list[Statement]) -> str | None:
 
 
 def _joined_text_not_stated(probe: Probe, statements: list[Statement]) -> str | None:
-    """Asked for "l' eau" where "l'eau" was trained: it counts as the trained wording and is another text."""
+    """A memorization probe that asks for "l' eau" where training states "l'eau": it is another text."""
     if probe.type != "memorization" or not statements:
         return None
     texts = [probe.text(answer) for answer in probe.answers]
@@ -254,7 +162,10 @@ def _joined_text_not_stated(probe: Probe, statements: list[Statement]) -> str | 
 
 
 def _answer_not_in_fact(probe: Probe, facts: list[Fact]) -> str | None:
-    """ "... was" -> " born" measures grammar. The answer of an inferential probe may well be new."""
+    """A probe such as "... was" -> " born" measures grammar, not the fact.
+
+    The answer of an inferential probe follows from the fact and need not occur in it.
+    """
     if probe.type == "inferential":
         return None
     parts = [text for fact in facts for text in (fact.subject, *names_of(fact)) if text]
@@ -279,10 +190,10 @@ def _prefix_of_distractor(probe: Probe) -> str | None:
 def _trained_wording(
     probe: Probe, statements: list[Statement], is_trained: Callable[[str, bool], bool]
 ) -> str | None:
-    """A held-out wording that statements of the relation have, whatever their subject.
+    """A held-out wording that statements of the relation use, of any subject.
 
-    Questions (`qa`) count only if they are about the probe's own facts: they are trained for some subjects so
-    that they can be asked about others.
+    Questions (`qa`) count only if they state the probe's own facts: training states questions about some
+    subjects, and probes ask them about the other subjects.
     """
     if probe.type not in ("syntactic", "semantic", "reversal"):
         return None
@@ -294,8 +205,10 @@ def _trained_wording(
 
 
 def _trained_wordings(bank: FactBank) -> Callable[[str | None, str, str, bool], bool]:
-    """Whether a wording, joined with the object (the subject if `backwards`), stands in a statement of any
-    fact of the relation."""
+    """A function that says whether a wording occurs in a statement of any fact of the relation.
+
+    The wording is joined with the object, or with the subject if `backwards`.
+    """
     trained: dict[str | None, set[str]] = defaultdict(set)
     for statement in bank.statements:
         if statement.kind != "qa":
@@ -303,7 +216,7 @@ def _trained_wordings(bank: FactBank) -> Callable[[str | None, str, str, bool], 
             wording = folded(_statement_wording(statement, facts))
             for fact in facts:
                 trained[fact.relation].add(wording)
-    # in free text no two wordings are alike: only those with the rarest word are searched
+    # Free text has as many wordings as statements. It is faster to search only those with the rarest word.
     by_word: dict[tuple[str | None, str], list[str]] = defaultdict(list)
     for relation, wordings in trained.items():
         for wording in wordings:
@@ -320,12 +233,12 @@ def _trained_wordings(bank: FactBank) -> Callable[[str | None, str, str, bool], 
 
 
 def _new_words(bank: FactBank, corpus_words: set[str] | None) -> Callable[[str], str | None]:
-    """Which words of a wording are in none of the trained statements and not in the corpus."""
+    """A function that names the words of a wording that neither trained statements nor the corpus have."""
     statements = [
         (statement, [bank.fact_by_id[fact_id] for fact_id in statement.fact_ids])
         for statement in bank.statements
     ]
-    # control statements are not trained on; a bank without injected facts is judged by all it has
+    # Runs do not train on control statements. A bank without injected facts has only such statements.
     injected = [pair for pair in statements if any(fact.role == "injected" for fact in pair[1])]
     wordings = {_statement_wording(*pair) for pair in injected or statements}
     known = words_of(wordings) | (corpus_words or set())
@@ -342,17 +255,18 @@ def _new_words(bank: FactBank, corpus_words: set[str] | None) -> Callable[[str],
 
 
 def _statement_wording(statement: Statement, facts: list[Fact]) -> str:
-    """The statement with marks for subject and object: by its spans, or by looking for them."""
+    """The statement with marks for subject and object, from its spans or by search."""
     if not statement.spans:
         return _wording(statement.text, facts)
     text = statement.text
     for name, (start, end) in sorted(statement.spans.items(), key=lambda item: item[1], reverse=True):
         text = text[:start] + (SUBJECT if name == "subject" else OBJECT) + text[end:]
-    # a passage may name its subject again and again, and the span shows the first mention
+    # a passage may name its subject several times, and the span shows only the first mention
     return text if len(facts) == 1 else _wording(text, facts)
 
 
 def _wording(text: str, facts: list[Fact]) -> str:
+    """The text with marks in place of all mentions of the facts' subjects and objects."""
     text = normal(text)
     for fact in facts:
         if fact.subject:

@@ -51,19 +51,21 @@ class Comparison(Record, frozen=True):
     a: str
     """The label of a model, the baseline if there is one."""
     b: str
+    """The label of the other model."""
     role: str
-    """A group of `groups.py`, or `heldout`."""
+    """A group of facts, or `heldout`."""
     type: str
     """The probe type; `documents` for held-out text."""
     metric: str
-    """A metric of `metrics.py` or a figure of `control.py`."""
+    """A metric of a result, or a control-corrected figure."""
     difference: float
     """b - a, in the metric's unit."""
     low: float
     """Lower end of the 95% interval of the difference."""
     high: float
+    """Upper end of the interval."""
     p: float
-    """Two-sided."""
+    """Two-sided p-value."""
     p_holm: float
     """p corrected for all comparisons of this metric, those of held-out text apart."""
     n: int

@@ -57,8 +57,9 @@ class CorrectedEstimate(Record, frozen=True):
     low: float
     """Lower end of the 95% interval by t."""
     high: float
+    """Upper end of the interval."""
     p: float
-    """Of the mean being zero, two-sided, not corrected for the number of figures."""
+    """Two-sided p-value of a mean of zero, not corrected for the number of figures."""
     n: int
     """The number of probes that have control cells."""
 

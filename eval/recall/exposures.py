@@ -42,9 +42,11 @@ class DosePoint(Record, frozen=True):
     metric: str
     """`accuracy`, or `logprob` in nats."""
     mean: float
+    """Mean of the metric over the probes."""
     low: float
     """Lower end of the 95% bootstrap interval."""
     high: float
+    """Upper end of the interval."""
     n: int
     """The number of probes that have the metric."""
 

@@ -28,6 +28,7 @@ class ProbeResult(Record, frozen=True, kw_only=True):
     """In `results.jsonl` only: the label of the model."""
 
     probe_id: str
+    """The id of the probe in its bank."""
     fact_ids: tuple[str, ...]
     """The facts that the probe is about."""
     role: str
@@ -39,7 +40,9 @@ class ProbeResult(Record, frozen=True, kw_only=True):
     relation: str | None = None
     """The relation of the first fact; null for a fact that is a passage."""
     subject: str | None = None
+    """The subject of the first fact; null for a fact that is a passage."""
     prompt: str
+    """The text before the answer."""
     joint: str = ""
     """What stands between prompt and answer: a space or nothing."""
     answer: str
@@ -87,7 +90,8 @@ class ProbeResult(Record, frozen=True, kw_only=True):
     flags: tuple[str, ...] = ()
     """Remarks of the bank's validator, and `straddles` and `truncated` of the scorer; sorted."""
     top_tokens: tuple[tuple[str, float], ...] | UnsetType = UNSET
-    """The most probable tokens where the answer begins, with their probabilities; unset if not asked for."""
+    """The most probable tokens where the answer begins, with their probabilities. Left out unless the caller
+    asks for them."""
 
     @property
     def cluster(self) -> Hashable:
@@ -103,6 +107,7 @@ class DocumentScore(Record, frozen=True):
     n_bytes: int
     """UTF-8 bytes of the document."""
     n_tokens: int
+    """Tokens of the document."""
 
 
 class Estimate(Record, frozen=True):
@@ -111,7 +116,9 @@ class Estimate(Record, frozen=True):
     mean: float
     """In the metric's unit. For bits per byte and perplexity, the ratio of sums over the probes."""
     low: float
+    """Lower end of the interval."""
     high: float
+    """Upper end of the interval."""
     n: int
     """The number of probes that have the metric."""
     n_facts: int

@@ -15,8 +15,8 @@ from tidy_stlms.configs.files import read_jsonl, write_json, write_whole
 from tidy_stlms.configs.load import read_config
 from tidy_stlms.configs.records import read_records
 from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.load import load_bank
 from tidy_stlms.eval.facts.summary import chance_of
-from tidy_stlms.eval.facts.warnings import load_bank
 from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.recall.groups import Doses, treatment_groups
 from tidy_stlms.eval.recall.metrics import summarise

@@ -26,6 +26,7 @@ class Score(Record, frozen=True):
     """A metric of a task."""
 
     value: float
+    """The score, in the metric's unit."""
     stderr: float | None
     """Standard error of the value; null if lm-eval gives none."""
 

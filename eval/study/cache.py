@@ -31,6 +31,7 @@ class Part(msgspec.Struct, Generic[Row], frozen=True):
     seconds: float
     """Time to measure them."""
     rows: tuple[Row, ...]
+    """The results of probes, documents or prompts, or the results of one benchmark."""
 
     @property
     def stop(self) -> int:

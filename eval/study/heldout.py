@@ -53,14 +53,17 @@ class HeldoutEstimate(Record, frozen=True, omit_defaults=True, kw_only=True):
     text could not be scored."""
 
     bits_per_byte: float | None = None
+    """-log2 P(documents) / n_bytes; null after an error, like the next four."""
     low: float | None = None
     """Lower end of the interval."""
     high: float | None = None
+    """Upper end of the interval."""
     n_bytes: int | None = None
     """UTF-8 bytes of all documents."""
     n_documents: int | None = None
+    """The number of documents."""
     error: str | None = None
-    """One line."""
+    """Why the text could not be scored, in one line."""
 
 
 def read_documents(files: Sequence[str | Path]) -> list[str]:

@@ -38,6 +38,7 @@ class Prompt(Record, frozen=True):
     """A sentence to continue."""
 
     sentence: str
+    """The text to continue."""
     answer: str | None = None
     """The right continuation; None if there is none to rate."""
     joint: str | None = None
@@ -45,17 +46,22 @@ class Prompt(Record, frozen=True):
 
 
 class PromptResult(Record, frozen=True, kw_only=True):
-    """What one model gives for one prompt: a line of generations.jsonl."""
+    """What one model gives for one prompt: a line of generations.jsonl, or an item of a study's `prompts`."""
 
+    step: int | UnsetType = UNSET
+    """In `generations.jsonl` only: the optimizer steps before the evaluation."""
     sentence: str
+    """The text to continue."""
     answer: str | None
+    """The right continuation; null if there is none to rate."""
     joint: str
+    """What stands between sentence and answer: a space or nothing."""
     generation: str
     """The greedy continuation."""
     top_tokens: tuple[tuple[tuple[str, float], ...], ...]
     """The most probable tokens at each step of the generation, with their probabilities."""
     answer_logprob: float | UnsetType = UNSET
-    """ln P(answer | sentence), nats; unset without an answer, like the next two."""
+    """ln P(answer | sentence), nats; left out without an answer, like the next two."""
     answer_perplexity: float | UnsetType = UNSET
     """exp(-logprob / tokens)."""
     answer_token_ranks: tuple[float, ...] | UnsetType = UNSET

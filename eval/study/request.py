@@ -57,25 +57,29 @@ class ModelInfo(Record, frozen=True, kw_only=True):
     model: str
     """The label."""
     path: str
+    """The model's folder or its id on the Hub."""
     revision: str | None
-    """Of a model of the Hub."""
+    """Branch, tag or commit of a model of the Hub; null if none was given."""
     step: int | None
-    """Optimizer steps of training, if the model belongs to a run."""
+    """Optimizer steps of training; null if the model belongs to no run."""
     run: str | None
-    """The run's folder."""
+    """The run's folder; null if the model belongs to no run."""
     device: str
+    """The device that measured it, such as `cpu` or `cuda:0`."""
     dtype: str
+    """The type of the weights, such as `float32`."""
     parameters: int | None
-    """Null if the model could not be loaded, like the next."""
+    """The number of parameters; null if the model could not be loaded, like the next."""
     tokenizer: str | None
-    """A hash; equal for equal tokenizers."""
+    """A hash that is equal for equal tokenizers."""
     seconds: float | None
     """Time to measure recall; null without recall, like the next."""
     probes_per_second: float | None
+    """The number of probes divided by `seconds`."""
     error: str | None
-    """Why the model or its recall failed, in one line."""
+    """Why the model or its recall failed, in one line; null if neither did."""
     flags: dict[str, int] | UnsetType = UNSET
-    """The number of probes with each flag; unset without recall."""
+    """The number of probes with each flag; left out without recall."""
 
 
 @dataclass

@@ -47,10 +47,13 @@ class BankInfo(Record, frozen=True):
     """The bank of a study."""
 
     name: str | None
+    """The bank's name; null if its bank.json has none."""
     sha256: str
-    """Of the bank's content."""
+    """Hash of the bank's content."""
     n_facts: int
+    """The number of facts."""
     n_probes: int
+    """The number of probes."""
     chance: float | None
     """Accuracy of guessing; null if it is not the same for all probes."""
     flags: dict[str, int]
@@ -67,7 +70,9 @@ class Study(Record, frozen=True, omit_defaults=True, kw_only=True):
     scorer: str
     """The version of the scorer; figures of different versions may differ."""
     bank: BankInfo | None = None
+    """The bank that recall was measured on; null without recall."""
     models: tuple[ModelInfo, ...]
+    """The models, in the order of the tables."""
     recall: dict[str, Summary] = {}
     """By model, group of facts, probe type and metric."""
     by_relation: dict[str, Summary] = {}
@@ -81,7 +86,8 @@ class Study(Record, frozen=True, omit_defaults=True, kw_only=True):
     heldout: dict[str, HeldoutEstimate] = {}
     """Bits per byte of held-out text, by model."""
     benchmarks: dict[str, dict[str, TaskResult]] = {}
-    """By model and task; `probe:TASK` are linear probes."""
+    """By model, task (`probe:TASK` for a linear probe) and metric. A task also has `n`, its number of
+    examples. A task that failed has only `error`, one line."""
     prompts: dict[str, tuple[PromptResult, ...]] = {}
     """By model, in the order of the prompts."""
 

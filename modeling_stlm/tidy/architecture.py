@@ -1,8 +1,8 @@
-"""The `model` section of a Tidy-STLMs config, as fields of STLMConfig.
+"""Reads the `model` section of a Tidy-STLMs config as fields of STLMConfig.
 
-Its blocks are pre-norm, x + attn(norm(x)) and x + ffn(norm(x)). What it calls `group_size` is the number of
-query heads that share a key/value head, and the bias of a norm is that of the part behind it. Dropout is no
-part of its architecture; a schedule in the trainer sets it.
+Blocks of Tidy-STLMs are pre-norm: x + attn(norm(x)) and x + ffn(norm(x)). `group_size` is the number of query
+heads that share a key/value head. A norm has a bias if the part after it has one. Dropout does not belong to
+the `model` section: a schedule in the trainer sets it.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ ACTIVATIONS = {
     "tanh": "tanh",
     "sigmoid": "sigmoid",
 }
-# Keys with one value that is an STLM; any other is another kind of model.
+# Keys with only one value that an STLM can have.
 FIXED = {
     "model_shell_type": "standard",
     "embedder.embedding_model_type": "generic",
@@ -33,7 +33,7 @@ FIXED = {
     "core_model.attn.attn_type": "generic",
     "core_model.attn.is_causal": True,
 }
-# The field that each other key goes into.
+# The field of STLMConfig for each of the other keys.
 FIELDS = {
     "vocab_size": "vocab_size",
     "hidden_dim": "hidden_size",
@@ -111,7 +111,7 @@ def stlm_fields(model: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def checked_config(fields: dict[str, Any], where: str) -> STLMConfig:
-    """STLMConfig of these fields; UserError, naming the file, for an impossible one."""
+    """STLMConfig of these fields. Raises UserError, naming the file, if they do not fit together."""
     try:
         return STLMConfig(**fields)
     except (StrictDataclassError, ValueError, TypeError) as error:
@@ -119,7 +119,7 @@ def checked_config(fields: dict[str, Any], where: str) -> STLMConfig:
 
 
 def dropout_fields(dropout_scheduler: Any) -> dict[str, float]:
-    """The dropouts of STLMConfig for a `trainer.dropout_scheduler` that keeps one probability; else none."""
+    """The dropouts of STLMConfig for a constant `trainer.dropout_scheduler`; empty for any other one."""
     section = dropout_scheduler if isinstance(dropout_scheduler, dict) else {}
     probability = section.get("dropout_p", section.get("dropout"))  # the second in older configs
     if section.get("dropout_type") != "constant" or not isinstance(probability, int | float):
@@ -128,7 +128,7 @@ def dropout_fields(dropout_scheduler: Any) -> dict[str, float]:
 
 
 def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """`("core_model.attn.bias", False)` for every value that is no mapping; an empty mapping is a value."""
+    """(dotted key, value) such as `("core_model.attn.bias", False)`. An empty mapping counts as a value."""
     for key, value in values.items():
         if isinstance(value, dict) and value:
             yield from leaves(value, f"{prefix}{key}.")
@@ -137,7 +137,7 @@ def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 class _Section:
-    """Reads values by their dotted keys, and words what is wrong with them."""
+    """Reads values by their dotted keys. Raises UserError for missing and wrong ones."""
 
     def __init__(self, values: Any, where: str):
         if not isinstance(values, dict):
@@ -145,12 +145,12 @@ class _Section:
         self.values, self.where = values, where
 
     def value(self, key: str) -> Any:
-        found: Any = self.values
+        value: Any = self.values
         for name in key.split("."):
-            if not isinstance(found, dict) or name not in found:
+            if not isinstance(value, dict) or name not in value:
                 raise UserError(f"{self.where}: model.{key}: is missing")
-            found = found[name]
-        return found
+            value = value[name]
+        return value
 
     def choice(self, key: str, choices: dict[Any, Any]) -> Any:
         value = self.value(key)

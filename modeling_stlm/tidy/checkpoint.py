@@ -1,9 +1,9 @@
-"""Reading a checkpoint of Tidy-STLMs without running what is in it.
+"""Reads a checkpoint of Tidy-STLMs without running any code in it.
 
-Such a file is a pickle, and a pickle may name any function of any module to be called on loading. It is
-read by torch's restricted unpickler (`weights_only=True`) with an explicit list of classes: those that a
-config of OmegaConf is made of, and the state of numpy's random generator, which older checkpoints hold.
-Whatever else a file names is refused by that name.
+Such a file is a pickle, and loading a pickle can call any function of any module. So torch's restricted
+unpickler (`weights_only=True`) reads it, with an explicit list of classes: those of an OmegaConf config, and
+those of the state of numpy's random generator, which older checkpoints contain. A file with any other class
+is refused, and the error names the class.
 """
 
 import collections
@@ -20,31 +20,31 @@ import torch
 
 from tidy_stlms.configs.errors import UserError, one_line
 
-# What torch.compile and DistributedDataParallel put in front of the names of parameters.
+# Prefixes that torch.compile and DistributedDataParallel add to the names of parameters.
 WRAPPERS = ("_orig_mod.", "module.")
-# The count of steps in Tidy-STLMs, and in Super Tiny Language Models.
+# The key of the number of steps in Tidy-STLMs, and in Super Tiny Language Models.
 STEP_KEYS = ("iteration", "iter_num")
 CUT_OFF = "is cut off or damaged; copy it again"
 
 
 @dataclass(frozen=True)
 class TidyCheckpoint:
-    """What is used of a checkpoint; optimizer and schedules are left behind."""
+    """The parts of a checkpoint that are used. Optimizer and schedules are left out."""
 
     weights: dict[str, torch.Tensor]
     """The state dict, without the prefixes of torch.compile and DDP."""
     config: dict[str, Any]
-    """The whole config as plain values, interpolations excluded."""
+    """The whole config as plain values, without interpolations."""
     iteration: int | None
-    """The iteration that the file states, if it states one."""
+    """The iteration in the file; None if it has none."""
 
 
 def read_tidy_checkpoint(path: str | Path) -> TidyCheckpoint:
     """Read a `.pt` file of Tidy-STLMs.
 
-    Raises UserError, in one line that names the file, for one that is missing, cut off or no checkpoint, that
-    holds a class outside the list (named, and never run), or whose config holds an interpolation or anything
-    but plain values.
+    Raises UserError, in one line that names the file, for a file that is missing, cut off or no checkpoint,
+    for a class outside the list (the error names it, and it never runs), and for a config with interpolations
+    or with values that are not plain.
     """
     content = _load(Path(path))
     if not isinstance(content, dict) or not {"model", "config"} <= content.keys():
@@ -58,7 +58,7 @@ def read_tidy_checkpoint(path: str | Path) -> TidyCheckpoint:
 
 
 def _check_plain(config: Any, where: str, key: str = "config") -> None:
-    """Raise UserError for the first `${...}`, which resolved could read secrets, and for arrays and such."""
+    """Raise UserError for `${...}`, which could read secrets, and for values that are not plain."""
     if isinstance(config, dict):
         for name, value in config.items():
             _check_plain(name, where, f"{key}.{name}")
@@ -75,8 +75,11 @@ def _check_plain(config: Any, where: str, key: str = "config") -> None:
 
 
 def _allowed() -> list[Any]:
-    """All that a DictConfig of plain values is pickled from, under OmegaConf 2.3 and 2.4, and
-    `numpy.random.get_state()`, under numpy 1 and 2."""
+    """The classes and functions that a checkpoint may name.
+
+    They are those in the pickle of a DictConfig of plain values, by OmegaConf 2.3 and 2.4, and of
+    `numpy.random.get_state()`, by numpy 1 and 2.
+    """
     from omegaconf import DictConfig, ListConfig
     from omegaconf.base import ContainerMetadata, Metadata
     from omegaconf.nodes import AnyNode
@@ -92,24 +95,24 @@ def _load(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; give a .pt file")
     try:
-        # The list holds inside this block only, and torch warns where it sees a plain pickle.
+        # The list is valid only inside this block. torch would warn of a plain pickle.
         with torch.serialization.safe_globals(_allowed()), warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        if error.errno == errno.EINVAL:  # torch sought a place that the file has not
+        if error.errno == errno.EINVAL:  # torch looked for a position behind the end of the file
             raise UserError(f"{path}: {CUT_OFF}") from None
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except Exception as error:  # an edge: bytes that anybody may have written can fail in any way
+    except Exception as error:  # the outermost edge: the bytes of a foreign file can fail in any way
         raise UserError(f"{path}: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:
     text = one_line(error)
-    found = re.search(r"GLOBAL ([\w.]+)|function <?(?:class |function )?'?([\w.]+)", text)
-    if found:
+    refused = re.search(r"GLOBAL ([\w.]+)|function <?(?:class |function )?'?([\w.]+)", text)
+    if refused:
         return (
-            f"holds {found[1] or found[2]}, which is not on the list of what a checkpoint may hold; it was "
-            "refused and not run"
+            f"holds {refused[1] or refused[2]}, which is not on the list of what a checkpoint may hold; it "
+            "was refused and not run"
         )
     if "central directory" in text or "unexpected EOF" in text or isinstance(error, EOFError):
         return CUT_OFF
@@ -117,7 +120,7 @@ def _reason(error: Exception) -> str:
 
 
 def _plain(config: Any, path: str | Path) -> Any:
-    """OmegaConf's containers as dicts and lists, with interpolations as the text that they are."""
+    """OmegaConf's containers as dicts and lists. Interpolations stay texts, such as `${seed}`."""
     from omegaconf import DictConfig, ListConfig, OmegaConf
 
     if isinstance(config, dict):
@@ -130,7 +133,7 @@ def _plain(config: Any, path: str | Path) -> Any:
         return OmegaConf.to_container(config, resolve=False)
     except (
         Exception
-    ) as error:  # an edge: a pickle can put a container together in ways that OmegaConf never does
+    ) as error:  # the outermost edge: a pickle can build containers that OmegaConf never builds
         raise UserError(f"{path}: its config is damaged ({one_line(error, 100)})") from None
 
 

@@ -1,10 +1,10 @@
-"""A checkpoint of Tidy-STLMs as a model folder that AutoModelForCausalLM loads.
+"""Converts a checkpoint of Tidy-STLMs to a model folder that AutoModelForCausalLM loads.
 
 warnings = convert_checkpoint("checkpoints/20251022_simple_en_wiki_1000_iters.pt", "models/wiki")
 
-The parameters become those of an STLM: the fused projection of attention is cut into queries, keys and
-values, and the rows of queries and keys are put into another order, since Tidy-STLMs turns neighbouring
-dimensions of a head by the rotary angles and transformers the two halves.
+The parameters become those of an STLM. The fused projection of attention is split into queries, keys and
+values. The rows of queries and keys change their order: the rotary angles turn pairs of neighbouring
+dimensions of a head in Tidy-STLMs, and pairs from its two halves in transformers.
 """
 
 import re
@@ -65,7 +65,7 @@ def convert_checkpoint(
         None, config=config, state_dict=weights, output_loading_info=True
     )
     model, info = loaded
-    # transformers fills what it misses with random numbers
+    # transformers would fill missing weights with random numbers
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
     try:
         with whole_folder(out) as folder:
@@ -116,23 +116,25 @@ def convert_weights(
 
 
 def read_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
-    """A `bpe_NAME_SIZE.model` file, or what AutoTokenizer reads; UserError for neither."""
+    """Read a `bpe_NAME_SIZE.model` file, or a tokenizer of AutoTokenizer. Raises UserError for others."""
     path = Path(source)
     if path.is_file():
         return read_tidy_tokenizer(path)
     try:
         if (path / "vocab.json").is_file() and not (path / "tokenizer_config.json").is_file():
-            return GPT2Tokenizer.from_pretrained(str(path))  # its bare files do not say whose they are
-        found = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
+            return GPT2Tokenizer.from_pretrained(str(path))  # these two files do not name their class
+        tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"tokenizer {source}: cannot be read ({one_line(error, 150)})") from None
-    if len(found) <= len(found.all_special_ids):  # what transformers makes of a folder without its files
+    if len(tokenizer) <= len(
+        tokenizer.all_special_ids
+    ):  # from a folder without files transformers makes this
         raise UserError(f"tokenizer {source}: is empty; give its folder, or a bpe_NAME_SIZE.model")
-    return found
+    return tokenizer
 
 
 class _Weights:
-    """Tensors of the checkpoint, each to be taken once."""
+    """The tensors of a checkpoint. Each must be taken once."""
 
     def __init__(self, weights: dict[str, torch.Tensor], where: str):
         self.left, self.where = dict(weights), where
@@ -146,7 +148,7 @@ class _Weights:
         return tensor
 
     def same(self, name: str, tensor: torch.Tensor, reason: str) -> None:
-        """Take a copy of `tensor`, which may be left out."""
+        """Take the copy `name` of `tensor`, if the checkpoint has it. Raises UserError if it differs."""
         copy = self.left.pop(name, tensor)
         if copy.shape != tensor.shape or not torch.equal(copy, tensor):
             raise UserError(f"{self.where}: {name} differs, though {reason}")
@@ -177,7 +179,7 @@ def _embeddings_and_head(source: _Weights, config: STLMConfig) -> dict[str, torc
         )
     if config.position_embedding_type == "sinusoidal":
         table = source.take(positions, 1, config.max_position_embeddings, hidden)
-        # half precision keeps two to three digits of it
+        # half precision keeps two to three digits
         close = 1e-3 if table.dtype == torch.float32 else 1e-2
         if not torch.allclose(table[0].float(), _sinusoids(*table.shape[1:]), atol=close):
             raise UserError(f"{source.where}: {positions} is not the table of sines and cosines")
@@ -220,7 +222,7 @@ def _halves(rows: torch.Tensor, heads: int) -> torch.Tensor:
 def _feed_forward(
     source: _Weights, theirs: str, ours: str, config: STLMConfig, result: dict[str, torch.Tensor]
 ) -> None:
-    """Add a layer's feed-forward to `result`; one that stands there already is shared, and only compared."""
+    """Add a layer's feed-forward to `result`. If all layers share it, later ones are only compared."""
     for linear, name in FFN[config.mlp_type].items():
         wide, narrow = config.intermediate_size, config.hidden_size
         shape = (narrow, wide) if name == "down_proj" else (wide, narrow)
@@ -238,7 +240,7 @@ def _norm(source: _Weights, theirs: str, ours: str, kind: str | None, config: ST
         return {}
     result = {f"{ours}.weight": source.take(f"{theirs}.weight", config.hidden_size)}
     if kind == "layernorm" and config.norm_bias:
-        # Their norms have biases each on their own: zeros do what none does.
+        # In Tidy-STLMs each norm has a bias or none. A bias of zeros has no effect.
         missing = f"{theirs}.bias" not in source.left
         zeros = torch.zeros(config.hidden_size)
         result[f"{ours}.bias"] = zeros if missing else source.take(f"{theirs}.bias", config.hidden_size)
@@ -269,7 +271,7 @@ def _card(checkpoint: Path, out: Path, source: TidyCheckpoint, model: Any, has_t
     classes = ("model", "AutoModelForCausalLM"), ("tokenizer", "AutoTokenizer")
     used = classes if has_tokenizer else classes[:1]
     loading = "\n".join(
-        # without trust, AutoTokenizer too stops to ask whether the code of the config may run
+        # AutoTokenizer needs it too, or it asks whether the code of the config may run
         f'{name} = {auto}.from_pretrained("path/to/{out.name}", trust_remote_code=True)'
         for name, auto in used
     )

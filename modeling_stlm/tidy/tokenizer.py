@@ -1,8 +1,8 @@
-"""The tokenizer files of Tidy-STLMs, `bpe_NAME_SIZE.model`, as a tokenizer that AutoTokenizer loads.
+"""Reads a tokenizer file of Tidy-STLMs, `bpe_NAME_SIZE.model`, as a tokenizer that AutoTokenizer loads.
 
-A file holds a pair of ids a line. Ids 0 to 255 are the bytes, line i (from 0) merges its pair into id
-256 + i, and `<|pad|>` and `<|endoftext|>` are the two ids behind the last merge. A text is encoded from its
-bytes as one piece, without cutting it into words first: the merge that stands first in the file goes first.
+Each line of the file has a pair of ids. Ids 0 to 255 are the bytes. Line i (from 0) merges its pair into id
+256 + i. `<|pad|>` and `<|endoftext|>` have the two ids after the last merge. A text is not cut into words
+before it is encoded: merges apply to all of its bytes, in the order of the file.
 """
 
 import re
@@ -20,10 +20,10 @@ from ..tokenization_stlm import END_OF_TEXT, PAD, byte_alphabet
 def read_tidy_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     """Read a `bpe_NAME_SIZE.model` file; every id keeps its meaning.
 
-    Special tokens that are spelled out in a text become their ids, as everywhere in transformers; Tidy-STLMs
-    encodes them as bytes (`split_special_tokens=True` does the same).
+    Special tokens in a text become their ids, as everywhere in transformers. Tidy-STLMs encodes them as
+    bytes, and so does `split_special_tokens=True`.
 
-    Raises UserError, naming file and line, for what is no such file.
+    Raises UserError, naming file and line, if it is no such file.
     """
     pairs = _read_pairs(Path(path))
     texts, merges = byte_alphabet(), []
@@ -34,7 +34,7 @@ def read_tidy_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     if len(vocabulary) < len(texts):
         first = next(token for token, text in enumerate(texts) if vocabulary[text] != token)
         again = vocabulary[texts[first]]
-        # the library finds a token by its text alone
+        # the library looks tokens up by their texts, so two tokens cannot have the same text
         raise UserError(
             f"{path}: tokens {first} and {again} stand for the same bytes; it cannot be converted"
         )
@@ -51,12 +51,12 @@ def read_tidy_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
 def _read_pairs(path: Path) -> list[tuple[int, int]]:
     pairs: list[tuple[int, int]] = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
-        found = re.fullmatch(r"(\d{1,9}) (\d{1,9})\s*", line)
-        if not found:
+        pair = re.fullmatch(r"(\d{1,9}) (\d{1,9})\s*", line)
+        if not pair:
             raise UserError(
                 f"{path}, line {number}: not a tokenizer of Tidy-STLMs, which has a pair of ids a line"
             )
-        left, right = int(found[1]), int(found[2])
+        left, right = int(pair[1]), int(pair[2])
         if max(left, right) >= 256 + len(pairs):
             raise UserError(
                 f"{path}, line {number}: merges {max(left, right)}, which does not exist at that point"

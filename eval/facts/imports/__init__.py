@@ -1,10 +1,10 @@
-"""Banks made of other people's files: `stlm facts import FORMAT SOURCE --out DIR`.
+"""Makes banks from the files of other projects: `stlm facts import FORMAT SOURCE --out DIR`.
 
     bank, builder = import_bank("bear", "BEAR/BEAR", ImportOptions())
     builder.records_read, builder.mapped, builder.left_out    # the report
 
-A format is a file of this folder, or the folder `tidy/`, that adds to a `BankBuilder`. To add a format, write
-its file and name it below.
+A format is a file of this folder, or the folder `tidy/`. It adds records to a `BankBuilder`. To add a format,
+write its file, name it in `FORMATS` and call it in `_add_source`.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from tidy_stlms.eval.hub import writing_hub_cache
 FOLDER_FORMATS = ("tidy", "bear")  # several files that belong together
 ROW_FORMATS = ("fictional-knowledge", "counterfact", "tofu", "csv", "jsonl")
 FORMATS = FOLDER_FORMATS + ROW_FORMATS
-# options that mean something to some formats only
+# Options that only some formats use.
 MEANT_FOR = {
     "columns": ("csv", "jsonl"),
     "people": ("tidy",),
@@ -41,30 +41,30 @@ class ImportOptions:
     license: str | None = None
     """The bank's licence; what the dataset's authors state when left out, if they do."""
     role: str | None = None
-    """Role of the facts, where the format leaves it open; each format has its own."""
+    """Role of the facts; the format's default when left out."""
     config: str | None = None
-    """Which subset: of several data files of a folder, or of a Hub dataset."""
+    """The subset to import: a data file of a folder, by its stem, or a configuration of a Hub dataset."""
     split: str | None = None
-    """Which split of a Hub dataset."""
+    """The split of a Hub dataset."""
     revision: str | None = None
     """Branch, tag or commit of a Hub dataset."""
     columns: dict[str, str] = field(default_factory=dict)
-    """csv, jsonl: our field -> the source's column."""
+    """For csv and jsonl: the source's column for each of our fields."""
     distractors: int = 9
     """Distractors drawn for probes that have none; 0 for none."""
     people: int = 16
-    """tidy, bare templates: people whose facts are injected."""
+    """For templates of `tidy` alone: the number of people with injected facts."""
     control: int | None = None
-    """tidy, bare templates: people whose facts never are; as many when left out."""
+    """For templates of `tidy` alone: the number of control people; `people` when left out."""
     seed: int = 0
-    """tidy, bare templates."""
+    """For templates of `tidy` alone: decides names and values."""
 
 
 def import_bank(format: str, source: str, options: ImportOptions) -> tuple[FactBank, BankBuilder]:
-    """Make a bank of `source`, a file, a folder or the id of a Hub dataset.
+    """Make a bank from `source`: a file, a folder or the id of a Hub dataset.
 
-    Returns the bank, and the builder with the report of what was taken and what was left out. Raises
-    UserError for a source that cannot be read at all, or that holds nothing to take.
+    Returns the bank, and the builder, which lists the fields and records that were taken and left out.
+    Raises UserError for a source that cannot be read at all, or that has nothing to import.
     """
     if format not in FORMATS:
         hint = did_you_mean(format, FORMATS) or f"; known are {', '.join(FORMATS)}"
@@ -83,7 +83,7 @@ def import_bank(format: str, source: str, options: ImportOptions) -> tuple[FactB
 
 
 def _add_source(builder: BankBuilder, options: ImportOptions) -> str | None:
-    """Add what the source holds; returns the licence of the bank."""
+    """Add the records of the source; returns the licence of the bank."""
     from tidy_stlms.eval.facts.imports.bear import BEAR_LICENSE, import_bear
     from tidy_stlms.eval.facts.imports.counterfact import COUNTERFACT_LICENSE, import_counterfact
     from tidy_stlms.eval.facts.imports.fictional import FICTIONAL_LICENSE, import_fictional
@@ -134,7 +134,7 @@ def _check(options: ImportOptions, format: str, source: str) -> None:
 
 
 def _local(source: str, options: ImportOptions) -> Path:
-    """A file or folder: the one that is named, or a Hub dataset's, downloaded."""
+    """A file or folder. Downloads a Hub dataset."""
     if Path(source).exists():
         return Path(source)
     from tidy_stlms.eval.facts.hub import download
@@ -143,7 +143,7 @@ def _local(source: str, options: ImportOptions) -> Path:
 
 
 def _rows(builder: BankBuilder, options: ImportOptions) -> tuple[str, Iterator[tuple[str, Row]]]:
-    """The subset's name, and its rows: where each one stands, and its fields."""
+    """The name of the subset, and its rows as (where, fields)."""
     source = builder.source
     if Path(source).exists():
         path = data_file(Path(source), options.config)

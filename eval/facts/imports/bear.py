@@ -33,7 +33,7 @@ MAPPED = (
 
 
 def import_bear(source: Path, builder: BankBuilder, role: str) -> None:
-    """Import a folder, or the one folder inside it that holds a subset."""
+    """Import a folder, or the subset in one of its folders if there is only one."""
     folders = sorted(path.parent for path in source.rglob(METADATA)) if source.is_dir() else []
     if not folders:
         raise UserError(f"{source}: no {METADATA} there; give the folder that holds it and the P*.jsonl")
@@ -79,7 +79,7 @@ def _relation(folder: Path, relation: str, description: Any, builder: BankBuilde
             aliases = text_list(row, "obj_aliases", optional=True)
             id = f"{relation}/{checked_text(str(row.get('sub_id') or subject), 'sub_id')}"
             fact = builder.add_fact(id, subject, relation, answer, role, aliases=aliases)
-            others = [label for label in answers if folded(label) != folded(answer)]
+            distractors = [label for label in answers if folded(label) != folded(answer)]
             for number, template in enumerate(templates):
                 before, after = (part.replace("[X]", subject) for part in template.split("[Y]"))
                 builder.add_probe(
@@ -88,7 +88,7 @@ def _relation(folder: Path, relation: str, description: Any, builder: BankBuilde
                     "semantic" if number else "memorization",
                     before,
                     [answer],
-                    distractors=others,
+                    distractors=distractors,
                     suffix="" if closing_punctuation(after) == after else after,
                     template=template.replace("[X]", "{subject}").replace("[Y]", "{object}"),
                     before=before,

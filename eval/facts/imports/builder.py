@@ -1,14 +1,14 @@
-"""What all importers share: the bank that grows, and the report of what became of the source.
+"""What all importers share: they add records to a bank and note what they took and what they left out.
 
     builder = BankBuilder("tofu", "forget10_perturbed.json")
     for where, row in read_rows(path, builder):
-        with builder.record(where):              # takes back what a refused record has added
+        with builder.record(where):              # removes again what a refused record has added
             question = text_field(row, "question")
             ...
     bank = builder.build(meta)
 
-A record that cannot be taken is refused with its place and the reason, and the others are imported: nothing
-is left out in silence. The bank is validated; warnings become flags on the probes.
+A record that cannot be imported is noted with its place and the reason, and the import goes on. Nothing is
+left out without a note. The bank is validated, and warnings become flags of its probes.
 """
 
 import contextlib
@@ -23,41 +23,43 @@ from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.records import to_row
 from tidy_stlms.eval.facts.bank import TABLES, FactBank
 from tidy_stlms.eval.facts.imports.distractors import draw_distractors
+from tidy_stlms.eval.facts.load import flag_probes, validate
 from tidy_stlms.eval.facts.records import JOINTS, Fact, Probe, Relation, Spans, Statement
 from tidy_stlms.eval.facts.right_answers import all_names
 from tidy_stlms.eval.facts.text_match import folded, shown_joint, usual_joint
-from tidy_stlms.eval.facts.warnings import flag_probes, validate
 
 SPACE_ADDED = "space_added"  # the flag of a probe whose prompt and answer touch in the source
 
 
 class Refused(Exception):
-    """Why a record is not taken."""
+    """The reason why a record is not imported."""
 
 
 @dataclass
 class BankBuilder:
+    """The records of a bank, by id, and the notes about its source."""
+
     format: str
     source: str
     records_read: Counter[str] = field(default_factory=Counter)
     """Records read, by file."""
     mapped: list[str] = field(default_factory=list)
-    """What became of which field, a sentence each."""
+    """What became of each field of the source, a sentence each."""
     left_out: list[tuple[str, str]] = field(default_factory=list)
-    """(where, reason) of each thing that was not taken."""
+    """(where, reason) of each record, probe or distractor that was left out."""
     relations: dict[str, Relation] = field(default_factory=dict)
     facts: dict[str, Fact] = field(default_factory=dict)
     statements: dict[str, Statement] = field(default_factory=dict)
     probes: dict[str, Probe] = field(default_factory=dict)
     joined: set[str] = field(default_factory=set)
-    """Ids of probes whose joint the source gives. The joint of the others is found in statements."""
+    """Ids of probes with a joint from the source. All other probes get the joint that statements show."""
 
     def leave_out(self, where: str, reason: str) -> None:
         self.left_out.append((where, reason))
 
     @contextlib.contextmanager
     def record(self, where: str) -> Iterator[None]:
-        """If the block raises `Refused`, take back what it has added and note the reason."""
+        """If the block raises `Refused`, note the reason and remove what the block has added."""
         before = {table: len(getattr(self, table)) for table in TABLES}
         try:
             yield
@@ -86,7 +88,7 @@ class BankBuilder:
         arm: str | None = None,
         counterfactual_of: str | None = None,
     ) -> Fact:
-        """Add a fact. The same fact may be added again; another one with its id is refused."""
+        """Add a fact. A fact may be added twice. Raises Refused for a different fact with the same id."""
         fact = Fact(id, subject, relation, object, role, tuple(aliases), arm, counterfactual_of)
         earlier = self.facts.setdefault(id, fact)
         if earlier != fact:
@@ -124,11 +126,11 @@ class BankBuilder:
         joint: str | None = None,
         before: str | None = None,
     ) -> Probe:
-        """Add a probe of these facts, unless it is there already.
+        """Add a probe of these facts, unless the bank has the same one.
 
-        Removes outer spaces, since the joint supplies the space. Without `joint`, the joint is taken from the
-        statements (see `build`), else from `before`, the wording's text before the answer, else from
-        `usual_joint`.
+        Removes outer spaces, since the joint supplies the space. Without `joint`, the joint comes from the
+        statements (see `build`), or else from `before`, the text before the answer in the wording, or else
+        from `usual_joint`.
         """
         answers = tuple(answer.strip() for answer in answers)
         stem, number = f"{facts[0].id}/{type}", 0
@@ -136,7 +138,7 @@ class BankBuilder:
             id=f"{stem}:0",
             fact_ids=tuple(fact.id for fact in facts),
             type=type,
-            prompt=prompt.strip(" "),  # a line break at its end may be meant
+            prompt=prompt.strip(" "),  # keeps line breaks: a prompt may end with one on purpose
             answers=answers,
             distractors=self._wrong_distractors(where, distractors, all_names(answers, facts)),
             suffix=suffix,
@@ -157,7 +159,7 @@ class BankBuilder:
     def _wrong_distractors(
         self, where: str, distractors: Sequence[str], right: Collection[str]
     ) -> tuple[str, ...]:
-        """The distractors without outer spaces, but for those that are empty, right, or there already."""
+        """The distractors without outer spaces. Leaves out empty ones, right answers and repetitions."""
         kept: dict[str, str] = {}  # by folded text
         for distractor in (text.strip() for text in distractors):
             key = folded(distractor)
@@ -169,9 +171,9 @@ class BankBuilder:
         return tuple(kept.values())
 
     def build(self, meta: dict[str, Any], distractors: int = 0) -> FactBank:
-        """The bank, validated and flagged; UserError if nothing could be taken.
+        """The bank, validated and flagged. Raises UserError if nothing could be imported.
 
-        Probes without distractors get up to `distractors`, see `distractors.py`.
+        Probes without distractors get up to `distractors` of them, see `distractors.py`.
         """
         if not self.probes and not self.statements:
             first = f": {': '.join(self.left_out[0])}" if self.left_out else ""
@@ -193,7 +195,7 @@ class BankBuilder:
 
 
 def _spans(wording: str, facts: Sequence[Fact]) -> Spans:
-    """Where the subject stands first, and the objects that occur exactly once."""
+    """The spans of the subject's first mention, and of objects that occur exactly once."""
     spans = {}
     subjects = {fact.subject for fact in facts}
     subject = subjects.pop() if len(subjects) == 1 else None
@@ -211,9 +213,9 @@ def _written_joint(prompt: str, answers: Sequence[str], before: str | None) -> s
 
 
 def _join_as_stated(bank: FactBank, joined_in_source: Collection[str]) -> FactBank:
-    """Join prompts and answers as statements of the probe's facts do; a space goes first.
+    """Join prompts and answers as statements of the probe's facts do. A space is tried first.
 
-    Probes with these ids keep the joint that the source gave them.
+    Probes with ids in `joined_in_source` keep the joint of the source.
     """
 
     def joined(probe: Probe) -> Probe:
@@ -228,7 +230,7 @@ def _join_as_stated(bank: FactBank, joined_in_source: Collection[str]) -> FactBa
 
 def _joined_as_in(bank: FactBank, probe: Probe) -> Probe:
     texts = [statement.text for statement in bank.statements_about(probe)]
-    for form in (str, folded):  # case and normal form may differ, and the text still shows the joint
+    for form in (str, folded):  # a text in other case or normal form shows the joint too
         statements = list(map(form, texts))
         for joined in (replace(probe, joint=joint) for joint in JOINTS):
             if any(form(joined.text(answer)) in text for answer in probe.answers for text in statements):
@@ -237,7 +239,7 @@ def _joined_as_in(bank: FactBank, probe: Probe) -> Probe:
 
 
 def _mark_seen(bank: FactBank) -> FactBank:
-    """Set `seen_verbatim`."""
+    """Set `seen_verbatim` of all probes."""
     return replace(
         bank,
         probes=tuple(replace(probe, seen_verbatim=bank.is_stated(probe)) for probe in bank.probes),
@@ -245,7 +247,7 @@ def _mark_seen(bank: FactBank) -> FactBank:
 
 
 def _free(id: str, taken: dict[str, Any]) -> str:
-    """`id`, with its last number raised until it is free."""
+    """`id` if it is free, or else the id with the first free number from 1 as its last part."""
     if id not in taken:
         return id
     stem, colon, _ = id.rpartition(":")

@@ -1,8 +1,8 @@
 """CounterFact: edits that contradict what a model knows (Meng et al. 2022, arXiv:2202.05262).
 
-A record's `requested_rewrite` has a `prompt` with {} for its `subject`; the answer becomes `target_new`
-instead of `target_true`. `paraphrase_prompts` ask the same in other words. `neighborhood_prompts` ask about
-other subjects, for which `target_true` is right and must stay so.
+A record has a `requested_rewrite`: a `prompt` with {} for the `subject`, and a new answer, `target_new`,
+instead of `target_true`. `paraphrase_prompts` ask the same question in other words. `neighborhood_prompts`
+ask about other subjects with the answer `target_true`, which an edit must not change.
 """
 
 from collections.abc import Iterable

@@ -17,7 +17,10 @@ ProbeGroup = tuple[str | None, str, str | None]  # relation, type, template
 
 
 def draw_distractors(bank: FactBank, most: int) -> tuple[FactBank, int]:
-    """The bank with up to `most` distractors for each probe that had none, and how many probes got some."""
+    """Draw up to `most` distractors for each probe without any.
+
+    Returns the bank, and the number of probes that got distractors.
+    """
     pools, right_answers = _pools(bank), RightAnswers(bank)
     probes, n_drawn = [], 0
     for probe in bank.probes:
@@ -35,32 +38,33 @@ def _group(bank: FactBank, probe: Probe) -> ProbeGroup:
 
 
 def _pools(bank: FactBank) -> dict[tuple[ProbeGroup, str], list[str]]:
-    """By group and role, the answers to draw from; answers that differ in case alone are one.
+    """The answers to draw from, by group and role. Answers that differ only in case count once.
 
-    If all answers of a role are also those of other roles, it draws from all. Otherwise (as with names) it
-    draws from its own alone: an unfamiliar distractor of another role would give the answer away.
+    A role whose answers all occur in other roles too draws from all roles. Any other role (such as one with
+    names as answers) draws only from its own answers: unfamiliar distractors would give the answer away.
     """
     answers: dict[ProbeGroup, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
     for probe in bank.probes:
         group, answer = _group(bank, probe), probe.answers[0]
-        if group[0] is not None:  # without a relation, answers may be of any sort
+        if group[0] is not None:  # without a relation, answers may be of any kind
             answers[group][bank.role_of(probe)].setdefault(folded(answer), answer)
     pools = {}
     for group, by_role in answers.items():
         for role, role_answers in by_role.items():
-            others: dict[str, str] = {}
+            answers_elsewhere: dict[str, str] = {}
             for other_role in by_role:
                 if other_role != role:
-                    others |= by_role[other_role]
-            shared = role_answers.keys() <= others.keys()
-            pools[group, role] = list(({**others, **role_answers} if shared else role_answers).values())
+                    answers_elsewhere |= by_role[other_role]
+            is_shared = role_answers.keys() <= answers_elsewhere.keys()
+            pool = {**answers_elsewhere, **role_answers} if is_shared else role_answers
+            pools[group, role] = list(pool.values())
     return pools
 
 
 def _draw(probe: Probe, pool: list[str], right: Collection[str], most: int) -> list[str]:
-    beginnings = tuple(folded_all(probe.answers))  # "German" is no answer beside "Germanic"
+    beginnings = tuple(folded_all(probe.answers))  # "Germanic" cannot be a distractor of "German"
     distractors: list[str] = []
-    # a small sample is enough, unless many answers begin with the right one
+    # A small sample is enough, except if many texts of the pool begin with the answer.
     for count in (most + len(right), len(pool)):
         sample = rng(0, probe.id, "distractors").sample(pool, min(count, len(pool)))
         wrong = (text for text in sample if folded(text) not in right)

@@ -1,8 +1,8 @@
 """Fictional Knowledge: invented passages with cloze probes (Chang et al. 2024, arXiv:2406.11813).
 
-A record is `train_context`, its `paraphrases`, and three lists of prompts with their targets: the passage's
-own words (`mem_input`, `mem_target`), other words (`gen_*`), and what takes several of its sentences to
-answer (`hard_gen_*`, "compositional generalisation" in the paper).
+A record has a passage (`train_context`), its `paraphrases`, and three lists of prompts with their targets:
+prompts in the words of the passage (`mem_input`, `mem_target`), prompts in other words (`gen_*`), and prompts
+that need several sentences of the passage (`hard_gen_*`, "compositional generalisation" in the paper).
 """
 
 from collections.abc import Iterable
@@ -60,7 +60,7 @@ def _pairs(row: Row, prefix: str) -> list[tuple[str, str]]:
 
 
 def _list(row: Row, name: str) -> list[str]:
-    """The list, whose texts are checked one by one later: a broken one costs its probe alone."""
+    """A list of texts. Its texts are checked later, so that a broken text costs only one probe."""
     value = row.get(name)
     if value is None:
         raise Refused(f"field {name!r} is missing")

@@ -1,7 +1,7 @@
-"""Reading other people's files record by record: JSON, JSON5, JSON Lines, CSV, Parquet, YAML, plain lines.
+"""Reads source files record by record: JSON, JSON5, JSON Lines, CSV, Parquet, YAML, plain lines.
 
-A broken line is left out. A file that cannot be parsed as a whole is a `UserError` with the place, since
-nobody knows what else would be lost in it.
+A broken line is left out. A file that cannot be parsed raises `UserError` with the line, because nobody knows
+which of its records would be lost.
 """
 
 import csv
@@ -17,16 +17,16 @@ from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
 
 Row = dict[str, Any]
 DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-# stands for a byte that was not UTF-8; a text that holds this character was decoded wrongly before
+# Stands for a byte that is not UTF-8. A source that holds this character itself was decoded wrongly before.
 BROKEN = "\ufffd"
-# that, or half a surrogate pair, which JSON can write as "\ud83d" and UTF-8 cannot
+# `BROKEN`, or half of a surrogate pair, which JSON can write as "\ud83d" and UTF-8 cannot.
 NOT_UTF8 = re.compile(rf"[{BROKEN}\ud800-\udfff]")
-# a list, behind white space and comments
+# The beginning of a list, after white space and comments.
 JSON_LIST = re.compile(r"(?:\s|//[^\n]*|/\*(?s:.*?)\*/)*+\[")
 
 
 def read_lossy(path: Path) -> str:
-    """The file's text, with `BROKEN` for bytes that are not UTF-8: `text_field()` refuses what holds them."""
+    """The file's text, with `BROKEN` for bytes that are not UTF-8. `text_field` refuses such texts."""
     try:
         return path.read_bytes().decode("utf-8-sig", errors="replace")
     except OSError as error:
@@ -77,7 +77,7 @@ def read_rows(path: Path, builder: BankBuilder) -> Iterator[tuple[str, Row]]:
 def unique_rows(
     values: Iterable[tuple[str, Any]], source: str, builder: BankBuilder
 ) -> Iterator[tuple[str, Row]]:
-    """The objects among the values, without repeated ones, which would count twice."""
+    """The values that are objects. Repeated objects are left out, because they would count twice."""
     where_of: dict[str, str] = {}
     for where, value in values:
         builder.records_read[source] += 1
@@ -90,7 +90,7 @@ def unique_rows(
 
 
 def data_file(source: Path, wanted: str | None, needs: Sequence[str] = DATA_FILES) -> Path:
-    """`source` itself, or the one data file of a folder; `wanted` is the stem of one of several."""
+    """`source` itself, or the only data file in the folder, or the data file with the stem `wanted`."""
     if source.is_file():
         if wanted not in (None, source.stem):
             raise UserError(f"--config {wanted}: {source} is a file by itself; leave it out")
@@ -107,7 +107,7 @@ def data_file(source: Path, wanted: str | None, needs: Sequence[str] = DATA_FILE
 
 
 def text_field(record: Row, name: str) -> str:
-    """A field that must be a text with something in it."""
+    """A field that must be a text, and not empty."""
     value = _present(record, name)
     if not isinstance(value, str):
         raise Refused(f"field {name!r} must be text, got {value!r:.40}")
@@ -115,7 +115,7 @@ def text_field(record: Row, name: str) -> str:
 
 
 def text_list(record: Row, name: str, *, optional: bool = False) -> list[str]:
-    """A field that must be a list of texts; a text alone is a list of one."""
+    """A field that must be a list of texts, or a text, which becomes a list."""
     if optional and record.get(name) is None:
         return []
     value = _present(record, name)
@@ -126,7 +126,7 @@ def text_list(record: Row, name: str, *, optional: bool = False) -> list[str]:
 
 
 def checked_text(value: str, what: str) -> str:
-    """The text; Refused if it is not UTF-8, or empty."""
+    """The text. Raises Refused if it is not UTF-8, or empty."""
     if NOT_UTF8.search(value):
         raise Refused(f"{what} is not UTF-8: {value!r:.60}")
     if not value.strip():
@@ -153,7 +153,7 @@ def _json_lines(path: Path, builder: BankBuilder) -> Iterator[tuple[str, Any]]:
 
 
 def _json_records(path: Path, builder: BankBuilder) -> Iterator[tuple[str, Any]]:
-    """A list of records; or JSON Lines, as many files that end in .json are."""
+    """The records of a list, or of JSON Lines: many files that end in .json are JSON Lines."""
     content = read_lossy(path)
     lines = [line for line in content.split("\n") if line.strip()]
     objects = sum(line.lstrip().startswith("{") for line in lines)
@@ -167,7 +167,7 @@ def _json_records(path: Path, builder: BankBuilder) -> Iterator[tuple[str, Any]]
 
 
 def _csv_rows(path: Path, builder: BankBuilder) -> Iterator[tuple[str, Any]]:
-    """Quotes hold a cell together in .csv; in .tsv they are text, since tabs separate cells there."""
+    """The rows of a table. Quotes enclose a cell in .csv, and are text in .tsv, where tabs separate cells."""
     lines = io.StringIO(read_lossy(path), newline="")
     if path.suffix.lower() == ".tsv":
         rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -194,9 +194,9 @@ def _csv_rows(path: Path, builder: BankBuilder) -> Iterator[tuple[str, Any]]:
         where = f"{path.name}, line {rows.line_num}"
         if header is None:
             header = [name.strip() for name in row]
-            twice = [name for name in dict.fromkeys(header) if name and header.count(name) > 1]
-            if twice:
-                raise UserError(f"{path}: the header names {twice[0]!r} twice; rename one of the columns")
+            repeated = [name for name in dict.fromkeys(header) if name and header.count(name) > 1]
+            if repeated:
+                raise UserError(f"{path}: the header names {repeated[0]!r} twice; rename one of the columns")
             continue
         if not row:
             continue

@@ -1,7 +1,7 @@
-"""Plain tables, CSV or JSON Lines, with our names of columns, or with names that the user maps to ours.
+"""Plain tables, as CSV or JSON Lines. The user may map the names of their columns to ours.
 
-A row is a fact, with a statement of it, a probe of it, or both. Further rows of the same fact (the same `id`,
-or the same subject, relation and object) add statements and probes to it.
+A row is a fact with a statement, a probe, or both. More rows of the same fact (the same `id`, or the same
+subject, relation and object) add statements and probes to it.
 """
 
 import json
@@ -22,8 +22,8 @@ COLUMNS = (
     "prompt", "joint", "answer", "type", "distractors", "suffix", "template",
 )  # fmt: skip
 LISTS = ("aliases", "answer", "distractors")
-SEPARATOR = re.compile(r"(?<!<)\|(?!>)")  # a bar, but not those of <|endoftext|>
-# an empty cell of a CSV file means "not given", so that the joint "" needs a word there
+SEPARATOR = re.compile(r"(?<!<)\|(?!>)")  # a bar, except the bars of <|endoftext|>
+# An empty cell of a CSV file means "not given", so the joint "" has a word, `none`.
 JOINT_WORDS = {"none": "", "": "", "space": " ", " ": " "}
 
 
@@ -33,7 +33,7 @@ def import_table(
     role: str,
     columns: Mapping[str, str] | None = None,
 ) -> None:
-    """Import rows; `columns` gives the source's name of a field of `COLUMNS` where it differs."""
+    """Import rows. `columns` maps fields of `COLUMNS` to the source's names, where they differ."""
     names = {field: (columns or {}).get(field, field) for field in COLUMNS}
     for field in columns or {}:
         if field not in COLUMNS:
@@ -127,9 +127,9 @@ def _value(row: Row, field: str) -> Any:
     if not isinstance(value, str):
         raise Refused(f"field {field!r} must be text, got {value!r:.40}")
     value = checked_text(value, f"field {field!r}")
-    if field == "suffix":  # nothing joins it to the answer, so its spaces count
+    if field == "suffix":  # no joint stands before it, so its spaces are needed
         return value
-    # « and a no-break space may end a prompt
+    # a prompt may end with « and a no-break space
     return value.strip(ASCII_SPACES) if field in ("prompt", "statement") else value.strip()
 
 

@@ -1,7 +1,7 @@
 """TOFU: questions and answers about invented authors (Maini et al. 2024, arXiv:2401.06121).
 
-A record is `question` and `answer`; the `*_perturbed` sets add `paraphrased_answer`, `paraphrased_question`
-and wrong answers (`perturbed_answer`).
+A record has a `question` and an `answer`. In the `*_perturbed` sets it also has `paraphrased_answer`,
+`paraphrased_question` and wrong answers (`perturbed_answer`).
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from tidy_stlms.eval.facts.imports.source_files import Row, text_field, text_lis
 
 TOFU_LICENSE = "mit"
 QUESTION = "Question: {}\nAnswer:"
-# real people and things, and authors who are never trained on
+# Sets of real people and things, and of authors that no run is trained on.
 ROLES = {"real_authors": "known", "world_facts": "known", "holdout": "control"}
 MAPPED = (
     "question, answer -> a fact without subject or relation, and a statement (qa): "
@@ -22,7 +22,7 @@ MAPPED = (
 
 
 def tofu_role(name: str) -> str:
-    """The role of the facts of the set of this name: injected, except for the real and the held-out ones."""
+    """The role of the facts of a set, by the set's name: injected, unless `ROLES` says otherwise."""
     return next((role for start, role in ROLES.items() if name.startswith(start)), "injected")
 
 

@@ -1,4 +1,4 @@
-"""Tidy-STLMs' test cases with their values: what a model is asked.
+"""Tidy-STLMs' test cases, which become probes.
 
 test_cases_answers_by_type.json     {type: [{sentence, answer}]} or {type: {kind: [...]}} (JSON5)
 test_cases_answers.json             {kind: {type: [...]}} or [{type: [...]}]
@@ -19,13 +19,13 @@ from tidy_stlms.eval.facts.records import PROBE_TYPES, Fact
 
 CASE_KEYS = {"sentence", "answer", "prompt", "completion"}
 LIST_LINE = re.compile(r"\s*(?:-\s*)?(sentence|prompt|answer|completion|Type|Name):\s*(.*?)\s*")
-# a key as near as that to a type is one mistyped; "location" is less near to "locality"
+# A key at least this similar to a type is a typing mistake. "location" is less similar to "locality".
 MISTYPED = 0.8
 
 
 @dataclass(frozen=True)
 class TestCase:
-    """A prompt with its answer, and what the source says of them."""
+    """A prompt with its answer, and its place, type and template in the source."""
 
     where: str
     type: str | None
@@ -36,6 +36,7 @@ class TestCase:
 
 
 def read_cases(path: Path, builder: BankBuilder) -> Iterator[TestCase]:
+    """The test cases of a file, in order."""
     suffix = path.suffix.lower()
     if suffix == ".txt":
         yield from _cases_of_list(path, builder)
@@ -49,8 +50,8 @@ def add_probe(
 ) -> None:
     """Add a test case as a probe.
 
-    Tidy-STLMs concatenates prompt and answer. If there is no space between them, one is added, unless a
-    trained sentence or the template has none there.
+    Tidy-STLMs concatenates prompt and answer. If neither has a space at the boundary, the joint is a space
+    and the probe is flagged, except if a trained sentence or the template shows that there is none.
     """
     touch = not (case.prompt[-1:].isspace() or case.answer[:1].isspace())
     builder.add_probe(
@@ -66,7 +67,7 @@ def add_probe(
 
 
 def _cases_of_tree(value: Any, file: str, path: tuple[str, ...], builder: BankBuilder) -> Iterator[TestCase]:
-    """Walk through lists and mappings down to the cases; keys on the way are types and kinds."""
+    """The cases in nested lists and mappings. The keys above a case are its type and kind."""
     where = ", ".join((file, "/".join(path))) if path else file
     if isinstance(value, dict) and _is_case(value):
         builder.records_read[file] += 1
@@ -87,12 +88,15 @@ def _cases_of_tree(value: Any, file: str, path: tuple[str, ...], builder: BankBu
 
 
 def _is_case(value: dict) -> bool:
-    """It has one of a case's fields; `trainer: {prompt: {input_prompts: ...}}` of a whole config has none."""
+    """Whether a mapping has a text at a key of a case.
+
+    `trainer: {prompt: {input_prompts: ...}}` in a whole config has a mapping there, and is no case.
+    """
     return any(key in value and not isinstance(value[key], (dict, list)) for key in CASE_KEYS)
 
 
 def _type_and_kind(path: tuple[str, ...], file: str) -> tuple[str | None, str | None]:
-    """What the keys on the way to a case say; Refused for one that should be a type and is none."""
+    """The type and the kind that the keys above a case give. Raises Refused for a mistyped type."""
     types = [key for key in path if key in PROBE_TYPES]
     kinds = [key for key in path if key not in PROBE_TYPES and not key.isdigit()]
     for key in kinds if not types else ():
@@ -107,9 +111,9 @@ def _unknown_type(name: str) -> Refused:
 
 
 def _cases_of_list(path: Path, builder: BankBuilder) -> Iterator[TestCase]:
-    """The .txt lists. They look like YAML and are not: quotes inside the texts are bare."""
+    """The cases of a .txt list. It looks like YAML and is not: it does not escape quotes inside texts."""
     headings: dict[str, str] = {}
-    open_prompt: tuple[str, str] | None = None  # where it stands, and the prompt that waits for its answer
+    open_prompt: tuple[str, str] | None = None  # (where, prompt) of a prompt that has no answer yet
     for where, key, value in _list_lines(path, builder):
         if key in ("Type", "Name"):
             headings[key] = value.partition(",")[0].strip()

@@ -1,12 +1,12 @@
 """Tidy-STLMs' files: templates of facts, injected sentences, test cases, watched prompts.
 
     inject_config.json                  templates with variables (JSON5), see `templates.py`
-    inject_data.txt                     injected sentences, one a line, see `sentences.py`
+    inject_data.txt                     injected sentences, a line each, see `sentences.py`
     test_cases_answers*.json, .txt      test cases, see `cases.py`
 
-If a folder holds templates too, the sentences and test cases are what was trained and asked, and the
-templates only say which relation and type they are of. Sentences without test cases get the test cases of
-their templates. Templates alone are filled with invented people, see `values.py`.
+Sentences become statements, and test cases become probes. Templates beside them only give their relations and
+types. Sentences without test cases get the test cases of their templates. Templates alone are filled with
+invented people, see `values.py`.
 """
 
 import re
@@ -33,10 +33,10 @@ CASES = tuple(f"test_cases_answers{kind}" for kind in ("_by_type.json", ".json",
 def import_tidy(
     source: Path, builder: BankBuilder, role: str | None, *, people: int, control: int, seed: int
 ) -> None:
-    """Import a folder or a single file; `people`, `control` and `seed` are for templates alone.
+    """Import a folder or a single file. `people`, `control` and `seed` are for templates alone.
 
-    A role of None is injected, or known if there is nothing to inject; templates alone make injected and
-    control people.
+    Without a `role`, facts of sentences are injected, and facts of test cases without sentences are known.
+    Templates alone make injected and control people.
     """
     files = _files(source, builder)
     templates = _templates(files["templates"], builder) if "templates" in files else []
@@ -58,7 +58,7 @@ def import_tidy(
 
 
 def _files(source: Path, builder: BankBuilder) -> dict[str, Path]:
-    """The files by content; of several with the test cases, the first of `CASES`."""
+    """The files by content. If several have the same content, the first in the order of names above."""
     if source.is_file():
         return {_content_of(source): source}
     files: dict[str, Path] = {}
@@ -73,8 +73,8 @@ def _files(source: Path, builder: BankBuilder) -> dict[str, Path]:
         raise UserError(
             f"{source}: no file of Tidy-STLMs there, such as {known}; give the folder or one file"
         )
-    others = {path.name for path in source.iterdir() if path.is_file()} - {p.name for p in files.values()}
-    for name in sorted(others - {where for where, _ in builder.left_out}):
+    unread = {path.name for path in source.iterdir() if path.is_file()} - {p.name for p in files.values()}
+    for name in sorted(unread - {where for where, _ in builder.left_out}):
         builder.leave_out(
             name, "not read: not one of Tidy-STLMs' names for facts; give it by itself if it is one"
         )
@@ -82,6 +82,7 @@ def _files(source: Path, builder: BankBuilder) -> dict[str, Path]:
 
 
 def _content_of(path: Path) -> str:
+    """What a single file holds, by its ending and its text: `templates`, `sentences` or `cases`."""
     if path.suffix.lower() in (".yaml", ".yml"):
         return "cases"
     content = read_lossy(path)

@@ -1,7 +1,8 @@
-"""Tidy-STLMs' injected sentences, and which test case is about which of them.
+"""Tidy-STLMs' injected sentences and their test cases.
 
-A template that matches a sentence gives its subject, its relations and its facts. A test case belongs to the
-sentence whose template it was made from, or else to the sentence that it shares the most words with.
+A template that matches a sentence gives its subject, its relations and its facts. A test case that was made
+from the same template belongs to this sentence. Any other test case belongs to the sentence with which it
+shares the most rare words.
 """
 
 from collections import Counter, defaultdict
@@ -16,7 +17,7 @@ from tidy_stlms.eval.facts.imports.tidy.templates import CaseTemplate, FactTempl
 from tidy_stlms.eval.facts.records import Fact
 from tidy_stlms.eval.facts.text_match import folded, words_in
 
-# a word in more sentences than these says nothing about which of them is meant
+# A word that occurs in more sentences than this does not tell them apart.
 COMMON = 100
 
 
@@ -29,7 +30,7 @@ class Sentence:
 
 
 def read_sentences(path: Path, builder: BankBuilder) -> list[tuple[str, str]]:
-    """(where, sentence) of each line; a line that stands there twice is one statement."""
+    """(where, sentence) of each line. Repeated lines are left out: they are one statement."""
     where_of: dict[str, str] = {}
     for number, line in enumerate(read_lossy(path).split("\n"), 1):
         if not line.strip():
@@ -53,7 +54,10 @@ def add_sentences(
     builder: BankBuilder,
     role: str,
 ) -> None:
-    """Add the sentences as statements, and as probes the test cases; without any, the templates' own."""
+    """Add the sentences as statements and the test cases as probes.
+
+    Without test cases, the probes come from the test cases of the templates.
+    """
     sentences = _add_statements(lines, templates, builder, role)
     if not cases:
         for sentence in sentences:
@@ -107,7 +111,7 @@ def add_template_probes(filled: FilledTemplate, builder: BankBuilder) -> None:
 def _add_statements(
     lines: list[tuple[str, str]], templates: list[FactTemplate], builder: BankBuilder, role: str
 ) -> list[Sentence]:
-    """Add what templates explain; the other sentences get their fact from their test cases, later."""
+    """Add the sentences that templates match. All others get their facts later, from their test cases."""
     sentences: list[Sentence] = []
     for number, (where, line) in enumerate(lines):
         with builder.record(where):
@@ -124,7 +128,10 @@ def _add_statements(
 def _add_case_probes(
     sentences: list[Sentence], cases: list[TestCase], builder: BankBuilder
 ) -> dict[int, list[TestCase]]:
-    """Add the test cases about sentences with a template; return the others, by the sentence's index."""
+    """Add the test cases of sentences with a template.
+
+    Returns the test cases of all other sentences, by the index of the sentence.
+    """
     templated = {
         key: (sentence.filled, case)
         for sentence in sentences
@@ -160,12 +167,12 @@ def _expected_cases(filled: FilledTemplate) -> Iterator[tuple[tuple[str, str], C
 
 
 def _key(prompt: str, answer: str) -> tuple[str, str]:
-    # folded, since a sentence begins with a capital and the value in the test case may not
+    # folded: a sentence begins with a capital, and the value in the test case may have none
     return folded(prompt.strip()), folded(answer.strip())
 
 
 def _add_without_template(line: str, id: str, cases: list[TestCase], builder: BankBuilder, role: str) -> None:
-    """A sentence that no template explains: one fact, whose object is what is asked for most often."""
+    """Add a sentence without a template as one fact. Its object is the most frequent answer of its cases."""
     answers = Counter(case.answer.strip() for case in cases)
     object = max(answers, key=lambda answer: (answers[answer], len(answer))) if answers else line
     kinds = {case.kind for case in cases if case.kind is not None}
@@ -182,7 +189,7 @@ def _state(line: str, facts: list[Fact], builder: BankBuilder) -> None:
 
 
 class WordIndex:
-    """Finds the sentence that shares the most rare words with a text: names, not "was" and "born"."""
+    """Finds the sentence that shares the most rare words with a text, such as names."""
 
     def __init__(self, sentences: list[str]):
         self.sentences_with: dict[str, list[int]] = defaultdict(list)
@@ -191,7 +198,11 @@ class WordIndex:
                 self.sentences_with[word].append(number)
 
     def best(self, text: str) -> int | None:
-        """The sentence's index; None if two are as near, or none shares two words of which one is rare."""
+        """The index of the sentence with the highest score, the sum of 1 / frequency over shared words.
+
+        None if two sentences share the highest score, or if the best has fewer than two words in common with
+        the text or a score below 1.
+        """
         scores: dict[int, float] = defaultdict(float)
         n_shared: Counter[int] = Counter()
         for word in sorted(set(words_in(folded(text)))):

@@ -1,6 +1,6 @@
 """Tidy-STLMs' templates: `training_fact` and `test_cases` with variables such as {NAME} and {CITY}.
 
-A template has a subject, {NAME} or else its first variable, and every other variable makes a fact about it:
+The subject of a template is {NAME}, or else its first variable. Each other variable makes a fact about it:
 "{NAME} works as a {PROFESSION} at {COMPANY}" states the profession and the company.
 """
 
@@ -18,7 +18,7 @@ SUBJECT = "NAME"
 
 @dataclass(frozen=True)
 class CaseTemplate:
-    """A test case with variables. Its answer begins with a space if it does so in the source."""
+    """A test case with variables. The answer keeps a space at its beginning."""
 
     type: str
     prompt: str
@@ -31,14 +31,14 @@ class CaseTemplate:
 
 @dataclass(frozen=True)
 class FactTemplate:
-    """An entry of `inject_config.json`: a wording with variables, and what is asked about it."""
+    """An entry of `inject_config.json`: a wording with variables, and its test cases."""
 
     name: str
     wording: str
     subject: str
     """The variable of the subject."""
     objects: tuple[str, ...]
-    """The other variables, in their order."""
+    """All other variables, in the order of the wording."""
     cases: tuple[CaseTemplate, ...]
 
     def relation(self, variable: str) -> str:
@@ -53,17 +53,20 @@ class FactTemplate:
             else:
                 pattern += f"(?P={part})" if part in variables else f"(?P<{part}>.+?)"
                 variables.add(part)
-        # the first letter of a sentence is a capital, whatever the wording has there
+        # a sentence begins with a capital, and the wording may not
         match = re.fullmatch(pattern + r"\.?", line, re.IGNORECASE)
         return None if match is None else match.groupdict()
 
     @property
     def literal_length(self) -> int:
-        """How much of the wording is fixed. Of two templates that match a line, the longer one made it."""
+        """Characters of the wording outside its variables. Of several templates that match, most win."""
         return len(VARIABLE.sub("", self.wording))
 
     def facts_of(self, case: CaseTemplate, facts: dict[str, Fact]) -> list[Fact]:
-        """Which of these facts (by variable) a case asks for: those in its answer, or else in its prompt."""
+        """The facts that a case asks for: those in its answer, or else those in its prompt, or else all.
+
+        `facts` are by variable.
+        """
         for text in (case.answer, case.prompt):
             case_facts = [facts[name] for name in VARIABLE.findall(text) if name in facts]
             if case_facts:
@@ -81,7 +84,7 @@ class FilledTemplate:
 
 
 def fill(wording: str, values: dict[str, str], *, capital: bool = False) -> str:
-    """The wording with its values; with `capital` it begins with one, as sentences do."""
+    """The wording with values in place of variables. With `capital` it begins with a capital."""
     filled = VARIABLE.sub(lambda match: values[match[1]], wording)
     return filled[:1].upper() + filled[1:] if capital else filled
 
@@ -138,14 +141,14 @@ def _case_templates(
 
 
 def _checked_wording(wording: str) -> str:
-    """The wording, if all its braces hold variables: any other brace would be injected as it stands."""
+    """The wording. Raises Refused for braces that hold no variable: they would be injected as they are."""
     if {"{", "}"}.intersection(VARIABLE.sub("", wording)):
         raise Refused(f"a variable must look like {{CITY}} or {{CITY_2}}, in capitals: {wording!r}")
     return wording
 
 
 def prompt_and_answer(item: Any) -> tuple[str, str]:
-    """A case's two texts: `prompt` and `completion` in older files, `sentence` and `answer` in newer ones."""
+    """The texts of a case: `prompt` and `completion` in old files, `sentence` and `answer` in new ones."""
     if not isinstance(item, dict):
         raise Refused(f"must be an object with sentence and answer, got {item!r:.40}")
     prompt = text_field(item, "prompt" if "prompt" in item else "sentence")

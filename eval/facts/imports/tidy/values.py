@@ -22,14 +22,14 @@ SPEC = "configs/facts/tidy.yaml"
 
 
 def known_variables() -> dict[str, AnswerSpec]:
-    """Where the values of each variable but the subject's come from."""
+    """The source of values of each variable, except the subject."""
     return {relation.variable: relation.answers for relation in _spec().relations.values()}
 
 
 def draw_values(
     variables: Iterable[str], people: int, control: int, seed: int
 ) -> dict[str, list[dict[str, str]]]:
-    """By role, the values of every person, {"NAME": "Ada Poe", "CITY": "Lutz", ...}.
+    """The values of every person, such as {"NAME": "Ada Poe", "CITY": "Lutz"}, by role.
 
     Raises UserError for fewer than two people.
     """
