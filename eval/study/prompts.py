@@ -49,7 +49,8 @@ class PromptResult(Record, frozen=True, kw_only=True):
 
     sentence: str
     answer: str | None
-    joint: str
+    joint: str = " "
+    """Old files lack it: theirs was a space."""
     generation: str
     """The greedy continuation."""
     top_tokens: tuple[tuple[tuple[str, float], ...], ...]
