@@ -3,12 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.scripts.cli import add_model_options, parser, quiet_loading, run
 
 if TYPE_CHECKING:
+    from tidy_stlms.eval.facts.bank import FactBank
     from tidy_stlms.eval.models.names import ModelName
     from tidy_stlms.eval.study.request import Measurement, ModelInfo, StudyRequest
 
@@ -217,7 +218,7 @@ def _request(arguments: argparse.Namespace) -> "StudyRequest":
     )
 
 
-def _bank(name: str) -> Any:
+def _bank(name: str) -> "FactBank":
     from msgspec.structs import replace
 
     from tidy_stlms.eval.facts.hub import open_bank

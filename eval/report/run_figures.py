@@ -12,11 +12,12 @@ from tidy_stlms.configs.files import write_whole
 from tidy_stlms.eval.recall.groups import CONTROL, INJECTED
 from tidy_stlms.eval.report.draw import CHANCE_LINE, as_png, hide_upper_spines, new_figure
 from tidy_stlms.eval.report.palette import PROBE_COLOURS
+from tidy_stlms.eval.report.run_summary import LogRow
 
 STYLES = {INJECTED: "-", CONTROL: "--"}
 
 
-def plot_loss(metrics: Sequence[dict], path: Path) -> None:
+def plot_loss(metrics: Sequence[LogRow], path: Path) -> None:
     """Training and validation loss over steps."""
     figure = new_figure((6.4, 3.6), "constrained")
     axes = figure.subplots()
@@ -30,7 +31,7 @@ def plot_loss(metrics: Sequence[dict], path: Path) -> None:
 
 
 def plot_recall(
-    metrics: Sequence[dict],
+    metrics: Sequence[LogRow],
     exposure_steps: np.ndarray,
     path: Path,
     chance: float | None,
@@ -60,7 +61,7 @@ def plot_recall(
     _write(figure, path)
 
 
-def plot_rank_and_bits(metrics: Sequence[dict], path: Path, treatments: Mapping[str, str]) -> None:
+def plot_rank_and_bits(metrics: Sequence[LogRow], path: Path, treatments: Mapping[str, str]) -> None:
     """Rank of the answer among the candidates, and bits per byte of the answer, over steps; see
     `plot_recall`."""
     rank = ("candidate_rank", "rank of the answer (1 = first)")
@@ -86,7 +87,7 @@ def _one_panel() -> tuple[Figure, list[list[Axes]]]:
 
 
 def _panels_by_type(
-    metrics: Sequence[dict], shown: Sequence[tuple[str, str]], treatments: Mapping[str, str]
+    metrics: Sequence[LogRow], shown: Sequence[tuple[str, str]], treatments: Mapping[str, str]
 ) -> tuple[Figure, list[list[Axes]]]:
     """A row of panels for each (metric, label of its axis), a panel for each probe type, and a curve for each
     treatment: the more exposures the darker. Control facts are dashed."""
@@ -116,12 +117,12 @@ def _panels_by_type(
     return figure, grid.tolist()
 
 
-def _points(metrics: Sequence[dict], group: str, kind: str, metric: str) -> list[tuple[int, float]]:
+def _points(metrics: Sequence[LogRow], group: str, kind: str, metric: str) -> list[tuple[int, float]]:
     key = f"recall/{group}/{kind}/{metric}"
     return [(row["step"], row[key]) for row in metrics if key in row]
 
 
-def _curves(axes: Axes, metrics: Sequence[dict], metric: str, label: bool = True) -> None:
+def _curves(axes: Axes, metrics: Sequence[LogRow], metric: str, label: bool = True) -> None:
     for role, style in STYLES.items():
         for kind, colour in PROBE_COLOURS.items():
             if points := _points(metrics, role, kind, metric):

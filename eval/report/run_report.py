@@ -22,7 +22,7 @@ from tidy_stlms.eval.recall.metrics import summarise
 from tidy_stlms.eval.recall.results import ProbeResult, Summary
 from tidy_stlms.eval.report.card import run_card
 from tidy_stlms.eval.report.run_in_words import FIGURES, facts_of_the_run, reading_guide
-from tidy_stlms.eval.report.run_summary import RunRecall, RunSummary
+from tidy_stlms.eval.report.run_summary import LogRow, RunRecall, RunSummary
 from tidy_stlms.eval.report.run_table import recall_table
 from tidy_stlms.eval.run_folder import (
     CARD,
@@ -36,9 +36,6 @@ from tidy_stlms.eval.run_folder import (
     has_plan,
     read_plan,
 )
-
-LogRow = dict[str, Any]
-"""A line of metrics.jsonl: `step`, and what the Trainer and its callbacks logged there, by their keys."""
 
 
 def write_run_report(

@@ -1,16 +1,20 @@
-"""A run's summary.json.
+"""What a report reads of a run: summary.json as a record, and the lines of metrics.jsonl.
 
 summary = read_run_summary("outputs/quickstart")
 summary.recall.after["injected"]["semantic"]["accuracy"].mean
 """
 
 from pathlib import Path
+from typing import Any
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_json
 from tidy_stlms.configs.records import Record, from_row
 from tidy_stlms.eval.recall.results import Summary
 from tidy_stlms.eval.run_folder import SUMMARY
+
+LogRow = dict[str, Any]
+"""A line of metrics.jsonl: `step`, and what the Trainer and its callbacks logged there, by their own keys."""
 
 
 class RunRecall(Record, frozen=True, kw_only=True):
