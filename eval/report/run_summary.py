@@ -42,7 +42,9 @@ class RunSummary(Record, frozen=True, kw_only=True):
     tokens_per_second: float | None
     """Training speed; null if it was not measured."""
     parameters: int
+    """The model's parameters, tied ones counted once."""
     recall: RunRecall
+    """Recall before and after training."""
 
 
 def read_run_summary(run: str | Path) -> RunSummary:
