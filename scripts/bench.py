@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+from typing import Any
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import to_json
@@ -117,7 +118,7 @@ def _recall(arguments: argparse.Namespace) -> None:
     print(to_json(report, indent=2) if arguments.json else _table(report))
 
 
-def _table(report: dict) -> str:
+def _table(report: dict[str, Any]) -> str:
     lines = [
         f"{report['model']}: {report['parameters']:,} parameters, {report['vocab_size']:,} tokens, "
         f"{report['dtype']} on {report['device']}, {report['threads']} threads",

@@ -36,7 +36,7 @@ class Prompt:
     sentence: str
     answer: str | None
     joint: str
-    said: list[tuple[str, PromptResult]]
+    results: list[tuple[str, PromptResult]]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def prompts_of(study: Study) -> list[Prompt]:
     for model in models_of(study):
         for result in study.prompts.get(model, ()):
             key = (result.sentence, result.answer, result.joint)
-            prompts.setdefault(key, Prompt(*key, said=[])).said.append((model, result))
+            prompts.setdefault(key, Prompt(*key, results=[])).results.append((model, result))
     return list(prompts.values())
 
 

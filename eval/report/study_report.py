@@ -91,7 +91,7 @@ def _prompts(prompts: Sequence[Prompt]) -> list[str]:
     for prompt in prompts:
         answer = f"{prompt.joint}**{markdown_text(prompt.answer)}**" if prompt.answer else ""
         lines += [f"{markdown_text(prompt.sentence)}{answer}", ""]
-        for model, result in prompt.said:
+        for model, result in prompt.results:
             lines.append(f"- {markdown_text(model)}: {markdown_text(result.generation)}")
             for number, step in enumerate(result.top_tokens, 1):
                 tokens = ", ".join(f"{markdown_text(show_token(text))} {p:.2f}" for text, p in step)

@@ -96,7 +96,7 @@ def _rows_of(model: str, generator: np.random.Generator) -> list[dict]:
 def _row(model, name, relation, kind, role, arm, chance, generator) -> dict:
     right = bool(generator.random() < chance)
     rank = 1.0 if right else float(generator.integers(2, CANDIDATES + 1))
-    said = right and bool(generator.random() < 0.8)
+    is_generated = right and bool(generator.random() < 0.8)
     answer = "Port Ellis" if relation == "birth_city" else name
     n_tokens, n_bytes = (3, len(answer.encode()) + 1)
     logprob = -float(generator.gamma(2.0, 0.3 if right else 2.5))
@@ -120,24 +120,24 @@ def _row(model, name, relation, kind, role, arm, chance, generator) -> dict:
         "accuracy_norm": float(right),
         "candidate_rank": rank,
         "mrr": 1 / rank,
-        "greedy_match": float(said),
-        "exact_match": float(said),
+        "greedy_match": float(is_generated),
+        "exact_match": float(is_generated),
         "perplexity": math.exp(-logprob / n_tokens),
-        "token_rank": 1.0 if said else float(generator.integers(2, 900)),
-        "generation": f" {answer}." if said else " Lutz. Then </td><td>",
+        "token_rank": 1.0 if is_generated else float(generator.integers(2, 900)),
+        "generation": f" {answer}." if is_generated else " Lutz. Then </td><td>",
         "flags": ["straddles"] if right and kind == "reversal" else [],
         "top_tokens": [[" Port", 0.61234], [" <i>x</i>", 0.2], ["\n", 0.01], ["🦊", 0.004], [" a", 1e-5]],
     }
 
 
 def _study(rows: list[dict]) -> dict:
-    own = {model: [row for row in rows if row["model"] == model] for model in MEASURED}
+    rows_of = {model: [row for row in rows if row["model"] == model] for model in MEASURED}
     doses = {
         row["fact_ids"][0]: (EXPOSURES[row["arm"]],) * 2 for row in rows if row["arm"] is not None
     }  # of people who are in arms
     summaries = {
         source: {
-            model: to_builtins(summarise(_results(own[model]), by=key, doses=doses, n_boot=100))
+            model: to_builtins(summarise(_results(rows_of[model]), by=key, doses=doses, n_boot=100))
             for model in MEASURED
         }
         for source, key in (("recall", "type"), ("by_relation", "relation"))
@@ -158,7 +158,7 @@ def _study(rows: list[dict]) -> dict:
         **summaries,
         "corrected": {model: _corrected(model, summaries["recall"][model]) for model in MEASURED},
         "comparisons": _comparisons(summaries["recall"]),
-        "dose_response": _doses(own),
+        "dose_response": _doses(rows_of),
         "heldout": {
             CHECKPOINTS[-1]: _heldout(1.412),
             TWIN: _heldout(1.398),
@@ -184,13 +184,13 @@ def html_of(study: Study, results: Sequence[ProbeResult]) -> str:
 
 
 def _model(name: str) -> dict:
-    at = STEPS[CHECKPOINTS.index(name)] if name in CHECKPOINTS else None
+    step = STEPS[CHECKPOINTS.index(name)] if name in CHECKPOINTS else None
     return model_info(
         name,
         path=name.partition("@")[0],
         revision="0123456789abcdef",
-        step=at,
-        run=RUN if at else None,
+        step=step,
+        run=RUN if step else None,
         parameters=124_439_808 if name == OTHER else 947_328,
         tokenizer=None if name == FAILED else "b7d1" if name == OTHER else "3fa2",
         seconds=1.5,
@@ -201,19 +201,19 @@ def _model(name: str) -> dict:
 
 def _corrected(model: str, recall: dict) -> dict:
     def minus(group: str, kind: str) -> dict:
-        one, two = (recall[role][kind]["accuracy"] for role in (group, "control"))
+        estimate, control = (recall[role][kind]["accuracy"] for role in (group, "control"))
         return {
-            "mean": one["mean"] - two["mean"],
+            "mean": estimate["mean"] - control["mean"],
             "se": 0.1,
-            "low": one["low"] - two["high"],
-            "high": one["high"] - two["low"],
-            "p": 0.5 if one["low"] <= two["high"] else 0.001,
-            "n": one["n"],
+            "low": estimate["low"] - control["high"],
+            "high": estimate["high"] - control["low"],
+            "p": 0.5 if estimate["low"] <= control["high"] else 0.001,
+            "n": estimate["n"],
         }
 
     nats = {"mean": 2.31, "se": 0.5, "low": 1.2, "high": 3.4, "p": 0.001, "n": 36}
     shift = {"mean": -0.5, "se": 0.4, "low": -1.4, "high": 0.4, "p": 0.2, "n": 36}
-    found: dict = {
+    corrected: dict = {
         group: {
             kind: {
                 "accuracy_over_control": minus(group, kind),
@@ -225,21 +225,21 @@ def _corrected(model: str, recall: dict) -> dict:
         if is_injected(group)
     }
     if model == OTHER:
-        found["control"] = {kind: {"answer_familiarity": nats} for kind in recall["control"]}
-    return found
+        corrected["control"] = {kind: {"answer_familiarity": nats} for kind in recall["control"]}
+    return corrected
 
 
 def _comparisons(recall: dict) -> list[dict]:
     pairs = [(CHECKPOINTS[-1], name) for name in (*CHECKPOINTS[:-1], TWIN, OTHER)]
-    found = []
+    comparisons = []
     groups = [group for group in recall[TWIN] if is_injected(group)]
     for group, (a, b), kind, metric in itertools.product(
         groups, pairs, TYPE_FACTOR, ("accuracy", "candidate_rank", "logprob")
     ):
-        one, two = (recall[name][group][kind][metric] for name in (a, b))
-        difference = two["mean"] - one["mean"]
-        sure = abs(difference) > 0.25
-        found.append(
+        of_a, of_b = (recall[name][group][kind][metric] for name in (a, b))
+        difference = of_b["mean"] - of_a["mean"]
+        is_significant = abs(difference) > 0.25
+        comparisons.append(
             {
                 "a": a,
                 "b": b,
@@ -247,24 +247,24 @@ def _comparisons(recall: dict) -> list[dict]:
                 "type": kind,
                 "metric": metric,
                 "difference": difference,
-                "low": difference - (0.2 if sure else 0.4),
-                "high": difference + (0.2 if sure else 0.4),
-                "p": 0.0002 if sure else 0.2,
-                "p_holm": 0.0008 if sure else 0.61,
-                "n": one["n"],
+                "low": difference - (0.2 if is_significant else 0.4),
+                "high": difference + (0.2 if is_significant else 0.4),
+                "p": 0.0002 if is_significant else 0.2,
+                "p_holm": 0.0008 if is_significant else 0.61,
+                "n": of_a["n"],
             }
         )
-    return found
+    return comparisons
 
 
-def _doses(own: dict[str, list[dict]]) -> list[dict]:
-    found = []
+def _doses(rows_of: dict[str, list[dict]]) -> list[dict]:
+    points = []
     groups = [("control", 0), *((arm, exposures) for arm, exposures in EXPOSURES.items())]
-    by_arm = any(row["arm"] for row in own[TWIN])
+    by_arm = any(row["arm"] for row in rows_of[TWIN])
     for model, (arm, exposures), kind in itertools.product(MEASURED, groups, TYPE_FACTOR):
         rows = [
             row
-            for row in own[model]
+            for row in rows_of[model]
             if row["type"] == kind and row["exposures"] == (exposures if row["role"] == "injected" else None)
             if row["role"] == ("control" if arm == "control" else "injected")
         ]
@@ -274,7 +274,7 @@ def _doses(own: dict[str, list[dict]]) -> list[dict]:
             low, high = mean - 2 * spread, mean + 2 * spread
             if metric == "accuracy":
                 low, high = max(0.0, low), min(1.0, high)
-            found.append(
+            points.append(
                 {
                     "model": model,
                     "type": kind,
@@ -287,7 +287,7 @@ def _doses(own: dict[str, list[dict]]) -> list[dict]:
                     "n": len(values),
                 }
             )
-    return found
+    return points
 
 
 def _heldout(bits: float) -> dict:

@@ -432,7 +432,7 @@ def test_prompt_and_answer_are_shown_as_they_are_joined(study, results):
     said = {"answer": "eau", "generation": "x", "top_tokens": []}
     prompts = [{**said, "sentence": "de l'", "joint": ""}, {**said, "sentence": "du"}]
     page = study_of([model_info("a")], prompts={"a": prompts})
-    assert [(prompt.sentence, prompt.joint, len(prompt.said)) for prompt in prompts_of(page)] == [
+    assert [(prompt.sentence, prompt.joint, len(prompt.results)) for prompt in prompts_of(page)] == [
         ("de l'", "", 1),
         ("du", " ", 1),
     ]
