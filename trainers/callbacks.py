@@ -202,7 +202,7 @@ class BenchmarksCallback(_Periodic):
             f"benchmark/{task}/{metric}": round(score.value, 6)
             for task, metrics in results.items()
             for metric, score in metrics.items()
-            if isinstance(score, Score)
+            if isinstance(score, Score) and score.value is not None
         }
         if figures:
             self.trainer.log_beside(figures)

@@ -299,11 +299,11 @@ def _lower_scores_win(metric: str) -> bool:
 
 
 def _score(result: TaskResult, metric: str) -> Cell:
-    """A metric's cell; empty if the task was not run, or has no such metric."""
+    """A metric's cell; empty if the task was not run, or its metric has no value."""
     if "error" in result:
         return _failure(str(result["error"]))
     score, n = result.get(metric), result.get("n")
-    if not isinstance(score, Score):
+    if not isinstance(score, Score) or score.value is None:
         return Cell("")
     return Cell(
         number(score.value, 3),

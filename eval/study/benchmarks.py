@@ -25,8 +25,8 @@ SEEDS = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_rando
 class Score(Record, frozen=True):
     """A metric of a task."""
 
-    value: float
-    """The score, in the metric's unit."""
+    value: float | None
+    """The score, in the metric's unit; null if it is not a number, such as a correlation of equal values."""
     stderr: float | None
     """Standard error of the value; null if lm-eval gives none."""
 

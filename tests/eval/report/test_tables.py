@@ -2,6 +2,7 @@
 
 import dataclasses
 import html
+import math
 import re
 
 import pytest
@@ -20,6 +21,8 @@ from tests.eval.report.study_example import (
     model_info,
     study_of,
 )
+from tidy_stlms.configs.files import write_json
+from tidy_stlms.configs.records import to_row
 from tidy_stlms.eval.recall.compare import is_comparable
 from tidy_stlms.eval.recall.metrics import METRICS
 from tidy_stlms.eval.report.cells import Cell, Column, StudyTable, markdown_text, number
@@ -37,6 +40,7 @@ from tidy_stlms.eval.report.study_tables import (
     token_tables,
 )
 from tidy_stlms.eval.study.heldout import HeldoutEstimate
+from tidy_stlms.eval.study.study import SUMMARY, read_study
 
 
 @pytest.fixture(scope="module")
@@ -286,6 +290,14 @@ def test_a_lower_perplexity_of_a_benchmark_is_better():
     }
     (table,) = benchmark_tables(study_of([model_info("a"), model_info("b")], benchmarks=scores))
     assert [cell.best for cell in table.rows[0][2:]] == [False, True]
+
+
+def test_a_score_that_is_not_a_number_is_an_empty_cell_also_when_it_was_read_from_a_file(tmp_path):
+    scores = {"a": {"probe:stsb": {"pearson": {"value": math.nan, "stderr": math.nan}, "n": 8}}}
+    study = study_of([model_info("a")], benchmarks=scores)
+    write_json(tmp_path / SUMMARY, to_row(study))  # as null: JSON has no NaN
+    (table,) = benchmark_tables(read_study(tmp_path))
+    assert table.rows[0][-1].figure == ""
 
 
 def test_a_benchmark_that_failed_everywhere_still_has_its_row():
