@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.configs.files import find_shipped, write_whole
 from tidy_stlms.eval.facts.bank import TABLES, FactBank
@@ -23,47 +25,7 @@ from tidy_stlms.eval.hub import hub_errors, writing_hub_cache
 PREFIX = "hub:"
 REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 BANK_FILES = ["bank.json", *(f"{table}.jsonl" for table in TABLES)]
-# Types of the columns for `datasets`. It cannot guess them: fields with their default are not written.
-FEATURES: dict[str, dict[str, Any]] = {
-    "relations": {
-        "id": "string",
-        "label": "string",
-        "cardinality": "string",
-        "inverse": "string",
-        "answer_space": ["string"],
-    },
-    "facts": {
-        "id": "string",
-        "subject": "string",
-        "relation": "string",
-        "object": "string",
-        "role": "string",
-        "object_aliases": ["string"],
-        "arm": "string",
-        "counterfactual_of": "string",
-    },
-    "statements": {
-        "id": "string",
-        "fact_ids": ["string"],
-        "text": "string",
-        "kind": "string",
-        "form": "string",
-        "spans": {"subject": ["int64"], "object": ["int64"]},
-    },
-    "probes": {
-        "id": "string",
-        "fact_ids": ["string"],
-        "type": "string",
-        "prompt": "string",
-        "answers": ["string"],
-        "distractors": ["string"],
-        "suffix": "string",
-        "template": "string",
-        "seen_verbatim": "bool",
-        "flags": ["string"],
-        "joint": "string",
-    },
-}
+SPANS = {"subject": ["int64"], "object": ["int64"]}
 
 
 def open_bank(name: str | Path, *, check: bool = True) -> FactBank:
@@ -144,7 +106,6 @@ def dataset_card(bank: FactBank, repo_id: str) -> str:
 
     summary = bank_summary(bank)
     tables = [table for table in TABLES if getattr(bank, table)]  # `datasets` cannot read an empty file
-    features = {**FEATURES, "statements": FEATURES["statements"] | {"spans": _spans_feature(bank)}}
     metadata = {
         **({"license": bank.meta["license"]} if bank.meta.get("license") else {}),
         "pretty_name": str(bank.meta.get("name") or repo_id),
@@ -160,7 +121,7 @@ def dataset_card(bank: FactBank, repo_id: str) -> str:
         "dataset_info": [
             {
                 "config_name": table,
-                "features": [_feature(name, kind) for name, kind in features[table].items()],
+                "features": [_feature(name, dtype) for name, dtype in _columns(bank, table).items()],
             }
             for table in tables
         ],
@@ -225,19 +186,31 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
-def _spans_feature(bank: FactBank) -> Any:
-    """Columns for the spans `subject` and `object`; free JSON (datasets >= 5) if a span is `object:FACT`."""
-    usual = FEATURES["statements"]["spans"]
-    return usual if all(usual.keys() >= statement.spans.keys() for statement in bank.statements) else "json"
+def _columns(bank: FactBank, table: str) -> dict[str, Any]:
+    """The types of a table's columns by name, in the words of `datasets`.
+
+    The card states them because `datasets` cannot guess them: fields with their default are not written.
+    """
+    columns: dict[str, Any] = {}
+    for field in msgspec.structs.fields(TABLES[table]):
+        if field.name == "spans":
+            # a span may be called `object:FACT`; free JSON (datasets >= 5) takes any name
+            usual = all(SPANS.keys() >= statement.spans.keys() for statement in bank.statements)
+            columns["spans"] = SPANS if usual else "json"
+        elif field.type is bool:
+            columns[field.name] = "bool"
+        else:
+            columns[field.name] = ["string"] if "tuple" in str(field.type) else "string"
+    return columns
 
 
-def _feature(name: str, kind: Any) -> dict[str, Any]:
+def _feature(name: str, dtype: Any) -> dict[str, Any]:
     """The description of a column in the metadata of a dataset card."""
-    if isinstance(kind, list):
-        return {"name": name, "sequence": kind[0]}
-    if isinstance(kind, dict):
-        return {"name": name, "struct": [_feature(inner, inner_kind) for inner, inner_kind in kind.items()]}
-    return {"name": name, "dtype": kind}
+    if isinstance(dtype, list):
+        return {"name": name, "sequence": dtype[0]}
+    if isinstance(dtype, dict):
+        return {"name": name, "struct": [_feature(inner, of_inner) for inner, of_inner in dtype.items()]}
+    return {"name": name, "dtype": dtype}
 
 
 def _reason(error: BaseException, revision: str | None) -> str:

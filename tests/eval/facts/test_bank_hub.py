@@ -7,15 +7,15 @@ import sys
 
 import pytest
 import yaml
-from msgspec.structs import replace
+from msgspec.structs import fields, replace
 
 from tests.eval.facts.bank_files import ADA, BOB, edit_line, probe, small_bank, statement
 from tests.hub import test_hub
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.bank import TABLES, FactBank
-from tidy_stlms.eval.facts.hub import FEATURES, dataset_card, open_bank, push_bank
+from tidy_stlms.eval.facts.hub import dataset_card, open_bank, push_bank
 from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
-from tidy_stlms.eval.facts.records import Fact
+from tidy_stlms.eval.facts.records import Fact, Probe
 
 SECRET = "hf_owner"
 
@@ -109,7 +109,7 @@ print(json.dumps([tables, default, together, objects, builder.records_read, refu
     assert tables["facts"][0]["arm"] is None
     assert tables["statements"][1]["spans"] == {"subject": [0, 7], "object": [20, 24]}
     assert tables["probes"][0]["distractors"] == ["Oslo", "Lima"]
-    assert default == list(FEATURES["probes"])
+    assert default == [field.name for field in fields(Probe)]
     assert [row["spans"] for row in together] == [
         {"object:ada/city": [20, 24]},
         {"subject": [0, 7], "object": [20, 24]},
@@ -119,9 +119,14 @@ print(json.dumps([tables, default, together, objects, builder.records_read, refu
 
 
 def test_the_card_describes_every_column():
-    assert FEATURES.keys() == TABLES.keys()
-    for table, record in TABLES.items():
-        assert list(FEATURES[table]) == list(record.__struct_fields__)
+    metadata = yaml.safe_load(dataset_card(small_bank(), "a/b").split("---\n")[1])
+    columns = {info["config_name"]: info["features"] for info in metadata["dataset_info"]}
+    assert {table: [column["name"] for column in features] for table, features in columns.items()} == {
+        table: list(TABLES[table].__struct_fields__) for table in columns
+    }
+    assert {"name": "seen_verbatim", "dtype": "bool"} in columns["probes"]
+    assert {"name": "answers", "sequence": "string"} in columns["probes"]
+    assert {"name": "template", "dtype": "string"} in columns["probes"]
 
 
 def test_the_card(hub):
