@@ -128,7 +128,8 @@ class InjectionSection:
     enabled: bool = True
     """`false`: no injection, and everything else the same (the twin run)."""
     exposures: int | None = None
-    """How often each fact is seen in the whole run. This or `fraction`."""
+    """How often each fact is seen in the whole run, and as often again in its questions if the bank trains on
+    them. This or `fraction`."""
     arms: dict[str, int] = field(default_factory=dict)
     """Exposures of arms, by name. They replace the numbers in the bank and `exposures`."""
     fraction: float | None = None

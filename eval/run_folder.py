@@ -20,11 +20,13 @@ CONFIG = "config.yaml"  # the resolved config
 ENVIRONMENT = "environment.json"  # the run's id, versions, device and the stream's geometry
 PLAN = "plan.parquet"  # every exposure; missing without injection
 FACTS = "facts"  # the folder of the bank as used; missing without facts
+LAYOUT = (ENVIRONMENT, PLAN, FACTS)  # what a command that was killed before config.yaml may leave
 
 # The logs, appended by trainers/callbacks.py while the run goes on. A resume cuts them back.
-METRICS = "metrics.jsonl"  # losses, rates and mean recall, by step
-RECALL = "recall.jsonl"  # a line per probe and evaluation
-GENERATIONS = "generations.jsonl"  # a line per watched prompt and evaluation
+METRICS_LOG = "metrics.jsonl"  # losses, rates and mean recall, by step
+RECALL_LOG = "recall.jsonl"  # a line per probe and evaluation
+GENERATIONS_LOG = "generations.jsonl"  # a line per watched prompt and evaluation
+LOGS = (METRICS_LOG, RECALL_LOG, GENERATIONS_LOG)
 
 # The end, written by eval/report/run_report.py beside the final model; summary.json is the last of its files.
 FIGURES_FOLDER = "figures"  # the folder of the report's plots

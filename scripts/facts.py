@@ -200,7 +200,7 @@ def _show(arguments: argparse.Namespace) -> None:
 def _validate(arguments: argparse.Namespace) -> None:
     from tidy_stlms.eval.facts.fix import fix_bank
     from tidy_stlms.eval.facts.hub import PREFIX, open_bank
-    from tidy_stlms.eval.facts.load import flag_probes, refuse_generated, validate
+    from tidy_stlms.eval.facts.validate import flag_probes, refuse_generated, validate
     from tidy_stlms.eval.facts.warnings import words_of
 
     if arguments.out:

@@ -112,12 +112,12 @@ def _greyed(
     study: Study, models: Sequence[str], facts: str | None, baseline: str | None, row: _PivotRow
 ) -> _PivotRow:
     """The row of a probe type, with those figures greyed that may be equal to the baseline's."""
-    (kind,) = row.labels
+    (probe_type,) = row.labels
     p_values = {
         comparison.b: comparison.p_holm
         for comparison in study.comparisons
         if comparison.a == baseline
-        and (comparison.role, comparison.type, comparison.metric) == (facts, kind, row.metric)
+        and (comparison.role, comparison.type, comparison.metric) == (facts, probe_type, row.metric)
     }
     cells = tuple(
         replace(cell, significant=p_values[model] < LEVEL if model in p_values else None)

@@ -39,21 +39,23 @@ def _metrics_as_columns(
     """A row for each probe type and group, a column for each metric; numbers of probes last."""
     ordered = sorted(table.rows, key=lambda row: row.is_count)
     names = list(dict.fromkeys(row.name for row in ordered))
-    row_of = {(row.kind, row.name): row for row in table.rows}
+    row_of = {(row.probe_type, row.name): row for row in table.rows}
     lines = []
-    for kind in dict.fromkeys(row.kind for row in table.rows):
+    for probe_type in dict.fromkeys(row.probe_type for row in table.rows):
         for at, group in enumerate(table.groups):
-            cells = [row_of[kind, name].cells[at] if (kind, name) in row_of else None for name in names]
+            cells = [
+                row_of[probe_type, name].cells[at] if (probe_type, name) in row_of else None for name in names
+            ]
             texts = ["" if cell is None else cell.text if with_intervals else cell.figure for cell in cells]
-            lines.append(("" if at else kind, group, *texts))
+            lines.append(("" if at else probe_type, group, *texts))
     return ("probe", "facts", *names), lines
 
 
 def _metrics_as_rows(table: "RecallTable") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """A row for each probe type, metric and group."""
     lines: list[tuple[str, ...]] = [
-        ("" if at else kind, name, group, text)
-        for kind, name, *texts in table.texts()
+        ("" if at else probe_type, name, group, text)
+        for probe_type, name, *texts in table.texts()
         for at, (group, text) in enumerate(zip(table.groups, texts, strict=True))
     ]
     return (*table.header[:2], "facts", ""), lines

@@ -322,7 +322,7 @@ def test_a_full_hub_cache_is_not_taken_for_a_wrong_name(whole, monkeypatch):
     from huggingface_hub.constants import HF_HOME
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from tidy_stlms.eval.facts.load import load_bank
+    from tidy_stlms.eval.facts.validate import load_bank
     from tidy_stlms.eval.models.load import load_model
     from tidy_stlms.eval.models.names import ModelName
     from tidy_stlms.eval.study.measure import measure_model

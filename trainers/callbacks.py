@@ -21,7 +21,7 @@ from tidy_stlms.eval.recall.groups import Doses, treatment_groups
 from tidy_stlms.eval.recall.harness import evaluate_recall
 from tidy_stlms.eval.recall.metrics import summarise
 from tidy_stlms.eval.recall.results import ProbeResult
-from tidy_stlms.eval.run_folder import GENERATIONS, METRICS, RECALL
+from tidy_stlms.eval.run_folder import GENERATIONS_LOG, METRICS_LOG, RECALL_LOG
 from tidy_stlms.eval.scoring.generation_check import check_generation
 from tidy_stlms.eval.scoring.isolation import rng_untouched
 from tidy_stlms.eval.study.benchmarks import Score, check_benchmarks, run_benchmarks
@@ -35,7 +35,7 @@ class MetricsFile(TrainerCallback):
     """Writes what the Trainer logs to metrics.jsonl, except its closing totals: summary.json has them."""
 
     def __init__(self, folder: Path):
-        self.path = folder / METRICS
+        self.path = folder / METRICS_LOG
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and "train_runtime" not in logs:
@@ -112,7 +112,7 @@ class RecallCallback(_Periodic):
 
     def __init__(self, trainer: STLMTrainer, bank: FactBank, evaluation: EvaluationSection, folder: Path):
         super().__init__(trainer, evaluation.recall_steps)
-        self.bank, self.evaluation, self.path = bank, evaluation, folder / RECALL
+        self.bank, self.evaluation, self.path = bank, evaluation, folder / RECALL_LOG
 
     def on_train_begin(self, args, state, control, **kwargs):
         if self.evaluation.generate:  # once: the model's code does not change during the run
@@ -160,7 +160,7 @@ class PromptsCallback(_Periodic):
     def __init__(self, trainer: STLMTrainer, evaluation: EvaluationSection, folder: Path):
         every = evaluation.recall_steps if evaluation.prompt_steps is None else evaluation.prompt_steps
         super().__init__(trainer, every)
-        self.evaluation, self.path = evaluation, folder / GENERATIONS
+        self.evaluation, self.path = evaluation, folder / GENERATIONS_LOG
 
     def measure(self, step: int) -> None:
         model, tokenizer = self.trainer.model, self.trainer.processing_class

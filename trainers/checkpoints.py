@@ -17,12 +17,11 @@ from transformers import TrainerState
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import flush, flush_folder, remove_folder
 from tidy_stlms.eval.checkpoint_mark import MARK, Mark, check_files, read_mark, sizes_and_hashes, write_mark
-from tidy_stlms.eval.run_folder import GENERATIONS, METRICS, RECALL, checkpoints_of, step_of
+from tidy_stlms.eval.run_folder import LOGS, checkpoints_of, step_of
 from tidy_stlms.trainers.stream import Geometry
 
 logger = logging.getLogger(__name__)
 
-LOGS = (METRICS, RECALL, GENERATIONS)
 STATE_FILE = "trainer_state.json"
 
 

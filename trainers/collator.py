@@ -73,6 +73,7 @@ class InjectionCollator:
                 rng = np.random.default_rng([self.seed, 3, row["position"]])  # 0 to 2 are the plan's
                 tokens[i] = splice(tokens[i], statements, self.eos, rng)
             else:
+                # there is only one: the plan gives a row to one statement if placement is `row`
                 alone = np.concatenate([[self.eos], statements[0], [self.eos]])
                 lengths[i] = len(alone)
                 tokens[i] = np.pad(alone, (0, tokens.shape[1] - len(alone)), constant_values=self.pad)

@@ -29,6 +29,7 @@ from tidy_stlms.eval.run_folder import (
     CONFIG,
     ENVIRONMENT,
     FACTS,
+    LAYOUT,
     LOCK,
     PLAN,
     REPLACED,
@@ -188,7 +189,7 @@ def _is_same_file(path: Path, state: os.stat_result) -> bool:
 
 
 def _is_of_layout(path: Path) -> bool:
-    return path.name in (LOCK, ENVIRONMENT, PLAN, FACTS) or TEMPORARY.fullmatch(path.name) is not None
+    return path.name in (LOCK, *LAYOUT) or TEMPORARY.fullmatch(path.name) is not None
 
 
 def _foreign_error(folder: Path) -> UserError:

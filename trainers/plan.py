@@ -1,9 +1,9 @@
 """The injection plan: which statement of which fact stands at which position of training.
 
-A plan is data, made before training by the pure function `make_plan` and saved with the run as
-Parquet, a line for each exposure: `position, step, statement_id, fact_ids, exposure`. Nothing else decides
-on exposures: the collator only carries the plan out. Exposures are exact: a fact with 16 planned exposures is
-seen 16 times, or the plan is refused.
+A plan is data, made before training by the pure function `make_plan` and saved with the run as Parquet, a
+line for each exposure: `position, step, statement_id, fact_ids, exposure`. `injection.py` decides how often
+each unit is exposed, this file at which positions and in which wordings; the collator only carries the plan
+out. Exposures are exact: a unit with 16 exposures is seen 16 times, or the plan is refused.
 
 Statements of the same facts (the wordings of one fact) form a *unit*. A unit has a number of exposures.
 Its wordings take turns, so that each is seen equally often (give or take one).
@@ -148,6 +148,8 @@ def make_plan(
 
     Raises UserError if a statement is longer than a row or the exposures do not fit.
     """
+    if span not in ("run", "pass"):
+        raise ValueError(f"unknown span {span!r}")
     _check_lengths(units, context_window)
     counts = [exposures] * len(units) if isinstance(exposures, int) else list(exposures)
     spans = _spans(total_rows, rows_per_pass if span == "pass" else total_rows, strategy, window)
@@ -192,8 +194,10 @@ def _spans(total_rows: int, length: int, strategy: str, window: float) -> list[t
             spans.append((begin, begin + part))
         elif strategy == "end":
             spans.append((stop - part, stop))
-        else:
+        elif strategy in ("uniform", "random"):
             spans.append((begin, stop))
+        else:
+            raise ValueError(f"unknown strategy {strategy!r}")
     return spans
 
 
@@ -212,6 +216,7 @@ def _wanted_rows(
     """`(row, unit)` of each exposure in a span of `num_rows`, before rows are full. Sorted."""
     wanted: list[tuple[int, int]] = []
     for unit, share in enumerate(shares):
+        # more exposures than rows cannot be drawn without replacement: `_fit` refuses them below, in words
         if strategy == "random" and share <= num_rows:
             rows = np.sort(rng.choice(num_rows, share, replace=False))  # (share,)
         else:

@@ -5,7 +5,7 @@
     statements.jsonl  Statement     probes.jsonl   Probe
 
 Fields that hold their default stay out of the lines. Banks are made by `facts/generate/`, by
-`facts/imports/` or by hand, and read by `load_bank` of `facts/load.py`, which also checks them.
+`facts/imports/` or by hand, and read by `load_bank` of `facts/validate.py`, which also checks them.
 """
 
 import hashlib

@@ -18,8 +18,8 @@ import msgspec
 from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.configs.files import find_shipped, write_whole
 from tidy_stlms.eval.facts.bank import TABLES, FactBank
-from tidy_stlms.eval.facts.load import load_bank
 from tidy_stlms.eval.facts.summary import bank_summary
+from tidy_stlms.eval.facts.validate import load_bank
 from tidy_stlms.eval.hub import hub_errors, writing_hub_cache
 
 PREFIX = "hub:"

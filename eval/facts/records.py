@@ -13,7 +13,7 @@ UNSEEN = "unseen"  # the arm of control facts whose objects no injected fact has
 CARDINALITIES = ("one", "many")
 STATEMENT_KINDS = ("statement", "passage", "qa")
 FORM = re.compile(r"original|reverse|paraphrase:[1-9]\d*")
-PROBE_TYPES = (
+PROBE_TYPES = (  # in the order of tables
     "memorization",
     "syntactic",
     "semantic",
@@ -22,6 +22,8 @@ PROBE_TYPES = (
     "reversal",
     "locality",
 )
+# Types whose wordings training should never state, so that right answers show more than memory of the text.
+HELD_OUT_TYPES = ("syntactic", "semantic", "inferential", "compositional", "reversal")
 JOINTS = (" ", "")
 
 Span = tuple[int, int]  # start and end, in characters

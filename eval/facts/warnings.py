@@ -9,7 +9,7 @@ from functools import cache, partial
 
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.integrity import Finding
-from tidy_stlms.eval.facts.records import UNSEEN, Fact, Probe, Statement
+from tidy_stlms.eval.facts.records import HELD_OUT_TYPES, UNSEEN, Fact, Probe, Statement
 from tidy_stlms.eval.facts.right_answers import names_of
 from tidy_stlms.eval.facts.text_match import (
     ASCII_SPACES,
@@ -36,7 +36,6 @@ WARNINGS = (
 )
 OF_FACTS = ("duplicate_fact", "not_stated")  # findings with ids of facts; all others have ids of probes
 OF_RELATIONS = ("unequal_pools",)  # findings with ids of relations
-HELD_OUT = ("syntactic", "semantic", "inferential", "compositional", "reversal")
 # Marks for subject and object in a wording. Digits, because `words_of` leaves digits out.
 SUBJECT, OBJECT = "⟨1⟩", "⟨2⟩"
 
@@ -117,7 +116,7 @@ def _probe_warnings(bank: FactBank, corpus_words: set[str] | None) -> Iterator[F
                 "trained_wording",
                 _trained_wording(probe, statements, partial(is_trained, facts[0].relation, wording)),
             ),
-            ("new_words", new_words(wording) if probe.type in HELD_OUT else None),
+            ("new_words", new_words(wording) if probe.type in HELD_OUT_TYPES else None),
         ):
             if problem is not None:
                 yield Finding("warning", code, "probes.jsonl", (probe.id,), problem)

@@ -24,7 +24,7 @@ from tidy_stlms.eval.run_folder import FACTS, PLAN, count_exposures, has_plan, r
 
 logger = logging.getLogger(__name__)
 
-METRICS = ("accuracy", "logprob")
+DOSE_METRICS = ("accuracy", "logprob")
 MAX_DOSES = 12  # with more numbers of exposures than this, near ones are merged, two to a doubling
 
 
@@ -134,7 +134,7 @@ def dose_response(
     points = []
     for probe_type, dose, is_not_control, role in sorted(members):
         of_point = members[probe_type, dose, is_not_control, role]
-        for metric in METRICS:
+        for metric in DOSE_METRICS:
             with_metric = [result for result in of_point if getattr(result, metric) is not None]
             if not with_metric:
                 continue

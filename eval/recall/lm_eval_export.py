@@ -47,7 +47,7 @@ from tidy_stlms.eval.recall.groups import INJECTED, GroupKey, groups_of, in_orde
 TOKENS_AROUND_ANSWER = 4
 VERSION = 1.0
 
-METRICS = {
+TASK_METRICS = {
     "mc": [("acc", "mean"), ("acc_norm", "mean"), ("acc_bytes", "mean")],
     "ll": [("logprob", "mean"), ("greedy_match", "mean"), ("bits_per_byte", "bits_per_byte")],
     "gen": [("exact_match", "mean")],
@@ -266,7 +266,7 @@ def _config(
         }
     higher = [
         {"metric": metric, "aggregation": how, "higher_is_better": metric != "bits_per_byte"}
-        for metric, how in METRICS[kind]
+        for metric, how in TASK_METRICS[kind]
     ]
     return config | {"metric_list": higher, "metadata": {"version": VERSION, "bank_sha256": bank.sha256}}
 

@@ -40,7 +40,7 @@ class ProbeResult(Record, frozen=True, kw_only=True):
     relation: str | None = None
     """The relation of the first fact; null for a fact that is a passage."""
     subject: str | None = None
-    """The subject of the first fact; null for a fact that is a passage."""
+    """The subject of the first fact, or the fact's id if it is a passage; bootstrap intervals resample it."""
     prompt: str
     """The text before the answer."""
     joint: str = " "

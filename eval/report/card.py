@@ -12,9 +12,9 @@ from modeling_stlm import LOWEST_TRANSFORMERS
 from tidy_stlms.configs.files import find_shipped, read_json, read_text
 from tidy_stlms.configs.load import read_config
 from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.records import PROBE_TYPES
 from tidy_stlms.eval.models.lookup import HUB_ID
 from tidy_stlms.eval.recall.groups import ROLES, in_order
-from tidy_stlms.eval.report.order import TYPES
 from tidy_stlms.eval.report.run_in_words import FIGURES, facts_of_the_run, reading_guide
 from tidy_stlms.eval.report.run_summary import RunSummary, read_run_summary
 from tidy_stlms.eval.report.run_table import recall_table
@@ -155,7 +155,7 @@ def _eval_results(summary: RunSummary | None, bank: FactBank | None) -> list[Eva
             task_name="fact recall",
             dataset_type="fact-bank",
             dataset_name=str(bank.meta.get("name") or "facts"),
-            dataset_config=kind,  # results of equal config and split would be merged
+            dataset_config=probe_type,  # results of equal config and split would be merged
             dataset_split=group,
             dataset_revision=bank.sha256,
             metric_type="accuracy",
@@ -163,8 +163,8 @@ def _eval_results(summary: RunSummary | None, bank: FactBank | None) -> list[Eva
             metric_value=round(accuracy.mean, 4),
         )
         for group in in_order(after)
-        for kind in TYPES
-        if (accuracy := after[group].get(kind, {}).get("accuracy"))
+        for probe_type in PROBE_TYPES
+        if (accuracy := after[group].get(probe_type, {}).get("accuracy"))
     ]
 
 

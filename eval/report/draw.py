@@ -73,7 +73,7 @@ def draw_figure(figure: StudyFigure) -> Drawing:
         axes.set_gid(f"{PANEL}{number}")
         _draw_panel(axes, figure, panel)
     if figure.legend:
-        handles = [_sign(kind) for kind in figure.legend]
+        handles = [_sign(probe_type) for probe_type in figure.legend]
         sheet.legend(handles, figure.legend, frameon=False, fontsize=8, loc="outside right upper")
     png = as_png(sheet)
     sheet.set_layout_engine("none")  # as the PNG was laid out
@@ -84,11 +84,11 @@ def draw_figure(figure: StudyFigure) -> Drawing:
 
 
 @in_default_style
-def legend_svg(kind: str) -> Markup:
+def legend_svg(probe_type: str) -> Markup:
     """The sign of a probe type, for the page's legend."""
     sheet = new_figure((28 / 72, 14 / 72))
     sheet.patch.set_visible(False)  # the ground is the page's
-    sign = _sign(kind, [0.04, 0.5, 0.96], [0.5, 0.5, 0.5])
+    sign = _sign(probe_type, [0.04, 0.5, 0.96], [0.5, 0.5, 0.5])
     sign.set_markevery([1])
     sheet.add_artist(sign)
     return sign_svg(_as_svg(sheet))
@@ -173,7 +173,7 @@ def _draw_bars(axes: Axes, figure: StudyFigure, panel: BarPanel) -> None:
     axes.grid(axis="x", color=RULE, linewidth=0.5)
     axes.spines[["left", "bottom"]].set_visible(False)
     for row, bar in enumerate(panel.bars):
-        _draw_bar(axes, bar.mark, row + 0.48, 0.25, probe_colour(panel.kind))
+        _draw_bar(axes, bar.mark, row + 0.48, 0.25, probe_colour(panel.probe_type))
         if bar.control:
             _draw_bar(axes, bar.control, row + 0.72, 0.13, CONTROL_BAR)
         axes.text(low, row + 0.24, short_name(bar.model, 44), fontsize=SMALL, color=SOFT, parse_math=False)
@@ -221,18 +221,20 @@ def _draw_lines(axes: Axes, figure: StudyFigure, panel: LinePanel) -> None:
 def _draw_line(axes: Axes, line: Line) -> None:
     xs, means = [mark.x for mark in line.marks], [mark.mean for mark in line.marks]
     lows, highs = [mark.low for mark in line.marks], [mark.high for mark in line.marks]
-    colour = probe_colour(line.kind)
+    colour = probe_colour(line.probe_type)
     if not line.joined:
         axes.vlines(xs, lows, highs, color=colour, linewidth=1.0, clip_on=False)
     elif line.role != CONTROL:
         axes.fill_between(xs, lows, highs, color=colour, alpha=0.13, linewidth=0)
-    sign = _sign(line.kind, xs, means)
+    sign = _sign(line.probe_type, xs, means)
     sign.set(linestyle="none" if not line.joined else "--" if line.role == CONTROL else "-", clip_on=False)
     if line.is_hollow:
         sign.set(markerfacecolor=PAPER, markeredgecolor=colour, markeredgewidth=1.0)
     axes.add_line(sign)
 
 
-def _sign(kind: str, xs: list[float] | None = None, ys: list[float] | None = None) -> Line2D:
+def _sign(probe_type: str, xs: list[float] | None = None, ys: list[float] | None = None) -> Line2D:
     """A line with markers, as all lines of a probe type look."""
-    return Line2D(xs or [], ys or [], color=probe_colour(kind), marker=MARKERS.get(kind, "o"), **SIGN)
+    return Line2D(
+        xs or [], ys or [], color=probe_colour(probe_type), marker=MARKERS.get(probe_type, "o"), **SIGN
+    )

@@ -6,7 +6,6 @@ from tidy_stlms.eval.facts.records import UNSEEN
 from tidy_stlms.eval.recall.groups import CONTROL, in_order
 from tidy_stlms.eval.study.study import Study
 
-TYPES = ("memorization", "syntactic", "semantic", "inferential", "compositional", "reversal", "locality")
 SHOWN = {
     "accuracy": "accuracy",
     "exact_match": "exact match",

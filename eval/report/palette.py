@@ -21,7 +21,7 @@ MARKERS = {
     "reversal": "P",
     "locality": "X",
 }
-OTHER = "#777777"  # probe types of imported banks
+OTHER = "#777777"  # a probe type without a colour
 INK, PAPER = "#000000", "#ffffff"
 SOFT, RULE, CONTROL_BAR = "#5c5b57", "#d9d7d0", "#b0b0b0"
 
@@ -36,5 +36,5 @@ COLOURS = {
 }
 
 
-def probe_colour(kind: str) -> str:
-    return PROBE_COLOURS.get(kind, OTHER)
+def probe_colour(probe_type: str) -> str:
+    return PROBE_COLOURS.get(probe_type, OTHER)

@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tidy_stlms.eval.facts.records import PROBE_TYPES
 from tidy_stlms.eval.recall.groups import CONTROL, INJECTED, facts_in_words, is_injected
 from tidy_stlms.eval.report.order import (
-    TYPES,
     ordered,
 )
 
@@ -52,22 +52,22 @@ class Bar:
 class BarPanel:
     """The models on one probe type of one group of facts."""
 
-    kind: str
+    probe_type: str
     role: str
     bars: list[Bar]
 
     @property
     def title(self) -> str:
         if self.role == INJECTED:
-            return self.kind
-        return f"{self.kind}, {self.role if is_injected(self.role) else facts_in_words(self.role)}"
+            return self.probe_type
+        return f"{self.probe_type}, {self.role if is_injected(self.role) else facts_in_words(self.role)}"
 
 
 @dataclass(frozen=True)
 class Line:
     """A probe type of one group of facts. Marks that are not `joined` are of other facts each."""
 
-    kind: str
+    probe_type: str
     role: str
     marks: list[Mark]
     joined: bool = True
@@ -104,7 +104,7 @@ class StudyFigure:
     def legend(self) -> list[str]:
         """The probe types that lines stand for. Bars have none: their panels' titles name the type."""
         lines = [line for panel in self.panels if isinstance(panel, LinePanel) for line in panel.lines]
-        return ordered((line.kind for line in lines), TYPES)
+        return ordered((line.probe_type for line in lines), PROBE_TYPES)
 
 
 def short_name(name: str, longest: int = LONGEST_NAME) -> str:

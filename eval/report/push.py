@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.checkpoint_mark import check_weights_of_run
-from tidy_stlms.eval.facts.load import load_bank
+from tidy_stlms.eval.facts.validate import load_bank
 from tidy_stlms.eval.hub import hub_errors
 from tidy_stlms.eval.models.lookup import check_model_path
 from tidy_stlms.eval.report.card import plain_card, run_card

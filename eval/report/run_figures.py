@@ -96,37 +96,37 @@ def _panels_by_type(
     curves += [
         (label, name, "-", shade) for (label, name), shade in zip(treatments.items(), shades, strict=True)
     ]
-    kinds = [
-        kind
-        for kind in PROBE_COLOURS
-        if any(_points(metrics, name, kind, metric) for _, name, _, _ in curves for metric, _ in shown)
+    probe_types = [
+        probe_type
+        for probe_type in PROBE_COLOURS
+        if any(_points(metrics, name, probe_type, metric) for _, name, _, _ in curves for metric, _ in shown)
     ]
-    figure = new_figure((2.6 + 2.3 * len(kinds), 0.4 + 2.8 * len(shown)), "constrained")
-    grid = figure.subplots(len(shown), len(kinds), squeeze=False, sharex=True, sharey="row")
+    figure = new_figure((2.6 + 2.3 * len(probe_types), 0.4 + 2.8 * len(shown)), "constrained")
+    grid = figure.subplots(len(shown), len(probe_types), squeeze=False, sharex=True, sharey="row")
     in_legend: set[str] = set()
     for row, (metric, ylabel) in zip(grid, shown, strict=True):
-        for axes, kind in zip(row, kinds, strict=True):
+        for axes, probe_type in zip(row, probe_types, strict=True):
             for label, name, style, colour in curves:
-                if points := _points(metrics, name, kind, metric):
+                if points := _points(metrics, name, probe_type, metric):
                     xs, ys = zip(*points, strict=True)
                     legend_label = None if label in in_legend else label
                     axes.plot(xs, ys, style, color=colour, linewidth=1.6, marker=".", label=legend_label)
                     in_legend.add(label)
-            _label(axes, ylabel if kind == kinds[0] else "")
-            axes.set_title(kind, fontsize=10, loc="left")
+            _label(axes, ylabel if probe_type == probe_types[0] else "")
+            axes.set_title(probe_type, fontsize=10, loc="left")
     return figure, grid.tolist()
 
 
-def _points(metrics: Sequence[LogRow], group: str, kind: str, metric: str) -> list[tuple[int, float]]:
-    key = f"recall/{group}/{kind}/{metric}"
+def _points(metrics: Sequence[LogRow], group: str, probe_type: str, metric: str) -> list[tuple[int, float]]:
+    key = f"recall/{group}/{probe_type}/{metric}"
     return [(row["step"], row[key]) for row in metrics if key in row]
 
 
 def _curves(axes: Axes, metrics: Sequence[LogRow], metric: str, label: bool = True) -> None:
     for role, style in STYLES.items():
-        for kind, colour in PROBE_COLOURS.items():
-            if points := _points(metrics, role, kind, metric):
-                name = f"{role} {kind}" if label else None
+        for probe_type, colour in PROBE_COLOURS.items():
+            if points := _points(metrics, role, probe_type, metric):
+                name = f"{role} {probe_type}" if label else None
                 axes.plot(
                     *zip(*points, strict=True), style, color=colour, linewidth=1.6, marker=".", label=name
                 )

@@ -14,8 +14,8 @@ from tidy_stlms.configs.files import read_jsonl, write_json, write_whole
 from tidy_stlms.configs.load import read_config
 from tidy_stlms.configs.records import read_records, to_row
 from tidy_stlms.eval.facts.bank import FactBank
-from tidy_stlms.eval.facts.load import load_bank
 from tidy_stlms.eval.facts.summary import chance_of
+from tidy_stlms.eval.facts.validate import load_bank
 from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.recall.groups import Doses, treatment_groups
 from tidy_stlms.eval.recall.metrics import summarise
@@ -29,8 +29,8 @@ from tidy_stlms.eval.run_folder import (
     CONFIG,
     FACTS,
     FIGURES_FOLDER,
-    METRICS,
-    RECALL,
+    METRICS_LOG,
+    RECALL_LOG,
     REPORT,
     SUMMARY,
     has_plan,
@@ -42,7 +42,7 @@ def write_run_report(
     folder: Path, *, steps: int, tokens: int, tokens_per_second: float | None, parameters: int
 ) -> RunSummary:
     """Write summary.json, figures/*.png, report.md and README.md (the model card); return the summary."""
-    metrics, results = _read_log(folder / METRICS), _read_results(folder / RECALL)
+    metrics, results = _read_log(folder / METRICS_LOG), _read_results(folder / RECALL_LOG)
     bank = load_bank(folder / FACTS, flag=False) if (folder / FACTS).exists() else None
     doses = doses_of_facts(bank, [folder]) if bank is not None else {}
     summary = RunSummary(

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tidy_stlms.eval.facts.records import PROBE_TYPES
 from tidy_stlms.eval.recall.groups import in_order, is_injected
 from tidy_stlms.eval.recall.results import Estimate, Summary
 from tidy_stlms.eval.report.cells import Cell
-from tidy_stlms.eval.report.order import SHOWN, TYPES
+from tidy_stlms.eval.report.order import SHOWN
 
 COUNT = "n"
 
@@ -15,7 +16,7 @@ COUNT = "n"
 class RecallRow:
     """A metric of a probe type, or the number of its probes, with a cell for each group of the table."""
 
-    kind: str
+    probe_type: str
     name: str
     cells: tuple[Cell, ...]
 
@@ -35,10 +36,10 @@ class RecallTable:
 
     def texts(self) -> list[tuple[str, ...]]:
         """The rows as text, with each probe type named once."""
-        kinds = [row.kind for row in self.rows]
+        probe_types = [row.probe_type for row in self.rows]
         return [
-            ("" if kind == before else kind, row.name, *(cell.text for cell in row.cells))
-            for row, kind, before in zip(self.rows, kinds, ["", *kinds], strict=False)
+            ("" if probe_type == before else probe_type, row.name, *(cell.text for cell in row.cells))
+            for row, probe_type, before in zip(self.rows, probe_types, ["", *probe_types], strict=False)
         ]
 
     def markdown(self) -> str:
@@ -56,19 +57,22 @@ def recall_table(after: Summary, before: Summary | None = None) -> RecallTable:
     groups = in_order(after)
     is_split = sum(map(is_injected, groups)) > 1
     rows = []
-    for kind in TYPES:
-        if not any(kind in after[group] for group in groups):
+    for probe_type in PROBE_TYPES:
+        if not any(probe_type in after[group] for group in groups):
             continue
         for metric, name in SHOWN.items():
             cells = tuple(
-                _cell(before.get(group, {}).get(kind, {}).get(metric), after[group].get(kind, {}).get(metric))
+                _cell(
+                    before.get(group, {}).get(probe_type, {}).get(metric),
+                    after[group].get(probe_type, {}).get(metric),
+                )
                 for group in groups
             )
             if any(cell.figure for cell in cells):
-                rows.append(RecallRow(kind, name, cells))
+                rows.append(RecallRow(probe_type, name, cells))
         if is_split:
-            counts = tuple(_most_probes(after[group].get(kind, {})) for group in groups)
-            rows.append(RecallRow(kind, COUNT, counts))
+            counts = tuple(_most_probes(after[group].get(probe_type, {})) for group in groups)
+            rows.append(RecallRow(probe_type, COUNT, counts))
     return RecallTable(tuple(groups), rows)
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from tidy_stlms.eval.facts.records import PROBE_TYPES
 from tidy_stlms.eval.recall.compare import is_comparable
 from tidy_stlms.eval.recall.exposures import DosePoint
 from tidy_stlms.eval.recall.groups import CONTROL, INJECTED, facts_in_words, is_injected
@@ -15,7 +16,6 @@ from tidy_stlms.eval.recall.results import Estimate, Summary
 from tidy_stlms.eval.report.cells import number
 from tidy_stlms.eval.report.order import (
     NAMES,
-    TYPES,
     groups_of,
     models_of,
     ordered,
@@ -57,8 +57,10 @@ def bar_figures(study: Study) -> list[StudyFigure]:
         panels = [
             panel
             for group in groups_of(recall)
-            for kind in ordered((kind for model in models for kind in recall[model].get(group, {})), TYPES)
-            if (panel := _bar_panel(recall, models, group, kind, metric))
+            for probe_type in ordered(
+                (probe_type for model in models for probe_type in recall[model].get(group, {})), PROBE_TYPES
+            )
+            if (panel := _bar_panel(recall, models, group, probe_type, metric))
         ]
         if panels:
             name = NAMES[metric].capitalize()
@@ -71,18 +73,24 @@ def bar_figures(study: Study) -> list[StudyFigure]:
 
 
 def _bar_panel(
-    recall: Mapping[str, Summary], models: Sequence[str], group: str, kind: str, metric: str
+    recall: Mapping[str, Summary], models: Sequence[str], group: str, probe_type: str, metric: str
 ) -> BarPanel | None:
     bars = []
     for model in models:
         by_group = recall[model]
-        if group == CONTROL and any(is_injected(other) and kind in by_group[other] for other in by_group):
+        if group == CONTROL and any(
+            is_injected(other) and probe_type in by_group[other] for other in by_group
+        ):
             continue  # drawn beside injected facts
-        if estimate := by_group.get(group, {}).get(kind, {}).get(metric):
-            on_control = by_group.get(CONTROL, {}).get(kind, {}).get(metric) if is_injected(group) else None
-            control = _mark(on_control, f"{model}, {kind}, {CONTROL} facts") if on_control else None
-            bars.append(Bar(model, _mark(estimate, f"{model}, {kind}, {facts_in_words(group)}"), control))
-    return BarPanel(kind, group, bars) if bars else None
+        if estimate := by_group.get(group, {}).get(probe_type, {}).get(metric):
+            on_control = (
+                by_group.get(CONTROL, {}).get(probe_type, {}).get(metric) if is_injected(group) else None
+            )
+            control = _mark(on_control, f"{model}, {probe_type}, {CONTROL} facts") if on_control else None
+            bars.append(
+                Bar(model, _mark(estimate, f"{model}, {probe_type}, {facts_in_words(group)}"), control)
+            )
+    return BarPanel(probe_type, group, bars) if bars else None
 
 
 # ---- lines over training steps --------------------------------------------------------------------------
@@ -113,10 +121,10 @@ def _step_lines(
     lines: dict[tuple[str, str], list[Mark]] = {}
     for step, model in checkpoints:
         for role in (group, CONTROL):
-            for kind, metrics in recall[model].get(role, {}).items():
+            for probe_type, metrics in recall[model].get(role, {}).items():
                 if "accuracy" in metrics:
-                    title = f"step {step:,}, {kind}, {facts_in_words(role)}"
-                    lines.setdefault((role, kind), []).append(_mark(metrics["accuracy"], title, step))
+                    title = f"step {step:,}, {probe_type}, {facts_in_words(role)}"
+                    lines.setdefault((role, probe_type), []).append(_mark(metrics["accuracy"], title, step))
     return _sorted_lines(lines)
 
 
@@ -167,14 +175,14 @@ def _dose_figure(
 def _dose_lines(points: Sequence[DosePoint], positions: Mapping[int | str, float]) -> list[Line]:
     """One line for each probe type of a model. Its marks are joined unless two groups have equal exposures;
     control facts are never joined."""
-    kinds = ordered((point.type for point in points), TYPES)
+    probe_types = ordered((point.type for point in points), PROBE_TYPES)
     apart = 0.015 * (max(positions.values()) - min(positions.values()))  # of types of control facts
     lines: dict[tuple[str, str], list[Mark]] = {}
     for point in sorted(points, key=lambda point: point.exposures):
         is_control = point.role == CONTROL
         if is_control:
             facts = facts_in_words(CONTROL)
-            x = positions[CONTROL] + apart * (kinds.index(point.type) - (len(kinds) - 1) / 2)
+            x = positions[CONTROL] + apart * (probe_types.index(point.type) - (len(probe_types) - 1) / 2)
         else:
             facts = f"{point.role}, {point.exposures:,} exposures"
             x = positions[point.exposures]
@@ -232,8 +240,8 @@ def _checkpoints(study: Study) -> dict[str, list[tuple[int, str]]]:
 
 def _sorted_lines(lines: Mapping[tuple[str, str], list[Mark]]) -> list[Line]:
     """Control first, so that injected facts are drawn over it."""
-    keys = sorted(lines, key=lambda key: (key[0] != CONTROL, rank_in(TYPES, key[1])))
-    return [Line(kind, role, lines[role, kind]) for role, kind in keys]
+    keys = sorted(lines, key=lambda key: (key[0] != CONTROL, rank_in(PROBE_TYPES, key[1])))
+    return [Line(probe_type, role, lines[role, probe_type]) for role, probe_type in keys]
 
 
 def _mark(estimate: Estimate | DosePoint, name: str, x: float = 0.0) -> Mark:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from tidy_stlms.eval.facts.records import PROBE_TYPES
 from tidy_stlms.eval.recall.control import CorrectedEstimate, CorrectedSummary
 from tidy_stlms.eval.recall.groups import ROLES, facts_in_words, in_order
 from tidy_stlms.eval.recall.results import Summary
@@ -15,7 +16,6 @@ from tidy_stlms.eval.report.order import (
     NO_MERIT,
     SHOWN,
     TOKEN_METRICS,
-    TYPES,
     groups_of,
     models_of,
     ordered,
@@ -41,7 +41,7 @@ EXPOSED = "Exposures are those in the run that the facts belong to; to other mod
 def overview_tables(study: Study) -> list[StudyTable]:
     """A table for each group of facts: metrics that may be compared between any models, by probe type."""
     column = Column("probe", numeric=False)
-    return _recall_tables(study, study.recall, "recall", "Recall of {facts}", column, TYPES)
+    return _recall_tables(study, study.recall, "recall", "Recall of {facts}", column, PROBE_TYPES)
 
 
 def relation_tables(study: Study) -> list[StudyTable]:
@@ -55,7 +55,9 @@ def token_tables(study: Study) -> list[StudyTable]:
     for tokenizer, models in tokenizer_groups(study).items():
         shared = {name: by_group for name, by_group in study.recall.items() if name in models}
         for number, group in enumerate(groups_of(shared), 1):
-            table = _recall_table(study, shared, group, Column("probe", numeric=False), TYPES, TOKEN_METRICS)
+            table = _recall_table(
+                study, shared, group, Column("probe", numeric=False), PROBE_TYPES, TOKEN_METRICS
+            )
             if table:
                 note = "Figures by the token: they hold among models of this tokenizer and nowhere else."
                 title = f"Figures by the token, {facts_in_words(group)}, tokenizer {tokenizer}"
@@ -192,10 +194,10 @@ def _differences(
 ) -> StudyTable | None:
     """Rows by probe type, treatment where these differ, and model."""
     estimates_of = {
-        (kind, group, model): estimates
+        (probe_type, group, model): estimates
         for model in models_of(study)
-        for group, by_kind in corrected.get(model, {}).items()
-        for kind, estimates in by_kind.items()
+        for group, by_type in corrected.get(model, {}).items()
+        for probe_type, estimates in by_type.items()
         if any(name in estimates for name in names)
     }
     if not estimates_of:
@@ -205,13 +207,14 @@ def _differences(
     is_split = not set(groups) <= set(ROLES)
     rows = [
         (
-            label(kind),
+            label(probe_type),
             *([label(group)] if is_split else []),
             label(model),
-            *(_against_zero(estimates_of[kind, group, model].get(name)) for name in names),
+            *(_against_zero(estimates_of[probe_type, group, model].get(name)) for name in names),
         )
-        for kind, group, model in sorted(
-            estimates_of, key=lambda key: (rank_in(TYPES, key[0]), groups.index(key[1]), models.index(key[2]))
+        for probe_type, group, model in sorted(
+            estimates_of,
+            key=lambda key: (rank_in(PROBE_TYPES, key[0]), groups.index(key[1]), models.index(key[2])),
         )
     ]
     columns = (

@@ -11,6 +11,7 @@ for table in study_tables(read_study("results/comparison")):
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tidy_stlms.eval.facts.records import PROBE_TYPES
 from tidy_stlms.eval.recall.compare import HELDOUT_ROLE, Comparison, is_comparable
 from tidy_stlms.eval.recall.exposures import DosePoint
 from tidy_stlms.eval.recall.groups import CONTROL, in_order
@@ -33,7 +34,6 @@ from tidy_stlms.eval.report.order import (
     LOWER_IS_BETTER,
     NAMES,
     NO_MERIT,
-    TYPES,
     groups_of,
     models_of,
     ordered,
@@ -98,7 +98,7 @@ def _comparisons(study: Study, heldout: bool = False) -> list[Comparison]:
         if (comparison.role == HELDOUT_ROLE) == heldout
     ]
     groups = in_order([*groups_of(study.recall), *(comparison.role for comparison in comparisons)])
-    return sorted(comparisons, key=lambda each: (groups.index(each.role), rank_in(TYPES, each.type)))
+    return sorted(comparisons, key=lambda each: (groups.index(each.role), rank_in(PROBE_TYPES, each.type)))
 
 
 def _comparison_table(key: str, section: str, title: str, comparisons: Sequence[Comparison]) -> StudyTable:
@@ -168,18 +168,20 @@ def _dose_table(study: Study, key: str, title: str, points: Sequence[DosePoint])
         row_key = (point.type, point.model, point.role != CONTROL, point.exposures, point.role)
         points_of.setdefault(row_key, {})[point.metric] = point
     # control facts first within each probe type and model, then by exposures
-    row_keys = sorted(points_of, key=lambda key: (rank_in(TYPES, key[0]), rank_in(models, key[1]), key[2:]))
+    row_keys = sorted(
+        points_of, key=lambda key: (rank_in(PROBE_TYPES, key[0]), rank_in(models, key[1]), key[2:])
+    )
     rows = [
         (
-            label(kind),
+            label(probe_type),
             label(model),
             label(role),
             count(exposures),
             *(estimated(by_metric.get(metric)) for metric in metrics),
             count(max(point.n for point in by_metric.values())),
         )
-        for kind, model, is_injected, exposures, role in row_keys
-        if (by_metric := points_of[kind, model, is_injected, exposures, role])
+        for probe_type, model, is_injected, exposures, role in row_keys
+        if (by_metric := points_of[probe_type, model, is_injected, exposures, role])
     ]
     columns = (
         Column("probe", numeric=False),

@@ -207,7 +207,7 @@ def _fit_and_score(
         classifier = _classifier(task, seed, folds).fit(features["train"][pool], splits["train"]["label"])
         predicted = classifier.predict(features["validation"][pool])
         for metric in task.metrics:
-            result[f"{metric} ({pool})"] = _scored(METRICS[metric], truth, predicted, seed)
+            result[f"{metric} ({pool})"] = _scored(SCORERS[metric], truth, predicted, seed)
     return {**result, "n": len(truth)}
 
 
@@ -267,7 +267,7 @@ def _spearman(truth: np.ndarray, predicted: np.ndarray) -> float:
     return _pearson(rankdata(truth), rankdata(predicted))
 
 
-METRICS = {
+SCORERS = {
     "accuracy": _accuracy,
     "f1": _f1,
     "matthews": _pearson,

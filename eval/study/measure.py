@@ -176,11 +176,14 @@ def _benchmarks(model: LazyModel) -> None:
         _state_of(request.data_dir),
         version("lm_eval"),
     ]
-    for run, tasks in ((benchmark, request.benchmarks), (linear_probe, request.linear_probes)):
+    for name, run, tasks in (
+        ("benchmark", benchmark, request.benchmarks),
+        ("linear_probe", linear_probe, request.linear_probes),
+    ):
         for task in tasks if is_first_process() else ():
             # one row: the results of the task, of which a tag has several
             [results], _ = model.rows(
-                {run.__name__: [task, *state]},
+                {name: [task, *state]},
                 1,
                 dict[str, TaskResult],
                 lambda *_, run=run, task=task: [run(task)],

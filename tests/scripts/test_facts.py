@@ -14,8 +14,8 @@ from tests.eval.facts.bank_files import ADA, BOB, edit_line, probe, small_bank
 from tests.hub import test_hub
 from tests.scripts.conftest import TINY
 from tidy_stlms.eval.facts.bank import FactBank
-from tidy_stlms.eval.facts.load import load_bank
 from tidy_stlms.eval.facts.records import Fact
+from tidy_stlms.eval.facts.validate import load_bank
 from tidy_stlms.scripts.__main__ import main
 
 TIDY = """\

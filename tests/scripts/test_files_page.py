@@ -9,7 +9,7 @@ from tests.files_page import fields_of
 from tests.files_written import BANK, CACHE, CHECKPOINT, LISTED, MODEL, RUN, STUDY
 from tidy_stlms.configs.files import read_json, read_jsonl
 from tidy_stlms.eval.checkpoint_mark import Mark
-from tidy_stlms.eval.run_folder import METRICS, PLAN
+from tidy_stlms.eval.run_folder import METRICS_LOG, PLAN
 from tidy_stlms.scripts.__main__ import main
 from tidy_stlms.trainers.environment import Environment
 
@@ -58,8 +58,8 @@ def test_files_of_a_study(study):
 
 
 def test_fields_of_a_run(run):
-    patterns = [re.compile(re.sub("[A-Z]+", "[^/]+", name)) for name in listed(METRICS)]
-    for row in read_jsonl(run / METRICS):
+    patterns = [re.compile(re.sub("[A-Z]+", "[^/]+", name)) for name in listed(METRICS_LOG)]
+    for row in read_jsonl(run / METRICS_LOG):
         for key in row:
             assert any(pattern.fullmatch(key) for pattern in patterns), key
     assert pq.read_schema(run / PLAN).names == listed(PLAN)

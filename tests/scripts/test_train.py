@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tidy_stlms.scripts.train
 from tidy_stlms.configs.load import load_config
-from tidy_stlms.eval.facts.load import load_bank
+from tidy_stlms.eval.facts.validate import load_bank
 from tidy_stlms.scripts.__main__ import main
 from tidy_stlms.trainers.run import prepare
 

@@ -15,7 +15,7 @@ from tidy_stlms.configs.schema import InjectionSection
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.generate.generate import generate_from_spec
 from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
-from tidy_stlms.eval.facts.load import load_bank
+from tidy_stlms.eval.facts.validate import load_bank
 from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.report.run_summary import read_run_summary
 from tidy_stlms.eval.report.run_table import recall_table

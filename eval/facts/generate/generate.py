@@ -41,8 +41,8 @@ from tidy_stlms.eval.facts.generate.spec_checks import check_config, check_spec
 from tidy_stlms.eval.facts.generate.statements import write_statements
 from tidy_stlms.eval.facts.generate.subjects import draw_subjects
 from tidy_stlms.eval.facts.generate.topics import parse_chains, parse_topics
-from tidy_stlms.eval.facts.load import flag_probes, refuse_generated, validate
 from tidy_stlms.eval.facts.records import Relation
+from tidy_stlms.eval.facts.validate import flag_probes, refuse_generated, validate
 
 
 def generate_from_spec(

@@ -14,9 +14,9 @@ from tidy_stlms.configs.files import find_shipped
 from tidy_stlms.configs.records import Record, read_records
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.generate.seeds import rng
-from tidy_stlms.eval.facts.load import validate
 from tidy_stlms.eval.facts.records import Fact, Probe, Relation
 from tidy_stlms.eval.facts.text_match import folded, folded_all, usual_joint
+from tidy_stlms.eval.facts.validate import validate
 
 
 class RealFact(Record, frozen=True):

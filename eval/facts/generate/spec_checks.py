@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from tidy_stlms.configs.errors import UserError, did_you_mean
 from tidy_stlms.eval.facts.generate.arms import check_arms
 from tidy_stlms.eval.facts.generate.spec import PassageSpec, RelationSpec, Spec, merge, to_dict
-from tidy_stlms.eval.facts.generate.topics import PROBE_TYPES, SUBJECT
+from tidy_stlms.eval.facts.generate.topics import SUBJECT, TEMPLATE_TYPES
 
 SOURCES = ("faker", "words", "parts", "dates", "numbers", "subjects")
 DATE_PARTS = re.compile(r"year|decade|month|zodiac|age_in_\d{4}")
@@ -117,8 +117,8 @@ def _check_relation(relation: RelationSpec, key: str, spec: Spec) -> None:
 
 
 def _check_probe_type(probe_type: str, key: str) -> None:
-    if probe_type not in PROBE_TYPES:
-        hint = did_you_mean(probe_type, PROBE_TYPES) or f", must be one of {', '.join(PROBE_TYPES)}"
+    if probe_type not in TEMPLATE_TYPES:
+        hint = did_you_mean(probe_type, TEMPLATE_TYPES) or f", must be one of {', '.join(TEMPLATE_TYPES)}"
         raise UserError(f"{key}.{probe_type}: unknown type of probe{hint}")
 
 

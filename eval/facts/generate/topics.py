@@ -12,7 +12,7 @@ from tidy_stlms.eval.facts.generate.spec import Spec
 from tidy_stlms.eval.facts.generate.templates import Template, parse_template
 
 SUBJECT = "subject"
-PROBE_TYPES = ("syntactic", "semantic", "inferential", "reversal")
+TEMPLATE_TYPES = ("syntactic", "semantic", "inferential", "reversal")  # probe types with templates in a spec
 Templates = tuple[Template, ...]
 
 
@@ -135,7 +135,7 @@ def _held_out(
 ) -> dict[str, Templates]:
     """The held-out templates by probe type."""
     parsed = {}
-    for probe_type in PROBE_TYPES:
+    for probe_type in TEMPLATE_TYPES:
         variables = _variables(relations, spec)
         asked = list(relations)
         if probe_type == "inferential":
@@ -170,5 +170,5 @@ def _variables(relations: Sequence[str], spec: Spec) -> dict[str, str]:
 def _merged(parts: Sequence[Mapping[str, Templates]]) -> dict[str, Templates]:
     return {
         probe_type: tuple(template for part in parts for template in part[probe_type])
-        for probe_type in PROBE_TYPES
+        for probe_type in TEMPLATE_TYPES
     }

@@ -110,8 +110,10 @@ def _add_source(builder: BankBuilder, options: ImportOptions) -> str | None:
         elif builder.format == "tofu":
             license = TOFU_LICENSE
             import_tofu(rows, builder, options.role or tofu_role(name))
-        else:
+        elif builder.format in ("csv", "jsonl"):
             import_table(rows, builder, role, options.columns)
+        else:
+            raise ValueError(f"no importer for the format {builder.format!r}")
     return options.license or license
 
 

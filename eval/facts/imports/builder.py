@@ -23,10 +23,10 @@ from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.records import to_row
 from tidy_stlms.eval.facts.bank import TABLES, FactBank
 from tidy_stlms.eval.facts.imports.distractors import draw_distractors
-from tidy_stlms.eval.facts.load import flag_probes, validate
 from tidy_stlms.eval.facts.records import JOINTS, Fact, Probe, Relation, Spans, Statement
 from tidy_stlms.eval.facts.right_answers import all_names
 from tidy_stlms.eval.facts.text_match import folded, shown_joint, usual_joint
+from tidy_stlms.eval.facts.validate import flag_probes, validate
 
 SPACE_ADDED = "space_added"  # the flag of a probe whose prompt and answer touch in the source
 
@@ -140,7 +140,7 @@ class BankBuilder:
             type=type,
             prompt=prompt.strip(" "),  # keeps line breaks: a prompt may end with one on purpose
             answers=answers,
-            distractors=self._wrong_distractors(where, distractors, all_names(answers, facts)),
+            distractors=self._clean_distractors(where, distractors, all_names(answers, facts)),
             suffix=suffix,
             template=template,
             flags=tuple(flags),
@@ -156,7 +156,7 @@ class BankBuilder:
         (self.joined.discard if joint is None else self.joined.add)(probe.id)
         return probe
 
-    def _wrong_distractors(
+    def _clean_distractors(
         self, where: str, distractors: Sequence[str], right: Collection[str]
     ) -> tuple[str, ...]:
         """The distractors without outer spaces. Leaves out empty ones, right answers and repetitions."""

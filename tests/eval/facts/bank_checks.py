@@ -6,7 +6,7 @@ from itertools import pairwise
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.generate.arms import forms_of
 from tidy_stlms.eval.facts.generate.spec_checks import check_spec
-from tidy_stlms.eval.facts.load import validate
+from tidy_stlms.eval.facts.validate import validate
 from tidy_stlms.trainers.plan import units_of
 
 

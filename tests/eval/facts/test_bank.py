@@ -6,9 +6,9 @@ import pytest
 
 from tests.eval.facts.bank_files import ADA, edit_line, probe, small_bank
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.load import load_bank
 from tidy_stlms.eval.facts.records import Fact, Relation
 from tidy_stlms.eval.facts.summary import bank_summary, examples
+from tidy_stlms.eval.facts.validate import load_bank
 
 
 @pytest.fixture

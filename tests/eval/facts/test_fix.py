@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank, statement
 from tidy_stlms.eval.facts.fix import fix_bank
-from tidy_stlms.eval.facts.load import validate
+from tidy_stlms.eval.facts.validate import validate
 
 
 def fixed(**changes):

@@ -15,10 +15,10 @@ from tidy_stlms.eval.facts.generate.generate import generate
 from tidy_stlms.eval.facts.generate.real_facts import read_real_facts
 from tidy_stlms.eval.facts.generate.templates import parse_template
 from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
-from tidy_stlms.eval.facts.load import flag_probes, load_bank, validate
 from tidy_stlms.eval.facts.records import Probe
 from tidy_stlms.eval.facts.summary import token_lengths
 from tidy_stlms.eval.facts.text_match import is_answer
+from tidy_stlms.eval.facts.validate import flag_probes, load_bank, validate
 
 
 def joints(bank: FactBank) -> list[str]:

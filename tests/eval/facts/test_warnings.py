@@ -6,9 +6,9 @@ from msgspec.structs import replace
 from tests.eval.facts.bank_files import ADA, BOB, edit_line, probe, small_bank, statement
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.integrity import Finding, integrity_errors
-from tidy_stlms.eval.facts.load import flag_probes, load_bank, refuse_generated, validate
 from tidy_stlms.eval.facts.records import Fact, Relation, Statement
 from tidy_stlms.eval.facts.text_match import find_words
+from tidy_stlms.eval.facts.validate import flag_probes, load_bank, refuse_generated, validate
 from tidy_stlms.eval.facts.warnings import WARNINGS, words_of
 
 SEMANTIC = {"type": "semantic", "prompt": "Ada Poe lives in"}

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
 from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank
 from tidy_stlms.eval.facts.generate.generate import generate_from_spec
-from tidy_stlms.eval.facts.load import flag_probes
+from tidy_stlms.eval.facts.validate import flag_probes
 from tidy_stlms.eval.recall.blind import blind_check, share_of_candidates
 
 

@@ -30,9 +30,9 @@ from tests.eval.report.study_example import (
 )
 from tests.test_imports import MODULES, imports_of
 from tidy_stlms.configs.records import read_records
+from tidy_stlms.eval.facts.records import PROBE_TYPES
 from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.report.draw import draw_figure
-from tidy_stlms.eval.report.order import TYPES
 from tidy_stlms.eval.report.page_probes import probes_as_json, script_json
 from tidy_stlms.eval.report.page_svg import View, panel_svgs
 from tidy_stlms.eval.report.palette import COLOURS, MARKERS, PROBE_COLOURS
@@ -105,17 +105,17 @@ def test_a_study_of_prompts_alone_has_a_report(tmp_path):
 
 def test_bars_show_every_model_once_and_of_a_run_its_last_checkpoint(study):
     accuracy, exact = bar_figures(study)
-    assert [panel.kind for panel in accuracy.panels] == ["memorization", "semantic", "reversal"] * 2
+    assert [panel.probe_type for panel in accuracy.panels] == ["memorization", "semantic", "reversal"] * 2
     assert [panel.role for panel in accuracy.panels] == ["injected"] * 3 + ["neighbour"] * 3
     assert (accuracy.chance, exact.chance) == (0.1, None)
     for panel in accuracy.panels:
         assert [bar.model for bar in panel.bars] == [CHECKPOINTS[-1], TWIN, OTHER]
         for bar in panel.bars:
             model, mark, control = bar.model, bar.mark, bar.control
-            estimate = study.recall[model][panel.role][panel.kind]["accuracy"]
+            estimate = study.recall[model][panel.role][panel.probe_type]["accuracy"]
             assert (mark.mean, mark.low, mark.high) == (estimate.mean, estimate.low, estimate.high)
             if panel.role == "injected":
-                assert control.mean == study.recall[model]["control"][panel.kind]["accuracy"].mean
+                assert control.mean == study.recall[model]["control"][panel.probe_type]["accuracy"].mean
             else:
                 assert control is None
 
@@ -130,12 +130,12 @@ def test_steps_follow_the_checkpoints_of_a_run(study):
     (figure,) = step_figures(study)
     (panel,) = figure.panels
     assert panel.title == RUN
-    assert {(line.role, line.kind) for line in panel.lines} == {
+    assert {(line.role, line.probe_type) for line in panel.lines} == {
         (role, kind) for role in ("injected", "control") for kind in ("memorization", "semantic", "reversal")
     }
     for line in panel.lines:
         assert [mark.x for mark in line.marks] == list(STEPS)
-        means = [study.recall[name][line.role][line.kind]["accuracy"].mean for name in CHECKPOINTS]
+        means = [study.recall[name][line.role][line.probe_type]["accuracy"].mean for name in CHECKPOINTS]
         assert [mark.mean for mark in line.marks] == means
     assert [tick for tick, _ in figure.x.ticks] == [0, 100, 200, 300, 400]
 
@@ -203,7 +203,7 @@ ARMS = ["once (1 exposure)", "few (8 exposures)", "many (64 exposures)"]
 def test_every_arm_has_its_bars_beside_those_of_control_facts(by_arm):
     accuracy, _ = bar_figures(by_arm)
     kinds = ["memorization", "semantic", "reversal"]
-    assert [(panel.role, panel.kind) for panel in accuracy.panels] == [
+    assert [(panel.role, panel.probe_type) for panel in accuracy.panels] == [
         (group, kind) for group in (*ARMS, "neighbour") for kind in kinds
     ]
     assert accuracy.panels[0].title == "memorization, once (1 exposure)"
@@ -217,7 +217,7 @@ def test_every_arm_of_a_run_has_its_steps(by_arm):
     for panel, arm in zip(figure.panels, ARMS, strict=True):
         assert {line.role for line in panel.lines} == {arm, "control"}
         for line in panel.lines:
-            means = [by_arm.recall[name][line.role][line.kind]["accuracy"].mean for name in CHECKPOINTS]
+            means = [by_arm.recall[name][line.role][line.probe_type]["accuracy"].mean for name in CHECKPOINTS]
             assert [mark.mean for mark in line.marks] == means
     # of several runs their names too
     steps = {TWIN: 100, OTHER: 200}
@@ -278,7 +278,7 @@ def test_bars_are_as_long_as_what_they_mean(study):
         value_of = scale(
             [(value, next(x for text, x, _ in texts if text == tick)) for value, tick in figure.x.ticks]
         )
-        bars = [c for fill, _, c in paths if fill in (f"var(--{panel.kind})", "var(--control)")]
+        bars = [c for fill, _, c in paths if fill in (f"var(--{panel.probe_type})", "var(--control)")]
         means = [mark.mean for bar in panel.bars for mark in (bar.mark, bar.control) if mark]
         assert [value_of(min(x for x, _ in bar)) for bar in bars] == pytest.approx([0] * len(means), abs=1e-3)
         assert [value_of(max(x for x, _ in bar)) for bar in bars] == pytest.approx(means, abs=1e-3)
@@ -305,7 +305,9 @@ def test_points_are_where_what_they_mean_is(study):
     y_of = scale([(value, y) for (value, _), y in zip(figure.y.ticks, lines, strict=True)])
     for line in figure.panels[0].lines:
         wanted = [(mark.x, mark.mean) for mark in line.marks]
-        curves = [c for _, stroke, c in paths if stroke == f"var(--{line.kind})" and len(c) == len(wanted)]
+        curves = [
+            c for _, stroke, c in paths if stroke == f"var(--{line.probe_type})" and len(c) == len(wanted)
+        ]
         drawn = [[(x_of(x), y_of(y)) for x, y in curve] for curve in curves]
         assert any(
             all(point == pytest.approx(mark, abs=0.02) for point, mark in zip(curve, wanted, strict=True))
@@ -387,7 +389,7 @@ def test_matplotlib_is_imported_for_drawing_only():
 
 
 def test_every_probe_type_has_its_colour_and_sign():
-    assert set(PROBE_COLOURS) == set(MARKERS) == set(TYPES)
+    assert set(PROBE_COLOURS) == set(MARKERS) == set(PROBE_TYPES)
     assert len({colour.lower() for colour in COLOURS.values()}) == len(COLOURS)  # none for two meanings
 
 

@@ -11,7 +11,7 @@ from tests.eval import tiny
 from tests.eval.study.public_copies import write_glue
 from tests.modeling_stlm.byte_examples import ids_of, make_byte_model
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.study.linear_probes import METRICS, TASKS, run_linear_probes, text_features
+from tidy_stlms.eval.study.linear_probes import SCORERS, TASKS, run_linear_probes, text_features
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +79,13 @@ def test_linear_probes_find_what_is_there(pair, tmp_path):
 def test_scores_are_sklearns():
     generator = np.random.default_rng(0)
     truth, predicted = generator.integers(2, size=40), generator.integers(2, size=40)
-    assert METRICS["f1"](truth, predicted) == pytest.approx(reference.f1_score(truth, predicted))
-    assert METRICS["matthews"](truth, predicted) == pytest.approx(
+    assert SCORERS["f1"](truth, predicted) == pytest.approx(reference.f1_score(truth, predicted))
+    assert SCORERS["matthews"](truth, predicted) == pytest.approx(
         reference.matthews_corrcoef(truth, predicted)
     )
-    assert METRICS["accuracy"](truth, predicted) == pytest.approx(reference.accuracy_score(truth, predicted))
-    assert METRICS["matthews"](truth, np.ones(40)) == 0.0
-    assert METRICS["spearman"](np.arange(9.0), np.arange(9.0) ** 3) == pytest.approx(1.0)
+    assert SCORERS["accuracy"](truth, predicted) == pytest.approx(reference.accuracy_score(truth, predicted))
+    assert SCORERS["matthews"](truth, np.ones(40)) == 0.0
+    assert SCORERS["spearman"](np.arange(9.0), np.arange(9.0) ** 3) == pytest.approx(1.0)
 
 
 def test_a_copy_that_has_changed_is_read_anew(pair, tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.generate.generate import generate, generate_from_spec
-from tidy_stlms.eval.facts.load import load_bank, validate
+from tidy_stlms.eval.facts.validate import load_bank, validate
 
 PEOPLE = "configs/facts/people.yaml"
 

@@ -5,7 +5,7 @@ import pytest
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
 from tidy_stlms.eval.facts.imports.tidy.sentences import WordIndex
-from tidy_stlms.eval.facts.load import validate
+from tidy_stlms.eval.facts.validate import validate
 
 CONFIG = """\
 [
