@@ -1,5 +1,6 @@
 """`stlm ask`: type a prompt, read how models continue it, token by token, side by side."""
 
+import argparse
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     return run(lambda: _ask(arguments))
 
 
-def _ask(arguments) -> None:
+def _ask(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from tidy_stlms.eval.scoring.generation import top_tokens
@@ -80,7 +81,7 @@ def _ask(arguments) -> None:
             _print_several(console, prompt, continuations)
 
 
-def _load(arguments) -> dict[str, tuple[Any, Any]]:
+def _load(arguments: argparse.Namespace) -> dict[str, tuple[Any, Any]]:
     """Model and tokenizer by label. All names are checked before the first model is loaded."""
     from tidy_stlms.configs.load import cache_folder
     from tidy_stlms.eval.models.load import load_model

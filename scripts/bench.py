@@ -1,5 +1,6 @@
 """`stlm bench recall`: the speed of scoring answers, compared with lm-eval and a loop over tokens."""
 
+import argparse
 import logging
 import sys
 
@@ -83,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     return run(lambda: _recall(arguments))
 
 
-def _recall(arguments) -> None:
+def _recall(arguments: argparse.Namespace) -> None:
     for name in ("probes", "loop_probes", "ranked_probes", "repeats", "threads", "batch_tokens"):
         value = getattr(arguments, name)
         if value is not None and value < 1:

@@ -4,9 +4,13 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.scripts.cli import add_model_options, load, parser, run
+
+if TYPE_CHECKING:
+    from tidy_stlms.eval.facts.bank import FactBank
 
 EPILOG = """\
 examples:
@@ -45,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     return run(lambda: arguments.run(arguments))
 
 
-def _add_generate(commands) -> None:
+def _add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     cli = commands.add_parser(
         "generate",
         help="generate a bank from a spec",
@@ -59,7 +63,7 @@ def _add_generate(commands) -> None:
     cli.set_defaults(run=_generate)
 
 
-def _add_corpus(cli, use: str) -> None:
+def _add_corpus(cli: argparse.ArgumentParser, use: str) -> None:
     cli.add_argument(
         "--corpus",
         action="append",
@@ -75,7 +79,7 @@ def _add_corpus(cli, use: str) -> None:
     )
 
 
-def _add_show(commands) -> None:
+def _add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     cli = commands.add_parser("show", help="print counts and examples of a bank")
     cli.add_argument("bank", help=BANK)
     cli.add_argument("--examples", type=int, default=1, metavar="N", help="facts printed in full (default 1)")
@@ -83,7 +87,7 @@ def _add_show(commands) -> None:
     cli.set_defaults(run=_show)
 
 
-def _add_validate(commands) -> None:
+def _add_validate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     cli = commands.add_parser("validate", help="list errors and warnings of a bank, and correct some")
     cli.add_argument("bank", help=BANK)
     cli.add_argument(
@@ -104,7 +108,7 @@ def _add_validate(commands) -> None:
     cli.set_defaults(run=_validate)
 
 
-def _add_import(commands) -> None:
+def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     cli = commands.add_parser(
         "import",
         help="make a bank from another project's files",
@@ -141,7 +145,7 @@ def _add_import(commands) -> None:
     cli.set_defaults(run=_import)
 
 
-def _add_export(commands) -> None:
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     cli = commands.add_parser("export", help="write a bank as lm-eval tasks, or upload it to the Hub")
     targets = cli.add_subparsers(dest="target", required=True, metavar="lm-eval | hub")
     tasks = targets.add_parser("lm-eval", help="write lm-eval tasks that anyone can run")
@@ -211,7 +215,7 @@ def _validate(arguments: argparse.Namespace) -> None:
     corpus = _corpus(arguments)
     findings = validate(bank, words_of(corpus) if corpus else None)
     if arguments.fix and changes and not arguments.out:
-        _replace_probes(flag_probes(bank, findings), Path(arguments.bank))
+        flag_probes(bank, findings).replace_probes(arguments.bank)
     errors = sum(finding.level == "error" for finding in findings)
     if arguments.model and not errors:
         from tidy_stlms.eval.recall.blind import blind_check
@@ -228,25 +232,6 @@ def _validate(arguments: argparse.Namespace) -> None:
     if arguments.out:
         _save(flag_probes(bank, findings), arguments.out)
     refuse_generated(bank, findings, arguments.bank)
-
-
-def _replace_probes(bank, folder: Path) -> None:
-    """Write the probes of a bank that is in `folder` already, and the bank's new hash."""
-    from tidy_stlms.configs.files import flush, temporary_file, to_json
-    from tidy_stlms.configs.records import to_row
-    from tidy_stlms.eval.facts.bank import SCHEMA
-
-    probes = "".join(to_json(to_row(probe)) + "\n" for probe in bank.probes)
-    meta = to_json({"schema": SCHEMA, **bank.meta, "sha256": bank.sha256}, indent=2) + "\n"
-    # Both files are on the disk before either is renamed, the hash last: a kill in between only makes the
-    # bank look edited.
-    with (
-        temporary_file(folder / "probes.jsonl", probes) as new_probes,
-        temporary_file(folder / "bank.json", meta) as new_meta,
-    ):
-        new_probes.replace(folder / "probes.jsonl")
-        new_meta.replace(folder / "bank.json")
-        flush(folder)
 
 
 def _import(arguments: argparse.Namespace) -> None:
@@ -338,7 +323,7 @@ def _check_free(out: str) -> None:
         raise UserError(f"{out}: exists already; choose another folder or remove it")
 
 
-def _save(bank, out: str, beside: dict | None = None) -> None:
+def _save(bank: "FactBank", out: str, beside: dict[str, Any] | None = None) -> None:
     bank.save(out, beside=beside)
     print(
         f"{out}: {len(bank.facts):,} facts, {len(bank.statements):,} statements, {len(bank.probes):,} probes"

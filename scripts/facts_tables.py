@@ -5,42 +5,51 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.summary import Counts, Example, bank_summary, examples, token_lengths
 from tidy_stlms.scripts.tables import print_rows
 
-TOTALS = {"subjects": "subjects", "facts": "facts", "arms": "facts by arm", "flags": "probes with a remark"}
-SECTIONS = {"relations": "facts by relation", "forms": "statements by form", "types": "probes by type"}
 
-
-def print_bank(bank: Any, title: str, n_examples: int) -> None:
+def print_bank(bank: FactBank, title: str, n_examples: int) -> None:
     """Print counts by role, arm, relation and type, and examples: facts with their statements and probes."""
-    from tidy_stlms.eval.facts.summary import bank_summary, examples
-
     console = Console(highlight=False)
     summary = bank_summary(bank)
-    console.print(f"{title}  sha256 {summary['sha256'][:16]}", markup=False, soft_wrap=True)
-    for name, heading in TOTALS.items():
-        if summary[name]:
-            notes = _arm_settings(bank) if name == "arms" else {}
-            counts = ", ".join(
-                f"{part} {count:,}{notes.get(part, '')}" for part, count in summary[name].items()
-            )
-            console.print(f"{heading}: {counts}", markup=False, soft_wrap=True)
-    roles = sorted(summary["facts"])
+    console.print(f"{title}  sha256 {bank.sha256[:16]}", markup=False, soft_wrap=True)
+    settings = _arm_settings(bank)
+    totals = {
+        "subjects": _listed(summary.subjects),
+        "facts": _listed(summary.facts),
+        "facts by arm": ", ".join(f"{arm} {n:,}{settings.get(arm, '')}" for arm, n in summary.arms.items()),
+        "probes with a remark": _listed(summary.flags),
+    }
+    for heading, listed in totals.items():
+        if listed:
+            console.print(f"{heading}: {listed}", markup=False, soft_wrap=True)
+    sections = {
+        "facts by relation": summary.relations,
+        "statements by form": summary.forms,
+        "probes by type": summary.types,
+    }
+    roles = sorted(summary.facts)
     rows = [
         [
             heading if index == 0 else "",
             name,
             *(f"{counts[role]:,}" if role in counts else "" for role in roles),
         ]
-        for section, heading in SECTIONS.items()
-        for index, (name, counts) in enumerate(summary[section].items())
+        for heading, section in sections.items()
+        for index, (name, counts) in enumerate(section.items())
     ]
     print_rows(console, "", ["", "", *roles], [[Text(cell) for cell in row] for row in rows], 2)
     for example in examples(bank, n_examples):
         _print_example(console, example)
 
 
-def _arm_settings(bank: Any) -> dict[str, str]:
+def _listed(counts: Counts) -> str:
+    return ", ".join(f"{name} {n:,}" for name, n in counts.items())
+
+
+def _arm_settings(bank: FactBank) -> dict[str, str]:
     """Exposures and form of each arm, in brackets; only arms for which the bank has them."""
     return {
         arm: f" ({', '.join(f'{key} {value}' for key, value in settings.items())})"
@@ -48,10 +57,8 @@ def _arm_settings(bank: Any) -> dict[str, str]:
     }
 
 
-def print_token_lengths(bank: Any, tokenizer_name: str) -> None:
+def print_token_lengths(bank: FactBank, tokenizer_name: str) -> None:
     """Print how many tokens statements, prompts and answers take."""
-    from tidy_stlms.eval.facts.summary import token_lengths
-
     lengths_of = token_lengths(bank, tokenizer_of(tokenizer_name))
     console = Console(highlight=False)
     console.print(f"\ntokens under {tokenizer_name}:", markup=False)
@@ -71,12 +78,12 @@ def tokenizer_of(name: str) -> Any:
         raise UserError(f"--tokenizer {name}: no tokenizer there ({one_line(error, 200)})") from None
 
 
-def _print_example(console: Console, example: dict[str, Any]) -> None:
-    fact = example["fact"]
+def _print_example(console: Console, example: Example) -> None:
+    fact = example.fact
     arm = f", arm {fact.arm}" if fact.arm else ""
     lines = [f"\n{fact.id} ({fact.role}{arm}): {fact.subject} | {fact.relation} | {fact.object}"]
-    lines += [f"  stated ({statement.form}): {statement.text}" for statement in example["statements"]]
-    for probe in example["probes"]:
+    lines += [f"  stated ({statement.form}): {statement.text}" for statement in example.statements]
+    for probe in example.probes:
         question = probe.text("__")
         flags = f" [{', '.join(probe.flags)}]" if probe.flags else ""
         answer = f"{probe.answers[0]} (of {1 + len(probe.distractors)}){flags}"

@@ -1,9 +1,11 @@
 """`stlm push`: push a model to the Hugging Face Hub, with its card and the records of its run."""
 
+import argparse
 import sys
 from pathlib import Path
 
 from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.run_folder import CHECKPOINT
 from tidy_stlms.scripts.cli import parser, run
 
 EPILOG = """\
@@ -28,13 +30,13 @@ def main(argv: list[str] | None = None) -> int:
     return run(lambda: _push(arguments))
 
 
-def _push(arguments) -> None:
+def _push(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.model)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a run folder or another model's")
     from tidy_stlms.eval.report.push import push_model
 
-    run_folder = folder.resolve().parent if folder.name.startswith("checkpoint-") else None
+    run_folder = folder.resolve().parent if CHECKPOINT.fullmatch(folder.name) else None
     url, count = push_model(
         folder,
         arguments.repo_id,

@@ -3,12 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.scripts.cli import add_model_options, parser, quiet_loading, run
 
 if TYPE_CHECKING:
+    from tidy_stlms.eval.facts.bank import FactBank
     from tidy_stlms.eval.models.names import ModelName
     from tidy_stlms.eval.study.request import Measurement, ModelInfo, StudyRequest
 
@@ -217,7 +218,7 @@ def _request(arguments: argparse.Namespace) -> "StudyRequest":
     )
 
 
-def _bank(name: str) -> Any:
+def _bank(name: str) -> "FactBank":
     from msgspec.structs import replace
 
     from tidy_stlms.eval.facts.hub import open_bank
@@ -296,7 +297,6 @@ def _show(
 ) -> None:
     from rich.console import Console
 
-    from tidy_stlms.configs.records import to_row
     from tidy_stlms.eval.study.study import build_study, results_of, write_study
     from tidy_stlms.scripts.study_tables import print_study
 
@@ -305,17 +305,16 @@ def _show(
         print(f"stlm: --baseline {baseline} has no results; every two models are compared", file=sys.stderr)
         baseline = None
     study = build_study(measurements, request, baseline=baseline)
-    plain = to_row(study)
     if out is not None:  # before anything is printed, for whoever reads that may close the pipe
         from tidy_stlms.eval.report.study_report import write_study_report
 
         results = results_of(measurements)
 
         def report(folder: Path) -> None:
-            write_study_report(folder, plain, [to_row(result) for result in results])
+            write_study_report(folder, study, results)
 
         write_study(out, study, results, report=report, overwrite=overwrite)
-    print_study(Console(), plain, request.bank, baseline)
+    print_study(Console(), study, request.bank, baseline)
     if out is not None:
         print(f"wrote {out}: results.jsonl, results.csv, summary.json, report.md, report.html")
 

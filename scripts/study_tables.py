@@ -3,10 +3,10 @@
 Bold is the best of a row; grey is what may well be chance.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from msgspec import UnsetType
 from rich.console import Console
 from rich.text import Text
 
@@ -21,22 +21,22 @@ from tidy_stlms.eval.report.study_tables import (
     dose_tables,
     heldout_tables,
 )
+from tidy_stlms.eval.study.prompts import PromptResult
+from tidy_stlms.eval.study.study import Study
 from tidy_stlms.scripts.tables import fits, print_recall_table, print_rows, row_table
 
 SHOWN_STEPS = 3  # of what is said after a prompt
 MOST_DIFFERENCES = 24  # rows of comparisons or doses; more are a matter for the report
 SHOWN_DIFFERENCES = ("accuracy", "accuracy_over_control")
 
-Study = Mapping[str, Any]
-
 
 def print_study(console: Console, study: Study, bank: FactBank | None, baseline: str | None) -> None:
     """Print the results of a study, section by section."""
-    recalled = list(study.get("recall", {}))
+    recalled = list(study.recall)
     if len(recalled) == 1:
         from tidy_stlms.eval.report.run_table import recall_table
 
-        recall = recall_table({"after": study["recall"][recalled[0]]})
+        recall = recall_table(study.recall[recalled[0]])
         print_recall_table(console, recall, f"Recall of {recalled[0]}")
     elif recalled:
         _print_overview(console, study, baseline)
@@ -114,10 +114,10 @@ def _greyed(
     """The row of a probe type, with those figures greyed that may be equal to the baseline's."""
     (kind,) = row.labels
     p_values = {
-        entry["b"]: entry["p_holm"]
-        for entry in study.get("comparisons", [])
-        if entry["a"] == baseline
-        and (entry["role"], entry["type"], entry["metric"]) == (facts, kind, row.metric)
+        comparison.b: comparison.p_holm
+        for comparison in study.comparisons
+        if comparison.a == baseline
+        and (comparison.role, comparison.type, comparison.metric) == (facts, kind, row.metric)
     }
     cells = tuple(
         replace(cell, significant=p_values[model] < LEVEL if model in p_values else None)
@@ -163,7 +163,7 @@ def _short(models: Sequence[str]) -> list[str]:
 def _print_differences(console: Console, study: Study) -> None:
     tables = comparison_tables(study, SHOWN_DIFFERENCES)
     if sum(len(table.rows) for table in tables) > MOST_DIFFERENCES:
-        n = f"{len(study['comparisons']):,}"
+        n = f"{len(study.comparisons):,}"
         words = f"{n} differences between models: see the report of --out, or name a --baseline."
         console.print(words, highlight=False, markup=False)
         return
@@ -173,8 +173,7 @@ def _print_differences(console: Console, study: Study) -> None:
 
 def _print_doses(console: Console, study: Study) -> None:
     """Recall against exposures, where injected facts were shown more or less often."""
-    entries = study.get("dose_response", [])
-    if len({entry["exposures"] for entry in entries if is_injected(entry["role"])}) < 2:
+    if len({point.exposures for point in study.dose_response if is_injected(point.role)}) < 2:
         return
     table = dose_tables(study)[0]
     if len(table.rows) > MOST_DIFFERENCES:
@@ -190,38 +189,37 @@ def _print_table(console: Console, table: StudyTable) -> None:
 
 def _flags(study: Study) -> str:
     """Remarks on probes, of the bank and of the models' tokenizers, counted."""
-    counts = dict(study.get("bank", {}).get("flags", {}))
+    counts = study.bank.flags if study.bank is not None else {}
     counts_by_model: dict[str, list[str]] = {}
-    for model in study["models"]:
-        for flag, n in (model.get("flags") or {}).items():
+    for info in study.models:
+        for flag, n in (info.flags or {}).items():
             if flag not in counts:
                 counts_by_model.setdefault(flag, []).append(
-                    f"{n:,}" if len(study["models"]) == 1 else f"{n:,} of {model['model']}"
+                    f"{n:,}" if len(study.models) == 1 else f"{n:,} of {info.model}"
                 )
     parts = [f"{flag} {n:,}" for flag, n in counts.items()]
     return "; ".join([*parts, *(f"{flag} {', '.join(each)}" for flag, each in counts_by_model.items())])
 
 
 def _print_prompts(console: Console, study: Study) -> None:
-    answers = study.get("prompts", {})
-    n_prompts = max((len(rows) for rows in answers.values()), default=0)
+    n_prompts = max(map(len, study.prompts.values()), default=0)
     for number in range(n_prompts):
-        rows = {model: rows[number] for model, rows in answers.items()}
-        first = next(iter(rows.values()))
-        right = f"  [{first['answer']}]" if first["answer"] is not None else ""
-        console.print(f"\n{first['sentence']} ...{right}", style="bold", highlight=False, markup=False)
-        for model, row in rows.items():
-            console.print(f"  {model}: {row['generation']!r}{_rating(row)}", highlight=False, markup=False)
-            for at, top in enumerate(row["top_tokens"][:SHOWN_STEPS], 1):
+        results = {model: of_model[number] for model, of_model in study.prompts.items()}
+        first = next(iter(results.values()))
+        right = f"  [{first.answer}]" if first.answer is not None else ""
+        console.print(f"\n{first.sentence} ...{right}", style="bold", highlight=False, markup=False)
+        for model, result in results.items():
+            console.print(f"  {model}: {result.generation!r}{_rating(result)}", highlight=False, markup=False)
+            for at, top in enumerate(result.top_tokens[:SHOWN_STEPS], 1):
                 tokens = "  ".join(f"{text!r} {p:.3f}" for text, p in top)
                 console.print(f"    {at}  {tokens}", style="dim", highlight=False, markup=False)
 
 
-def _rating(row: Mapping[str, Any]) -> str:
-    if row["answer"] is None:
+def _rating(result: PromptResult) -> str:
+    if isinstance(result.answer_token_ranks, UnsetType) or isinstance(result.answer_perplexity, UnsetType):
         return ""
-    ranks = ", ".join(f"{rank:g}" for rank in row["answer_token_ranks"])
-    return f"; the answer's tokens rank {ranks}, its perplexity is {row['answer_perplexity']:,.2f}"
+    ranks = ", ".join(f"{rank:g}" for rank in result.answer_token_ranks)
+    return f"; the answer's tokens rank {ranks}, its perplexity is {result.answer_perplexity:,.2f}"
 
 
 def _text(cell: Cell) -> Text:

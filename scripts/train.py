@@ -1,10 +1,14 @@
 """`stlm train`: train a model, also by `torchrun --no-python stlm train FILE.yaml ...`."""
 
 import sys
+from typing import TYPE_CHECKING
 
 from tidy_stlms.configs.errors import DiskFull, UserError
 from tidy_stlms.configs.keys import describe_keys
 from tidy_stlms.scripts.cli import parser, quiet_loading, run
+
+if TYPE_CHECKING:
+    from tidy_stlms.eval.report.run_summary import RunSummary
 
 EPILOG = """\
 examples:
@@ -64,26 +68,27 @@ def _train(items: list[str], dry_run: bool, overwrite: bool) -> int:
         if full.resumable:
             full.remedy = how_to_go_on if several else f"go on with{how_to_go_on}"
         raise
-    if summary:  # the first process
+    if summary is not None:  # the first process
         _print_summary(summary, config.training.output_dir)
     return 0
 
 
-def _print_summary(summary: dict, folder: str) -> None:
+def _print_summary(summary: "RunSummary", folder: str) -> None:
     from rich.console import Console
 
     from tidy_stlms.eval.report.run_table import recall_table
     from tidy_stlms.scripts.tables import print_recall_table
 
     console = Console()
-    if summary["recall"]["after"]:
-        print_recall_table(console, recall_table(summary["recall"]), "Recall before and after training")
+    if summary.recall.after:
+        table = recall_table(summary.recall.after, summary.recall.before)
+        print_recall_table(console, table, "Recall before and after training")
     figures = (
-        ("training loss", "train_loss", ".3f"),
-        ("validation loss", "eval_loss", ".3f"),
-        ("tokens per second", "tokens_per_second", ",.0f"),
+        ("training loss", summary.train_loss, ".3f"),
+        ("validation loss", summary.eval_loss, ".3f"),
+        ("tokens per second", summary.tokens_per_second, ",.0f"),
     )
-    shown = [f"{label} {summary[key]:{style}}" for label, key, style in figures if summary[key] is not None]
+    shown = [f"{label} {value:{style}}" for label, value, style in figures if value is not None]
     console.print(", ".join(shown), highlight=False)
     console.print(f"model and report: {folder} (open {folder}/report.md)", highlight=False)
 

@@ -146,9 +146,9 @@ def recall_means(results: Sequence[ProbeResult], doses: Doses | None = None) -> 
     differently, ROLE is what `tidy_stlms.eval.recall.groups` calls a treatment, in order of `doses`."""
     names = treatment_groups(results, doses)
     return {
-        f"recall/{names.get(group, group)}/{kind}/{metric}": round(estimate.mean, 6)
-        for group, kinds in summarise(results, doses=doses, n_boot=1).items()
-        for kind, metrics in kinds.items()
+        f"recall/{names.get(group, group)}/{probe_type}/{metric}": round(estimate.mean, 6)
+        for group, by_type in summarise(results, doses=doses, n_boot=1).items()
+        for probe_type, metrics in by_type.items()
         for metric, estimate in metrics.items()
         if metric in TRACKED
     }

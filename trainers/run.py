@@ -28,6 +28,7 @@ from tidy_stlms.configs.processes import check_processes
 from tidy_stlms.configs.schema import EvaluationSection, LoggingSection, RunConfig, STLMTrainingArguments
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.report.run_report import write_run_report
+from tidy_stlms.eval.report.run_summary import RunSummary
 from tidy_stlms.eval.run_folder import checkpoint_of
 from tidy_stlms.eval.scoring.processes import in_first_process
 from tidy_stlms.trainers.callbacks import (
@@ -83,8 +84,8 @@ class Prepared:
     """The whole checkpoint to go on from."""
 
 
-def train(config: RunConfig, merged: DictConfig, *, overwrite: bool = False) -> dict:
-    """Run `config` from preparation to report; returns what summary.json holds, in the first process.
+def train(config: RunConfig, merged: DictConfig, *, overwrite: bool = False) -> RunSummary | None:
+    """Run `config` from preparation to report; returns the run's summary in the first process.
 
     Args:
         merged: The same config as written, which is saved with the run.
@@ -275,9 +276,9 @@ def _fit(trainer: STLMTrainer, checkpoint: Path | None, folder: Path) -> None:
     trainer.check_weights()
 
 
-def _report(trainer: STLMTrainer, run: Prepared, folder: Path) -> dict:
-    """Write the report and push the run, in the first process; returns its summary there, {} elsewhere."""
-    summary: dict = {}
+def _report(trainer: STLMTrainer, run: Prepared, folder: Path) -> RunSummary | None:
+    """Write the report and push the run, in the first process; returns its summary there, None elsewhere."""
+    summary = None
     if trainer.is_world_process_zero():
         summary = write_run_report(
             folder,

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.configs.files import read_json, whole_folder, write_json
+from tidy_stlms.configs.files import flush, read_json, temporary_file, to_json, whole_folder, write_json
 from tidy_stlms.configs.records import Record, read_records, to_row
 from tidy_stlms.eval.facts.records import Fact, Probe, Relation, Statement
 
@@ -68,6 +68,21 @@ class FactBank(msgspec.Struct, frozen=True, dict=True):  # a dict for the cached
                 with (temporary / f"{table}.jsonl").open("w", encoding="utf-8") as file:
                     for record in getattr(self, table):
                         file.write(_encode(to_row(record)) + "\n")
+
+    def replace_probes(self, folder: str | Path) -> None:
+        """Write only the probes and the new hash, to a folder that holds the bank's other files already."""
+        folder = Path(folder)
+        probes = "".join(to_json(to_row(probe)) + "\n" for probe in self.probes)
+        meta = to_json({"schema": SCHEMA, **self.meta, "sha256": self.sha256}, indent=2) + "\n"
+        # Both files are on the disk before either is renamed, the hash last: a kill in between only makes the
+        # bank look edited.
+        with (
+            temporary_file(folder / "probes.jsonl", probes) as new_probes,
+            temporary_file(folder / "bank.json", meta) as new_meta,
+        ):
+            new_probes.replace(folder / "probes.jsonl")
+            new_meta.replace(folder / "bank.json")
+            flush(folder)
 
     @cached_property
     def sha256(self) -> str:

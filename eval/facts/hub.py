@@ -165,9 +165,9 @@ def dataset_card(bank: FactBank, repo_id: str) -> str:
             for table in tables
         ],
     }
-    counts = [("facts by role", summary["facts"]), ("facts by arm", summary["arms"])]
-    counts += [(f"{kind} probes by role", roles) for kind, roles in summary["types"].items()]
-    counts.append(("probes with a remark of the validator", summary["flags"]))
+    counts = [("facts by role", summary.facts), ("facts by arm", summary.arms)]
+    counts += [(f"{kind} probes by role", roles) for kind, roles in summary.types.items()]
+    counts.append(("probes with a remark of the validator", summary.flags))
     rows = [f"| {what} | {_listed(by_name)} |" for what, by_name in counts if by_name]
     front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
     return CARD.format(

@@ -2,48 +2,70 @@
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.records import Fact, Probe, Statement
 from tidy_stlms.eval.facts.text_match import join
 from tidy_stlms.eval.tokens import encode_texts
 
+Counts = dict[str, int]
 
-def bank_summary(bank: FactBank) -> dict[str, Any]:
-    """Counts by role, arm, relation, statement form, probe type and flag.
 
-    `{"name", "sha256", "subjects": {role: n}, "facts": {role: n}, "arms": {arm: n},
-    "relations": {relation: {role: n facts}}, "forms": {form: {role: n statements}},
-    "types": {type: {role: n probes}}, "flags": {flag: n probes}}`; roles are those of the first fact.
-    """
+@dataclass(frozen=True)
+class BankSummary:
+    """The size of a bank. The role of a statement or probe is that of its first fact."""
+
+    subjects: Counts
+    """By role."""
+    facts: Counts
+    """By role."""
+    arms: Counts
+    """Facts by arm."""
+    relations: dict[str, Counts]
+    """Facts by relation and role."""
+    forms: dict[str, Counts]
+    """Statements by form and role."""
+    types: dict[str, Counts]
+    """Probes by type and role."""
+    flags: Counts
+    """Probes by flag."""
+
+
+class Example(NamedTuple):
+    """A fact with its statements and probes."""
+
+    fact: Fact
+    statements: list[Statement]
+    probes: list[Probe]
+
+
+def bank_summary(bank: FactBank) -> BankSummary:
     roles = {fact.id: fact.role for fact in bank.facts}
     subjects = {(fact.role, fact.subject) for fact in bank.facts if fact.subject is not None}
-    return {
-        "name": bank.meta.get("name"),
-        "sha256": bank.sha256,
-        "subjects": _count(role for role, _ in subjects),
-        "facts": _count(roles.values()),
-        "arms": _count(fact.arm for fact in bank.facts if fact.arm is not None),
-        "relations": _count_by_role((fact.relation or "(none)", fact.role) for fact in bank.facts),
-        "forms": _count_by_role((item.form, roles[item.fact_ids[0]]) for item in bank.statements),
-        "types": _count_by_role((probe.type, bank.role_of(probe)) for probe in bank.probes),
-        "flags": _count(flag for probe in bank.probes for flag in probe.flags),
-    }
+    return BankSummary(
+        subjects=_count(role for role, _ in subjects),
+        facts=_count(roles.values()),
+        arms=_count(fact.arm for fact in bank.facts if fact.arm is not None),
+        relations=_count_by_role((fact.relation or "(none)", fact.role) for fact in bank.facts),
+        forms=_count_by_role((item.form, roles[item.fact_ids[0]]) for item in bank.statements),
+        types=_count_by_role((probe.type, bank.role_of(probe)) for probe in bank.probes),
+        flags=_count(flag for probe in bank.probes for flag in probe.flags),
+    )
 
 
-def examples(bank: FactBank, n: int = 3) -> list[dict[str, Any]]:
-    """`n` facts spread evenly over the bank, each as `{"fact", "statements", "probes"}` of records."""
+def examples(bank: FactBank, n: int = 3) -> list[Example]:
+    """`n` facts spread evenly over the bank, as they are stored."""
     step = max(1, len(bank.facts) // max(1, n))
     facts = list(bank.facts)[::step][:n]
-    probes: dict[str, list] = {fact.id: [] for fact in facts}
+    probes: dict[str, list[Probe]] = {fact.id: [] for fact in facts}
     for probe in bank.probes:
         for fact_id in probe.fact_ids:
             if fact_id in probes:
                 probes[fact_id].append(probe)
-    return [
-        {"fact": fact, "statements": bank.statements_of(fact.id), "probes": probes[fact.id]} for fact in facts
-    ]
+    return [Example(fact, bank.statements_of(fact.id), probes[fact.id]) for fact in facts]
 
 
 def token_lengths(bank: FactBank, tokenizer: Any) -> dict[str, dict[str, float]]:
@@ -74,12 +96,12 @@ def _spread(lengths: Sequence[int]) -> dict[str, float]:
     return {"min": min(lengths), "median": median(lengths), "max": max(lengths)}
 
 
-def _count(items: Iterable[Hashable]) -> dict[str, int]:
+def _count(items: Iterable[Hashable]) -> Counts:
     return {str(item): count for item, count in sorted(Counter(items).items(), key=lambda pair: str(pair[0]))}
 
 
-def _count_by_role(pairs: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
-    table: dict[str, dict[str, int]] = {}
+def _count_by_role(pairs: Iterable[tuple[str, str]]) -> dict[str, Counts]:
+    table: dict[str, Counts] = {}
     for (name, role), count in sorted(Counter(pairs).items()):
         table.setdefault(name, {})[role] = count
     return table

@@ -152,10 +152,10 @@ def _compare_recall(
     for index, (group, result) in enumerate(zip(groups, first, strict=True)):
         members[group, result.type].append(index)
     named: list[_Named] = []
-    for (group, kind), indices in members.items():
+    for (group, probe_type), indices in members.items():
         for metric in METRICS:
             differences = _compare_metric(results, indices, metric, allowed(metric), n_boot, seed)
-            named += [((group, kind, metric), difference) for difference in differences]
+            named += [((group, probe_type, metric), difference) for difference in differences]
     return named + _compare_corrected(results, groups, allowed)
 
 
@@ -241,7 +241,7 @@ def _compare_corrected(
     anything changed at all, so the test is the t-test of the contrast.
     """
     named: list[_Named] = []
-    for (group, kind), contrasts in contrasts_of(next(iter(results.values())), groups).items():
+    for (group, probe_type), contrasts in contrasts_of(next(iter(results.values())), groups).items():
         for name, contrast in contrasts.items():
             pairs = allowed(name)
             if not pairs:
@@ -250,7 +250,7 @@ def _compare_corrected(
             differences = np.stack([values[b] - values[a] for a, b in pairs], 1)  # (cells, pairs)
             for (a, b), test in zip(pairs, contrast.test(differences), strict=True):
                 difference = _Difference(a, b, test.mean, test.low, test.high, test.p, contrast.n)
-                named.append(((group, kind, name), difference))
+                named.append(((group, probe_type, name), difference))
     return named
 
 
@@ -269,7 +269,7 @@ def _with_holm(named: Sequence[_Named]) -> list[Comparison]:
             a=difference.a,
             b=difference.b,
             role=role,
-            type=kind,
+            type=probe_type,
             metric=metric,
             difference=difference.difference,
             low=difference.low,
@@ -278,5 +278,5 @@ def _with_holm(named: Sequence[_Named]) -> list[Comparison]:
             p_holm=p_holm,
             n=difference.n,
         )
-        for ((role, kind, metric), difference), p_holm in zip(named, corrected, strict=True)
+        for ((role, probe_type, metric), difference), p_holm in zip(named, corrected, strict=True)
     ]

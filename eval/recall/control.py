@@ -169,11 +169,11 @@ def corrected_summary(results: Sequence[ProbeResult], doses: Doses | None = None
     it has no control probes, or a single subject on one side: its variance cannot be estimated.
     """
     summary: CorrectedSummary = {}
-    for (group, kind), contrasts in contrasts_of(results, groups_of(results, doses)).items():
+    for (group, probe_type), contrasts in contrasts_of(results, groups_of(results, doses)).items():
         for name, contrast in contrasts.items():
             [test] = contrast.test(cell_values(results, contrast.figure)[:, None])
             estimate = CorrectedEstimate(**test._asdict(), n=contrast.n)
-            summary.setdefault(group, {}).setdefault(kind, {})[name] = estimate
+            summary.setdefault(group, {}).setdefault(probe_type, {})[name] = estimate
     ordered = in_order([*treatment_groups(results, doses), *summary])
     return {group: summary[group] for group in ordered if group in summary}
 
@@ -190,16 +190,16 @@ def contrasts_of(
         members[result.type][group].append(index)
     first_cells = _first_cells(results)
     contrasts: dict[tuple[str, str], dict[str, Contrast | None]] = {}
-    for kind, by_group in members.items():
+    for probe_type, by_group in members.items():
         control, unseen = by_group.pop(CONTROL, []), by_group.pop(UNSEEN, [])
         control_cells = _candidate_control_cells(results, control, first_cells)
         for group, indices in by_group.items():
             if is_injected(group):
-                contrasts[group, kind] = {
+                contrasts[group, probe_type] = {
                     "accuracy_over_control": _result_contrast(results, indices, control, "accuracy", _no_key),
                     **_candidate_contrasts(results, indices, control_cells, first_cells),
                 }
-        contrasts[CONTROL, kind] = {
+        contrasts[CONTROL, probe_type] = {
             "answer_familiarity": _result_contrast(results, control, unseen, "logprob", _wording)
         }
     with_data = {

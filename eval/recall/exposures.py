@@ -132,8 +132,8 @@ def dose_response(
         group = groups[index]
         members[results[index].type, dose, group != CONTROL, group].append(results[index])
     points = []
-    for kind, dose, is_not_control, role in sorted(members):
-        of_point = members[kind, dose, is_not_control, role]
+    for probe_type, dose, is_not_control, role in sorted(members):
+        of_point = members[probe_type, dose, is_not_control, role]
         for metric in METRICS:
             with_metric = [result for result in of_point if getattr(result, metric) is not None]
             if not with_metric:
@@ -142,7 +142,7 @@ def dose_response(
             clusters = [result.cluster for result in with_metric]
             low, high = bootstrap_interval(values, [1.0] * len(values), clusters, n_boot=n_boot, seed=seed)
             mean = math.fsum(values) / len(values)
-            points.append(DosePoint(model, kind, role, dose, metric, mean, low, high, len(values)))
+            points.append(DosePoint(model, probe_type, role, dose, metric, mean, low, high, len(values)))
     return points
 
 

@@ -63,10 +63,7 @@ def evaluate_recall(
     def measure(share: list[Probe]) -> list[ProbeResult]:
         show_progress = progress and process_rank() == 0
         if self_check and share:
-            with eval_mode(model):
-                check_logits(model, "the model")
-            if generate:
-                check_generation(model, tokenizer, [probe.prompt for probe in share])
+            _self_check(model, tokenizer, share, generate)
         scores = score(
             model,
             tokenizer,
@@ -75,9 +72,7 @@ def evaluate_recall(
             top_k=top_k,
             progress=show_progress,
         )
-        generated: dict[str, _Generated] = {}
-        if generate:
-            generated = _generate(model, tokenizer, bank, share, batch_tokens, show_progress)
+        generated = _generate(model, tokenizer, bank, share, batch_tokens, show_progress) if generate else {}
         return [
             _result(bank, probe, of_probe, generated.get(probe.id), tokenizer if top_k else None)
             for probe, of_probe in zip(share, scores, strict=True)
@@ -96,6 +91,13 @@ def item_of(probe: Probe) -> Item:
 def terminators_of(probe: Probe) -> str:
     """The punctuation that ends the probe's wording; a full stop if there is none."""
     return closing_punctuation(probe.template or "") or "."
+
+
+def _self_check(model: Any, tokenizer: Any, probes: Sequence[Probe], generate: bool) -> None:
+    with eval_mode(model):
+        check_logits(model, "the model")
+    if generate:
+        check_generation(model, tokenizer, [probe.prompt for probe in probes])
 
 
 class _Generated(NamedTuple):

@@ -53,10 +53,8 @@ METRICS = {
     "gen": [("exact_match", "mean")],
 }
 
-# A file of the folder. It must run without this package, so it begins with our rules for comparing texts.
-UTILS = (
-    inspect.getsource(text_match)
-    + '''
+# The end of the folder's utils.py.
+FUNCTIONS = '''
 
 # What the tasks of this folder share: reading their data, and metrics that lm-eval has not by that name.
 
@@ -86,7 +84,6 @@ def exact_match(doc, results):
     # where lm-eval stopped generating counts as the end of the text
     return {"exact_match": float(is_answer(results[0], doc["answers"], True, doc["terminators"]))}
 '''
-)
 
 
 @dataclass(frozen=True)
@@ -150,7 +147,7 @@ def export_lm_eval(
             raise UserError("all probes have prompts that end in white space, and a suffix: nothing to ask")
         whole = {"group": group, "task": tasks, "metadata": {"version": VERSION, "bank_sha256": bank.sha256}}
         write_whole(temporary / f"{group}.yaml", _yaml(whole))
-        write_whole(temporary / "utils.py", UTILS)
+        write_whole(temporary / "utils.py", utils_source())
         write_whole(temporary / "README.md", _readme(group, tasks, bank, words))
     return Export(
         group=group,
@@ -160,6 +157,11 @@ def export_lm_eval(
         with_suffix=sum(bool(probe.suffix) for probe in bank.probes),
         behind_white_space=sum(_moves(join(probe.prompt)[0]) for probe in bank.probes),
     )
+
+
+def utils_source() -> str:
+    """The folder's utils.py. It must run without this package, so it holds our rules for comparing texts."""
+    return inspect.getsource(text_match) + FUNCTIONS
 
 
 def _documents_by_kind(documents: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -110,14 +110,14 @@ def summarise(
     """
     members: dict[tuple[str, str], list[ProbeResult]] = defaultdict(list)
     for result, group in zip(results, groups_of(results, doses), strict=True):
-        kind = getattr(result, by)
-        members[group, "none" if kind is None else kind].append(result)
+        value = getattr(result, by)
+        members[group, "none" if value is None else value].append(result)
     treatments = list(treatment_groups(results, doses))
     summary: Summary = {}
     for group in [*treatments, *dict.fromkeys(group for group, _ in members)]:
         summary.setdefault(group, {})
-    for (group, kind), of_kind in members.items():
-        summary[group][kind] = estimates_of(of_kind, n_boot=n_boot, seed=seed)
+    for (group, name), of_name in members.items():
+        summary[group][name] = estimates_of(of_name, n_boot=n_boot, seed=seed)
     return summary
 
 

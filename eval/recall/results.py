@@ -43,8 +43,8 @@ class ProbeResult(Record, frozen=True, kw_only=True):
     """The subject of the first fact; null for a fact that is a passage."""
     prompt: str
     """The text before the answer."""
-    joint: str = ""
-    """What stands between prompt and answer: a space or nothing."""
+    joint: str = " "
+    """What stands between prompt and answer: a space or nothing. Old files lack it: theirs was a space."""
     answer: str
     """The first of the probe's answers, the one that is scored."""
     template: str | None = None

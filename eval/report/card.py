@@ -16,7 +16,9 @@ from tidy_stlms.eval.models.lookup import HUB_ID
 from tidy_stlms.eval.recall.groups import ROLES, in_order
 from tidy_stlms.eval.report.order import TYPES
 from tidy_stlms.eval.report.run_in_words import FIGURES, facts_of_the_run, reading_guide
+from tidy_stlms.eval.report.run_summary import RunSummary, read_run_summary
 from tidy_stlms.eval.report.run_table import recall_table
+from tidy_stlms.eval.run_folder import SUMMARY
 
 
 def run_card(
@@ -26,7 +28,7 @@ def run_card(
     repo_id: str | None = None,
     license: str | None = None,
     model_folder: Path | None = None,
-    summary: dict | None = None,
+    summary: RunSummary | None = None,
 ) -> str:
     """The card of a run, whole: metadata, architecture, data, injection, recall, how to load and repeat.
 
@@ -40,8 +42,8 @@ def run_card(
     weights = model_folder or folder
     config = read_config(folder / "config.yaml")
     name = repo_id.rpartition("/")[2] if repo_id else folder.resolve().name
-    if summary is None and weights.resolve() == folder.resolve() and (folder / "summary.json").exists():
-        summary = read_json(folder / "summary.json")
+    if summary is None and weights.resolve() == folder.resolve() and (folder / SUMMARY).exists():
+        summary = read_run_summary(folder)
     is_final = summary is not None
     base = config["model"]["name_or_path"]
     lines = [f"# {name}", ""]
@@ -53,7 +55,8 @@ def run_card(
     if bank is not None:
         lines += ["## Facts and recall", "", _bank_in_words(bank), ""]
         if summary is not None:
-            lines += [recall_table(summary["recall"]).markdown(), reading_guide(bank), ""]
+            table = recall_table(summary.recall.after, summary.recall.before)
+            lines += [table.markdown(), reading_guide(bank), ""]
     figures = [file for file in FIGURES if is_final and (folder / "figures" / file).exists()]
     lines += [f"![{FIGURES[file]}](figures/{file})\n\n{FIGURES[file]}\n" for file in figures]
     lines += [_loading(repo_id or f"path/to/{name}", trust=base is None)]
@@ -141,11 +144,11 @@ def _bank_in_words(bank: FactBank) -> str:
     )
 
 
-def _eval_results(summary: dict | None, bank: FactBank | None) -> list[EvalResult]:
+def _eval_results(summary: RunSummary | None, bank: FactBank | None) -> list[EvalResult]:
     """Accuracy by group of facts and probe type, for the Hub's model-index."""
     if summary is None or bank is None:
         return []
-    after = summary["recall"]["after"]
+    after = summary.recall.after
     return [
         EvalResult(
             task_type="text-generation",
@@ -156,8 +159,8 @@ def _eval_results(summary: dict | None, bank: FactBank | None) -> list[EvalResul
             dataset_split=group,
             dataset_revision=bank.sha256,
             metric_type="accuracy",
-            metric_name=f"accuracy [{accuracy['low']:.3f}, {accuracy['high']:.3f}]",
-            metric_value=round(accuracy["mean"], 4),
+            metric_name=f"accuracy [{accuracy.low:.3f}, {accuracy.high:.3f}]",
+            metric_value=round(accuracy.mean, 4),
         )
         for group in in_order(after)
         for kind in TYPES

@@ -5,9 +5,12 @@ looks.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+
+from tidy_stlms.eval.recall.control import CorrectedEstimate
+from tidy_stlms.eval.recall.exposures import DosePoint
+from tidy_stlms.eval.recall.results import Estimate
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -130,28 +133,39 @@ def number(value: float, digits: int = 2, signed: bool = False) -> str:
 
 
 def measured(
-    entry: Mapping[str, Any] | None, *, digits: int = 2, signed: bool = False, key: str = "mean"
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    *,
+    digits: int = 2,
+    signed: bool = False,
+    note: str = "",
 ) -> Cell:
-    """A cell from {"mean", "low", "high", "n", "n_facts"}; empty where there is none."""
-    if entry is None or entry.get(key) is None:
+    """A figure with its interval; empty if the figure is None."""
+    if value is None:
         return Cell("")
-    low, high = entry.get("low"), entry.get("high")
     interval = ""
     if low is not None and high is not None:
         interval = f"[{number(low, digits, signed)}, {number(high, digits, signed)}]"
-    return Cell(
-        number(entry[key], digits, signed),
-        interval,
-        value=entry[key],
-        low=low,
-        high=high,
-        note=_counts(entry),
-    )
+    return Cell(number(value, digits, signed), interval, value=value, low=low, high=high, note=note)
 
 
-def p_value(p: float | None) -> Cell:
-    if p is None:
+def estimated(
+    estimate: Estimate | CorrectedEstimate | DosePoint | None, *, digits: int = 2, signed: bool = False
+) -> Cell:
+    """A mean with its interval, and the numbers of probes and facts as a note; empty without an estimate."""
+    if estimate is None:
         return Cell("")
+    note = sample_size(estimate.n, estimate.n_facts if isinstance(estimate, Estimate) else None)
+    return measured(estimate.mean, estimate.low, estimate.high, digits=digits, signed=signed, note=note)
+
+
+def sample_size(n: int, n_facts: int | None = None) -> str:
+    """`8 probes of 4 facts`, or `n = 8` where the number of facts is not known."""
+    return f"{n:,} probes of {n_facts:,} facts" if n_facts is not None else f"n = {n:,}"
+
+
+def p_value(p: float) -> Cell:
     return Cell("<0.001" if p < 0.001 else f"{p:.3f}", value=p)
 
 
@@ -166,10 +180,3 @@ def mark_best(rows: Sequence[tuple[Cell, ...]], column: int, lower_is_better: bo
         (*row[:column], replace(row[column], best=True), *row[column + 1 :]) if value == best else row
         for row, value in zip(rows, values, strict=True)
     ]
-
-
-def _counts(entry: Mapping[str, Any]) -> str:
-    n, n_facts = entry.get("n"), entry.get("n_facts")
-    if n is None:
-        return ""
-    return f"{n:,} probes of {n_facts:,} facts" if n_facts is not None else f"n = {n:,}"

@@ -8,15 +8,15 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+import matplotlib.style
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine, LayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
@@ -51,7 +51,7 @@ class Drawing:
 
 
 # a colour of someone's own matplotlibrc would be wrong in one of the page's themes
-in_default_style = plt.style.context("default")
+in_default_style = matplotlib.style.context("default")
 
 
 @in_default_style
@@ -64,7 +64,8 @@ def draw_figure(figure: StudyFigure) -> Drawing:
     n_bars = _most_bars(figure)
     height = BAR_MARGIN + BAR_ROW * n_bars if n_bars else LINE_HEIGHT
     size, layout = (width, height * rows), ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06)
-    sheet, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout=layout)
+    sheet = new_figure(size, layout)
+    grid = sheet.subplots(rows, columns, squeeze=False)
     every = list(grid.flat)
     for axes in every[count:]:
         axes.remove()
@@ -78,7 +79,6 @@ def draw_figure(figure: StudyFigure) -> Drawing:
     sheet.set_layout_engine("none")  # as the PNG was laid out
     svg = _as_svg(sheet)
     views = _views(sheet, every[:count])
-    plt.close(sheet)
     names = [printable(f"{figure.label}, {panel.title}") for panel in figure.panels]
     return Drawing(png, panel_svgs(svg, views, names))
 
@@ -86,17 +86,27 @@ def draw_figure(figure: StudyFigure) -> Drawing:
 @in_default_style
 def legend_svg(kind: str) -> Markup:
     """The sign of a probe type, for the page's legend."""
-    sheet = plt.figure(figsize=(28 / 72, 14 / 72))
+    sheet = new_figure((28 / 72, 14 / 72))
     sheet.patch.set_visible(False)  # the ground is the page's
     sign = _sign(kind, [0.04, 0.5, 0.96], [0.5, 0.5, 0.5])
     sign.set_markevery([1])
     sheet.add_artist(sign)
-    svg = _as_svg(sheet)
-    plt.close(sheet)
-    return sign_svg(svg)
+    return sign_svg(_as_svg(sheet))
 
 
-def as_png(sheet: plt.Figure) -> bytes:
+def new_figure(
+    size: tuple[float, float], layout: LayoutEngine | Literal["constrained"] | None = None
+) -> Figure:
+    """An empty figure, (width, height) in inches.
+
+    It is not pyplot's, which would choose a backend for the whole process and keep every figure.
+    """
+    figure = Figure(figsize=size, layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def as_png(sheet: Figure) -> bytes:
     image = io.BytesIO()
     sheet.savefig(image, format="png", dpi=130)
     return image.getvalue()
@@ -106,14 +116,14 @@ def hide_upper_spines(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _as_svg(sheet: plt.Figure) -> str:
+def _as_svg(sheet: Figure) -> str:
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none"}):  # texts stay texts
         sheet.savefig(file, format="svg")
     return file.getvalue()
 
 
-def _views(sheet: plt.Figure, panel_axes: Sequence[Axes]) -> list[View]:
+def _views(sheet: Figure, panel_axes: Sequence[Axes]) -> list[View]:
     """Where in the SVG each panel is, with its title and labels; for all panels of a figure in one size."""
     inner = [axes.get_window_extent() for axes in panel_axes]
     outer = [box for axes in panel_axes if (box := axes.get_tightbbox()) is not None]

@@ -1,10 +1,10 @@
 """Order of models, groups of facts and probe types in a study, and what may be compared."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from tidy_stlms.eval.facts.records import UNSEEN
 from tidy_stlms.eval.recall.groups import CONTROL, in_order
+from tidy_stlms.eval.study.study import Study
 
 TYPES = ("memorization", "syntactic", "semantic", "inferential", "compositional", "reversal", "locality")
 SHOWN = {
@@ -31,11 +31,9 @@ DIGITS = {"perplexity": 1, "token_rank": 1}  # all others: 2
 LOWER_IS_BETTER = {"candidate_rank", "bits_per_byte", "perplexity", "token_rank"}
 NO_MERIT = {CONTROL, UNSEEN}  # groups of facts for which more recall is not better
 
-Study = Mapping[str, Any]
-
 
 def models_of(study: Study) -> list[str]:
-    return [model["model"] for model in study["models"]]
+    return [info.model for info in study.models]
 
 
 def ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
@@ -49,15 +47,15 @@ def rank_in(order: Sequence[str], name: str) -> tuple[int, str]:
     return (order.index(name), "") if name in order else (len(order), name)
 
 
-def groups_of(section: Mapping[str, Any]) -> list[str]:
-    """The groups of facts that any model of a section has, in the order of tables."""
+def groups_of(section: Mapping[str, Mapping[str, object]]) -> list[str]:
+    """The groups of facts in a section by model and group, in the order of tables."""
     return in_order(group for by_group in section.values() for group in by_group)
 
 
 def tokenizer_groups(study: Study) -> dict[str, list[str]]:
     """Models by tokenizer. Metrics that are not `is_comparable` are compared within a group only."""
     groups: dict[str, list[str]] = {}
-    for model in study["models"]:
-        if model.get("tokenizer"):
-            groups.setdefault(model["tokenizer"], []).append(model["model"])
+    for info in study.models:
+        if info.tokenizer:
+            groups.setdefault(info.tokenizer, []).append(info.model)
     return groups

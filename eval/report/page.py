@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
+from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.report.cells import Cell, StudyTable, number
 from tidy_stlms.eval.report.page_probes import probes_as_json
 from tidy_stlms.eval.report.study_content import MAX_ROWS, SECTIONS, StudyContent, show_token
@@ -25,13 +25,13 @@ TEMPLATES = Path(__file__).parent / "html"
 
 
 def study_page(
-    content: StudyContent, panels: Mapping[str, Sequence[Markup]], rows: Sequence[Mapping[str, Any]]
+    content: StudyContent, panels: Mapping[str, Sequence[Markup]], results: Sequence[ProbeResult]
 ) -> str:
     """The whole page.
 
     Args:
         panels: By figure key, an `<svg>` for each panel.
-        rows: Those of results.jsonl; without any the browser of probes is left out.
+        results: Those of results.jsonl; without any the browser of probes is left out.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -55,19 +55,18 @@ def study_page(
     study = content.study
     style, script = _asset("report.css"), _asset("report.js")
     full = {table.section for table in content.tables} | {figure.section for figure in content.figures}
-    full |= {name for name, present in (("prompts", content.prompts), ("probes", rows)) if present}
+    full |= {name for name, present in (("prompts", content.prompts), ("probes", results)) if present}
     return environment.get_template("report.html.j2").render(
         content=content,
         panels=panels,
         study=study,
-        made=study.get("created"),
-        created=_day(study.get("created")),
-        bank={"chance": None, "flags": {}, **study["bank"]} if "bank" in study else None,
-        n_measured=sum(not model.get("error") for model in study["models"]),
-        failed=[model for model in study["models"] if model.get("error")],
+        created=_day(study.created),
+        bank=study.bank,
+        n_measured=sum(not info.error for info in study.models),
+        failed=[info for info in study.models if info.error],
         sections={name: title for name, title in SECTIONS.items() if name in full},
         max_rows=MAX_ROWS,
-        probes=Markup(probes_as_json(study, rows)) if rows else None,
+        probes=Markup(probes_as_json(study, results)) if results else None,
         style=Markup(style),
         script=Markup(script),
         policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
@@ -91,9 +90,7 @@ def _sort_key(cell: Cell) -> str:
     return "" if cell.value is None else str(cell.value)
 
 
-def _day(created: str | None) -> str | None:
-    if created is None:
-        return None
+def _day(created: str) -> str:
     try:
         day = datetime.fromisoformat(created)
     except ValueError:

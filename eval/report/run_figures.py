@@ -3,21 +3,24 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from tidy_stlms.configs.files import write_whole
 from tidy_stlms.eval.recall.groups import CONTROL, INJECTED
-from tidy_stlms.eval.report.draw import CHANCE_LINE, as_png, hide_upper_spines
+from tidy_stlms.eval.report.draw import CHANCE_LINE, as_png, hide_upper_spines, new_figure
 from tidy_stlms.eval.report.palette import PROBE_COLOURS
+from tidy_stlms.eval.report.run_summary import LogRow
 
 STYLES = {INJECTED: "-", CONTROL: "--"}
 
 
-def plot_loss(metrics: Sequence[dict], path: Path) -> None:
+def plot_loss(metrics: Sequence[LogRow], path: Path) -> None:
     """Training and validation loss over steps."""
-    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    figure = new_figure((6.4, 3.6), "constrained")
+    axes = figure.subplots()
     for key, label, style in (("loss", "training", "-"), ("eval_loss", "validation", "o-")):
         points = [(row["step"], row[key]) for row in metrics if key in row]
         if points:
@@ -28,7 +31,7 @@ def plot_loss(metrics: Sequence[dict], path: Path) -> None:
 
 
 def plot_recall(
-    metrics: Sequence[dict],
+    metrics: Sequence[LogRow],
     exposure_steps: np.ndarray,
     path: Path,
     chance: float | None,
@@ -58,7 +61,7 @@ def plot_recall(
     _write(figure, path)
 
 
-def plot_rank_and_bits(metrics: Sequence[dict], path: Path, treatments: Mapping[str, str]) -> None:
+def plot_rank_and_bits(metrics: Sequence[LogRow], path: Path, treatments: Mapping[str, str]) -> None:
     """Rank of the answer among the candidates, and bits per byte of the answer, over steps; see
     `plot_recall`."""
     rank = ("candidate_rank", "rank of the answer (1 = first)")
@@ -67,7 +70,8 @@ def plot_rank_and_bits(metrics: Sequence[dict], path: Path, treatments: Mapping[
         figure, grid = _panels_by_type(metrics, [rank, bits], treatments)
         grid[0][0].invert_yaxis()
     else:
-        figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained")
+        figure = new_figure((9.6, 3.6), "constrained")
+        left, right = figure.subplots(1, 2)
         _curves(left, metrics, rank[0])
         _label(left, rank[1])
         left.invert_yaxis()
@@ -77,18 +81,18 @@ def plot_rank_and_bits(metrics: Sequence[dict], path: Path, treatments: Mapping[
     _write(figure, path)
 
 
-def _one_panel() -> tuple[plt.Figure, list[list[Axes]]]:
-    figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
-    return figure, [[axes]]
+def _one_panel() -> tuple[Figure, list[list[Axes]]]:
+    figure = new_figure((6.4, 4.0), "constrained")
+    return figure, [[figure.subplots()]]
 
 
 def _panels_by_type(
-    metrics: Sequence[dict], shown: Sequence[tuple[str, str]], treatments: Mapping[str, str]
-) -> tuple[plt.Figure, list[list[Axes]]]:
+    metrics: Sequence[LogRow], shown: Sequence[tuple[str, str]], treatments: Mapping[str, str]
+) -> tuple[Figure, list[list[Axes]]]:
     """A row of panels for each (metric, label of its axis), a panel for each probe type, and a curve for each
     treatment: the more exposures the darker. Control facts are dashed."""
     curves = [(CONTROL, CONTROL, "--", "0.45")]
-    shades = plt.get_cmap("viridis")(np.linspace(0.9, 0.0, len(treatments)))
+    shades = matplotlib.colormaps["viridis"](np.linspace(0.9, 0.0, len(treatments)))
     curves += [
         (label, name, "-", shade) for (label, name), shade in zip(treatments.items(), shades, strict=True)
     ]
@@ -97,10 +101,8 @@ def _panels_by_type(
         for kind in PROBE_COLOURS
         if any(_points(metrics, name, kind, metric) for _, name, _, _ in curves for metric, _ in shown)
     ]
-    size = (2.6 + 2.3 * len(kinds), 0.4 + 2.8 * len(shown))
-    figure, grid = plt.subplots(
-        len(shown), len(kinds), figsize=size, squeeze=False, sharex=True, sharey="row", layout="constrained"
-    )
+    figure = new_figure((2.6 + 2.3 * len(kinds), 0.4 + 2.8 * len(shown)), "constrained")
+    grid = figure.subplots(len(shown), len(kinds), squeeze=False, sharex=True, sharey="row")
     in_legend: set[str] = set()
     for row, (metric, ylabel) in zip(grid, shown, strict=True):
         for axes, kind in zip(row, kinds, strict=True):
@@ -115,12 +117,12 @@ def _panels_by_type(
     return figure, grid.tolist()
 
 
-def _points(metrics: Sequence[dict], group: str, kind: str, metric: str) -> list[tuple[int, float]]:
+def _points(metrics: Sequence[LogRow], group: str, kind: str, metric: str) -> list[tuple[int, float]]:
     key = f"recall/{group}/{kind}/{metric}"
     return [(row["step"], row[key]) for row in metrics if key in row]
 
 
-def _curves(axes: Axes, metrics: Sequence[dict], metric: str, label: bool = True) -> None:
+def _curves(axes: Axes, metrics: Sequence[LogRow], metric: str, label: bool = True) -> None:
     for role, style in STYLES.items():
         for kind, colour in PROBE_COLOURS.items():
             if points := _points(metrics, role, kind, metric):
@@ -151,6 +153,5 @@ def _label(axes: Axes, ylabel: str) -> None:
     hide_upper_spines(axes)
 
 
-def _write(figure: plt.Figure, path: Path) -> None:
+def _write(figure: Figure, path: Path) -> None:
     write_whole(path, as_png(figure))
-    plt.close(figure)

@@ -2,12 +2,14 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from tidy_stlms.configs.files import read_json
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.summary import chance_of
 from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.recall.groups import GroupKey, groups_of, treatment_groups
+from tidy_stlms.eval.report.run_summary import RunSummary
 from tidy_stlms.eval.run_folder import count_exposures, has_plan, read_plan
 
 FIGURES = {
@@ -29,18 +31,20 @@ def reading_guide(bank: FactBank) -> str:
     )
 
 
-def facts_of_the_run(folder: Path, config: dict, summary: dict | None, bank: FactBank | None) -> list[str]:
+def facts_of_the_run(
+    folder: Path, config: dict[str, Any], summary: RunSummary | None, bank: FactBank | None
+) -> list[str]:
     """Lines of a list: model, data, loss, injection, seed, versions. `summary`: of a finished run."""
     versions = read_json(folder / "environment.json")["versions"]
     model = config["model"]["name_or_path"] or "from scratch"
     size, amount, loss = "", "", []
     if summary is not None:
-        size = f", {summary['parameters']:,} parameters"
-        amount = f", {summary['tokens']:,} tokens in {summary['steps']:,} steps"
-        bits = summary.get("eval_bits_per_byte")
+        size = f", {summary.parameters:,} parameters"
+        amount = f", {summary.tokens:,} tokens in {summary.steps:,} steps"
+        bits = summary.eval_bits_per_byte
         held_out = f" ({_number(bits)} bits per byte)" if bits is not None else ""
         loss = [
-            f"- Loss: training {_number(summary['train_loss'])}, validation {_number(summary['eval_loss'])}"
+            f"- Loss: training {_number(summary.train_loss)}, validation {_number(summary.eval_loss)}"
             f"{held_out}"
         ]
     return [
@@ -53,7 +57,7 @@ def facts_of_the_run(folder: Path, config: dict, summary: dict | None, bank: Fac
     ]
 
 
-def injection_in_words(folder: Path, config: dict, bank: FactBank | None) -> str:
+def injection_in_words(folder: Path, config: dict[str, Any], bank: FactBank | None) -> str:
     """One sentence: how many facts, of which arms, how often, by which strategy and placement."""
     if bank is None:
         return "none, ordinary training"

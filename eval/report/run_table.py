@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from tidy_stlms.eval.recall.groups import in_order, is_injected
+from tidy_stlms.eval.recall.results import Estimate, Summary
 from tidy_stlms.eval.report.cells import Cell
 from tidy_stlms.eval.report.order import SHOWN, TYPES
 
@@ -46,13 +46,13 @@ class RecallTable:
         return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def recall_table(recall: Mapping[str, Any]) -> RecallTable:
-    """Rows by probe type and metric from summary.json's `recall`; a column for each group.
+def recall_table(after: Summary, before: Summary | None = None) -> RecallTable:
+    """Rows by probe type and metric; a column for each group.
 
     A cell is `before → after [low, high]`, without the arrow where nothing was measured before. Where
     injected facts are shown by treatment, a last row of each type has the numbers of probes.
     """
-    before, after = recall.get("before", {}), recall["after"]
+    before = before or {}
     groups = in_order(after)
     is_split = sum(map(is_injected, groups)) > 1
     rows = []
@@ -72,13 +72,13 @@ def recall_table(recall: Mapping[str, Any]) -> RecallTable:
     return RecallTable(tuple(groups), rows)
 
 
-def _most_probes(metrics: Mapping[str, Any]) -> Cell:
+def _most_probes(estimates: Mapping[str, Estimate]) -> Cell:
     """How many probes there are. Some metrics may lack a few."""
-    return Cell(f"{max(estimate['n'] for estimate in metrics.values()):,}" if metrics else "")
+    return Cell(f"{max(estimate.n for estimate in estimates.values()):,}" if estimates else "")
 
 
-def _cell(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Cell:
+def _cell(before: Estimate | None, after: Estimate | None) -> Cell:
     if after is None:
         return Cell("")
-    start = f"{before['mean']:.2f} → " if before else ""
-    return Cell(f"{start}{after['mean']:.2f}", f"[{after['low']:.2f}, {after['high']:.2f}]")
+    start = f"{before.mean:.2f} → " if before is not None else ""
+    return Cell(f"{start}{after.mean:.2f}", f"[{after.low:.2f}, {after.high:.2f}]")

@@ -1,14 +1,15 @@
 """What a study's report shows, read from the study once for report.md and report.html."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tidy_stlms.eval.report.cells import StudyTable
-from tidy_stlms.eval.report.order import Study, models_of
+from tidy_stlms.eval.report.order import models_of
 from tidy_stlms.eval.report.panels import StudyFigure
 from tidy_stlms.eval.report.study_figures import figures_of
 from tidy_stlms.eval.report.study_tables import study_tables
+from tidy_stlms.eval.study.prompts import PromptResult
+from tidy_stlms.eval.study.study import Study
 
 MAX_ROWS = 400  # of one table; more are a matter for summary.json
 
@@ -30,12 +31,12 @@ SECTIONS = {
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt of `stlm recall --prompts` and what models say after it, as (model, entry) pairs."""
+    """A prompt of `stlm recall --prompts` and its results, as (model, result) pairs."""
 
     sentence: str
     answer: str | None
     joint: str
-    said: list[tuple[str, Mapping[str, Any]]]
+    said: list[tuple[str, PromptResult]]
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class StudyContent:
 
     @property
     def title(self) -> str:
-        name = self.study.get("bank", {}).get("name")
-        return f"Recall of {name}" if name else "What models recall"
+        bank = self.study.bank
+        return f"Recall of {bank.name}" if bank is not None and bank.name else "What models recall"
 
     def tables_of(self, section: str) -> list[StudyTable]:
         return [table for table in self.tables if table.section == section]
@@ -65,10 +66,9 @@ def prompts_of(study: Study) -> list[Prompt]:
     """Every prompt once, with the models' continuations in the order of the models."""
     prompts: dict[tuple[str, str | None, str], Prompt] = {}
     for model in models_of(study):
-        for entry in study.get("prompts", {}).get(model, []):
-            # results of older versions have no joint: a space was everywhere
-            key = (entry["sentence"], entry.get("answer"), entry.get("joint", " "))
-            prompts.setdefault(key, Prompt(*key, said=[])).said.append((model, entry))
+        for result in study.prompts.get(model, ()):
+            key = (result.sentence, result.answer, result.joint)
+            prompts.setdefault(key, Prompt(*key, said=[])).said.append((model, result))
     return list(prompts.values())
 
 

@@ -7,15 +7,15 @@ and page then show it in its section.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from tidy_stlms.eval.recall.compare import is_comparable
+from tidy_stlms.eval.recall.exposures import DosePoint
 from tidy_stlms.eval.recall.groups import CONTROL, INJECTED, facts_in_words, is_injected
+from tidy_stlms.eval.recall.results import Estimate, Summary
 from tidy_stlms.eval.report.cells import number
 from tidy_stlms.eval.report.order import (
     NAMES,
     TYPES,
-    Study,
     groups_of,
     models_of,
     ordered,
@@ -33,6 +33,7 @@ from tidy_stlms.eval.report.panels import (
     Ticks,
     short_name,
 )
+from tidy_stlms.eval.study.study import Study
 
 BAR_METRICS = ("accuracy", "exact_match")
 
@@ -49,7 +50,7 @@ def figures_of(study: Study) -> list[StudyFigure]:
 
 def bar_figures(study: Study) -> list[StudyFigure]:
     """By metric: a panel for each probe type, a bar for each model. Of a run's checkpoints the last."""
-    recall = study.get("recall", {})
+    recall = study.recall
     models = [model for model in _last_of_each_run(study) if model in recall]
     figures = []
     for metric in BAR_METRICS:
@@ -70,7 +71,7 @@ def bar_figures(study: Study) -> list[StudyFigure]:
 
 
 def _bar_panel(
-    recall: Mapping[str, Any], models: Sequence[str], group: str, kind: str, metric: str
+    recall: Mapping[str, Summary], models: Sequence[str], group: str, kind: str, metric: str
 ) -> BarPanel | None:
     bars = []
     for model in models:
@@ -90,14 +91,13 @@ def _bar_panel(
 def step_figures(study: Study) -> list[StudyFigure]:
     """Accuracy over training steps: a panel for each run of which two or more checkpoints were measured, or
     for each treatment of its facts."""
-    recall = study.get("recall", {})
-    groups = [group for group in groups_of(recall) if is_injected(group)] or [INJECTED]
+    groups = [group for group in groups_of(study.recall) if is_injected(group)] or [INJECTED]
     runs = _checkpoints(study)
     panels = [
         LinePanel(_steps_title(run, group, len(runs)), lines)
         for run, checkpoints in runs.items()
         for group in groups
-        if (lines := _step_lines(recall, checkpoints, group))
+        if (lines := _step_lines(study.recall, checkpoints, group))
     ]
     if not panels:
         return []
@@ -107,7 +107,9 @@ def step_figures(study: Study) -> list[StudyFigure]:
     return [StudyFigure("steps", "steps", caption, x, y, panels, _chance(study))]
 
 
-def _step_lines(recall: Mapping[str, Any], checkpoints: Sequence[tuple[int, str]], group: str) -> list[Line]:
+def _step_lines(
+    recall: Mapping[str, Summary], checkpoints: Sequence[tuple[int, str]], group: str
+) -> list[Line]:
     lines: dict[tuple[str, str], list[Mark]] = {}
     for step, model in checkpoints:
         for role in (group, CONTROL):
@@ -130,57 +132,54 @@ def _steps_title(run: str, group: str, n_runs: int) -> str:
 def dose_figures(study: Study) -> list[StudyFigure]:
     """Recall against exposures, on a logarithmic axis: a panel for each model, control facts at the left."""
     models = _last_of_each_run(study)
-    entries = [entry for entry in study.get("dose_response", []) if entry["model"] in models]
+    points = [point for point in study.dose_response if point.model in models]
     return [
         _dose_figure(
-            [entry for entry in entries if entry["metric"] == metric],
+            [point for point in points if point.metric == metric],
             metric,
             models,
             _chance(study) if metric == "accuracy" else None,
         )
-        for metric in ordered((entry["metric"] for entry in entries), tuple(NAMES))
+        for metric in ordered((point.metric for point in points), tuple(NAMES))
     ]
 
 
 def _dose_figure(
-    entries: Sequence[Mapping[str, Any]], metric: str, models: Sequence[str], chance: float | None
+    points: Sequence[DosePoint], metric: str, models: Sequence[str], chance: float | None
 ) -> StudyFigure:
-    x, positions = _exposure_axis(
-        {CONTROL if entry["role"] == CONTROL else entry["exposures"] for entry in entries}
-    )
+    x, positions = _exposure_axis({CONTROL if point.role == CONTROL else point.exposures for point in points})
     panels = [
-        LinePanel(model, _dose_lines([entry for entry in entries if entry["model"] == model], positions))
-        for model in ordered((entry["model"] for entry in entries), models)
+        LinePanel(model, _dose_lines([point for point in points if point.model == model], positions))
+        for model in ordered((point.model for point in points), models)
     ]
     caption = f"{NAMES[metric].capitalize()} against exposures in training, with 95% intervals."
-    if any(entry["role"] == CONTROL for entry in entries):
+    if any(point.role == CONTROL for point in points):
         caption += " Hollow: control facts, which are other people’s and were never shown."
     if is_comparable(metric):
         y = Axis(NAMES[metric], 0, 1, SHARE)
     else:
         caption += " Log-probabilities are to be compared within one tokenizer only."
-        ends = ("mean", "low", "high")
-        values = [entry[end] for entry in entries for end in ends if entry.get(end) is not None]
+        values = [value for point in points for value in (point.mean, point.low, point.high)]
         y = Axis(f"{NAMES[metric]} (nats)", *_whole_range(values))
     return StudyFigure(f"doses-{metric}", "doses", caption, x, y, panels, chance)
 
 
-def _dose_lines(entries: Sequence[Mapping[str, Any]], positions: Mapping[int | str, float]) -> list[Line]:
+def _dose_lines(points: Sequence[DosePoint], positions: Mapping[int | str, float]) -> list[Line]:
     """One line for each probe type of a model. Its marks are joined unless two groups have equal exposures;
     control facts are never joined."""
-    kinds = ordered((entry["type"] for entry in entries), TYPES)
+    kinds = ordered((point.type for point in points), TYPES)
     apart = 0.015 * (max(positions.values()) - min(positions.values()))  # of types of control facts
     lines: dict[tuple[str, str], list[Mark]] = {}
-    for entry in sorted(entries, key=lambda entry: entry["exposures"]):
-        is_control = entry["role"] == CONTROL
+    for point in sorted(points, key=lambda point: point.exposures):
+        is_control = point.role == CONTROL
         if is_control:
             facts = facts_in_words(CONTROL)
-            x = positions[CONTROL] + apart * (kinds.index(entry["type"]) - (len(kinds) - 1) / 2)
+            x = positions[CONTROL] + apart * (kinds.index(point.type) - (len(kinds) - 1) / 2)
         else:
-            facts = f"{entry['role']}, {entry['exposures']:,} exposures"
-            x = positions[entry["exposures"]]
-        mark = _mark(entry, f"{facts}, {entry['type']}, n = {entry['n']:,}", x)
-        lines.setdefault((CONTROL if is_control else INJECTED, entry["type"]), []).append(mark)
+            facts = f"{point.role}, {point.exposures:,} exposures"
+            x = positions[point.exposures]
+        mark = _mark(point, f"{facts}, {point.type}, n = {point.n:,}", x)
+        lines.setdefault((CONTROL if is_control else INJECTED, point.type), []).append(mark)
     return [
         replace(line, joined=line.role != CONTROL and len({mark.x for mark in line.marks}) == len(line.marks))
         for line in _sorted_lines(lines)
@@ -213,7 +212,7 @@ def _exposure_axis(exposures: Iterable[int | str]) -> tuple[Axis, dict[int | str
 
 
 def _chance(study: Study) -> float | None:
-    return study.get("bank", {}).get("chance")
+    return None if study.bank is None else study.bank.chance
 
 
 def _last_of_each_run(study: Study) -> list[str]:
@@ -225,10 +224,9 @@ def _last_of_each_run(study: Study) -> list[str]:
 def _checkpoints(study: Study) -> dict[str, list[tuple[int, str]]]:
     """`{run: [(step, model), ...]}` for runs with two or more measured checkpoints, in order of steps."""
     runs: dict[str, list[tuple[int, str]]] = {}
-    for model in study["models"]:
-        measured = model["model"] in study.get("recall", {})
-        if measured and model.get("run") is not None and model.get("step") is not None:
-            runs.setdefault(model["run"], []).append((model["step"], model["model"]))
+    for info in study.models:
+        if info.model in study.recall and info.run is not None and info.step is not None:
+            runs.setdefault(info.run, []).append((info.step, info.model))
     return {run: sorted(points) for run, points in runs.items() if len({step for step, _ in points}) > 1}
 
 
@@ -238,9 +236,8 @@ def _sorted_lines(lines: Mapping[tuple[str, str], list[Mark]]) -> list[Line]:
     return [Line(kind, role, lines[role, kind]) for role, kind in keys]
 
 
-def _mark(entry: Mapping[str, Any], name: str, x: float = 0.0) -> Mark:
-    mean = entry["mean"]
-    low, high = (mean if entry.get(end) is None else entry[end] for end in ("low", "high"))
+def _mark(estimate: Estimate | DosePoint, name: str, x: float = 0.0) -> Mark:
+    mean, low, high = estimate.mean, estimate.low, estimate.high
     return Mark(mean, low, high, f"{name}: {number(mean)} [{number(low)}, {number(high)}]", x)
 
 

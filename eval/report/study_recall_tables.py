@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
+from tidy_stlms.eval.recall.control import CorrectedEstimate, CorrectedSummary
 from tidy_stlms.eval.recall.groups import ROLES, facts_in_words, in_order
+from tidy_stlms.eval.recall.results import Summary
 from tidy_stlms.eval.recall.statistics import LEVEL
-from tidy_stlms.eval.report.cells import Cell, Column, StudyTable, count, label, mark_best, measured
+from tidy_stlms.eval.report.cells import Cell, Column, StudyTable, count, estimated, label, mark_best
 from tidy_stlms.eval.report.order import (
     CORRECTED,
     DIGITS,
@@ -15,13 +16,13 @@ from tidy_stlms.eval.report.order import (
     SHOWN,
     TOKEN_METRICS,
     TYPES,
-    Study,
     groups_of,
     models_of,
     ordered,
     rank_in,
     tokenizer_groups,
 )
+from tidy_stlms.eval.study.study import Study
 
 MEANING = {
     "subject_shift": "Subject shift: log-probability of the wrong candidates beyond that of the same ones "
@@ -39,21 +40,20 @@ EXPOSED = "Exposures are those in the run that the facts belong to; to other mod
 
 def overview_tables(study: Study) -> list[StudyTable]:
     """A table for each group of facts: metrics that may be compared between any models, by probe type."""
-    return _recall_tables(
-        study, "recall", "recall", "Recall of {facts}", Column("probe", numeric=False), TYPES
-    )
+    column = Column("probe", numeric=False)
+    return _recall_tables(study, study.recall, "recall", "Recall of {facts}", column, TYPES)
 
 
 def relation_tables(study: Study) -> list[StudyTable]:
     column = Column("relation", numeric=False)
-    return _recall_tables(study, "by_relation", "relations", "Recall by relation, {facts}", column)
+    return _recall_tables(study, study.by_relation, "relations", "Recall by relation, {facts}", column)
 
 
 def token_tables(study: Study) -> list[StudyTable]:
     """Perplexity, token rank and the like: a table for each tokenizer and group."""
     tables = []
     for tokenizer, models in tokenizer_groups(study).items():
-        shared = {name: by_group for name, by_group in study.get("recall", {}).items() if name in models}
+        shared = {name: by_group for name, by_group in study.recall.items() if name in models}
         for number, group in enumerate(groups_of(shared), 1):
             table = _recall_table(study, shared, group, Column("probe", numeric=False), TYPES, TOKEN_METRICS)
             if table:
@@ -68,14 +68,13 @@ def token_tables(study: Study) -> list[StudyTable]:
 
 def corrected_tables(study: Study) -> list[StudyTable]:
     """How much more models recall of injected facts than of control facts; in nats by tokenizer."""
-    corrected = study.get("corrected", {})
-    accuracy = _differences(study, corrected, ("accuracy_over_control",))
+    accuracy = _differences(study, study.corrected, ("accuracy_over_control",))
     tables = []
     if accuracy:
         title = "Accuracy of injected facts beyond that of control facts"
         tables.append(replace(accuracy, key="corrected-accuracy", title=title, note=UNSURE))
     for tokenizer, models in tokenizer_groups(study).items():
-        shared = {name: corrected[name] for name in models if name in corrected}
+        shared = {name: study.corrected[name] for name in models if name in study.corrected}
         for names in (("subject_shift", "binding"), ("answer_familiarity",)):
             if table := _differences(study, shared, names):
                 title = " and ".join(name.replace("_", " ") for name in names).capitalize()
@@ -92,9 +91,14 @@ def corrected_tables(study: Study) -> list[StudyTable]:
 
 
 def _recall_tables(
-    study: Study, source: str, section: str, title: str, column: Column, order: Sequence[str] = ()
+    study: Study,
+    recall: Mapping[str, Summary],
+    section: str,
+    title: str,
+    column: Column,
+    order: Sequence[str] = (),
 ) -> list[StudyTable]:
-    recall = study.get(source, {})
+    """A table for each group of facts; `recall` has the estimates by model."""
     tables = []
     for number, group in enumerate(groups_of(recall), 1):
         table = _recall_table(study, recall, group, column, order, SHOWN)
@@ -112,13 +116,13 @@ def _key(group: str, number: int) -> str:
 
 def _recall_table(
     study: Study,
-    recall: Mapping[str, Any],
+    recall: Mapping[str, Summary],
     group: str,
     column: Column,
     order: Sequence[str],
     metrics: Mapping[str, str],
 ) -> StudyTable | None:
-    """`{model: {group: {name: {metric: entry}}}}` as rows by name, as of a probe type, and model."""
+    """Rows by name (a probe type or a relation) and model, of one group of facts."""
     models = [model for model in models_of(study) if group in recall.get(model, {})]
     names = ordered((name for model in models for name in recall[model][group]), order)
     shown = [
@@ -128,15 +132,15 @@ def _recall_table(
     ]
     rows: list[tuple[Cell, ...]] = []
     for name in names:
-        entries = {model: recall[model][group][name] for model in models if name in recall[model][group]}
+        by_model = {model: recall[model][group][name] for model in models if name in recall[model][group]}
         group_rows = [
             (
                 label(name),
                 label(model),
-                *(measured(entry.get(metric), digits=DIGITS.get(metric, 2)) for metric in shown),
-                count(max((figure["n"] for figure in entry.values()), default=None)),
+                *(estimated(estimates.get(metric), digits=DIGITS.get(metric, 2)) for metric in shown),
+                count(max((estimate.n for estimate in estimates.values()), default=None)),
             )
-            for model, entry in entries.items()
+            for model, estimates in by_model.items()
         ]
         if group not in NO_MERIT:
             for column_at, metric in enumerate(shown, 2):
@@ -162,9 +166,9 @@ def _judge_best(
     `measured_by` is the (group of facts, probe type, metric) of the column.
     """
     p_values = {
-        frozenset((entry["a"], entry["b"])): entry.get("p_holm")
-        for entry in study.get("comparisons", [])
-        if (entry["role"], entry["type"], entry["metric"]) == measured_by
+        frozenset((comparison.a, comparison.b)): comparison.p_holm
+        for comparison in study.comparisons
+        if (comparison.role, comparison.type, comparison.metric) == measured_by
     }
     winners = [row[1].figure for row in rows if row[column].best]
     others = [row[1].figure for row in rows if row[column].figure and not row[column].best]
@@ -183,18 +187,20 @@ def _judge_best(
     ]
 
 
-def _differences(study: Study, corrected: Mapping[str, Any], names: Sequence[str]) -> StudyTable | None:
-    """`{model: {group: {type: {name: entry}}}}` as rows by type, treatment where these differ, and model."""
-    entries_of = {
-        (kind, group, model): entries
+def _differences(
+    study: Study, corrected: Mapping[str, CorrectedSummary], names: Sequence[str]
+) -> StudyTable | None:
+    """Rows by probe type, treatment where these differ, and model."""
+    estimates_of = {
+        (kind, group, model): estimates
         for model in models_of(study)
         for group, by_kind in corrected.get(model, {}).items()
-        for kind, entries in by_kind.items()
-        if any(entries.get(name) for name in names)
+        for kind, estimates in by_kind.items()
+        if any(name in estimates for name in names)
     }
-    if not entries_of:
+    if not estimates_of:
         return None
-    groups = in_order(group for _, group, _ in entries_of)
+    groups = in_order(group for _, group, _ in estimates_of)
     models = models_of(study)
     is_split = not set(groups) <= set(ROLES)
     rows = [
@@ -202,10 +208,10 @@ def _differences(study: Study, corrected: Mapping[str, Any], names: Sequence[str
             label(kind),
             *([label(group)] if is_split else []),
             label(model),
-            *(_against_zero(entries_of[kind, group, model].get(name)) for name in names),
+            *(_against_zero(estimates_of[kind, group, model].get(name)) for name in names),
         )
         for kind, group, model in sorted(
-            entries_of, key=lambda key: (rank_in(TYPES, key[0]), groups.index(key[1]), models.index(key[2]))
+            estimates_of, key=lambda key: (rank_in(TYPES, key[0]), groups.index(key[1]), models.index(key[2]))
         )
     ]
     columns = (
@@ -217,5 +223,6 @@ def _differences(study: Study, corrected: Mapping[str, Any], names: Sequence[str
     return StudyTable("", "corrected", "", columns, rows, n_labels=3 if is_split else 2)
 
 
-def _against_zero(entry: Mapping[str, Any] | None) -> Cell:
-    return replace(measured(entry, signed=True), significant=entry["p"] < LEVEL if entry else None)
+def _against_zero(estimate: CorrectedEstimate | None) -> Cell:
+    cell = estimated(estimate, signed=True)
+    return cell if estimate is None else replace(cell, significant=estimate.p < LEVEL)

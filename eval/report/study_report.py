@@ -1,15 +1,14 @@
 """Writes a study's report.md with its figures, and report.html.
 
-write_study_report(folder, read_json(folder / "summary.json"), read_jsonl(folder / "results.jsonl"))
+write_study_report(folder, read_study(folder), read_records(folder / "results.jsonl", ProbeResult))
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tidy_stlms.configs.files import write_whole
+from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.report.cells import StudyTable, markdown_text
-from tidy_stlms.eval.report.order import Study
 from tidy_stlms.eval.report.page import study_page
 from tidy_stlms.eval.report.panels import StudyFigure
 from tidy_stlms.eval.report.study_content import (
@@ -20,6 +19,7 @@ from tidy_stlms.eval.report.study_content import (
     content_of,
     show_token,
 )
+from tidy_stlms.eval.study.study import BankInfo, Study
 
 READING = """\
 Accuracy: the answer is the most probable of the candidates{chance}. Exact match: greedy generation gives the
@@ -30,8 +30,8 @@ above every other model. Perplexity, token rank and log-probability stand only i
 tokenizer."""
 
 
-def write_study_report(folder: Path, study: Study, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write report.md, report.html and figures/*.png from a study and the rows of its results.jsonl."""
+def write_study_report(folder: Path, study: Study, results: Sequence[ProbeResult]) -> None:
+    """Write report.md, report.html and figures/*.png from a study and the results of its results.jsonl."""
     from tidy_stlms.eval.report.draw import draw_figure
 
     content = content_of(study)
@@ -40,16 +40,16 @@ def write_study_report(folder: Path, study: Study, rows: Sequence[Mapping[str, A
         write_whole(folder / f"figures/{key}.png", drawing.png)
     write_whole(folder / "report.md", study_markdown(content).encode("utf-8", "replace"))
     panels = {key: drawing.panels for key, drawing in drawings.items()}
-    write_whole(folder / "report.html", study_page(content, panels, rows).encode("utf-8", "replace"))
+    write_whole(folder / "report.html", study_page(content, panels, results).encode("utf-8", "replace"))
 
 
 def study_markdown(content: StudyContent) -> str:
     """report.md: links to figures, tables, prompts, and what is needed to repeat the study."""
     study = content.study
-    lines = [f"# {markdown_text(content.title)}", "", *_introduction(study.get("bank"))]
-    for model in study["models"]:
-        if model.get("error"):
-            lines += [f"{markdown_text(model['model'])} failed: {markdown_text(model['error'])}", ""]
+    lines = [f"# {markdown_text(content.title)}", "", *_introduction(study.bank)]
+    for info in study.models:
+        if info.error:
+            lines += [f"{markdown_text(info.model)} failed: {markdown_text(info.error)}", ""]
     for section, title in SECTIONS.items():
         section_lines = [line for figure in content.figures_of(section) for line in _figure(figure)]
         section_lines += [line for table in content.tables_of(section) for line in _table(table)]
@@ -60,11 +60,11 @@ def study_markdown(content: StudyContent) -> str:
     return "\n".join(lines)
 
 
-def _introduction(bank: Mapping[str, Any] | None) -> list[str]:
+def _introduction(bank: BankInfo | None) -> list[str]:
     if bank is None:
         return []
-    chance = f" (chance {bank['chance']:.2f})" if bank.get("chance") is not None else ""
-    counts = f"{bank['n_facts']:,} facts, {bank['n_probes']:,} probes."
+    chance = f" (chance {bank.chance:.2f})" if bank.chance is not None else ""
+    counts = f"{bank.n_facts:,} facts, {bank.n_probes:,} probes."
     return [
         f"{counts} `report.html` is this and a browser of all probes.",
         "",
@@ -91,9 +91,9 @@ def _prompts(prompts: Sequence[Prompt]) -> list[str]:
     for prompt in prompts:
         answer = f"{prompt.joint}**{markdown_text(prompt.answer)}**" if prompt.answer else ""
         lines += [f"{markdown_text(prompt.sentence)}{answer}", ""]
-        for model, entry in prompt.said:
-            lines.append(f"- {markdown_text(model)}: {markdown_text(entry['generation'])}")
-            for number, step in enumerate(entry.get("top_tokens") or [], 1):
+        for model, result in prompt.said:
+            lines.append(f"- {markdown_text(model)}: {markdown_text(result.generation)}")
+            for number, step in enumerate(result.top_tokens, 1):
                 tokens = ", ".join(f"{markdown_text(show_token(text))} {p:.2f}" for text, p in step)
                 lines.append(f"  {number}. {tokens}")
         lines.append("")
@@ -102,17 +102,14 @@ def _prompts(prompts: Sequence[Prompt]) -> list[str]:
 
 def _provenance(study: Study) -> list[str]:
     lines = []
-    if bank := study.get("bank"):
-        lines.append(
-            f"- Bank: {markdown_text(bank.get('name') or 'without a name')}, sha256 `{bank['sha256']}`"
-        )
-        if bank.get("flags"):
-            flags = ", ".join(f"{flag} {n:,}" for flag, n in bank["flags"].items())
+    if bank := study.bank:
+        lines.append(f"- Bank: {markdown_text(bank.name or 'without a name')}, sha256 `{bank.sha256}`")
+        if bank.flags:
+            flags = ", ".join(f"{flag} {n:,}" for flag, n in bank.flags.items())
             lines.append(f"- Flagged probes: {markdown_text(flags)}")
-    lines.append(f"- Scorer version: {markdown_text(str(study['scorer']))}")
-    if study.get("created"):
-        lines.append(f"- Made: {markdown_text(study['created'])}")
-    for model in study["models"]:
-        if model.get("revision"):
-            lines.append(f"- {markdown_text(model['model'])}: revision {markdown_text(model['revision'])}")
+    lines.append(f"- Scorer version: {markdown_text(study.scorer)}")
+    lines.append(f"- Made: {markdown_text(study.created)}")
+    for info in study.models:
+        if info.revision:
+            lines.append(f"- {markdown_text(info.model)}: revision {markdown_text(info.revision)}")
     return [*lines, ""]

@@ -3,16 +3,16 @@
 Figures that depend on the tokenizer are only in tables whose models share one. To add a table, write a
 function that makes `StudyTable`s from a study, and name it in `study_tables`.
 
-for table in study_tables(read_json("results/comparison/summary.json")):
+for table in study_tables(read_study("results/comparison")):
     print(table.title)
     print(table.markdown())
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from tidy_stlms.eval.recall.compare import is_comparable
+from tidy_stlms.eval.recall.compare import HELDOUT_ROLE, Comparison, is_comparable
+from tidy_stlms.eval.recall.exposures import DosePoint
 from tidy_stlms.eval.recall.groups import CONTROL, in_order
 from tidy_stlms.eval.recall.statistics import LEVEL
 from tidy_stlms.eval.report.cells import (
@@ -20,11 +20,13 @@ from tidy_stlms.eval.report.cells import (
     Column,
     StudyTable,
     count,
+    estimated,
     label,
     mark_best,
     measured,
     number,
     p_value,
+    sample_size,
 )
 from tidy_stlms.eval.report.order import (
     DIGITS,
@@ -32,7 +34,6 @@ from tidy_stlms.eval.report.order import (
     NAMES,
     NO_MERIT,
     TYPES,
-    Study,
     groups_of,
     models_of,
     ordered,
@@ -45,6 +46,8 @@ from tidy_stlms.eval.report.study_recall_tables import (
     relation_tables,
     token_tables,
 )
+from tidy_stlms.eval.study.benchmarks import Score, TaskResult
+from tidy_stlms.eval.study.study import Study
 
 COMPARED = (
     "accuracy",
@@ -79,26 +82,26 @@ def comparison_tables(study: Study, metrics: Sequence[str] = COMPARED) -> list[S
     """Paired differences between models, a table for each of the metrics."""
     tables = []
     for metric in metrics:
-        entries = [entry for entry in _comparisons(study) if entry["metric"] == metric]
-        if entries:
+        comparisons = [comparison for comparison in _comparisons(study) if comparison.metric == metric]
+        if comparisons:
             title = f"Differences between models in {NAMES[metric]}"
-            tables.append(_comparison_table(f"comparisons-{metric}", "comparisons", title, entries))
+            tables.append(_comparison_table(f"comparisons-{metric}", "comparisons", title, comparisons))
     return tables
 
 
-def _comparisons(study: Study, heldout: bool = False) -> list[dict]:
-    tokenizer = {model["model"]: model.get("tokenizer") for model in study["models"]}
-    entries = [
-        entry
-        for entry in study.get("comparisons", [])
-        if is_comparable(entry["metric"]) or tokenizer[entry["a"]] == tokenizer[entry["b"]]
-        if (entry["role"] == "heldout") == heldout
+def _comparisons(study: Study, heldout: bool = False) -> list[Comparison]:
+    tokenizer = {info.model: info.tokenizer for info in study.models}
+    comparisons = [
+        comparison
+        for comparison in study.comparisons
+        if is_comparable(comparison.metric) or tokenizer[comparison.a] == tokenizer[comparison.b]
+        if (comparison.role == HELDOUT_ROLE) == heldout
     ]
-    groups = in_order([*groups_of(study.get("recall", {})), *(entry["role"] for entry in entries)])
-    return sorted(entries, key=lambda entry: (groups.index(entry["role"]), rank_in(TYPES, entry["type"])))
+    groups = in_order([*groups_of(study.recall), *(comparison.role for comparison in comparisons)])
+    return sorted(comparisons, key=lambda each: (groups.index(each.role), rank_in(TYPES, each.type)))
 
 
-def _comparison_table(key: str, section: str, title: str, entries: list[dict]) -> StudyTable:
+def _comparison_table(key: str, section: str, title: str, comparisons: Sequence[Comparison]) -> StudyTable:
     columns = (
         Column("role", numeric=False),
         Column("probe", numeric=False),
@@ -112,41 +115,43 @@ def _comparison_table(key: str, section: str, title: str, entries: list[dict]) -
         "Paired over the same probes; p after Holm’s correction. "
         f"Grey: p of {LEVEL} or more. Bold: the better model of a pair, where it is not grey."
     )
-    comparable = is_comparable(entries[0]["metric"])
-    rows = [_comparison_row(entry) for entry in entries]
+    comparable = is_comparable(comparisons[0].metric)
+    rows = [_comparison_row(comparison) for comparison in comparisons]
     # models are in no group: a bold one must not be left out because the row above has it too
     return StudyTable(key, section, title, columns, rows, note, comparable, n_labels=4, n_groups=2)
 
 
-def _comparison_row(entry: dict) -> tuple[Cell, ...]:
-    p, metric = entry.get("p_holm"), entry["metric"]
-    significant = p is not None and p < LEVEL
-    digits = 3 if entry["role"] == "heldout" else DIGITS.get(metric, 2)
-    difference = measured(entry, key="difference", signed=True, digits=digits)
-    b_is_better = (entry["difference"] > 0) != (metric in LOWER_IS_BETTER)
-    is_merit = entry["role"] not in NO_MERIT and metric != "subject_shift"
+def _comparison_row(comparison: Comparison) -> tuple[Cell, ...]:
+    metric, significant = comparison.metric, comparison.p_holm < LEVEL
+    difference = measured(
+        comparison.difference,
+        comparison.low,
+        comparison.high,
+        digits=3 if comparison.role == HELDOUT_ROLE else DIGITS.get(metric, 2),
+        signed=True,
+        note=sample_size(comparison.n),
+    )
+    b_is_better = (comparison.difference > 0) != (metric in LOWER_IS_BETTER)
+    is_merit = comparison.role not in NO_MERIT and metric != "subject_shift"
     winner = ("b" if b_is_better else "a") if significant and is_merit else None
     return (
-        label(entry["role"]),
-        label(entry["type"]),
-        replace(label(entry["a"]), best=winner == "a"),
-        replace(label(entry["b"]), best=winner == "b"),
+        label(comparison.role),
+        label(comparison.type),
+        replace(label(comparison.a), best=winner == "a"),
+        replace(label(comparison.b), best=winner == "b"),
         replace(difference, significant=significant),
-        replace(p_value(p), significant=significant),
-        count(entry.get("n")),
+        replace(p_value(comparison.p_holm), significant=significant),
+        count(comparison.n),
     )
 
 
 def dose_tables(study: Study) -> list[StudyTable]:
     """Recall against the number of exposures; log-probabilities in a table for each tokenizer."""
-    entries = study.get("dose_response", [])
-    groups = tokenizer_groups(study)
-    accuracy = [entry for entry in entries if is_comparable(entry["metric"])]
+    points = study.dose_response
+    accuracy = [point for point in points if is_comparable(point.metric)]
     tables = [_dose_table(study, "doses", "Recall against exposures", accuracy)] if accuracy else []
-    for tokenizer, models in groups.items():
-        by_token = [
-            entry for entry in entries if not is_comparable(entry["metric"]) and entry["model"] in models
-        ]
+    for tokenizer, models in tokenizer_groups(study).items():
+        by_token = [point for point in points if not is_comparable(point.metric) and point.model in models]
         if by_token:
             title = f"Log-probability against exposures, tokenizer {tokenizer}"
             tables.append(
@@ -155,27 +160,26 @@ def dose_tables(study: Study) -> list[StudyTable]:
     return tables
 
 
-def _dose_table(study: Study, key: str, title: str, entries: list[dict]) -> StudyTable:
-    metrics = ordered((entry["metric"] for entry in entries), tuple(NAMES))
+def _dose_table(study: Study, key: str, title: str, points: Sequence[DosePoint]) -> StudyTable:
+    metrics = ordered((point.metric for point in points), tuple(NAMES))
     models = models_of(study)
-    rows_of: dict[tuple[str, str, bool, int, str], dict[str, dict]] = {}
-    for entry in entries:
-        role, exposures = entry["role"], entry["exposures"]
-        row_key = (entry["type"], entry["model"], role != CONTROL, exposures, role)
-        rows_of.setdefault(row_key, {})[entry["metric"]] = entry
+    points_of: dict[tuple[str, str, bool, int, str], dict[str, DosePoint]] = {}  # of each row, by metric
+    for point in points:
+        row_key = (point.type, point.model, point.role != CONTROL, point.exposures, point.role)
+        points_of.setdefault(row_key, {})[point.metric] = point
     # control facts first within each probe type and model, then by exposures
-    row_keys = sorted(rows_of, key=lambda key: (rank_in(TYPES, key[0]), rank_in(models, key[1]), key[2:]))
+    row_keys = sorted(points_of, key=lambda key: (rank_in(TYPES, key[0]), rank_in(models, key[1]), key[2:]))
     rows = [
         (
             label(kind),
             label(model),
             label(role),
             count(exposures),
-            *(measured(by_metric.get(metric)) for metric in metrics),
-            count(max(entry["n"] for entry in by_metric.values())),
+            *(estimated(by_metric.get(metric)) for metric in metrics),
+            count(max(point.n for point in by_metric.values())),
         )
         for kind, model, is_injected, exposures, role in row_keys
-        if (by_metric := rows_of[kind, model, is_injected, exposures, role])
+        if (by_metric := points_of[kind, model, is_injected, exposures, role])
     ]
     columns = (
         Column("probe", numeric=False),
@@ -193,42 +197,42 @@ def _dose_table(study: Study, key: str, title: str, entries: list[dict]) -> Stud
 
 def heldout_tables(study: Study) -> list[StudyTable]:
     """Bits per byte of held-out documents."""
-    heldout = study.get("heldout", {})
     rows: list[tuple[Cell, ...]] = []
     for model in models_of(study):
-        if (entry := heldout.get(model)) is None:
+        if (estimate := study.heldout.get(model)) is None:
             continue
-        bits = _failure(entry) or measured(entry, key="bits_per_byte", digits=3)
-        rows.append((label(model), bits, count(entry.get("n_documents")), count(entry.get("n_bytes"))))
+        bits = measured(estimate.bits_per_byte, estimate.low, estimate.high, digits=3)
+        if estimate.error is not None:
+            bits = _failure(estimate.error)
+        rows.append((label(model), bits, count(estimate.n_documents), count(estimate.n_bytes)))
     if not rows:
         return []
     columns = (Column("model", numeric=False), Column("bits/byte"), Column("documents"), Column("bytes"))
     failures = [
-        f"{model} failed: {entry['error']}."
-        for model, entry in heldout.items()
-        if entry.get("error") is not None
+        f"{model} failed: {estimate.error}."
+        for model, estimate in study.heldout.items()
+        if estimate.error is not None
     ]
     note = " ".join(["Lower is better; resampled by document.", *failures])
     title = "Text that was held out"
     rows = mark_best(rows, 1, lower_is_better=True)
     tables = [StudyTable("heldout", "heldout", title, columns, rows, note)]
-    if entries := _comparisons(study, heldout=True):
+    if comparisons := _comparisons(study, heldout=True):
         title = "Differences between models in bits/byte of held-out text"
-        tables.append(_comparison_table("heldout-differences", "heldout", title, entries))
+        tables.append(_comparison_table("heldout-differences", "heldout", title, comparisons))
     return tables
 
 
 def benchmark_tables(study: Study) -> list[StudyTable]:
     """Public benchmarks and linear probes: a row for each task and metric, a column for each model."""
-    results = study.get("benchmarks", {})
-    models = [model for model in models_of(study) if model in results]
-    tasks = list(dict.fromkeys(task for model in models for task in results[model]))
+    models = [model for model in models_of(study) if model in study.benchmarks]
+    tasks = list(dict.fromkeys(task for model in models for task in study.benchmarks[model]))
     rows = []
     for task in tasks:
-        entries = {model: results[model].get(task, {}) for model in models}
-        names = [name for entry in entries.values() for name, value in entry.items() if _is_score(value)]
+        results = [study.benchmarks[model].get(task, {}) for model in models]
+        names = [name for result in results for name, value in result.items() if isinstance(value, Score)]
         for name in dict.fromkeys(names or [""]):
-            cells = tuple(_score(entries[model], name) for model in models)
+            cells = tuple(_score(result, name) for result in results)
             best = mark_best([(cell,) for cell in cells], 0, _lower_scores_win(name))
             rows.append((label(task), label(name), *(cell for (cell,) in best)))
     if not rows:
@@ -240,10 +244,10 @@ def benchmark_tables(study: Study) -> list[StudyTable]:
     )
     note = "± one standard error where the task gives one; bold: the best, whether or not by chance."
     failures = [
-        f"{task} failed on {model}: {entry['error']}."
+        f"{task} failed on {model}: {result['error']}."
         for model in models
-        for task, entry in results[model].items()
-        if entry.get("error") is not None
+        for task, result in study.benchmarks[model].items()
+        if "error" in result
     ]
     note = " ".join([note, *failures])
     return [StudyTable("benchmarks", "benchmarks", "Benchmarks", columns, rows, note, n_labels=2)]
@@ -253,16 +257,16 @@ def model_tables(study: Study) -> list[StudyTable]:
     """What was measured, on what, and what failed."""
     rows = [
         (
-            label(model["model"], note=str(model.get("path") or "")),
-            count(model.get("parameters")),
-            count(model.get("step")),
-            label(model.get("tokenizer")),
-            label(" ".join(str(model[key]) for key in ("device", "dtype") if model.get(key))),
-            _decimal(model.get("probes_per_second")),
-            label(", ".join(f"{flag} {n:,}" for flag, n in (model.get("flags") or {}).items())),
-            label(model.get("error")),
+            label(info.model, note=info.path),
+            count(info.parameters),
+            count(info.step),
+            label(info.tokenizer),
+            label(f"{info.device} {info.dtype}"),
+            _decimal(info.probes_per_second),
+            label(", ".join(f"{flag} {n:,}" for flag, n in (info.flags or {}).items())),
+            label(info.error),
         )
-        for model in study["models"]
+        for info in study.models
     ]
     columns = (
         Column("model", numeric=False),
@@ -286,33 +290,28 @@ def model_tables(study: Study) -> list[StudyTable]:
     ]
 
 
-def _failure(entry: Mapping[str, Any]) -> Cell | None:
-    error = entry.get("error")
-    return Cell("failed", note=str(error)) if error is not None else None
-
-
-def _is_score(value: Any) -> bool:
-    return isinstance(value, Mapping) and "value" in value
+def _failure(error: str) -> Cell:
+    return Cell("failed", note=error)
 
 
 def _lower_scores_win(metric: str) -> bool:
     return any(word in metric for word in ("perplexity", "bits_per_byte", "brier", "loss"))
 
 
-def _score(entry: Mapping[str, Any], metric: str) -> Cell:
-    if failure := _failure(entry):
-        return failure
-    score = entry.get(metric)
-    if score is None or score["value"] is None:
+def _score(result: TaskResult, metric: str) -> Cell:
+    """A metric's cell; empty if the task was not run, or has no such metric."""
+    if "error" in result:
+        return _failure(str(result["error"]))
+    score, n = result.get(metric), result.get("n")
+    if not isinstance(score, Score):
         return Cell("")
-    error = score.get("stderr")
     return Cell(
-        number(score["value"], 3),
-        f"±{number(error, 3)}" if error is not None else "",
-        value=score["value"],
-        low=score["value"] - error if error is not None else None,
-        high=score["value"] + error if error is not None else None,
-        note=f"n = {entry['n']:,}" if entry.get("n") is not None else "",
+        number(score.value, 3),
+        f"±{number(score.stderr, 3)}" if score.stderr is not None else "",
+        value=score.value,
+        low=score.value - score.stderr if score.stderr is not None else None,
+        high=score.value + score.stderr if score.stderr is not None else None,
+        note=sample_size(n) if isinstance(n, int) else "",
     )
 
 

@@ -88,33 +88,40 @@ def run_benchmarks(
 
     results: dict[str, TaskResult] = {}
     with rng_untouched(model), local_copies(data_dir), quiet(progress):
-        from lm_eval import simple_evaluate
-
         harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         for name in tasks:
-            try:
-                with writing_hub_cache():
-                    output: Any = simple_evaluate(
-                        model=harness,
-                        tasks=[name],
-                        task_manager=task_manager(),
-                        limit=limit,
-                        num_fewshot=num_fewshot,
-                        bootstrap_iters=BOOTSTRAP,
-                        log_samples=False,
-                        **dict.fromkeys(SEEDS, seed),
-                    )
-                results |= task_results(name, output)
-            except DiskFull:
-                raise
-            except (OSError, ValueError) as error:
-                # datasets raises these without a network, without a copy, and for a copy that is not whole
-                results[name] = {"error": why_missing(error, data_dir)}
-            except Exception as error:  # other people's code: an error of one task must not stop the others
-                results[name] = {"error": f"{type(error).__name__}: {one_line(error, 160)}"}
-            if "error" in results.get(name, {}):
-                logger.warning("benchmark %s: %s", name, results[name]["error"])
+            results |= _run_task(harness, name, limit, seed, num_fewshot, data_dir)
     return results
+
+
+def _run_task(
+    harness: Any, name: str, limit: int | None, seed: int, num_fewshot: int | None, data_dir: Path | None
+) -> dict[str, TaskResult]:
+    """The results of one of lm-eval's names, or its error."""
+    from lm_eval import simple_evaluate
+
+    try:
+        with writing_hub_cache():
+            output: Any = simple_evaluate(
+                model=harness,
+                tasks=[name],
+                task_manager=task_manager(),
+                limit=limit,
+                num_fewshot=num_fewshot,
+                bootstrap_iters=BOOTSTRAP,
+                log_samples=False,
+                **dict.fromkeys(SEEDS, seed),
+            )
+        return task_results(name, output)
+    except DiskFull:
+        raise
+    except (OSError, ValueError) as error:
+        # datasets raises these without a network, without a copy, and for a copy that is not whole
+        reason = why_missing(error, data_dir)
+    except Exception as error:  # other people's code: an error of one task must not stop the others
+        reason = f"{type(error).__name__}: {one_line(error, 160)}"
+    logger.warning("benchmark %s: %s", name, reason)
+    return {name: {"error": reason}}
 
 
 def task_results(name: str, output: dict[str, Any]) -> dict[str, TaskResult]:

@@ -54,8 +54,8 @@ class PromptResult(Record, frozen=True, kw_only=True):
     """The text to continue."""
     answer: str | None
     """The right continuation; null if there is none to rate."""
-    joint: str
-    """What stands between sentence and answer: a space or nothing."""
+    joint: str = " "
+    """What stands between sentence and answer: a space or nothing. Old files lack it: theirs was a space."""
     generation: str
     """The greedy continuation."""
     top_tokens: tuple[tuple[tuple[str, float], ...], ...]

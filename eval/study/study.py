@@ -25,7 +25,7 @@ from tidy_stlms.configs.files import (
     write_jsonl,
     write_whole,
 )
-from tidy_stlms.configs.records import Record, to_row
+from tidy_stlms.configs.records import Record, from_row, to_row
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.summary import chance_of
 from tidy_stlms.eval.recall.compare import Comparison, compare_models
@@ -185,6 +185,14 @@ def write_study(
         write_whole(folder / TABLE, _csv(lines))
         if report is not None:
             report(folder)
+
+
+def read_study(folder: Path) -> Study:
+    """Read the study in a folder of `write_study`; UserError for a file that is missing or damaged."""
+    summary = read_json(folder / SUMMARY)
+    if not isinstance(summary, dict):
+        raise UserError(f"{folder / SUMMARY}: holds no study")
+    return from_row(Study, summary, str(folder / SUMMARY))
 
 
 def _bank_info(bank: FactBank) -> BankInfo:

@@ -98,7 +98,7 @@ def test_scores_generation_and_held_out_text_see_text():
     assert one.n_tokens[0] > 1
     assert one.n_bytes[0] == two.n_bytes[0] - 1
     [row] = score_documents(model, tokenizer, [TEXT])
-    assert row["n_tokens"] == len(plainly(tokenizer, TEXT))
+    assert row.n_tokens == len(plainly(tokenizer, TEXT))
     [said] = generate_texts(model, tokenizer, [f"{TEXT} {TEXT}"], [2])
     assert not said.truncated
 

@@ -138,6 +138,15 @@ def test_a_checkpoint_goes_to_a_branch_and_its_card_says_so(run, online):
     assert "model.safetensors" not in online.files(REPO, "main")
 
 
+def test_a_folder_that_is_no_checkpoint_does_not_belong_to_the_run_around_it(run, online, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    shutil.copytree(run / "checkpoint-8", tmp_path / "run/checkpoint-best")
+    assert main(["push", str(tmp_path / "run/checkpoint-best"), REPO]) == 0
+    files = online.files(REPO)
+    assert "model.safetensors" in files
+    assert not {"config.yaml", "plan.parquet"} & set(files)
+
+
 def test_other_model_folders_keep_their_card_or_get_one(run, online, tmp_path):
     shutil.copytree(run / "checkpoint-8", tmp_path / "plain")
     assert main(["push", str(tmp_path / "plain"), REPO]) == 0

@@ -10,12 +10,14 @@ import sys
 import time
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from tests.eval.facts.bank_files import small_bank
-from tests.eval.report.study_example import example_study
+from tests.eval.report.study_example import example_study, model_info, study_of
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_json, read_jsonl
+from tidy_stlms.eval.recall.results import Estimate
 from tidy_stlms.eval.report.run_table import recall_table
 from tidy_stlms.scripts.__main__ import main
 from tidy_stlms.scripts.study_tables import print_study
@@ -350,14 +352,13 @@ def two_models(p_holm):
     figures = {"results/run": entry(0.75, 0.5, 1.0), "results/twin": entry(0.25, 0.0, 0.5)}
     difference = {"a": "results/twin", "b": "results/run", "difference": 0.5, "low": 0.1, "high": 0.9}
     asked = {"role": "injected", "type": "semantic", "metric": "accuracy", "p": 0.01, "n": 8}
-    return {
-        "models": [{"model": label, "tokenizer": "t", "flags": {"straddles": 3}} for label in figures],
-        "bank": {"flags": {"case_differs": 2}},
-        "recall": {
-            label: {"injected": {"semantic": {"accuracy": figure}}} for label, figure in figures.items()
-        },
-        "comparisons": [{**difference, **asked, "p_holm": p_holm}],
-    }
+    bank = {"name": None, "sha256": "9f2c", "n_facts": 8, "n_probes": 8, "chance": 0.1}
+    return study_of(
+        [model_info(label, tokenizer="t", flags={"straddles": 3}) for label in figures],
+        bank={**bank, "flags": {"case_differs": 2}},
+        recall={label: {"injected": {"semantic": {"accuracy": figure}}} for label, figure in figures.items()},
+        comparisons=[{**difference, **asked, "p_holm": p_holm}],
+    )
 
 
 def shown(study, *, width=100, baseline=None, color=None):
@@ -394,18 +395,16 @@ def test_what_is_best_is_marked_and_what_may_be_chance_is_grey():
     assert BOLD in cell(two_models(0.01), "0.75 [", baseline="results/twin")
 
 
-FIGURE = {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 8, "n_facts": 8}
-RECALL = {
-    "before": {"injected": {"semantic": {"accuracy": {**FIGURE, "mean": 0.1}}}},
-    "after": {
-        "injected": {"semantic": {"accuracy": FIGURE}, "memorization": {"accuracy": FIGURE}},
-        "control": {"semantic": {"accuracy": FIGURE}},
-    },
+FIGURE = Estimate(mean=0.5, low=0.25, high=0.75, n=8, n_facts=8)
+BEFORE = {"injected": {"semantic": {"accuracy": replace(FIGURE, mean=0.1)}}}
+AFTER = {
+    "injected": {"semantic": {"accuracy": FIGURE}, "memorization": {"accuracy": FIGURE}},
+    "control": {"semantic": {"accuracy": FIGURE}},
 }
 
 
 def test_recall_table_shows_before_and_after():
-    table = recall_table(RECALL)
+    table = recall_table(AFTER, BEFORE)
     assert table.header == ("probe", "metric", "injected", "control")
     assert table.texts() == [
         ("memorization", "accuracy", "0.50 [0.25, 0.75]", ""),
@@ -417,7 +416,7 @@ def test_recall_table_shows_before_and_after():
 @pytest.mark.parametrize("width", [30, 80])
 def test_recall_table_is_whole_on_any_terminal(width):
     console = Console(file=io.StringIO(), width=width)
-    print_recall_table(console, recall_table(RECALL), "Recall")
+    print_recall_table(console, recall_table(AFTER, BEFORE), "Recall")
     shown = console.file.getvalue()
     assert "0.10 → 0.50 [0.25, 0.75]" in " ".join(shown.split())
     assert "…" not in shown
@@ -435,12 +434,9 @@ def test_recall_table_is_whole_on_any_terminal(width):
 def test_many_arms_are_turned_round_on_a_narrow_terminal(width, line):
     groups = ("never (0 exposures)", "often (64 exposures)", "control")
     both = {"semantic": {"accuracy": FIGURE, "candidate_rank": FIGURE}, "memorization": {"accuracy": FIGURE}}
-    recall = {
-        "before": {groups[0]: {"semantic": {"accuracy": {**FIGURE, "mean": 0.1}}}},
-        "after": dict.fromkeys(groups, both),
-    }
+    before = {groups[0]: {"semantic": {"accuracy": replace(FIGURE, mean=0.1)}}}
     console = Console(file=io.StringIO(), width=width)
-    print_recall_table(console, recall_table(recall), "Recall")
+    print_recall_table(console, recall_table(dict.fromkeys(groups, both), before), "Recall")
     shown = console.file.getvalue()
     assert line in shown
     assert "…" not in shown
@@ -454,7 +450,7 @@ def test_recall_against_exposures_where_they_differ():
         return console.file.getvalue()
 
     study = example_study()
-    assert len({entry["exposures"] for entry in study["dose_response"]}) > 2
+    assert len({point.exposures for point in study.dose_response}) > 2
     assert "Recall against exposures" in shown(study)
-    same = [entry for entry in study["dose_response"] if entry["exposures"] in (0, 64)]
-    assert "Recall against exposures" not in shown(study | {"dose_response": same})
+    same = tuple(point for point in study.dose_response if point.exposures in (0, 64))
+    assert "Recall against exposures" not in shown(replace(study, dose_response=same))

@@ -17,6 +17,7 @@ from tidy_stlms.eval.facts.generate.generate import generate_from_spec
 from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
 from tidy_stlms.eval.facts.load import load_bank
 from tidy_stlms.eval.recall.exposures import doses_of_facts
+from tidy_stlms.eval.report.run_summary import read_run_summary
 from tidy_stlms.eval.report.run_table import recall_table
 from tidy_stlms.trainers import callbacks
 from tidy_stlms.trainers.injection import arm_exposures
@@ -113,7 +114,8 @@ def test_no_figure_of_a_run_mixes_arms(run_tiny, monkeypatch):
     assert len({tuple(curve["color"]) for curve in curves if curve.get("label") in GROUPS}) == len(GROUPS)
 
     # what people read
-    table = recall_table(summary["recall"])
+    recall = read_run_summary(folder).recall
+    table = recall_table(recall.after, recall.before)
     assert table.header == ("probe", "metric", *GROUPS)
     assert ("", "n", "8", "8", "8", "24") in table.texts()
     for file in ("report.md", "README.md"):
@@ -176,7 +178,8 @@ def check_groups(folder, exposures: dict[str, int], names: list[str]) -> None:
             assert figure["n_facts"] == len({row["fact_ids"][0] for row in own})
     keys = {key for row in read_jsonl(folder / "metrics.jsonl") for key in row if key.startswith("recall/")}
     assert {key.split("/")[1] for key in keys} == {*names, "control"}
-    table = recall_table(summary["recall"])
+    recall = read_run_summary(folder).recall
+    table = recall_table(recall.after, recall.before)
     assert table.header == ("probe", "metric", *groups)
     for file in ("report.md", "README.md"):
         assert table.markdown() in (folder / file).read_text()

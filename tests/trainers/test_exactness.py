@@ -100,6 +100,7 @@ def in_trainer_state(patch):
 
 def in_log_line(patch):
     def append(path, rows, original=callbacks.append_jsonl):
+        rows = list(rows)
         original(path, rows)
         if path.name == "recall.jsonl" and rows[0]["step"] == 8:
             with path.open("r+") as file:

@@ -154,14 +154,14 @@ def test_a_broken_bank_can_be_read_unchecked(folder):
 def test_summary_and_examples():
     bank = small_bank(relations=(Relation("city", "city"),))
     summary = bank_summary(bank)
-    assert summary["facts"] == summary["subjects"] == {"control": 1, "injected": 1}
-    assert summary["types"] == {"memorization": {"control": 1, "injected": 1}}
-    assert summary["relations"] == {"city": {"control": 1, "injected": 1}}
-    assert summary["arms"] == summary["flags"] == {}
+    assert summary.facts == summary.subjects == {"control": 1, "injected": 1}
+    assert summary.types == {"memorization": {"control": 1, "injected": 1}}
+    assert summary.relations == {"city": {"control": 1, "injected": 1}}
+    assert summary.arms == summary.flags == {}
     (example,) = examples(bank, 1)
-    assert example["fact"] == ADA
-    assert example["probes"] == [bank.probes[0]]
-    assert example["statements"] == [bank.statements[0]]
+    assert example.fact == ADA
+    assert example.probes == [bank.probes[0]]
+    assert example.statements == [bank.statements[0]]
 
 
 def test_reading_leaves_the_global_generator_alone(folder):

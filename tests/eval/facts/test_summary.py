@@ -9,9 +9,9 @@ def test_arms_and_flags_are_counted():
     facts = (replace(ADA, arm="once"), replace(BOB, arm="unseen"))
     bank = small_bank(facts=facts, probes=(probe(ADA, flags=("odd",)), probe(BOB)))
     summary = bank_summary(bank)
-    assert summary["arms"] == {"once": 1, "unseen": 1}
-    assert summary["flags"] == {"odd": 1}
-    assert summary["forms"] == {"original": {"control": 1, "injected": 1}}
+    assert summary.arms == {"once": 1, "unseen": 1}
+    assert summary.flags == {"odd": 1}
+    assert summary.forms == {"original": {"control": 1, "injected": 1}}
 
 
 def test_token_lengths_are_those_of_the_tokenizer():

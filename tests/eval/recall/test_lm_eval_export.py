@@ -19,7 +19,7 @@ from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.generate.generate import generate_from_spec
 from tidy_stlms.eval.facts.records import Fact, Probe
 from tidy_stlms.eval.recall.harness import evaluate_recall
-from tidy_stlms.eval.recall.lm_eval_export import UTILS, command, document, export_lm_eval
+from tidy_stlms.eval.recall.lm_eval_export import command, document, export_lm_eval, utils_source
 from tidy_stlms.eval.scoring.generation import Continuation, exact_match
 
 SUFFIXED = [  # the answer first, without a prompt; the answer inside
@@ -179,7 +179,7 @@ def test_the_right_answer_stands_anywhere_among_the_choices(bank):
 @pytest.mark.parametrize("terminators", [".", "!?"])
 def test_the_exported_exact_match_is_ours(text, terminators):
     space: dict = {"__file__": "utils.py"}
-    exec(UTILS, space)
+    exec(utils_source(), space)
     answers = ["Bern", "Berne", "St. Louis", "北京", "Zürich"]
     theirs = space["exact_match"]({"answers": answers, "terminators": terminators}, [text.split("\n")[0]])
     ours = exact_match(Continuation(text, ended=True), answers, terminators)
@@ -207,7 +207,7 @@ def test_long_answers_are_generated_where_there_is_little_room(trained, tmp_path
 
 def test_the_exported_folder_reads_any_text(tmp_path):
     space: dict = {"__file__": str(tmp_path / "utils.py")}
-    exec(UTILS, space)
+    exec(utils_source(), space)
     asked = probe(ADA, prompt="Ada\u2028Poe\x85is from")
     export_lm_eval(small_bank(probes=(asked,)), tmp_path / "out", name="odd")
     space["DATA"] = tmp_path / "out" / "data"

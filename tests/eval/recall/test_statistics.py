@@ -108,10 +108,10 @@ def test_the_t_test_of_two_sides_is_welchs():
     found = statistics.t_tests(*sides(first, second))
     expected = stats.ttest_ind(first, second, equal_var=False)
     interval = expected.confidence_interval(0.95)
-    assert [one["p"] for one in found] == pytest.approx(expected.pvalue)
-    assert [one["low"] for one in found] == pytest.approx(interval.low)
-    assert [one["high"] for one in found] == pytest.approx(interval.high)
-    assert [one["mean"] / one["se"] for one in found] == pytest.approx(expected.statistic)
+    assert [one.p for one in found] == pytest.approx(expected.pvalue)
+    assert [one.low for one in found] == pytest.approx(interval.low)
+    assert [one.high for one in found] == pytest.approx(interval.high)
+    assert [one.mean / one.se for one in found] == pytest.approx(expected.statistic)
 
 
 def test_the_t_test_without_variance_and_with_few_clusters():
@@ -119,11 +119,11 @@ def test_the_t_test_without_variance_and_with_few_clusters():
         [found] = statistics.t_tests(*sides(np.array(first)[:, None], np.array(second)[:, None]))
         return found
 
-    assert test([0.1 * 3, 0.3], [0.3, 0.3, 0.1 + 0.2])["p"] == 1.0
+    assert test([0.1 * 3, 0.3], [0.3, 0.3, 0.1 + 0.2]).p == 1.0
     certain = test([1.0] * 4, [0.0] * 4)
-    assert (certain["low"], certain["high"], certain["p"]) == (1.0, 1.0, pytest.approx(1 / 70))
+    assert (certain.low, certain.high, certain.p) == (1.0, 1.0, pytest.approx(1 / 70))
     # of six ways to choose two of four; the interval says no more than p
     for few in (test([1.0, 1.0], [0.0, 0.0]), test([1.0, 1.0 + 1e-6], [0.0, 1e-6])):
-        assert few["p"] == pytest.approx(1 / 6)
-        assert few["low"] == pytest.approx(0.0)
-        assert few["high"] == pytest.approx(2.0)
+        assert few.p == pytest.approx(1 / 6)
+        assert few.low == pytest.approx(0.0)
+        assert few.high == pytest.approx(2.0)

@@ -1,4 +1,4 @@
-"""A study and its rows as `stlm recall --out` makes them, small, and with texts that mean harm.
+"""A study and its results as `stlm recall --out` makes them, small, and with texts that mean harm.
 
 Three checkpoints of one run, a second run of the same tokenizer, a model of another tokenizer, and one
 that failed. Scores are drawn from a seeded generator: better with later checkpoints and more exposures.
@@ -6,6 +6,8 @@ that failed. Scores are drawn from a seeded generator: better with later checkpo
 
 import itertools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from msgspec import convert, to_builtins
@@ -16,6 +18,7 @@ from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.report.draw import draw_figure
 from tidy_stlms.eval.report.page import study_page
 from tidy_stlms.eval.report.study_content import content_of
+from tidy_stlms.eval.study.study import SCHEMA, Study
 
 RUN = "outputs/quickstart"
 STEPS = (100, 200, 400)
@@ -39,28 +42,54 @@ NAMES = ("Ada Quill", "Ben Osei", "Cleo Marsh", "Dov Lind", "Eva Roth", "Finn Ab
 CANDIDATES = 10
 
 
-def example_rows(people: int = len(NAMES), seed: int = 0, by_arm: bool = False) -> list[dict]:
-    """Rows of results.jsonl, model by model; names repeat with a number when there are many people. Injected
-    people differ in exposures, and are in arms if `by_arm`."""
-    generator = np.random.default_rng(seed)
-    rows = [row for model in MEASURED for row in _rows_of(model, people, generator)]
+def example_results(by_arm: bool = False) -> list[ProbeResult]:
+    """Results of all probes, model by model. Injected people differ in exposures, and are in arms if
+    `by_arm`."""
+    return _results(_rows(by_arm))
+
+
+def example_study(by_arm: bool = False) -> Study:
+    """The study of `example_results`; differences, splits and doses are made up within reason."""
+    return convert(_study(_rows(by_arm)), Study)
+
+
+def study_of(models: Sequence[dict], **sections: Any) -> Study:
+    """A study of models that `model_info` makes, with these sections as in summary.json."""
+    made = {"schema": SCHEMA, "created": "2026-01-31T12:00:00+00:00", "scorer": "1", "models": list(models)}
+    return convert(made | sections, Study)
+
+
+def model_info(name: str, **fields: Any) -> dict:
+    """A model of summary.json, of which only these fields are known."""
+    unknown = ("revision", "step", "run", "parameters", "tokenizer", "seconds", "probes_per_second", "error")
+    return {
+        "model": name,
+        "path": name,
+        "device": "cpu",
+        "dtype": "float32",
+        **dict.fromkeys(unknown),
+    } | fields
+
+
+def _rows(by_arm: bool) -> list[dict]:
+    generator = np.random.default_rng(0)
+    rows = [row for model in MEASURED for row in _rows_of(model, generator)]
     return rows if by_arm else [row | {"arm": None} for row in rows]
 
 
-def _rows_of(model: str, people: int, generator: np.random.Generator) -> list[dict]:
+def _rows_of(model: str, generator: np.random.Generator) -> list[dict]:
     rows = []
     arms = list(EXPOSURES)
-    for person, (relation, kind) in itertools.product(
-        range(people), itertools.product(("birth_city", "<b>employer</b>"), TYPE_FACTOR)
+    for (person, name), (relation, kind) in itertools.product(
+        enumerate(NAMES), itertools.product(("birth_city", "<b>employer</b>"), TYPE_FACTOR)
     ):
         role = ("injected", "injected", "control", "neighbour")[person // 3 % 4]
         arm = arms[person % 3] if role == "injected" else None
-        name = NAMES[person % len(NAMES)] + (f" {person // len(NAMES)}" if person >= len(NAMES) else "")
         chance = 1 / CANDIDATES
         if arm is not None:
             chance += 0.9 * SKILL[model] * TYPE_FACTOR[kind] * math.log(1 + EXPOSURES[arm]) / math.log(65)
         row = _row(model, name, relation, kind, role, arm, min(chance, 0.99), generator)
-        rows.append(row | {"exposures": EXPOSURES.get(arm)})  # for the doses, of which rows know nothing else
+        rows.append(row | {"exposures": EXPOSURES.get(arm)})  # for the doses; results do not have it
     return rows
 
 
@@ -101,9 +130,7 @@ def _row(model, name, relation, kind, role, arm, chance, generator) -> dict:
     }
 
 
-def example_study(rows: list[dict] | None = None) -> dict:
-    """The summary.json that belongs to `rows`; differences, splits and doses are made up within reason."""
-    rows = example_rows() if rows is None else rows
+def _study(rows: list[dict]) -> dict:
     own = {model: [row for row in rows if row["model"] == model] for model in MEASURED}
     doses = {
         row["fact_ids"][0]: (EXPOSURES[row["arm"]],) * 2 for row in rows if row["arm"] is not None
@@ -116,7 +143,7 @@ def example_study(rows: list[dict] | None = None) -> dict:
         for source, key in (("recall", "type"), ("by_relation", "relation"))
     }
     return {
-        "schema": 2,
+        "schema": SCHEMA,
         "created": "2026-01-31T12:00:00+00:00",
         "scorer": "1",
         "bank": {
@@ -149,29 +176,27 @@ def _results(rows: list[dict]) -> list[ProbeResult]:
     return convert([{k: v for k, v in row.items() if k != "exposures"} for row in rows], list[ProbeResult])
 
 
-def html_of(study: dict, rows: list[dict]) -> str:
+def html_of(study: Study, results: Sequence[ProbeResult]) -> str:
     """report.html of a study."""
     content = content_of(study)
     panels = {figure.key: draw_figure(figure).panels for figure in content.figures}
-    return study_page(content, panels, rows)
+    return study_page(content, panels, results)
 
 
 def _model(name: str) -> dict:
     at = STEPS[CHECKPOINTS.index(name)] if name in CHECKPOINTS else None
-    return {
-        "model": name,
-        "path": name.partition("@")[0],
-        "revision": "0123456789abcdef",
-        "step": at,
-        "run": RUN if at else None,
-        "parameters": 124_439_808 if name == OTHER else 947_328,
-        "tokenizer": None if name == FAILED else "b7d1" if name == OTHER else "3fa2",
-        "device": "cpu",
-        "dtype": "float32",
-        "seconds": 1.5,
-        "probes_per_second": 812.3,
-        "error": "out of memory <b>at</b> layer 3" if name == FAILED else None,
-    }
+    return model_info(
+        name,
+        path=name.partition("@")[0],
+        revision="0123456789abcdef",
+        step=at,
+        run=RUN if at else None,
+        parameters=124_439_808 if name == OTHER else 947_328,
+        tokenizer=None if name == FAILED else "b7d1" if name == OTHER else "3fa2",
+        seconds=1.5,
+        probes_per_second=812.3,
+        error="out of memory <b>at</b> layer 3" if name == FAILED else None,
+    )
 
 
 def _corrected(model: str, recall: dict) -> dict:

@@ -7,9 +7,19 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from msgspec.structs import replace
 
 from tests.eval.report.browser import NO_BROWSER, open_browser
-from tests.eval.report.study_example import HOSTILE, MEASURED, OTHER, example_rows, example_study, html_of
+from tests.eval.report.study_example import (
+    HOSTILE,
+    MEASURED,
+    OTHER,
+    example_results,
+    example_study,
+    html_of,
+    model_info,
+    study_of,
+)
 from tidy_stlms.eval.report import page as study_page_module
 from tidy_stlms.eval.report.page import TEMPLATES
 from tidy_stlms.eval.report.palette import COLOURS, PROBE_COLOURS
@@ -44,18 +54,18 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def rows():
-    return example_rows()
+def results():
+    return example_results()
 
 
 @pytest.fixture(scope="module")
-def study(rows):
-    return example_study(rows)
+def study():
+    return example_study()
 
 
 @pytest.fixture(scope="module")
-def html(study, rows):
-    return html_of(study, rows)
+def html(study, results):
+    return html_of(study, results)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +198,7 @@ def test_tables_too_long_for_a_page_say_so(study, monkeypatch):
 
 def test_a_study_of_prompts_alone_has_a_page():
     entry = {"sentence": "1 + 1 =", "answer": None, "generation": " 2", "top_tokens": [[[" 2", 0.9]]]}
-    page = Page(html_of({"scorer": "1", "models": [{"model": "a"}], "prompts": {"a": [entry]}}, []))
+    page = Page(html_of(study_of([model_info("a")], prompts={"a": [entry]}), []))
     assert [element["text"] for element in page.all("h2")] == ["Prompts", "Reproducibility"]
     assert len(page.all("script")) == 1
 
@@ -342,7 +352,7 @@ def test_what_is_missing_is_sorted_to_the_end_both_ways(opened):
 @in_a_browser
 def test_search_and_filters(opened):
     count = "return document.querySelector('.found').textContent"
-    total = 6 * len(example_rows()) // len(MEASURED) // 6
+    total = len(example_results()) // len(MEASURED)
     assert opened.run(count) == f"{total} of {total} probes"
     opened.type("input[type=search]", "ADA  harbour")  # words in any order and case
     assert opened.run(count) == f"3 of {total} probes"
@@ -425,12 +435,12 @@ def test_tables_and_figures_stand_without_scripts(browser, report):
 
 
 @in_a_browser
-def test_ten_thousand_probes_of_four_models_stay_responsive(browser, study, rows, tmp_path):
+def test_ten_thousand_probes_of_four_models_stay_responsive(browser, study, results, tmp_path):
     many = [
-        {**row, "probe_id": f"{copy} {row['probe_id']}", "prompt": f"{row['prompt']} {copy}"}
+        replace(result, probe_id=f"{copy} {result.probe_id}", prompt=f"{result.prompt} {copy}")
         for copy in range(129)
-        for row in rows
-        if row["model"] != OTHER
+        for result in results
+        if result.model != OTHER
     ]
     path = tmp_path / "big.html"
     path.write_text(html_of(study, many), encoding="utf-8")

@@ -4,10 +4,14 @@ import ast
 import json
 import math
 import re
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import matplotlib
 import pytest
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from tests.eval.report.study_example import (
     CHECKPOINTS,
@@ -18,11 +22,15 @@ from tests.eval.report.study_example import (
     RUN,
     STEPS,
     TWIN,
-    example_rows,
+    example_results,
     example_study,
     html_of,
+    model_info,
+    study_of,
 )
 from tests.test_imports import MODULES, imports_of
+from tidy_stlms.configs.records import read_records
+from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.report.draw import draw_figure
 from tidy_stlms.eval.report.order import TYPES
 from tidy_stlms.eval.report.page_probes import probes_as_json, script_json
@@ -32,27 +40,26 @@ from tidy_stlms.eval.report.panels import Axis, Bar, BarPanel, Mark, StudyFigure
 from tidy_stlms.eval.report.study_content import content_of, prompts_of
 from tidy_stlms.eval.report.study_figures import bar_figures, dose_figures, figures_of, step_figures
 from tidy_stlms.eval.report.study_report import study_markdown, write_study_report
+from tidy_stlms.eval.study.study import read_study, write_study
 
-ONLY_PROMPTS = {
-    "schema": 1,
-    "scorer": "1",
-    "models": [{"model": "a"}],
-    "prompts": {"a": [{"sentence": "1 *2*", "answer": None, "generation": " 3", "top_tokens": []}]},
-}
-
-
-@pytest.fixture(scope="module")
-def rows():
-    return example_rows()
+ONLY_PROMPTS = study_of(
+    [model_info("a")],
+    prompts={"a": [{"sentence": "1 *2*", "answer": None, "generation": " 3", "top_tokens": []}]},
+)
 
 
 @pytest.fixture(scope="module")
-def study(rows):
-    return example_study(rows)
+def results():
+    return example_results()
 
 
-def test_the_report_and_every_figure_that_it_names(study, rows, tmp_path):
-    write_study_report(tmp_path, study, rows)
+@pytest.fixture(scope="module")
+def study():
+    return example_study()
+
+
+def test_the_report_and_every_figure_that_it_names(study, results, tmp_path):
+    write_study_report(tmp_path, study, results)
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
     named = set(re.findall(r"\]\((figures/[\w-]+\.png)\)", report))
     written = {f"figures/{path.name}" for path in (tmp_path / "figures").iterdir()}
@@ -68,10 +75,23 @@ def test_the_report_and_every_figure_that_it_names(study, rows, tmp_path):
         "Reproducibility",
     ):
         assert f"\n## {section}\n" in report
-    assert study["bank"]["sha256"] in report
+    assert study.bank.sha256 in report
     assert "revision 0123456789abcdef" in report
     assert not re.search(r"(?<!\\)<(script|img|b>|i>)", report)
     assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_a_report_can_be_written_again_from_the_files_of_a_study(study, results, tmp_path):
+    def report(folder):
+        write_study_report(folder, study, results)
+
+    out, again = tmp_path / "study", tmp_path / "again"
+    write_study(out, study, results, report=report)
+    write_study_report(again, read_study(out), read_records(out / "results.jsonl", ProbeResult))
+    written = [path.relative_to(again) for path in again.rglob("*") if path.is_file()]
+    assert len(written) > 2
+    for path in written:
+        assert (again / path).read_bytes() == (out / path).read_bytes()
 
 
 def test_a_study_of_prompts_alone_has_a_report(tmp_path):
@@ -92,17 +112,17 @@ def test_bars_show_every_model_once_and_of_a_run_its_last_checkpoint(study):
         assert [bar.model for bar in panel.bars] == [CHECKPOINTS[-1], TWIN, OTHER]
         for bar in panel.bars:
             model, mark, control = bar.model, bar.mark, bar.control
-            entry = study["recall"][model][panel.role][panel.kind]["accuracy"]
-            assert (mark.mean, mark.low, mark.high) == (entry["mean"], entry["low"], entry["high"])
+            estimate = study.recall[model][panel.role][panel.kind]["accuracy"]
+            assert (mark.mean, mark.low, mark.high) == (estimate.mean, estimate.low, estimate.high)
             if panel.role == "injected":
-                assert control.mean == study["recall"][model]["control"][panel.kind]["accuracy"]["mean"]
+                assert control.mean == study.recall[model]["control"][panel.kind]["accuracy"].mean
             else:
                 assert control is None
 
 
 def test_control_facts_without_injected_ones_have_bars_of_their_own(study):
-    control = {"a": {"control": study["recall"][TWIN]["control"]}}
-    (figure, _) = bar_figures({**study, "models": [{"model": "a"}], "recall": control})
+    control = {TWIN: {"control": study.recall[TWIN]["control"]}}
+    (figure, _) = bar_figures(replace(study, recall=control))
     assert [panel.role for panel in figure.panels] == ["control"] * 3
 
 
@@ -115,14 +135,14 @@ def test_steps_follow_the_checkpoints_of_a_run(study):
     }
     for line in panel.lines:
         assert [mark.x for mark in line.marks] == list(STEPS)
-        means = [study["recall"][name][line.role][line.kind]["accuracy"]["mean"] for name in CHECKPOINTS]
+        means = [study.recall[name][line.role][line.kind]["accuracy"].mean for name in CHECKPOINTS]
         assert [mark.mean for mark in line.marks] == means
     assert [tick for tick, _ in figure.x.ticks] == [0, 100, 200, 300, 400]
 
 
 def test_one_checkpoint_makes_no_curve(study):
-    models = [model for model in study["models"] if model["model"] not in CHECKPOINTS[:2]]
-    assert step_figures({**study, "models": models}) == []
+    models = tuple(info for info in study.models if info.model not in CHECKPOINTS[:2])
+    assert step_figures(replace(study, models=models)) == []
 
 
 def test_exposures_stand_on_a_logarithmic_axis_with_zero_to_the_left():
@@ -140,7 +160,7 @@ def test_exposures_stand_on_a_logarithmic_axis_with_zero_to_the_left():
         }
         for n, role in ((16, "often"), (0, "control"), (0, "never"), (4, "few"), (1, "once"))
     ]
-    (figure,) = dose_figures({"models": [{"model": "a"}], "dose_response": doses})
+    (figure,) = dose_figures(study_of([model_info("a")], dose_response=doses))
     (panel,) = figure.panels
     control, injected = panel.lines
     assert (control.role, control.joined, injected.role, injected.joined) == (
@@ -162,11 +182,11 @@ def test_exposures_stand_on_a_logarithmic_axis_with_zero_to_the_left():
 
 def test_arms_of_as_many_exposures_are_no_curve(study):
     doses = [
-        entry | {"exposures": min(entry["exposures"], 8), "role": f"arm {entry['exposures']}"}
-        for entry in study["dose_response"]
-        if entry["role"] != "control"
+        replace(point, exposures=min(point.exposures, 8), role=f"arm {point.exposures}")
+        for point in study.dose_response
+        if point.role != "control"
     ]
-    figure, _ = dose_figures(study | {"dose_response": doses})
+    figure, _ = dose_figures(replace(study, dose_response=tuple(doses)))
     for line in (line for panel in figure.panels for line in panel.lines):
         assert not line.joined
         assert len(line.marks) == 3
@@ -174,7 +194,7 @@ def test_arms_of_as_many_exposures_are_no_curve(study):
 
 @pytest.fixture(scope="module")
 def by_arm():
-    return example_study(example_rows(by_arm=True))
+    return example_study(by_arm=True)
 
 
 ARMS = ["once (1 exposure)", "few (8 exposures)", "many (64 exposures)"]
@@ -197,22 +217,22 @@ def test_every_arm_of_a_run_has_its_steps(by_arm):
     for panel, arm in zip(figure.panels, ARMS, strict=True):
         assert {line.role for line in panel.lines} == {arm, "control"}
         for line in panel.lines:
-            means = [by_arm["recall"][name][line.role][line.kind]["accuracy"]["mean"] for name in CHECKPOINTS]
+            means = [by_arm.recall[name][line.role][line.kind]["accuracy"].mean for name in CHECKPOINTS]
             assert [mark.mean for mark in line.marks] == means
     # of several runs their names too
-    models = [
-        model | ({"run": "outputs/twin", "step": 100} if model["model"] == TWIN else {})
-        for model in by_arm["models"]
-    ]
-    other = models[-1] | {"model": OTHER, "run": "outputs/twin", "step": 200}
-    (figure,) = step_figures(by_arm | {"models": [m for m in models if m["model"] != OTHER] + [other]})
+    steps = {TWIN: 100, OTHER: 200}
+    models = tuple(
+        replace(info, run="outputs/twin", step=steps[info.model]) if info.model in steps else info
+        for info in by_arm.models
+    )
+    (figure,) = step_figures(replace(by_arm, models=models))
     assert [panel.title for panel in figure.panels][2:4] == [
         *("outpu…ckstart: many (64 exposures)", "outputs/twin: once (1 exposure)"),
     ]
 
 
 def test_the_report_of_arms_is_whole(by_arm, tmp_path):
-    write_study_report(tmp_path, by_arm, example_rows(by_arm=True))
+    write_study_report(tmp_path, by_arm, example_results(by_arm=True))
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
     for arm in ARMS:
         assert f"Recall of facts of arm {arm}" in report
@@ -318,6 +338,17 @@ def test_a_figure_is_drawn_alike_each_time_whatever_style_someone_has_set(study)
             assert draw_figure(figure) == drawing
 
 
+def test_drawing_leaves_the_backend_as_it_is():
+    """Someone's notebook may import the report, and go on showing figures of its own."""
+    script = (
+        "import matplotlib; matplotlib.use('svg')\n"
+        "from tidy_stlms.eval.report import draw, run_figures\n"
+        "draw.legend_svg('semantic')\n"
+        "assert matplotlib.get_backend() == 'svg'"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_a_colour_that_is_not_of_the_palette_is_refused():
     svg = (
         '<svg xmlns="http://www.w3.org/2000/svg"><g id="panel-0"><path d="M 0 0" style="fill: {}"/></g></svg>'
@@ -366,40 +397,41 @@ def test_names_are_shortened_in_their_middle():
     assert len(short_name("x" * 99, 20)) == 20
 
 
-def test_the_page_carries_every_row(study, rows):
-    data = json.loads(probes_as_json(study, rows))
+def test_the_page_carries_every_result(study, results):
+    data = json.loads(probes_as_json(study, results))
     texts, probes = data["texts"], data["probes"]
     assert data["models"] == MEASURED
     assert data["tokenizers"] == [0, 0, 0, 0, 1]
-    assert data["total"] == len(probes["probe_id"]) == study["bank"]["n_probes"]
+    assert data["total"] == len(probes["probe_id"]) == study.bank.n_probes
     assert len(texts) == len(set(texts))
-    by_key = {(row["model"], row["probe_id"]): row for row in rows}
-    for model, result in zip(data["models"], data["results"], strict=True):
-        for place, probe in enumerate(probes["probe_id"]):
-            row = by_key[model, texts[probe]]
-            assert texts[probes["prompt"][place]] == row["prompt"]
-            assert texts[probes["answer"][place]] == row["answer"]
-            assert texts[result["generation"][place]] == row["generation"]
-            assert result["candidate_rank"][place] == row["candidate_rank"]
-            assert result["exact_match"][place] == row["exact_match"]
-            assert abs(result["logprob"][place] - row["logprob"]) <= 0.005
-            flat = result["top_tokens"][place]
-            assert [texts[text] for text in flat[::2]] == [text for text, _ in row["top_tokens"]]
-            assert all(abs(p - q) <= 5e-4 for p, (_, q) in zip(flat[1::2], row["top_tokens"], strict=True))
+    by_key = {(result.model, result.probe_id): result for result in results}
+    for model, columns in zip(data["models"], data["results"], strict=True):
+        for row, probe in enumerate(probes["probe_id"]):
+            result = by_key[model, texts[probe]]
+            assert texts[probes["prompt"][row]] == result.prompt
+            assert texts[probes["answer"][row]] == result.answer
+            assert texts[columns["generation"][row]] == result.generation
+            assert columns["candidate_rank"][row] == result.candidate_rank
+            assert columns["exact_match"][row] == result.exact_match
+            assert abs(columns["logprob"][row] - result.logprob) <= 0.005
+            flat = columns["top_tokens"][row]
+            assert [texts[text] for text in flat[::2]] == [text for text, _ in result.top_tokens]
+            assert all(abs(p - q) <= 5e-4 for p, (_, q) in zip(flat[1::2], result.top_tokens, strict=True))
 
 
-def test_prompt_and_answer_are_shown_as_they_are_joined(study, rows):
-    """Results of before have no joints: a space was everywhere."""
-    joined = [{**row, "joint": "" if place % 2 else " "} for place, row in enumerate(rows)]
+def test_prompt_and_answer_are_shown_as_they_are_joined(study, results):
+    """Results of before have no joints, as those of the example: a space was everywhere."""
+    joined = [replace(result, joint="" if row % 2 else " ") for row, result in enumerate(results)]
     data = json.loads(probes_as_json(study, joined))
-    by_id = {row["probe_id"]: row["joint"] for row in joined}
-    ids = [data["texts"][place] for place in data["probes"]["probe_id"]]
-    assert [data["texts"][place] for place in data["probes"]["joint"]] == [by_id[one] for one in ids]
-    assert set(json.loads(probes_as_json(study, rows))["probes"]["joint"]) == {None}
+    by_id = {result.probe_id: result.joint for result in joined}
+    ids = [data["texts"][text] for text in data["probes"]["probe_id"]]
+    assert [data["texts"][text] for text in data["probes"]["joint"]] == [by_id[probe_id] for probe_id in ids]
+    data = json.loads(probes_as_json(study, results))
+    assert {data["texts"][text] for text in data["probes"]["joint"]} == {" "}
 
     said = {"answer": "eau", "generation": "x", "top_tokens": []}
     prompts = [{**said, "sentence": "de l'", "joint": ""}, {**said, "sentence": "du"}]
-    page = {"scorer": "1", "models": [{"model": "a"}], "prompts": {"a": prompts}}
+    page = study_of([model_info("a")], prompts={"a": prompts})
     assert [(prompt.sentence, prompt.joint, len(prompt.said)) for prompt in prompts_of(page)] == [
         ("de l'", "", 1),
         ("du", " ", 1),
@@ -409,12 +441,12 @@ def test_prompt_and_answer_are_shown_as_they_are_joined(study, rows):
     assert 'du</bdi> <bdi class="answer">eau</bdi>' in html
 
 
-def test_too_many_probes_are_thinned_evenly_and_counted(study, rows):
-    whole = len(probes_as_json(study, rows).encode())
-    page = probes_as_json(study, rows, max_bytes=whole // 3)
+def test_too_many_probes_are_thinned_evenly_and_counted(study, results):
+    whole = len(probes_as_json(study, results).encode())
+    page = probes_as_json(study, results, max_bytes=whole // 3)
     assert len(page.encode()) <= whole // 3
     data = json.loads(page)
-    ids = list(dict.fromkeys(row["probe_id"] for row in rows))
+    ids = list(dict.fromkeys(result.probe_id for result in results))
     kept = [data["texts"][place] for place in data["probes"]["probe_id"]]
     every = ids.index(kept[1])
     assert every in (3, 4)
@@ -422,12 +454,13 @@ def test_too_many_probes_are_thinned_evenly_and_counted(study, rows):
     assert data["total"] == len(ids)
 
 
-def test_what_a_model_lacks_is_null(study, rows):
+def test_what_a_model_lacks_is_null(study, results):
     few = [
-        row for row in rows if row["model"] == TWIN or (row["model"] == OTHER and row["type"] == "semantic")
+        replace(result, top_tokens=UNSET)
+        for result in results
+        if result.model == TWIN or (result.model == OTHER and result.type == "semantic")
     ]
-    bare = [{key: value for key, value in row.items() if key != "top_tokens"} for row in few]
-    data = json.loads(probes_as_json(study, bare))
+    data = json.loads(probes_as_json(study, few))
     assert data["models"] == [TWIN, OTHER]
     kinds = [data["texts"][place] for place in data["probes"]["type"]]
     there = [value is not None for value in data["results"][1]["logprob"]]

@@ -1,11 +1,12 @@
 """Tables of a study: exact cells, what is marked, and that nothing incomparable stands side by side."""
 
+import dataclasses
 import html
 import re
-from dataclasses import replace
 
 import pytest
 from markdown_it import MarkdownIt
+from msgspec.structs import replace
 
 from tests.eval.report.study_example import (
     CHECKPOINTS,
@@ -15,8 +16,9 @@ from tests.eval.report.study_example import (
     MEASURED,
     OTHER,
     TWIN,
-    example_rows,
     example_study,
+    model_info,
+    study_of,
 )
 from tidy_stlms.eval.recall.compare import is_comparable
 from tidy_stlms.eval.recall.metrics import METRICS
@@ -34,6 +36,7 @@ from tidy_stlms.eval.report.study_tables import (
     study_tables,
     token_tables,
 )
+from tidy_stlms.eval.study.heldout import HeldoutEstimate
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +51,13 @@ def figure(mean, half=0.05, n=10):
 def small(accuracies, comparisons=(), role="injected", metric="accuracy"):
     """A study of models a, b, c ... that differ in one figure of one probe type."""
     names = [chr(ord("a") + place) for place in range(len(accuracies))]
-    return {
-        "models": [{"model": name, "tokenizer": "t"} for name in names],
-        "recall": {
+    return study_of(
+        [model_info(name, tokenizer="t") for name in names],
+        recall={
             name: {role: {"semantic": {metric: figure(value)}}}
             for name, value in zip(names, accuracies, strict=True)
         },
-        "comparisons": [
+        comparisons=[
             {
                 "a": a,
                 "b": b,
@@ -70,7 +73,7 @@ def small(accuracies, comparisons=(), role="injected", metric="accuracy"):
             }
             for a, b, difference, p in comparisons
         ],
-    }
+    )
 
 
 def column(table, name):
@@ -86,13 +89,12 @@ def test_the_overview_shows_every_figure_of_the_study(study):
         (kind, model) for kind in ("memorization", "semantic", "reversal") for model in MEASURED
     ]
     for kind, model, accuracy, _, rank, *_, n in table.rows:
-        entry = study["recall"][model.figure]["injected"][kind.figure]
-        assert (accuracy.value, accuracy.low, accuracy.high) == tuple(
-            entry["accuracy"][key] for key in ("mean", "low", "high")
-        )
-        assert accuracy.text == "{mean:.2f} [{low:.2f}, {high:.2f}]".format(**entry["accuracy"])
-        assert rank.value == entry["candidate_rank"]["mean"]
-        assert n.value == entry["accuracy"]["n"]
+        estimates = study.recall[model.figure]["injected"][kind.figure]
+        wanted = estimates["accuracy"]
+        assert (accuracy.value, accuracy.low, accuracy.high) == (wanted.mean, wanted.low, wanted.high)
+        assert accuracy.text == f"{wanted.mean:.2f} [{wanted.low:.2f}, {wanted.high:.2f}]"
+        assert rank.value == estimates["candidate_rank"].mean
+        assert n.value == wanted.n
 
 
 @pytest.mark.parametrize(
@@ -192,8 +194,12 @@ def test_a_comparison_names_the_better_model_where_the_difference_is_significant
 
 def test_what_was_compared_with_held_out_text_stands_in_its_own_section():
     study = small((0.5, 0.5), [("a", "b", -0.0123, 0.001)], metric="bits_per_byte")
-    study["comparisons"][0] |= {"role": "heldout", "type": "documents"}
-    study["heldout"] = {"a": {"bits_per_byte": 1.5, "low": 1.4, "high": 1.6, "n_bytes": 9, "n_documents": 2}}
+    (comparison,) = study.comparisons
+    study = replace(
+        study,
+        comparisons=(replace(comparison, role="heldout", type="documents"),),
+        heldout={"a": HeldoutEstimate(bits_per_byte=1.5, low=1.4, high=1.6, n_bytes=9, n_documents=2)},
+    )
     assert comparison_tables(study) == []
     _, differences = heldout_tables(study)
     assert differences.section == "heldout"
@@ -204,11 +210,11 @@ def test_what_was_compared_with_held_out_text_stands_in_its_own_section():
 def test_corrected_figures_are_grey_where_they_may_be_zero():
     cases = {"memorization": 0.06, "semantic": 0.04, "reversal": 0.0001}
     entries = {
-        kind: {"accuracy_over_control": {"mean": 0.1, "low": 0.01, "high": 0.3, "p": p, "n": 5}}
+        kind: {"accuracy_over_control": {"mean": 0.1, "se": 0.1, "low": 0.01, "high": 0.3, "p": p, "n": 5}}
         for kind, p in cases.items()
     }
     (table,) = corrected_tables(
-        {"models": [{"model": "a", "tokenizer": "t"}], "corrected": {"a": {"injected": entries}}}
+        study_of([model_info("a", tokenizer="t")], corrected={"a": {"injected": entries}})
     )
     assert [cell.significant for cell in column(table, "accuracy over control")] == [False, True, True]
 
@@ -234,17 +240,17 @@ def test_doses_go_up_within_each_model(study):
     assert [cell.figure for cell in column(accuracy, "model")][:8] == [CHECKPOINTS[0]] * 4 + [
         CHECKPOINTS[1]
     ] * 4
-    doses = [entry for entry in study["dose_response"] if entry["metric"] == "accuracy"]
-    assert sum(cell.value for cell in column(accuracy, "n")) == sum(entry["n"] for entry in doses)
+    points = [point for point in study.dose_response if point.metric == "accuracy"]
+    assert sum(cell.value for cell in column(accuracy, "n")) == sum(point.n for point in points)
     assert [table.comparable for table in by_token] == [False, False]
 
 
 def test_control_people_and_an_arm_of_no_exposures_are_two_rows(study):
-    entries = [
-        entry | {"exposures": 0, "role": "never"} if entry["exposures"] == 1 else entry
-        for entry in study["dose_response"]
-    ]
-    accuracy, *_ = dose_tables(study | {"dose_response": entries})
+    points = tuple(
+        replace(point, exposures=0, role="never") if point.exposures == 1 else point
+        for point in study.dose_response
+    )
+    accuracy, *_ = dose_tables(replace(study, dose_response=points))
     facts = [(row[2].figure, row[3].value) for row in accuracy.rows[:4]]
     assert facts == [("control", 0), ("never", 0), ("injected", 8), ("injected", 64)]
 
@@ -274,13 +280,16 @@ def test_benchmarks_side_by_side_with_their_failures(study):
 
 
 def test_a_lower_perplexity_of_a_benchmark_is_better():
-    scores = {name: {"lambada": {"perplexity": {"value": value}}} for name, value in (("a", 9), ("b", 7))}
-    (table,) = benchmark_tables({"models": [{"model": "a"}, {"model": "b"}], "benchmarks": scores})
+    scores = {
+        name: {"lambada": {"perplexity": {"value": value, "stderr": None}}}
+        for name, value in (("a", 9), ("b", 7))
+    }
+    (table,) = benchmark_tables(study_of([model_info("a"), model_info("b")], benchmarks=scores))
     assert [cell.best for cell in table.rows[0][2:]] == [False, True]
 
 
 def test_a_benchmark_that_failed_everywhere_still_has_its_row():
-    study = {"models": [{"model": "a"}], "benchmarks": {"a": {"mmlu": {"error": "offline"}}}}
+    study = study_of([model_info("a")], benchmarks={"a": {"mmlu": {"error": "offline"}}})
     (table,) = benchmark_tables(study)
     assert [cell.figure for cell in table.rows[0]] == ["mmlu", "", "failed"]
 
@@ -293,7 +302,7 @@ def test_relations(study):
 
 
 def test_arms_are_told_apart_in_every_table():
-    study = example_study(example_rows(by_arm=True))
+    study = example_study(by_arm=True)
     arms = [f"{arm} ({n} exposure{'s' if n > 1 else ''})" for arm, n in EXPOSURES.items()]
     titles = [table.title for table in study_tables(study)]
     for start in ("Recall of", "Recall by relation,", "Figures by the token,"):
@@ -321,7 +330,7 @@ def test_the_models_and_what_failed(study):
 
 
 def test_a_study_of_nothing_has_only_its_models():
-    assert [table.key for table in study_tables({"models": [{"model": "a"}]})] == ["models"]
+    assert [table.key for table in study_tables(study_of([model_info("a")]))] == ["models"]
 
 
 def test_repeated_labels_are_repeats_only_below_equal_labels():
@@ -340,7 +349,7 @@ def test_repeated_labels_are_repeats_only_below_equal_labels():
         "| c | b | x |",
     ]
     assert len(table.markdown(limit=2).splitlines()) == 4
-    grouped_by_one = replace(table, n_groups=1)
+    grouped_by_one = dataclasses.replace(table, n_groups=1)
     assert grouped_by_one.markdown().splitlines()[3] == "|  | a | x |"
 
 

@@ -20,7 +20,7 @@ from tidy_stlms.eval.recall.metrics import summarise
 from tidy_stlms.eval.recall.results import DocumentScore, ProbeResult
 from tidy_stlms.eval.study.prompts import PromptResult
 from tidy_stlms.eval.study.request import Measurement, ModelInfo, StudyRequest
-from tidy_stlms.eval.study.study import Study, build_study, check_out, results_of, write_study
+from tidy_stlms.eval.study.study import Study, build_study, check_out, read_study, results_of, write_study
 
 CLEO = Fact("cleo/city", "Cleo Fox", "city", "Oslo", "injected")
 DAN = Fact("dan/city", "Dan Lee", "city", "Oslo", "control")
@@ -350,6 +350,7 @@ def test_a_study_is_written_whole(tmp_path):
         *("report.md", "results.csv", "results.jsonl", "summary.json"),
     ]
     assert read_json(out / "summary.json") == as_json(study)
+    assert read_study(out) == study
     assert list(read_records(out / "results.jsonl", ProbeResult)) == rows
     assert [line.model for line in rows] == ["run"] * 4 + ["twin"] * 4
     table = list(csv.DictReader((out / "results.csv").open(encoding="utf-8")))
@@ -389,5 +390,7 @@ def test_only_results_are_replaced(tmp_path):
     (out / "summary.json").write_text(json.dumps({"steps": 400}))
     with pytest.raises(UserError, match="does not look like results"):
         check_out(out, overwrite=True)
+    with pytest.raises(UserError, match=r"summary.json: field 'schema' is missing"):
+        read_study(out)
     with pytest.raises(UserError, match="is a file"):
         check_out(out / "summary.json", overwrite=True)
