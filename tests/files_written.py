@@ -10,6 +10,7 @@ from typing import NamedTuple
 from tidy_stlms.eval.checkpoint_mark import MARK, Mark
 from tidy_stlms.eval.facts.records import Fact, Probe, Relation, Statement
 from tidy_stlms.eval.recall.results import DocumentScore, ProbeResult
+from tidy_stlms.eval.report.run_summary import RunSummary
 from tidy_stlms.eval.run_folder import (
     CARD,
     CONFIG,
@@ -109,6 +110,7 @@ RUN = (
         SUMMARY,
         "`write_run_report` (`eval/report/run_report.py`)",
         "Steps, tokens, last losses, recall before and after. A run with it is finished.",
+        (RunSummary,),
     ),
     File(LOCK, "`locked` (`trainers/layout.py`)", "Empty. Locked by the command that writes to the folder."),
     File(f"{SAVING}/", "`STLMTrainer` (`trainers/trainer.py`)", "What is being saved, until it is whole."),

@@ -21,9 +21,9 @@ class RunRecall(Record, frozen=True, kw_only=True):
     """Recall at both ends of a run; empty without a bank."""
 
     before: Summary = {}
-    """At step 0."""
+    """At step 0, by group of facts, probe type and metric."""
     after: Summary
-    """At the last step."""
+    """At the last step, in the same way."""
 
 
 class RunSummary(Record, frozen=True, kw_only=True):
@@ -42,7 +42,9 @@ class RunSummary(Record, frozen=True, kw_only=True):
     tokens_per_second: float | None
     """Training speed; null if it was not measured."""
     parameters: int
+    """The number of parameters of the model."""
     recall: RunRecall
+    """Recall before and after training."""
 
 
 def read_run_summary(run: str | Path) -> RunSummary:
