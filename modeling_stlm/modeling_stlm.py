@@ -1,8 +1,8 @@
 """The Super Tiny Language Model (STLM): a small decoder in the house style of transformers.
 
-Pre-norm blocks, x + attention(norm(x)) and x + mlp(norm(x)), then a norm and the output layer. Which
-positions, attention, feed-forward and norms these are stands in STLMConfig. The parameters carry the names
-that they have in Llama; learned positions are `embed_positions`, feed-forwards that layers share are `ffns`.
+Pre-norm blocks, x + attention(norm(x)) and x + mlp(norm(x)), then a norm and the output layer. STLMConfig
+chooses positions, attention, feed-forward and norms. The parameters have the same names as in Llama. Learned
+positions are `embed_positions`, and feed-forwards that layers share are `ffns`.
 
 This file travels to the Hub beside the weights: it may import torch, transformers and its siblings, nothing
 else.
@@ -129,7 +129,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention written out: the reference for other implementations, and the one to return weights."""
+    """Attention step by step: the reference for other implementations, and the only one with weights."""
     key = key.repeat_interleave(module.num_key_value_groups, dim=1)  # (batch, heads, kv_seq, head_dim)
     value = value.repeat_interleave(module.num_key_value_groups, dim=1)
 

@@ -21,9 +21,9 @@ class RunRecall(Record, frozen=True, kw_only=True):
     """Recall at both ends of a run; empty without a bank."""
 
     before: Summary = {}
-    """At step 0."""
+    """At step 0, by group of facts, probe type and metric."""
     after: Summary
-    """At the last step."""
+    """At the last step, in the same way."""
 
 
 class RunSummary(Record, frozen=True, kw_only=True):
