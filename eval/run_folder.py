@@ -22,7 +22,7 @@ PLAN = "plan.parquet"  # every exposure; missing without injection
 FACTS = "facts"  # the folder of the bank as used; missing without facts
 LAYOUT = (ENVIRONMENT, PLAN, FACTS)  # what a command that was killed before config.yaml may leave
 
-# The logs, appended by trainers/callbacks.py while the run goes on. A resume cuts them back.
+# The logs, appended by trainers/callbacks.py during the run. A resume cuts them back to its checkpoint.
 METRICS_LOG = "metrics.jsonl"  # losses, rates and mean recall, by step
 RECALL_LOG = "recall.jsonl"  # a line per probe and evaluation
 GENERATIONS_LOG = "generations.jsonl"  # a line per watched prompt and evaluation
@@ -54,8 +54,8 @@ def is_run(folder: Path) -> bool:
 def is_laid_out(folder: Path) -> bool:
     """Whether `stlm train` finds a run here that it may resume or replace.
 
-    Asks for config.yaml only: a run that has lost its environment.json is refused by name, or replaced on
-    request, but not taken for an empty folder.
+    It looks for config.yaml only. A run that has lost its environment.json must not count as an empty folder:
+    a resume is refused, and `--overwrite` replaces it.
     """
     return (folder / CONFIG).is_file()
 

@@ -227,7 +227,7 @@ def _validate(arguments: argparse.Namespace) -> None:
     print(f"{arguments.bank}: {errors} errors, {len(findings) - errors} warnings")
     if errors:
         raise UserError(
-            f"{arguments.bank}: the bank has errors and will not be used; mend the lines named above"
+            f"{arguments.bank}: the bank has errors and will not be used; correct the lines named above"
         )
     if arguments.out:
         _save(flag_probes(bank, findings), arguments.out)

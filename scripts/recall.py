@@ -273,7 +273,7 @@ def _measure(names: "list[ModelName]", request: "StudyRequest") -> "list[Measure
     measurements = []
     for name in names:
         try:
-            measurement = measure_model(name, request, tell=tell)
+            measurement = measure_model(name, request, on_described=tell)
         except KeyboardInterrupt:
             kept = (
                 "what is finished is kept: the same command goes on" if request.cache else "nothing is kept"

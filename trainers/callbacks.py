@@ -1,6 +1,6 @@
-"""What is recorded while a run goes on: metrics, recall of the facts, watched prompts.
+"""The records of a run during training: metrics, recall of the facts, watched prompts.
 
-All of them append to JSONL files in the run folder, a line at a time, from the first process only.
+All callbacks append to JSONL files in the run folder, a line at a time, from the first process only.
 """
 
 import sys
@@ -44,7 +44,7 @@ class MetricsFile(TrainerCallback):
 
 
 class Progress(ProgressCallback):
-    """The Trainer's progress bar, with a short line for a long log."""
+    """The Trainer's progress bar, with one short line for each log."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and self.training_bar is not None and (line := _log_line(logs)):
@@ -142,8 +142,8 @@ class RecallCallback(_Periodic):
 
 
 def recall_means(results: Sequence[ProbeResult], doses: Doses | None = None) -> dict[str, float]:
-    """`recall/ROLE/TYPE/METRIC` for the metrics in `TRACKED`. Where injected facts were treated
-    differently, ROLE is what `tidy_stlms.eval.recall.groups` calls a treatment, in order of `doses`."""
+    """`recall/ROLE/TYPE/METRIC` for the metrics in `TRACKED`. If injected facts were treated differently,
+    ROLE is the key of each treatment (`treatment_groups`), with exposures from `doses`."""
     names = treatment_groups(results, doses)
     return {
         f"recall/{names.get(group, group)}/{probe_type}/{metric}": round(estimate.mean, 6)

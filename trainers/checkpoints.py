@@ -121,7 +121,10 @@ def remove_old_checkpoints(folder: Path, limit: int | None) -> None:
 
 
 def lines_and_ends(log: Path) -> Iterator[tuple[bytes, int]]:
-    """The lines of a log, without the marks that an editor may add, and the byte after each."""
+    """The lines of a log, and the byte after each.
+
+    An editor may add a byte order mark or white space; lines come without them, so they keep their hash.
+    """
     end = 0
     with log.open("rb") as file:
         for line in file:

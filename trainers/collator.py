@@ -1,4 +1,4 @@
-"""Batches of the corpus's rows, with the statements that the plan has for them.
+"""Stacks rows of the corpus to batches, and puts in the statements that the plan has for them.
 
     in   [{"input_ids": (T,), "position": 7}, {"input_ids": (T,), "position": 8}, ...]
     out  {"input_ids": (B, T), "labels": (B, T)}                            placement: splice
@@ -24,8 +24,8 @@ class InjectionCollator:
 
     Rows without a `position` (validation) are never changed. `splice` puts a statement between
     end-of-text tokens at a document boundary of the row, or at a random index if the row has none;
-    the text after it moves on, and what is pushed over the row's end is lost. `row` replaces the
-    row by the statement alone, padding masked from attention and loss.
+    the text after it moves to the right, and what no longer fits into the row is lost. `row` replaces the
+    row by the statement alone; attention and loss ignore the padding.
 
     Args:
         plan: Which statements stand at which position; None changes nothing.
@@ -70,10 +70,11 @@ class InjectionCollator:
                 continue
             statements = [self.statement_tokens[s] for s in statement_ids]
             if self.placement == "splice":
-                rng = np.random.default_rng([self.seed, 3, row["position"]])  # 0 to 2 are the plan's
+                # the plan draws from [seed, 0] to [seed, 2]: another number keeps these draws independent
+                rng = np.random.default_rng([self.seed, 3, row["position"]])
                 tokens[i] = splice(tokens[i], statements, self.eos, rng)
             else:
-                # there is only one: the plan gives a row to one statement if placement is `row`
+                # the plan puts at most one statement into a row here: nothing stands beside it
                 alone = np.concatenate([[self.eos], statements[0], [self.eos]])
                 lengths[i] = len(alone)
                 tokens[i] = np.pad(alone, (0, tokens.shape[1] - len(alone)), constant_values=self.pad)
@@ -82,6 +83,7 @@ class InjectionCollator:
         if self.placement == "row" and self.statements:
             mask = torch.arange(tokens.shape[1]) < torch.from_numpy(lengths)[:, None]  # (batch, seq)
             batch["attention_mask"] = mask.long()
+            # by length, not by id: padding may be end-of-text, and the statement's own end is learned
             batch["labels"][~mask] = -100
         return batch
 
@@ -91,11 +93,13 @@ def splice(
 ) -> np.ndarray:
     """Return `row` (seq,) with each statement (tokens,) between two `eos`, cut to the same length.
 
-    Statements go to boundaries between documents (after an `eos`) if there are any that leave room for all
-    statements before the row's end, else to random indices. So a statement is never cut off.
+    Statements go to boundaries between documents (after an `eos`), so that no document is split and a
+    statement reads as a document of its own. Only boundaries that leave room for all statements before the
+    row's end count; if there are none, indices are random. So a statement is never cut off.
 
     The statements and two `eos` each must fit into the row; the plan has checked that.
     """
+    # the last index at which all statements still fit
     last = len(row) - sum(len(statement) + SEPARATORS for statement in statements)
     boundaries = np.flatnonzero(row[:last] == eos) + 1 if last > 0 else np.empty(0, dtype=np.int64)
     # several statements may get the same index: they then stand one after the other

@@ -1,9 +1,9 @@
-"""From a corpus on disk, on the Hub or built in to a memory-mapped file of token ids.
+"""Turns a corpus (on disk, on the Hub or built in) into memory-mapped files of token ids.
 
 Documents are tokenised in batches (the tokenizers library spreads a batch over the cores), an
 end-of-text token follows each, and the ids are written as uint16 or uint32. The result is cached
-under a key of everything that decides its ids, and is written whole: nobody can take a preparation that was
-interrupted for a finished one.
+under a key of everything that decides its ids. It is written whole, so that an interrupted preparation is
+never used.
 """
 
 import hashlib
@@ -113,10 +113,12 @@ def _write_tokens(
         tqdm(total=len(dataset), desc=f"tokenise {split}", unit="doc", disable=not progress) as bar,
     ):
         for texts in _batches(dataset):
-            kept = [text for text in texts if text and not text.isspace()]
-            if kept:
-                n_with_control_tokens += sum(any(control in text for control in controls) for text in kept)
-                encoded = encode_texts(tokenizer, kept)["input_ids"]
+            non_empty = [text for text in texts if text and not text.isspace()]
+            if non_empty:
+                n_with_control_tokens += sum(
+                    any(control in text for control in controls) for text in non_empty
+                )
+                encoded = encode_texts(tokenizer, non_empty)["input_ids"]
                 flat = np.concatenate([[*ids, tokenizer.eos_token_id] for ids in encoded])
                 file.write(flat.astype(dtype).data)  # tofile hides the reason when the disk is full
                 total += len(flat)

@@ -1,7 +1,7 @@
 """Dropout that changes during training: constant, linear, triangle.
 
 arXiv:2409.05423 studied low dropout early and more of it later (and the reverse) for small models trained for
-several epochs. The probability depends on the step only, so that a resumed run goes on with the right one.
+several epochs. The probability depends on the step only, so that a resumed run continues with the right one.
 """
 
 from typing import cast

@@ -1,4 +1,4 @@
-"""What environment.json says of a run: versions, machine and stream."""
+"""The content of a run's environment.json: versions, machine and stream."""
 
 import platform
 import subprocess

@@ -1,8 +1,8 @@
-"""Pushing to the Hub while training goes on (`training.push_to_hub=true`).
+"""Pushes to the Hub during training (`training.push_to_hub=true`).
 
 The Trainer's own way uploads the whole output folder, without the model's code, and stores the arguments as
-a pickle. Here each checkpoint's model goes as one commit, code and card included, in the background. A push
-that fails is a warning: training is worth more than the push.
+a pickle. Here each checkpoint's model is one commit, code and card included, in the background. A push that
+fails is only a warning, so that it does not end the training.
 """
 
 import logging
@@ -38,7 +38,7 @@ class CheckpointPusher:
         self._current: Future | None = None
 
     def push_checkpoint(self, checkpoint: Path, step: int) -> None:
-        """Begin to push. While the last push is going on, do nothing, unless hub_always_push is set."""
+        """Begin to push. While the last push is not done, do nothing, unless hub_always_push is set."""
         if self._current is not None and not self._current.done() and not self.args.hub_always_push:
             return
         # the checkpoint is renamed, and may be removed, before the push is done

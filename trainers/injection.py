@@ -93,8 +93,8 @@ def _injected_statements(bank: FactBank) -> list[Statement]:
 def arm_exposures(section: InjectionSection, bank: FactBank) -> dict[str | None, int]:
     """The exposures of the facts of each arm; None stands for facts outside of any arm.
 
-    `injection.arms` of the config come before the bank's own numbers, and these before `injection.exposures`.
-    Empty where `injection.fraction` decides.
+    The number is that of `injection.arms`; without one, the bank's own; without that, `injection.exposures`.
+    Empty if `injection.fraction` decides.
 
     Raises UserError for an arm that the bank does not have, and where some facts have no number.
     """

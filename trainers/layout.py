@@ -5,8 +5,8 @@
     anything else                                  not ours: refused, never removed
 
 A command may be killed between any two operations, and must leave a run or nothing yet. So config.yaml is
-the last file that a new run's layout writes: with it, everything else is there. It is the first that loses
-its name when a run is replaced: without it, the rest of the old run is not taken for a run.
+the last file that a new run's layout writes: if it is there, everything else is. When a run is replaced,
+config.yaml is renamed first, to .replaced.yaml: without it, the rest of the old run does not count as a run.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ def locked(folder: Path) -> Iterator[Callable[[], bool]]:
     """Lock a run folder for this process, until the block or the process ends.
 
     Yields a function that says whether the folder is still the one that was locked: somebody may remove
-    or replace it. Makes the folder, and removes it again if it is still empty.
+    or replace it. Makes the folder, and removes it at the end if it is still empty.
 
     Raises UserError if another process writes there, the folder lies inside a run's, or it holds something
     that no run has left.
@@ -138,7 +138,7 @@ def lay_out(
     checkpoint: Path | None,
     overwrite: bool,
 ) -> str:
-    """Lay out the locked run folder, anew or to go on from `checkpoint`; returns the run's id.
+    """Lay out the locked run folder, for a new run or to resume from `checkpoint`; returns the run's id.
 
     `check_folder` has accepted what is there already.
     """

@@ -1,4 +1,4 @@
-"""The model of a run: one from scratch, or an existing one to go on training."""
+"""The model of a run: one from scratch, or an existing one whose training continues."""
 
 from typing import Any
 

@@ -140,8 +140,8 @@ def make_plan(
 ) -> InjectionPlan:
     """Place every unit `exposures` times (or each its own number of times) on the rows 0 .. total_rows - 1.
 
-    `uniform` puts exposure k of E into the k-th of E equal parts of the span, at a phase of the unit's
-    own; `random` draws rows without replacement; `start` and `end` are `uniform` within the first or
+    `uniform` puts exposure k of E into the k-th of E equal parts of the span, at a phase that only this
+    unit has; `random` draws rows without replacement; `start` and `end` are `uniform` within the first or
     last `window` of the span. With `span="pass"` each pass over the corpus is a span of its own, and
     exposures are shared among the passes by their length. A row that is full, or that has the same unit
     already, passes an exposure on to the next row of the span with room; after the last row comes the first.
@@ -216,11 +216,11 @@ def _wanted_rows(
     """`(row, unit)` of each exposure in a span of `num_rows`, before rows are full. Sorted."""
     wanted: list[tuple[int, int]] = []
     for unit, share in enumerate(shares):
-        # more exposures than rows cannot be drawn without replacement: `_fit` refuses them below, in words
+        # more exposures than rows cannot be drawn without replacement: `_fit` refuses them
         if strategy == "random" and share <= num_rows:
             rows = np.sort(rng.choice(num_rows, share, replace=False))  # (share,)
         else:
-            # each unit has another phase, or all units would want the same rows
+            # each unit has a phase of its own. Otherwise all units would want the same rows
             phase = (phases[unit] + 0.5) / len(shares)  # in (0, 1)
             rows = np.floor((np.arange(share) + phase) * num_rows / max(share, 1)).astype(np.int64)
         wanted += [(row, unit) for row in rows.tolist()]
@@ -270,7 +270,7 @@ def _choose_wordings(
 ) -> tuple[list[str], list[int]]:
     """The statement of each placed exposure, and its number among those of its unit, from 1.
 
-    The wordings of a unit take turns. The first one is drawn, or every unit would begin with the same
+    The wordings of a unit take turns. The first one is drawn. Otherwise every unit would begin with the same
     wording, such as the bank's first template.
     """
     first = np.random.default_rng([seed, 2]).integers(0, 1 << 30, len(units)).tolist()

@@ -1,4 +1,4 @@
-"""Going on with a run: from which checkpoint, with which settings, and with logs cut back to it.
+"""Resumes a run: chooses the checkpoint, checks the settings, and cuts the logs back to the checkpoint.
 
 Everything that was written after the checkpoint is removed, log lines too, so that a resumed run leaves the
 same files as an uninterrupted one.
@@ -29,13 +29,14 @@ from tidy_stlms.trainers.stream import Geometry
 
 logger = logging.getLogger(__name__)
 
-# What the parts of the geometry that are hashes follow from, as the keys of the config.
+# The config keys that decide each hash in the geometry, for errors: a hash alone says nothing to the user.
 DECIDED_BY = {
     "corpus": "data and tokenizer",
     "injection": "training.max_steps, injection and facts",
     "model": "model and tokenizer",
 }
-# What a resumed optimizer and schedule take from the checkpoint, whatever the config says by then.
+# Settings that a resumed optimizer and schedule take from the checkpoint. New values in the config have no
+# effect, so they are refused.
 KEPT_BY_CHECKPOINT = (
     "learning_rate",
     "lr_scheduler_type",
@@ -52,7 +53,7 @@ KEPT_BY_CHECKPOINT = (
 def choose_checkpoint(args: STLMTrainingArguments, geometry: Geometry) -> Path | None:
     """The checkpoint that `training.resume_from_checkpoint` stands for; None to start from the beginning.
 
-    Raises UserError if the run cannot go on from it: damage, another stream, other settings.
+    Raises UserError if the run cannot continue from it: damage, another stream, other settings.
     """
     if not args.resume_from_checkpoint:
         return None
@@ -155,8 +156,8 @@ def check_optimizer_settings(folder: Path, args: STLMTrainingArguments) -> None:
 def prepare_resume(folder: Path, checkpoint: Path | None, save_total_limit: int | None = None) -> None:
     """Remove what a run wrote after `checkpoint`, or everything if it is None, and the oldest checkpoints.
 
-    The resumed run writes those log lines again; without the cut, a reader would find two of each. The oldest
-    checkpoints may still be there because a kill came between the last save and their removal.
+    The resumed run writes those log lines again. Without the cut, a reader would find each of them twice. The
+    oldest checkpoints may still be there because a kill came between the last save and their removal.
     """
     last_step = step_of(checkpoint) if checkpoint else -1
     for path in checkpoints_of(folder):
@@ -176,7 +177,7 @@ def _end_of_lines(log: Path, lines: int, digest: str, last_step: int) -> int:
     """Where the first `lines` lines of a log end, in bytes.
 
     Raises UserError if there are fewer, one of them is not a JSON object of a step up to `last_step`, or
-    their hash is not `digest`.
+    their hash is not `digest`. The report reads all lines, so a changed one would get into its figures.
     """
     if not log.exists():
         raise UserError(f"{log}: is missing")

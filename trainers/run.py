@@ -1,9 +1,9 @@
-"""One run from its config: the only place where a config becomes objects.
+"""Carries out one run. This is the only file that turns a config into objects.
 
     claim the folder -> prepare (all that can be checked) -> lay out -> fit -> save the model -> report
 
-`train` is what `stlm train` calls. Nothing but the lock is written to the run folder before everything
-that can be checked beforehand has been: files, keys, tokenizer, model, and that the facts fit.
+`train` is what `stlm train` calls. Everything that can be checked is checked first: files, keys, tokenizer,
+model, and that the facts fit. Until then only the lock is written to the run folder.
 """
 
 import contextlib
@@ -81,7 +81,7 @@ class Prepared:
     plan: InjectionPlan | None
     geometry: Geometry
     checkpoint: Path | None
-    """The whole checkpoint to go on from."""
+    """The whole checkpoint to resume from; None for a run from the beginning."""
 
 
 def train(config: RunConfig, merged: DictConfig, *, overwrite: bool = False) -> RunSummary | None:
@@ -91,8 +91,8 @@ def train(config: RunConfig, merged: DictConfig, *, overwrite: bool = False) -> 
         merged: The same config as written, which is saved with the run.
         overwrite: Replace the run that is in the folder.
 
-    Raises UserError for what the user can put right, RunFailed where a loss, a gradient or a weight is not
-    finite or the disk is full, and Interrupted after Ctrl-C or SIGTERM.
+    Raises UserError for what the user can correct, RunFailed if a loss, a gradient or a weight is not finite
+    or the disk is full, and Interrupted after Ctrl-C or SIGTERM.
     """
     folder = Path(config.training.output_dir)
     check_processes(config.training.world_size)
@@ -113,7 +113,7 @@ def prepare(config: RunConfig) -> Prepared:
     args = config.training
     bank = load_facts(config.facts)
     if bank is not None and config.injection.enabled:
-        arm_exposures(config.injection, bank)  # for its errors; the plan asks for the numbers
+        arm_exposures(config.injection, bank)  # for its errors; building the plan calls it again
     check_model(config.model)
     tokenizer, corpus = _prepare_corpus(config, bank)  # may take hours
     model = build_model(config.model, tokenizer, args.seed)
@@ -178,7 +178,7 @@ def _rows_per_step(args: STLMTrainingArguments) -> int:
 
 
 def _with_max_steps(args: STLMTrainingArguments, rows_per_pass: int) -> STLMTrainingArguments:
-    """A copy of `args` whose max_steps is known; the config keeps what was written."""
+    """A copy of `args` with max_steps filled in. The config stays as it was written."""
     args = copy.copy(args)
     if args.max_steps <= 0:
         args.max_steps = math.ceil(args.num_train_epochs * rows_per_pass / _rows_per_step(args))
@@ -193,7 +193,7 @@ def _shapes_hash(model: PreTrainedModel) -> str:
 def build_trainer(config: RunConfig, run: Prepared, folder: Path) -> STLMTrainer:
     """The trainer with its records: metrics, recall, watched prompts.
 
-    Raises UserError for an optimizer, a schedule or a reporter that cannot be had.
+    Raises UserError for an optimizer, a schedule or a reporter that is not available.
     """
     _name_for_reporters(config.logging, run.args)
     try:
@@ -255,7 +255,7 @@ def _open_run(trainer: STLMTrainer, run: Prepared, folder: Path, merged: DictCon
 
 @contextlib.contextmanager
 def _resumable_when_full() -> Iterator[None]:
-    """From here on, a run that a full disk ends can be gone on with, which its error then says."""
+    """From here on, a run that was ended by a full disk can be resumed, and its error says so."""
     try:
         yield
     except DiskFull as full:
@@ -294,6 +294,6 @@ def _report(trainer: STLMTrainer, run: Prepared, folder: Path) -> RunSummary | N
 
 
 def command_line(files: Sequence[str], overrides: Sequence[str]) -> str:
-    """The command that goes on with a run started by `stlm train`."""
-    kept = [o for o in overrides if not o.startswith("training.resume_from_checkpoint")]
-    return shlex.join(["stlm", "train", *files, *kept, "training.resume_from_checkpoint=true"])
+    """The command that resumes a run started by `stlm train`."""
+    other_overrides = [o for o in overrides if not o.startswith("training.resume_from_checkpoint")]
+    return shlex.join(["stlm", "train", *files, *other_overrides, "training.resume_from_checkpoint=true"])

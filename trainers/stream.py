@@ -1,9 +1,9 @@
 """The training stream: which row of the corpus stands at which position of training.
 
-A position counts rows from the first of step 0 to the last of the run, over all processes, accumulation steps
-and passes. What stands there is a pure function of the seed and the position. Positions are global because a
-number within a process or a pass would mean another row with more processes, or after a resume, and the plan
-could not say beforehand what a step sees.
+Positions number the rows of the whole run from 0, over all processes, accumulation steps and passes. The row
+at a position is a pure function of the seed and the position. Positions are global so that the plan can say
+in advance what a step sees: a number within a process or a pass would mean another row with more processes,
+or after a resume.
 
 The Trainer reads positions in order, as one long epoch. Its own shuffling is off: it would depend on random
 state that a resume has to restore. Passes over the corpus are shuffled here instead.

@@ -28,7 +28,7 @@ from tidy_stlms.trainers.stream import Geometry
 
 
 class STLMTrainer(Trainer):
-    """Trainer whose steps are a function of the stream alone, whatever is measured in between.
+    """Trainer whose steps depend on the stream only, not on what is measured between them.
 
     Args:
         geometry: How the stream's positions map to steps. Every checkpoint stores it, and a resume with
@@ -109,8 +109,10 @@ class STLMTrainer(Trainer):
         if self.args.fp16:
             remedy += "; training.bf16=true has a wider range than fp16"
         checkpoint, _ = newest_whole_checkpoint(Path(str(self.args.output_dir)), self.run_id)
-        kept = f"the last whole checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"
-        return RunFailed(f"step {step}: {reason} (learning rate {rate:.3g}): {remedy}; {kept}")
+        remaining = (
+            f"the last whole checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"
+        )
+        return RunFailed(f"step {step}: {reason} (learning rate {rate:.3g}): {remedy}; {remaining}")
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         # Trainer's own evaluation draws from the global generators, which dropout reads
@@ -179,9 +181,9 @@ class STLMTrainer(Trainer):
         super().log(logs, start_time)
 
     def log_beside(self, logs: dict[str, float]) -> None:
-        """Log from within a callback, on any process, and keep the loss of this step due.
+        """Log from within a callback, on any process, without losing the log of this step's loss.
 
-        `log` clears `should_log`. The loss of this step would not be logged then, and the processes would
+        `log` clears `should_log`. Then the loss of this step would not be logged, and the processes would
         disagree on whether to gather it.
         """
         should_log = self.control.should_log
@@ -278,7 +280,7 @@ class STLMTrainer(Trainer):
 
 
 class _StreamState(TrainerCallback):
-    """Starts the clock, logs the last loss, and after a resume restores the sum of losses.
+    """Starts the clock, logs the last step's loss, and after a resume restores the sum of losses.
 
     The Trainer starts its sum at zero, so that the first loss logged after a resume would be a mean
     over fewer steps than in the uninterrupted run.

@@ -158,8 +158,8 @@ A fact bank for Tidy STLMs: {facts:,} facts, {statements:,} statements \
 {rows}
 | sha256 of the content | `{sha256}` |
 
-Facts of role `injected` are trained on, `control` facts are asked alike and never trained on, `neighbour` \
-facts should stay as they are, `known` facts are real.
+Facts of role `injected` are trained on, `control` facts get the same questions and are never trained on, \
+`neighbour` facts should stay as they are, `known` facts are real.
 
 ```bash
 stlm facts show hub:{repo_id}

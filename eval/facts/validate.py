@@ -83,7 +83,7 @@ def refuse_generated(bank: FactBank, findings: Iterable[Finding], folder: str | 
     if not refused:
         return
     if folder is not None:
-        remedy = "mend the line, or take `provenance` out of bank.json to keep it with a flag"
+        remedy = "correct the line, or take `provenance` out of bank.json to keep it with a flag"
     elif refused[0].code == "new_words":
         remedy = "raise `paraphrases`, or set new_words=flag if the model's corpus holds the words"
     else:

@@ -90,7 +90,7 @@ def last_logits(model: Any, rows: Sequence[Sequence[int]], pad_id: int, keep: in
     """
     parameters = forward_parameters(model)
     arguments: dict[str, Any] = {**left_pad(rows, pad_id, model.device), "use_cache": False}
-    # an integer: not every model takes a tensor of indices, which transformers added later
+    # an integer: some models do not take a tensor of indices, which transformers added later
     arguments["logits_to_keep"] = keep
     outputs = model(**{name: value for name, value in arguments.items() if name in parameters})
     return outputs.logits[:, -keep:]

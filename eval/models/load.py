@@ -188,7 +188,7 @@ def _load_whole(name: str, dtype: Any, options: dict[str, Any]) -> Any:
 def _load_adapted(name: str, dtype: Any, options: dict[str, Any]) -> Any:
     """Load a peft adapter on its base model.
 
-    AutoPeftModel would do less: it accepts a base model that lacks weights, and finds the base of an adapter
+    AutoPeftModel is not enough: it accepts a base model that lacks weights, and finds the base of an adapter
     without `task_type` only in some packages.
     """
     from peft import PeftConfig, PeftModel
@@ -216,7 +216,7 @@ def _tokenizer_of(name: str, model: Any, trust_remote_code: bool, revision: str 
         base = getattr(model, "active_peft_config", None)
         if base is None:
             raise
-        # an adapter has a tokenizer of its own only if it changed it
+        # an adapter has its own tokenizer only if it changed that of its base model
         return load_tokenizer(
             base.base_model_name_or_path, revision=base.revision, trust_remote_code=trust_remote_code
         )

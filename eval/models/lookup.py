@@ -1,4 +1,4 @@
-"""Is there a model under this name? Cheap checks of folders and Hub ids, before anything long starts."""
+"""Checks cheaply whether a folder or a Hub id is a model, before anything long starts."""
 
 import re
 from pathlib import Path
@@ -16,8 +16,8 @@ HUB_TIMEOUT = 10.0  # seconds
 def check_model_path(path: str | Path, *, revision: str | None = None) -> None:
     """Raise UserError, naming the path, if there is no model.
 
-    Of a folder, only the config is read, and the weights are looked for. An id that is not in the cache
-    costs one request to the Hub.
+    In a folder, it reads the config and only looks for weights. An id that is not in the cache costs one
+    request to the Hub.
     """
     name, folder = str(path), Path(path)
     if folder.is_dir():

@@ -145,7 +145,7 @@ def _compare_recall(
     def allowed(metric: str) -> Sequence[Pair]:
         return pairs if is_comparable(metric) else of_one_tokenizer
 
-    # group and type are those of the probe, so any model's results say them
+    # group and type belong to the probe, so they are the same in every model's results
     first = next(iter(results.values()))
     groups = groups_of(first, doses)
     members: dict[tuple[str, str], list[int]] = defaultdict(list)

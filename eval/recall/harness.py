@@ -118,7 +118,7 @@ def _generate(
 ) -> dict[str, _Generated]:
     """Generate after the prompts of probes without a suffix; by probe id.
 
-    A suffix belongs behind the answer, and generation cannot be made to end in it.
+    A suffix follows the answer, and generation cannot be forced to end with it.
     """
     probes = [probe for probe in probes if not probe.suffix]
     answers = [right_answers(bank, probe) for probe in probes]
@@ -143,7 +143,7 @@ def _generate(
 def _result(
     bank: FactBank, probe: Probe, scores: Scores, generated: _Generated | None, tokenizer: Any | None
 ) -> ProbeResult:
-    """Put together what was measured for one probe; with a tokenizer, `top_tokens` too."""
+    """Make the result of one probe from its scores and generated text; with a tokenizer, `top_tokens` too."""
     fact = bank.fact_by_id[probe.fact_ids[0]]
     flags = set(probe.flags) | {name for name in ("straddles", "truncated") if getattr(scores, name)}
     if generated is not None and generated.continuation.truncated:

@@ -1,4 +1,4 @@
-"""What a model gives for one probe or one document, and the mean over many: records and their fields.
+"""The records of recall: the result of one probe, the score of one document, and the estimate over many.
 
 `ProbeResult` is a line of two files. A run appends to `recall.jsonl`, a line for each evaluation and probe
 (`trainers/callbacks.py`). A study writes `results.jsonl`, a line for each model and probe (`study/study.py`).
@@ -44,11 +44,11 @@ class ProbeResult(Record, frozen=True, kw_only=True):
     prompt: str
     """The text before the answer."""
     joint: str = " "
-    """What stands between prompt and answer: a space or nothing. Old files lack it: theirs was a space."""
+    """What stands between prompt and answer: a space or nothing. Missing in old files: there a space."""
     answer: str
     """The first of the probe's answers, the one that is scored."""
     template: str | None = None
-    """The probe's wording; null if the bank does not say it."""
+    """The probe's wording; null if the bank does not name it."""
 
     n_tokens: int | None = None
     """Tokens of the answer that are scored; null with a suffix, like the next three."""

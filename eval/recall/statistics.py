@@ -134,7 +134,7 @@ def t_tests(means: np.ndarray, first: tuple[np.ndarray, int], second: tuple[np.n
 
     Args:
         means: (figures,).
-        first: Variances, (figures,), and the number of clusters behind them, at least two.
+        first: Variances, (figures,), and the number of clusters that they come from, at least two.
         second: The same of the other side.
     """
     (variance_1, n_1), (variance_2, n_2) = first, second
@@ -191,7 +191,7 @@ def swap_p_values(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for their number by the step-down method of Holm (1979); the order is kept."""
+    """Correct p-values for multiple tests by the step-down method of Holm (1979); their order stays."""
     corrected = [0.0] * len(p_values)
     largest = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):

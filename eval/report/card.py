@@ -87,7 +87,7 @@ def _run_metadata(
 
 
 def plain_card(folder: Path, repo_id: str, license: str | None) -> str:
-    """The card of a folder that is no run: its README.md with address and `license` put in, or a new card."""
+    """The card of a folder that is not a run: its README.md with address and `license`, or a new card."""
     card_file = folder / "README.md"
     if card_file.exists():
         card = ModelCard(

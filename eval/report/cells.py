@@ -1,4 +1,4 @@
-"""What a table of a study is made of: cells that keep figure, interval and meaning apart.
+"""Tables of a study, made of cells that keep figure, interval and meaning apart.
 
 The terminal, report.md and the page show the same tables. Each decides how a best or an uncertain figure
 looks.
@@ -76,7 +76,7 @@ class StudyTable:
         return tuple(column.name for column in self.columns)
 
     def repeats(self) -> list[tuple[bool, ...]]:
-        """For each row and cell, whether it is a label that equals the one above it, as all left of it do."""
+        """For each cell of each row, whether it and all labels to its left equal those of the row above."""
         repeats: list[tuple[bool, ...]] = []
         labels_above: list[str] | None = None
         size = self.n_labels if self.n_groups is None else self.n_groups
@@ -88,8 +88,11 @@ class StudyTable:
         return repeats
 
     def markdown(self, limit: int | None = None) -> str:
-        """The table alone: best figures bold, in italics where the next is not significantly worse; others
-        that are not significant with a `°`, where terminal and page show them in grey."""
+        """The table without title and note.
+
+        The best figures are bold, or in italics if another one is not significantly worse. Other figures that
+        are not significant have a `°`, as Markdown has no grey.
+        """
         lines = [
             [markdown_text(name) for name in self.header],
             ["---:" if column.numeric else "---" for column in self.columns],

@@ -44,13 +44,13 @@ CHANCE_LINE: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": ":"}
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure as it is drawn: the whole of it, and each panel as an `<svg>` element."""
+    """A drawn figure: the whole of it, and each panel as an `<svg>` element."""
 
     png: bytes
     panels: list[Markup]
 
 
-# a colour of someone's own matplotlibrc would be wrong in one of the page's themes
+# a colour from the user's matplotlibrc would be wrong in one of the page's themes
 in_default_style = matplotlib.style.context("default")
 
 
@@ -58,7 +58,7 @@ in_default_style = matplotlib.style.context("default")
 def draw_figure(figure: StudyFigure) -> Drawing:
     """Draw a figure once, and save it as PNG and as SVG."""
     count = len(figure.panels)
-    columns = 2 if count == 4 else min(COLUMNS, count)  # no row of a single one
+    columns = 2 if count == 4 else min(COLUMNS, count)  # no row with a single panel
     rows = math.ceil(count / columns)
     width = PANEL_WIDTH * columns + (LEGEND_WIDTH if figure.legend else 0)
     n_bars = _most_bars(figure)
@@ -66,19 +66,19 @@ def draw_figure(figure: StudyFigure) -> Drawing:
     size, layout = (width, height * rows), ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06)
     sheet = new_figure(size, layout)
     grid = sheet.subplots(rows, columns, squeeze=False)
-    every = list(grid.flat)
-    for axes in every[count:]:
+    all_axes = list(grid.flat)
+    for axes in all_axes[count:]:
         axes.remove()
-    for number, (axes, panel) in enumerate(zip(every, figure.panels, strict=False)):
+    for number, (axes, panel) in enumerate(zip(all_axes, figure.panels, strict=False)):
         axes.set_gid(f"{PANEL}{number}")
         _draw_panel(axes, figure, panel)
     if figure.legend:
         handles = [_sign(probe_type) for probe_type in figure.legend]
         sheet.legend(handles, figure.legend, frameon=False, fontsize=8, loc="outside right upper")
     png = as_png(sheet)
-    sheet.set_layout_engine("none")  # as the PNG was laid out
+    sheet.set_layout_engine("none")  # keeps the layout of the PNG
     svg = _as_svg(sheet)
-    views = _views(sheet, every[:count])
+    views = _views(sheet, all_axes[:count])
     names = [printable(f"{figure.label}, {panel.title}") for panel in figure.panels]
     return Drawing(png, panel_svgs(svg, views, names))
 
@@ -87,7 +87,7 @@ def draw_figure(figure: StudyFigure) -> Drawing:
 def legend_svg(probe_type: str) -> Markup:
     """The sign of a probe type, for the page's legend."""
     sheet = new_figure((28 / 72, 14 / 72))
-    sheet.patch.set_visible(False)  # the ground is the page's
+    sheet.patch.set_visible(False)  # the page has its own background
     sign = _sign(probe_type, [0.04, 0.5, 0.96], [0.5, 0.5, 0.5])
     sign.set_markevery([1])
     sheet.add_artist(sign)
@@ -99,7 +99,7 @@ def new_figure(
 ) -> Figure:
     """An empty figure, (width, height) in inches.
 
-    It is not pyplot's, which would choose a backend for the whole process and keep every figure.
+    It is made without pyplot, which would choose a backend for the whole process and keep every figure.
     """
     figure = Figure(figsize=size, layout=layout)
     FigureCanvasAgg(figure)
@@ -118,20 +118,20 @@ def hide_upper_spines(axes: Axes) -> None:
 
 def _as_svg(sheet: Figure) -> str:
     file = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none"}):  # texts stay texts
+    with matplotlib.rc_context({"svg.fonttype": "none"}):  # text, not paths
         sheet.savefig(file, format="svg")
     return file.getvalue()
 
 
 def _views(sheet: Figure, panel_axes: Sequence[Axes]) -> list[View]:
-    """Where in the SVG each panel is, with its title and labels; for all panels of a figure in one size."""
+    """The part of the SVG that holds each panel with its title and labels. All parts have the same size."""
     inner = [axes.get_window_extent() for axes in panel_axes]
     outer = [box for axes in panel_axes if (box := axes.get_tightbbox()) is not None]
     left = max(box.x0 - around.x0 for box, around in zip(inner, outer, strict=True))
     right = max(around.x1 - box.x1 for box, around in zip(inner, outer, strict=True))
     below = max(box.y0 - around.y0 for box, around in zip(inner, outer, strict=True))
     above = max(around.y1 - box.y1 for box, around in zip(inner, outer, strict=True))
-    points = 72 / sheet.dpi  # of an SVG's units, whose y goes down
+    points = 72 / sheet.dpi  # pixels to the SVG's points; an SVG's y goes down
     top = sheet.bbox.height
     return [
         View(
@@ -156,7 +156,7 @@ def _draw_panel(axes: Axes, figure: StudyFigure, panel: BarPanel | LinePanel) ->
     axes.set_xticks(*zip(*figure.x.ticks, strict=True))
     axes.tick_params(length=0, labelsize=SMALL, labelcolor=SOFT)
     axes.set_axisbelow(True)
-    axes.patch.set_visible(False)  # on the page the ground is the page's
+    axes.patch.set_visible(False)  # the page has its own background
     hide_upper_spines(axes)
     if isinstance(panel, BarPanel):
         _draw_bars(axes, figure, panel)
@@ -178,7 +178,7 @@ def _draw_bars(axes: Axes, figure: StudyFigure, panel: BarPanel) -> None:
             _draw_bar(axes, bar.control, row + 0.72, 0.13, CONTROL_BAR)
         axes.text(low, row + 0.24, short_name(bar.model, 44), fontsize=SMALL, color=SOFT, parse_math=False)
         axes.text(axes.get_xlim()[1], row + 0.57, f"{bar.mark.mean:.2f}", fontsize=8, ha="right")
-    if figure.chance is not None:  # in pieces, as it would cross out the names
+    if figure.chance is not None:  # a piece for each bar: one long line would cross out the names
         tops = [row + 0.33 for row in range(len(panel.bars))]
         axes.vlines([figure.chance] * len(tops), tops, [top + 0.5 for top in tops], **CHANCE_LINE)
 
@@ -192,7 +192,7 @@ def _draw_bar(axes: Axes, mark: Mark, y: float, height: float, colour: str) -> N
         **WHISKER,
         clip_on=False,
     )
-    # over the whole row, so that a finger finds a bar of no length too
+    # invisible, over the whole row: a touch must also find a bar of length 0
     strip = Rectangle((0, y - height / 2), 1, height, facecolor="none", linewidth=0, clip_on=False)
     strip.set_gid(TITLE + printable(mark.title))
     axes.add_patch(strip)
@@ -211,7 +211,7 @@ def _draw_lines(axes: Axes, figure: StudyFigure, panel: LinePanel) -> None:
         axes.axhline(figure.chance, **CHANCE_LINE)
     for line in panel.lines:
         _draw_line(axes, line)
-    for line in panel.lines:  # last: nothing lies over them
+    for line in panel.lines:  # marks last, so that nothing covers them
         for mark in line.marks:
             touch = Line2D([mark.x], [mark.mean], marker="o", markersize=11, markeredgewidth=0, clip_on=False)
             touch.set(color="none", gid=TITLE + printable(mark.title))

@@ -6,6 +6,7 @@ from tidy_stlms.eval.facts.records import UNSEEN
 from tidy_stlms.eval.recall.groups import CONTROL, in_order
 from tidy_stlms.eval.study.study import Study
 
+# The names of metrics in tables. These mean the same for all tokenizers.
 SHOWN = {
     "accuracy": "accuracy",
     "exact_match": "exact match",
@@ -13,6 +14,7 @@ SHOWN = {
     "candidate_rank": "rank",
     "bits_per_byte": "bits/byte",
 }
+# These are compared within one tokenizer only.
 TOKEN_METRICS = {
     "perplexity": "perplexity",
     "token_rank": "token rank",
@@ -36,13 +38,13 @@ def models_of(study: Study) -> list[str]:
 
 
 def ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
-    """Each name once: known names in their order, then the others as they came."""
+    """The names without repetitions: those of `order` first, then the others in order of appearance."""
     unique = list(dict.fromkeys(names))
     return [name for name in order if name in unique] + [name for name in unique if name not in order]
 
 
 def rank_in(order: Sequence[str], name: str) -> tuple[int, str]:
-    """A sorting key: known names in their order, the others behind them by name."""
+    """A sorting key: names of `order` come first, in that order, then the others by name."""
     return (order.index(name), "") if name in order else (len(order), name)
 
 

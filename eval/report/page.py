@@ -1,8 +1,8 @@
-"""report.html of a study: one page that holds all it needs and asks the network for nothing.
+"""report.html of a study: one page that holds everything it needs and never uses the network.
 
-Jinja escapes whatever comes from models and banks; the probes travel as JSON in a script element that
-is data, and the page's own script shows them as text. A Content-Security-Policy allows the page's own
-style and script, by their hashes, and nothing else.
+Jinja escapes all text from models and banks. The probes are JSON in a script element that browsers do not
+run, and the page's own script shows them as text. A Content-Security-Policy allows the page's own style and
+script, by their hashes, and nothing else.
 """
 
 import base64
@@ -39,7 +39,7 @@ def study_page(
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,  # of all that is not markup of our own making
+        autoescape=True,  # escapes everything but our own `Markup`
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -54,8 +54,8 @@ def study_page(
     }
     study = content.study
     style, script = _asset("report.css"), _asset("report.js")
-    full = {table.section for table in content.tables} | {figure.section for figure in content.figures}
-    full |= {name for name, present in (("prompts", content.prompts), ("probes", results)) if present}
+    shown = {table.section for table in content.tables} | {figure.section for figure in content.figures}
+    shown |= {name for name, present in (("prompts", content.prompts), ("probes", results)) if present}
     return environment.get_template("report.html.j2").render(
         content=content,
         panels=panels,
@@ -64,7 +64,7 @@ def study_page(
         bank=study.bank,
         n_measured=sum(not info.error for info in study.models),
         failed=[info for info in study.models if info.error],
-        sections={name: title for name, title in SECTIONS.items() if name in full},
+        sections={name: title for name, title in SECTIONS.items() if name in shown},
         max_rows=MAX_ROWS,
         probes=Markup(probes_as_json(study, results)) if results else None,
         style=Markup(style),
@@ -75,7 +75,7 @@ def study_page(
 
 
 def _breakable(text: str) -> Markup:
-    """Escaped, with leave to break the name of a model behind its slashes and before its revision."""
+    """The name of a model, escaped. A line may break after its slashes and before its revision."""
     return Markup("<wbr>").join(NAME_ENDS.split(text))
 
 

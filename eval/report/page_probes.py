@@ -30,20 +30,20 @@ ESCAPES = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u20
 
 
 def probes_as_json(study: Study, results: Sequence[ProbeResult], max_bytes: int = MAX_BYTES) -> str:
-    """JSON for a `<script>` element, of at most `max_bytes`. Where all probes would be more, every k-th."""
+    """JSON for a `<script>` element, at most `max_bytes`. If all probes do not fit, it holds every k-th."""
     by_model: dict[str | UnsetType, dict[str, ProbeResult]] = {}
     for result in results:
         by_model.setdefault(result.model, {})[result.probe_id] = result
     probes = {result.probe_id: result for result in results}
     results_of = {model: by_model[model] for model in models_of(study) if model in by_model}
-    every = 1
+    stride = 1
     while True:
-        shown = list(probes.values())[::every]
+        shown = list(probes.values())[::stride]
         page = script_json(_columns(study, results_of, shown) | {"total": len(probes)})
         size = len(page.encode("utf-8", "replace"))
         if size <= max_bytes or len(shown) <= 1:
             return page
-        every = max(every + 1, -(-every * size // max_bytes))
+        stride = max(stride + 1, -(-stride * size // max_bytes))
 
 
 def script_json(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Matplotlib's SVG made fit for the page.
+"""Converts matplotlib's SVG to elements that the page can hold.
 
 The page's security policy allows no inline style, its theme may be light or dark, and several drawings share
 one document. So styles become attributes, colours become variables of the style sheet, and no ids are left.
@@ -17,7 +17,7 @@ from tidy_stlms.eval.report.palette import COLOURS
 PANEL = "panel-"
 """The gid of a panel's axes, before its number."""
 TITLE = "title: "
-"""An artist whose gid begins so is a mark; the rest of the gid is the title that readers see on touch."""
+"""An artist with a gid that begins like this is a mark. The rest of the gid is its title, shown on touch."""
 
 VARIABLES = {colour.lower(): f"var(--{name})" for name, colour in COLOURS.items()}
 HREF = "{http://www.w3.org/1999/xlink}href"
@@ -36,7 +36,7 @@ class View(NamedTuple):
 
 
 def panel_svgs(svg: str, views: Sequence[View], names: Sequence[str]) -> list[Markup]:
-    """An `<svg>` element for each panel of a drawing, called by its name to readers who cannot see it.
+    """An `<svg>` element for each panel of a drawing, with its name for screen readers.
 
     Raises KeyError for a colour that the palette does not have: it would be wrong in one of the themes.
     """
@@ -53,7 +53,7 @@ def panel_svgs(svg: str, views: Sequence[View], names: Sequence[str]) -> list[Ma
 
 
 def sign_svg(svg: str) -> Markup:
-    """A whole drawing that says nothing to readers who cannot see it."""
+    """A whole drawing as an `<svg>` element, hidden from screen readers."""
     drawing = ElementTree.fromstring(svg)
     sign = Element("svg", {"viewBox": drawing.get("viewBox", ""), "aria-hidden": "true"})
     sign.extend(new for child in drawing for new in _converted(child, _markers(drawing)))
@@ -70,7 +70,7 @@ def _markup(element: Element) -> Markup:
 
 
 def _converted(element: Element, markers: Mapping[str, str]) -> list[Element]:
-    """The element without what the page cannot have; a group without meaning is replaced by its content."""
+    """The element without what the page does not allow. A group that is no mark becomes its content."""
     tag, gid = _tag(element), element.get("id", "")
     if tag in DROPPED:
         return []
@@ -107,7 +107,7 @@ def _styled(style: str) -> dict[str, str]:
 
 
 def _rounded(text: str) -> str:
-    """Numbers with at most two digits behind the point, a hundredth of a pixel."""
+    """Round to two digits after the point: a hundredth of a pixel is exact enough."""
     return DECIMAL.sub(lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), " ".join(text.split()))
 
 

@@ -11,7 +11,7 @@ PROBE_COLOURS = {
     "compositional": "#E69F00",
     "reversal": "#56B4E9",
     "locality": "#555555",
-}  # Okabe and Ito's palette: told apart by colour-blind readers too
+}  # Okabe and Ito's palette: colour-blind readers can distinguish its colours
 MARKERS = {
     "memorization": "o",
     "syntactic": "s",

@@ -1,4 +1,4 @@
-"""What a figure of a study is made of: axes, and panels of bars or lines with the values that they show.
+"""The parts of a study's figure: axes, and panels of bars or lines with the values that they show.
 
 A figure is data only. `study_figures.py` makes figures from a study, `draw.py` draws them.
 """
@@ -65,7 +65,7 @@ class BarPanel:
 
 @dataclass(frozen=True)
 class Line:
-    """A probe type of one group of facts. Marks that are not `joined` are of other facts each."""
+    """A probe type of one group of facts. Marks that are not `joined` have different facts: no curve."""
 
     probe_type: str
     role: str
@@ -108,7 +108,7 @@ class StudyFigure:
 
 
 def short_name(name: str, longest: int = LONGEST_NAME) -> str:
-    """A name that fits: its middle left out, as beginning and end tell models apart."""
+    """Shorten a name by leaving out its middle: models differ in the beginning or the end of their names."""
     name = printable(" ".join(name.split()))
     if len(name) <= longest:
         return name

@@ -1,4 +1,4 @@
-"""A model folder to the Hub: weights, code, tokenizer, card, and what a run leaves beside them.
+"""Pushes a model folder to the Hub: weights, code, tokenizer, card, and the records of a run.
 
 Everything goes in one commit, so that a repository never holds half a model. Nothing in the folder is
 changed. An STLM gets this project's current code, not the code in its folder. Optimizer states, pickles
@@ -34,7 +34,7 @@ MODEL_FILES = (
     "chat_template.jinja",
     "*.py",
 )
-# Of a run as it goes on, and of its end.
+# Files of a run that are there from its beginning, and those of a finished run.
 RUN_FILES = ("config.yaml", "environment.json", "plan.parquet", "facts/bank.json")
 END_FILES = ("summary.json", "metrics.jsonl", "report.md", "figures/*.png")
 
@@ -92,14 +92,14 @@ def push_model(
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         operations = [CommitOperationAdd("README.md", card.encode())]
         operations += [CommitOperationAdd(name, str(path)) for name, path in files.items()]
-        with warnings.catch_warnings():  # it wonders about the plan, which is a table in a model's repository
+        with warnings.catch_warnings():  # it warns of the plan: a table in a model's repository
             warnings.simplefilter("ignore", UserWarning)
             commit = api.create_commit(repo_id, operations, commit_message=message, revision=revision)
     return str(commit.commit_url), len(operations)
 
 
 def _check_readable(weights: Path) -> None:
-    """Raise UserError if a safetensors file is cut off or is none."""
+    """Raise UserError if a safetensors file is cut off, or is not one."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -133,7 +133,7 @@ def _curves(axes: Axes, metrics: Sequence[LogRow], metric: str, label: bool = Tr
 
 
 def _mark_injections(axes: Axes, exposure_steps: np.ndarray, last_step: int, label: bool) -> None:
-    """Exposures in each of (at most) 100 bins, drawn behind the curves in a strip at the foot."""
+    """Exposures in each of (at most) 100 bins, drawn behind the curves in a strip at the bottom."""
     counts, edges = np.histogram(exposure_steps + 1, bins=min(100, last_step), range=(0.5, last_step + 0.5))
     heights = counts / counts.max() * 0.06
     axes.bar(

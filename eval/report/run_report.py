@@ -62,7 +62,7 @@ def write_run_report(
     figures = _draw(folder, metrics, bank, treatment_groups(results, doses))
     write_whole(folder / REPORT, _report(folder, config, summary, bank, figures))
     write_whole(folder / CARD, run_card(folder, bank, summary=summary))
-    write_json(folder / SUMMARY, to_row(summary))  # last: where it is, report and card are too
+    write_json(folder / SUMMARY, to_row(summary))  # last: if it is there, report and card are too
     return summary
 
 

@@ -11,7 +11,7 @@ from tidy_stlms.eval.report.study_tables import study_tables
 from tidy_stlms.eval.study.prompts import PromptResult
 from tidy_stlms.eval.study.study import Study
 
-MAX_ROWS = 400  # of one table; more are a matter for summary.json
+MAX_ROWS = 400  # of one table; summary.json has all
 
 SECTIONS = {
     "recall": "Recall",
@@ -73,5 +73,5 @@ def prompts_of(study: Study) -> list[Prompt]:
 
 
 def show_token(text: str) -> str:
-    """A token with its blanks made visible."""
+    """A token with its white space made visible."""
     return text.replace(" ", "␣").replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥") or "∅"

@@ -49,7 +49,10 @@ def figures_of(study: Study) -> list[StudyFigure]:
 
 
 def bar_figures(study: Study) -> list[StudyFigure]:
-    """By metric: a panel for each probe type, a bar for each model. Of a run's checkpoints the last."""
+    """A figure for each metric, with a panel for each probe type and a bar for each model.
+
+    If several checkpoints of a run were measured, only the last has a bar.
+    """
     recall = study.recall
     models = [model for model in _last_of_each_run(study) if model in recall]
     figures = []
@@ -162,7 +165,7 @@ def _dose_figure(
     ]
     caption = f"{NAMES[metric].capitalize()} against exposures in training, with 95% intervals."
     if any(point.role == CONTROL for point in points):
-        caption += " Hollow: control facts, which are other people’s and were never shown."
+        caption += " Hollow: control facts, which have other subjects and were never shown."
     if is_comparable(metric):
         y = Axis(NAMES[metric], 0, 1, SHARE)
     else:
@@ -176,13 +179,14 @@ def _dose_lines(points: Sequence[DosePoint], positions: Mapping[int | str, float
     """One line for each probe type of a model. Its marks are joined unless two groups have equal exposures;
     control facts are never joined."""
     probe_types = ordered((point.type for point in points), PROBE_TYPES)
-    apart = 0.015 * (max(positions.values()) - min(positions.values()))  # of types of control facts
+    # control facts share one position: their probe types stand a little apart from each other
+    offset = 0.015 * (max(positions.values()) - min(positions.values()))
     lines: dict[tuple[str, str], list[Mark]] = {}
     for point in sorted(points, key=lambda point: point.exposures):
         is_control = point.role == CONTROL
         if is_control:
             facts = facts_in_words(CONTROL)
-            x = positions[CONTROL] + apart * (probe_types.index(point.type) - (len(probe_types) - 1) / 2)
+            x = positions[CONTROL] + offset * (probe_types.index(point.type) - (len(probe_types) - 1) / 2)
         else:
             facts = f"{point.role}, {point.exposures:,} exposures"
             x = positions[point.exposures]
@@ -224,7 +228,7 @@ def _chance(study: Study) -> float | None:
 
 
 def _last_of_each_run(study: Study) -> list[str]:
-    """All models, but of the checkpoints of one run only the last: the others stand in its curve."""
+    """All models, but only the last checkpoint of each run: the others are in the run's curve."""
     earlier = {model for points in _checkpoints(study).values() for _, model in points[:-1]}
     return [model for model in models_of(study) if model not in earlier]
 

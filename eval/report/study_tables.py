@@ -117,7 +117,7 @@ def _comparison_table(key: str, section: str, title: str, comparisons: Sequence[
     )
     comparable = is_comparable(comparisons[0].metric)
     rows = [_comparison_row(comparison) for comparison in comparisons]
-    # models are in no group: a bold one must not be left out because the row above has it too
+    # models are not among the groups: a bold one must not be left out because the row above has it too
     return StudyTable(key, section, title, columns, rows, note, comparable, n_labels=4, n_groups=2)
 
 
@@ -191,9 +191,7 @@ def _dose_table(study: Study, key: str, title: str, points: Sequence[DosePoint])
         *(Column(NAMES.get(metric, metric), metric=metric) for metric in metrics),
         Column("n", note="probes"),
     )
-    note = (
-        "Facts grouped by how often training showed them. Control facts are other people’s, and never shown."
-    )
+    note = "Facts grouped by how often training showed them. Control facts have other subjects, never shown."
     return StudyTable(key, "doses", title, columns, rows, note, n_labels=3, n_groups=2)
 
 
@@ -280,14 +278,15 @@ def model_tables(study: Study) -> list[StudyTable]:
         Column("flagged probes", numeric=False, note="docs/recall.md says what the flags mean"),
         Column("failed with", numeric=False),
     )
-    full = [at for at in range(len(columns)) if at == 0 or any(row[at].figure for row in rows)]  # not empty
+    # a column without any figure is left out
+    filled = [index for index in range(len(columns)) if index == 0 or any(row[index].figure for row in rows)]
     return [
         StudyTable(
             "models",
             "models",
             "The models",
-            tuple(columns[at] for at in full),
-            [tuple(row[at] for at in full) for row in rows],
+            tuple(columns[index] for index in filled),
+            [tuple(row[index] for index in filled) for row in rows],
         )
     ]
 

@@ -15,7 +15,7 @@ class BatchRow(NamedTuple):
 
     sequence: InputSequence
     prompt_row: int = 0
-    """The row of the prompt cache that it continues; without a cache it means nothing."""
+    """The row of the prompt cache that this sequence continues; unused without a cache."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Batcher:
     """Padding leaves the model's logits unchanged."""
 
     def fill(self, rows: Sequence[BatchRow], prompts: PromptCache | None = None) -> list[list[BatchRow]]:
-        """Batches of `rows`, which continue `prompts`, if given; the longest rows first."""
+        """Group `rows` into batches, the longest rows first. With `prompts`, the rows continue them."""
         lengths = [len(row.sequence.input_ids) for row in rows]
         batch_tokens = self.budget.tokens
         if prompts is not None:
@@ -58,7 +58,9 @@ class Batcher:
         return sum(self._cost_of_batch([row.sequence for row in batch]) for batch in batches)
 
     def trial_cost(self, sequences: Sequence[InputSequence]) -> float:
-        """The cost of `can_share_prompts` on the longest and the shortest of `sequences`."""
+        """An estimate of what `can_share_prompts` costs on the longest and the shortest of `sequences`."""
+        # Five passes: one for both prompts; then for each prompt its answer in two rows, and the whole text.
+        # Together they read less than four times the tokens of both texts. The rest is for logits.
         return 4 * (len(sequences[0].input_ids) + len(sequences[-1].input_ids)) + 5 * self.budget.pass_tokens
 
     def _cost_of_batch(self, batch: list[InputSequence]) -> float:

@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 # Measured with 50M parameters on one thread: 4096 were no faster, 1024 up to a tenth slower.
 CPU_BATCH_TOKENS = 2048
-# A forward pass has a fixed cost, as it reads all weights. It is as high as that of so many tokens.
+# The fixed cost of a forward pass, which reads all weights, as a number of tokens that cost as much.
 CPU_PASS_TOKENS, ACCELERATOR_PASS_TOKENS = 48, 4096
-# With fewer an accelerator is not busy; with more it gets no faster.
+# Fewer tokens leave an accelerator idle; more make it no faster.
 LEAST_BATCH_TOKENS, MOST_BATCH_TOKENS = 2048, 32768
 MEMORY_SHARE = 0.25  # of the free memory, for one batch
 
@@ -36,7 +36,7 @@ OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 @dataclass
 class Budget:
-    """What a batch may take. Memory and speed depend on it, numbers do not."""
+    """The limits of a batch. Memory and speed depend on them, numbers do not."""
 
     tokens: int
     """Padding included."""
@@ -76,8 +76,9 @@ def default_budget(model: Any, batch_tokens: int | None = None) -> Budget:
 def run_batches(batches: Sequence[list[T]], run: Callable[[list[T]], None], budget: Budget) -> None:
     """Call `run` with every batch. If memory runs out, cut all remaining batches in halves and go on.
 
-    Then `run` is called again for work that it may have done in part. `budget` is halved too, for batches
-    that are filled later. If a batch of one row does not fit, its error is raised.
+    `run` then gets the rows of the failed batch again. It may have processed some of them, so it must allow
+    repetition. `budget` is halved too, for batches that are filled later. If a batch of one row does not fit,
+    its error is raised.
     """
     remaining = list(reversed(batches))
     while remaining:
@@ -86,7 +87,7 @@ def run_batches(batches: Sequence[list[T]], run: Callable[[list[T]], None], budg
             continue
         budget.halve()
         logger.warning("out of memory: going on with batches of %d tokens", budget.tokens)
-        # all of them: batches are of similar size, and memory would run out anew in each
+        # all remaining batches: they are of similar size, so each would run out of memory again
         remaining = [half for each in (*remaining, batch) for half in _halves(each)]
 
 

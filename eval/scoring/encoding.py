@@ -36,7 +36,7 @@ class Item:
     suffix: str = ""
     """Follows the answer as it is, and is scored with it."""
     id: str = ""
-    """Names the item in errors; without an id its number does."""
+    """Names the item in errors; without an id, its number is used."""
     joint: str = " "
     """Stands between prompt and answer: a space, or "" where none is written ("l'" + "eau")."""
 
@@ -183,13 +183,14 @@ def _start_by_offsets(offsets: list[list[tuple[int, int]]], boundary: int) -> tu
     """The first scored token of each candidate, and the character at which scoring starts for all of them.
 
     Candidates are only comparable if the same characters of the prompt are scored with each. A token that
-    covers the boundary moves the start to its own first character, for every candidate. There a token of
-    another candidate may cover the new start, so this is repeated until nothing moves.
+    covers the boundary moves the start to its own first character, for every candidate. A token of another
+    candidate may cover the new start. So this is repeated until the start stays where it is.
     """
     start = boundary
     while True:
-        # the first token that ends behind the start. Where a token begins is unreliable: byte-level
-        # tokenizers may leave the space out of its span
+        # the first token that ends after the start. Where a token begins is unreliable: byte-level
+        # tokenizers may leave the space out of its span. With an empty prompt (start 0) all tokens are
+        # scored, even one with an empty span
         first_scored = [
             0 if start == 0 else next((i for i, (_, end) in enumerate(spans) if end > start), len(spans))
             for spans in offsets
@@ -204,7 +205,11 @@ def _start_by_offsets(offsets: list[list[tuple[int, int]]], boundary: int) -> tu
 def _start_by_tokens(
     tokenizer: Any, ids: list[list[int]], context_ids: list[int], context: str
 ) -> tuple[list[int], int]:
-    """The same for tokenizers without offsets: all start where a candidate's tokens leave the context's."""
+    """`_start_by_offsets` for tokenizers without offsets.
+
+    Tokens are scored from the first index at which a candidate's tokens differ from those of the context
+    alone. The index is the same for all candidates, as in `_start_by_offsets`.
+    """
     n_common = min(_common_length(context_ids, candidate_ids) for candidate_ids in ids)
     start = len(context)
     if n_common < len(context_ids):

@@ -26,8 +26,8 @@ from tidy_stlms.eval.scoring.encoding import encode_prompts
 from tidy_stlms.eval.scoring.isolation import eval_mode
 from tidy_stlms.eval.tokens import encode_texts
 
-# New tokens after the longest answer: its full stop, the token behind that (to tell "3." from "3.5"), and
-# one to spare for a model that spells the answer in more tokens than its tokenizer would.
+# New tokens after the longest answer: its full stop, the token after that (to distinguish "3." from "3.5"),
+# and one more for a model that spells the answer in more tokens than its tokenizer would.
 TOKENS_AFTER_ANSWER = 3
 
 
@@ -37,14 +37,14 @@ class Continuation:
 
     text: str
     ended: bool
-    """The model ended the text by end-of-text."""
+    """The model ended the text with end-of-text."""
     truncated: bool = False
     """The prompt was cut from the left to fit the context."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One greedy token."""
+    """One step of greedy generation."""
 
     token: str
     top: list[tuple[str, float]]
@@ -81,7 +81,7 @@ def generate_texts(
             model, [rows[i] for i in batch], pad_id, ends, max(limits[i] for i in batch)
         )
         for i, ids in zip(batch, new_ids, strict=True):
-            # cut at the prompt's own limit: the batch ran to the largest one
+            # cut at the prompt's own limit: the batch ran to the largest limit of its prompts
             length = next((k for k, token_id in enumerate(ids[: limits[i]]) if token_id in ends), limits[i])
             text = tokenizer.decode(ids[:length], clean_up_tokenization_spaces=False)
             results[i] = Continuation(text, ended=length < limits[i], truncated=truncated[i])
@@ -118,10 +118,11 @@ def _encode_with_room(
 
 
 def _group_by_steps(rows: Sequence[list[int]], limits: Sequence[int], context: float) -> dict[int, list[int]]:
-    """Indices of rows that may share batches, by the most steps that a batch of them takes.
+    """Group the indices of rows that may share batches, by the number of steps of these batches.
 
-    A batch runs until its largest limit. Rows with room for the largest limit of all form one group. A longer
-    row would leave the context in it, and shares batches with rows of its own limit only.
+    A batch runs until the largest limit of its rows. Rows that have room in the context for the largest limit
+    of all form one group. A longer row would exceed the context there, so it shares batches only with rows of
+    the same limit.
     """
     largest = max(limits)
     groups: dict[int, list[int]] = defaultdict(list)
@@ -135,7 +136,7 @@ def top_tokens(
 ) -> list[Step]:
     """The greedy continuation token by token, with the `k` most probable tokens at each step.
 
-    Stops behind end-of-text and when the context is full. A prompt that fills the context is cut from the
+    Stops after end-of-text, or when the context is full. A prompt that fills the context is cut from the
     left. With `control_tokens`, control tokens in the prompt (`<|im_start|>`) are encoded as such, not as
     text.
 
@@ -210,9 +211,10 @@ def generate_ids(
     *,
     keep_logits: bool = False,
 ) -> tuple[list[list[int]], tuple[torch.Tensor, ...]]:
-    """Greedy new ids of each row, filled up with `pad_id` behind its end, and the logits of every step.
+    """Generate greedily. Returns the new ids of each row, and the logits of every step.
 
-    The logits are one tensor (rows, vocabulary) for each step; without `keep_logits` there are none.
+    A row that has ended is filled up with `pad_id`. The logits are one tensor (rows, vocabulary) for each
+    step; without `keep_logits` there are none.
     """
     from transformers import GenerationConfig
 

@@ -1,8 +1,8 @@
-"""Evaluation that leaves no trace: random generators and train/eval modes as they were before.
+"""Restores random generators and train/eval modes after an evaluation.
 
-Evaluations run between training steps. If they drew random numbers or changed a mode, the dropout of the next
-step would be another one: a run with evaluations would train another model than the same run without, and a
-resumed run another than an uninterrupted one.
+Evaluations run between training steps. If one of them changed the random state or a mode, the dropout of the
+next step would change too. The trained model would then depend on how often it was evaluated, and a resumed
+run would differ from an uninterrupted one.
 """
 
 import contextlib

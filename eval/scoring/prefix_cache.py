@@ -1,7 +1,7 @@
 """Reads each prompt once, and repeats its keys and values for the answers that follow.
 
-Prompts of unequal length share a batch, padded on the left. The sequences behind them must have one length:
-padding between prompt and answer would push the prompt out of a sliding window.
+Prompts of unequal length share a batch, padded on the left. The answers that follow them in one batch must
+have equal lengths: padding between prompt and answer would push the prompt out of a sliding window.
 """
 
 import copy
@@ -84,11 +84,11 @@ def forward_with_cache(
         inputs = {
             "input_ids": input_ids,
             "attention_mask": torch.cat([prompt_mask, torch.ones_like(input_ids)], dim=-1),
-            # positions go on behind the prompt's last token; its padding does not count
+            # positions continue after the prompt's last token; padding is not counted
             "position_ids": prompt_mask.sum(-1, keepdim=True) + steps,
         }
     arguments: dict[Any, Any] = {**inputs, cache_name(model): cache, "use_cache": True}
-    # an integer: not every model takes a tensor of indices, which transformers added later
+    # an integer: some models do not take a tensor of indices, which transformers added later
     arguments["logits_to_keep"] = keep
     parameters = forward_parameters(model)
     outputs = model(**{name: value for name, value in arguments.items() if name in parameters})
@@ -99,7 +99,7 @@ def forward_with_cache(
 
 
 def can_share_prompts(model: Any, sequences: Sequence[InputSequence], pad_id: int) -> bool:
-    """Whether answers behind cached prompts get the logits of prompt and answer read in one pass.
+    """Whether reading an answer after a cached prompt gives the same logits as reading both in one pass.
 
     Tried on `sequences` and their longest continuations. Caches differ among models: some raise an error when
     their rows are repeated, others silently give wrong logits. So each model is tried before it is scored, on
@@ -116,9 +116,9 @@ def can_share_prompts(model: Any, sequences: Sequence[InputSequence], pad_id: in
 
 def _cache_changes_nothing(model: Any, sequences: Sequence[InputSequence], pad_id: int) -> bool:
     prompt_logits, prompts = forward_with_cache(model, [each.input_ids for each in sequences], pad_id, 1)
-    # one prompt after the other from one cache: reading behind the first must not change the second
+    # one prompt after the other, both from one cache: an answer to the first must not change the second
     for row, sequence in enumerate(sequences):
-        # in two rows: repeating a prompt must not mix it with another
+        # the answer in two rows: repeating a prompt must not mix it with another prompt
         rows, answer_ids = [row] * 2, sequence.longest_continuation
         cached = prompt_logits[rows]  # (2, 1, vocabulary)
         if answer_ids:

@@ -36,7 +36,7 @@ def join_processes(device: str | None = None) -> str | None:
     from accelerate import PartialState
 
     check_devices()
-    # the first process runs benchmarks alone, and the others wait for it: longer than the default of minutes
+    # the other processes wait while the first runs benchmarks: the default timeout of minutes is too short
     state = PartialState(cpu=device == "cpu" or needs_cpu(), timeout=timedelta(days=7))
     check_processes(state.num_processes)
     return str(state.device) if device in (None, "auto") else device
@@ -67,7 +67,7 @@ def spread(tasks: Sequence[Task], run: Callable[[list[Task]], list[Result]]) -> 
     error: Exception | None = None
     try:
         share = run(list(tasks[rank::count]))
-    except Exception as caught:  # raised below: raised here, the others would wait for this process's share
+    except Exception as caught:  # raised after the exchange: the other processes wait for this one there
         error = caught
     outcomes: list[Any] = [None] * count
     error_type = type(error) if isinstance(error, UserError | RunFailed) else None

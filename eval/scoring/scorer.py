@@ -130,7 +130,7 @@ def _plan(
     batcher: Batcher,
     share_prompts: bool | None,
 ) -> tuple[list[InputSequence], bool]:
-    """Choose the sequences to read, and whether they may be padded, by what the model turns out to allow.
+    """Choose the sequences to read, and whether to pad them, by a trial of what the model allows.
 
     The trial reads the longest and the shortest prompt. Whether padding or a repeated cache changes logits
     depends on the model's code and on lengths (sliding windows), not on the words.
@@ -144,7 +144,7 @@ def _plan(
         return sequences, pads_safely(model, [sequence.input_ids for sequence in sequences], pad_id)
 
     longest = max(sequences, key=lambda each: (bool(each.continuations), _n_tokens_with_answer(each)))
-    # prompts of two lengths in one batch: this shows that padding is safe, too
+    # prompts of two lengths in one batch: this trial also shows that padding is safe
     if can_share_prompts(model, [longest, sequences[-1]], pad_id):
         return sequences, True
     texts = [[*sequence.input_ids, *sequence.longest_continuation] for sequence in sequences]

@@ -1,9 +1,9 @@
 """Plans which token sequences go through the model, and which answer tokens each of them predicts.
 
-A causal model gives the same logits at a position whatever follows. So an answer whose tokens begin another
-answer needs no sequence of its own, and all answers to a prompt read their first token at the prompt's end.
-Nothing else is shared: joining prompts that begin alike, or parts of answers, saved tokens and lost as much
-by smaller batches.
+The logits of a causal model at a position do not depend on the tokens after it. So an answer that is a prefix
+of another answer needs no sequence of its own, and the prompt's last position predicts the first token of all
+answers. Nothing else is shared. Sharing the common beginning of several prompts, or of several answers, was
+tried: it saved tokens, but the batches were smaller, and it was not faster.
 """
 
 from collections import defaultdict
@@ -33,7 +33,7 @@ class InputSequence:
     input_ids: list[int]
     targets: list[Target] = field(default_factory=list)
     continuations: list["InputSequence"] = field(default_factory=list)
-    """Answers that are read behind this prompt's keys and values. They have no continuations themselves."""
+    """Answers that are read after this prompt, from its keys and values. They have no continuations."""
 
     @property
     def n_logits(self) -> int:
@@ -81,7 +81,7 @@ def _by_prompt(candidates: Sequence[EncodedCandidate]) -> dict[tuple[int, ...], 
 def _distinct_answers(
     candidates: Sequence[EncodedCandidate], group: list[int]
 ) -> list[tuple[list[int], list[int]]]:
-    """Answer ids to read behind a prompt, none of which begins another, each with the candidates it serves.
+    """Answer ids to read after a prompt, none a prefix of another, each with the candidates that it serves.
 
     `group` holds the candidates of one prompt. The last token of an answer is predicted and never read, so it
     is left out.
@@ -100,7 +100,7 @@ def _distinct_answers(
 def _targets(candidates: Sequence[EncodedCandidate], sources: list[int], n_prompt: int) -> list[Target]:
     """The answer tokens of `sources`, in a sequence that begins with `n_prompt` tokens of the prompt.
 
-    Without any, the first token of each answer is left out: the prompt's own sequence predicts it.
+    If `n_prompt` is 0, the first token of each answer is left out: the prompt's own sequence predicts it.
     """
     first = 0 if n_prompt else 1
     return [

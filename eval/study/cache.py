@@ -1,4 +1,4 @@
-"""Keeps a measurement part by part, so that a command that was stopped goes on where it was.
+"""Keeps a measurement part by part, so that a stopped command continues where it was.
 
     parts = read_parts(path, DocumentScore, size=len(documents))
     for start, stop in missing(parts, size=len(documents), step=64):
@@ -35,7 +35,7 @@ class Part(msgspec.Struct, Generic[Row], frozen=True):
 
     @property
     def stop(self) -> int:
-        """Index behind the last row."""
+        """Index after the last row."""
         return self.start + len(self.rows)
 
 

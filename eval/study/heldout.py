@@ -4,11 +4,11 @@
     scores = score_documents(model, tokenizer, documents)
     heldout_summary(scores).bits_per_byte
 
-A document is scored from its beginning, after the tokenizer's own BOS, or else after BOS or end-of-text. Each
-token is scored once. -log2 of the document's probability is divided by its UTF-8 bytes, so the figure can be
-compared across tokenizers. A document that is longer than the window is read in windows that overlap by half
-or more. So every token, except in the first window, has at least half a window before it. The tokenizer's own
-BOS stands in front of each window.
+A document is scored from its beginning. The BOS that the tokenizer adds stands in front; if it adds none, its
+BOS or end-of-text is put there. Each token is scored once. -log2 of the document's probability is divided by
+its UTF-8 bytes, so the figure can be compared across tokenizers. A document that is longer than the window is
+read in windows that overlap by half or more. So every token, except in the first window, has at least half a
+window before it. The tokenizer's own BOS stands in front of each window.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""A model that is loaded when its first measurement is missing from the cache, and rows that are kept.
+"""Loads a model only when one of its measurements is missing from the cache, and keeps what is measured.
 
 model = LazyModel(measurement, request)
 rows, seconds = model.rows(settings, size, DocumentScore, measure, step=lambda: 64, unit="document")
@@ -26,7 +26,8 @@ from tidy_stlms.eval.tokens import tokenizer_hash
 
 logger = logging.getLogger(__name__)
 
-# Of everything between a probe and its result: raise it when the same model gets other numbers than before.
+# The version of all code between a probe and its result. Raise it when a model would get other numbers than
+# before: it is part of the key of what is kept, so old results are then measured again.
 SCORER_VERSION = "5"
 
 Row = TypeVar("Row")
@@ -43,9 +44,9 @@ class LazyModel:
         self,
         measurement: Measurement,
         request: StudyRequest,
-        tell: Callable[[ModelInfo, bool], None] | None = None,
+        on_described: Callable[[ModelInfo, bool], None] | None = None,
     ):
-        self.measurement, self.request, self.tell = measurement, request, tell
+        self.measurement, self.request, self.on_described = measurement, request, on_described
         self.device_type = measurement.info.device.partition(":")[0]
         self._loaded: tuple[Any, Any] | None = None
         self._folder: Path | None = None
@@ -89,8 +90,8 @@ class LazyModel:
     def _fill_in(self, description: dict[str, Any], loaded: bool) -> None:
         was_known = self.measurement.info.parameters is not None
         self.measurement.info = replace(self.measurement.info, **description)
-        if self.tell is not None and not was_known:
-            self.tell(self.measurement.info, loaded)
+        if self.on_described is not None and not was_known:
+            self.on_described(self.measurement.info, loaded)
 
     def free(self) -> None:
         """Release the model's memory."""
@@ -110,9 +111,9 @@ class LazyModel:
         together: bool = False,
         is_complete: Callable[[Row], bool] = lambda row: True,
     ) -> tuple[list[Row], float]:
-        """Take a measurement of `size` rows, and return its rows and the seconds that they took.
+        """Take a measurement of `size` rows. Returns the rows, and the seconds that measuring them took.
 
-        Kept rows are read; the others are measured in parts, and kept.
+        Rows in the cache are read. The others are measured in parts, and each part is kept.
 
         Args:
             settings: Everything besides model and versions that changes the numbers.
@@ -162,7 +163,7 @@ def from_first_process(value: Any) -> Any:
 
 
 def reason_of_failure(error: BaseException, name: ModelName) -> str:
-    """An error in one line, without the model's name, which stands beside it anyway."""
+    """An error in one line, without the model's name: the report shows the name beside it."""
     text = " ".join(str(error).split()).removeprefix(f"{name.path}: ")
     if not isinstance(error, UserError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__

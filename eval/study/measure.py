@@ -33,25 +33,27 @@ logger = logging.getLogger(__name__)
 DOCUMENTS_PER_PART = 64
 PROMPTS_PER_PART = 8
 BENCHMARK_BATCH = 16
-# Probes that are measured and kept together: some seconds of work, so that a kill loses little.
+# Probes that are measured and kept together: some seconds of work, so that a kill loses little. The work of a
+# part is the model's parameters times the probes.
 PARAMETERS_AND_PROBES = {"cpu": 2e10}
 MOST_PARAMETERS_AND_PROBES = 2e12  # accelerators
 PROBES_PER_PART = (32, 1000)
 
 
 def measure_model(
-    name: ModelName, request: StudyRequest, *, tell: Callable[[ModelInfo, bool], None] | None = None
+    name: ModelName, request: StudyRequest, *, on_described: Callable[[ModelInfo, bool], None] | None = None
 ) -> Measurement:
     """Measure one model. With several processes, all must call this; the first returns everything.
 
-    `tell` is called once, when it is known what the model is, with that and whether the model was loaded.
+    `on_described` is called once, when the `ModelInfo` is filled in: with it, and whether the model was
+    loaded.
 
     Raises UserError for a device or dtype that does not exist. Other errors are noted in the measurement.
     """
     device = choose_device(request.device)
     dtype = str(choose_dtype(request.dtype, device)).removeprefix("torch.")
     measurement = Measurement(name, _info(name, str(device), dtype))
-    model = LazyModel(measurement, request, tell)
+    model = LazyModel(measurement, request, on_described)
     try:
         for section, measure in _SECTIONS.items():
             if "model" not in measurement.errors:
@@ -181,7 +183,7 @@ def _benchmarks(model: LazyModel) -> None:
         ("linear_probe", linear_probe, request.linear_probes),
     ):
         for task in tasks if is_first_process() else ():
-            # one row: the results of the task, of which a tag has several
+            # one row: the results of the task, or of all tasks of a tag
             [results], _ = model.rows(
                 {name: [task, *state]},
                 1,

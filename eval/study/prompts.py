@@ -42,7 +42,7 @@ class Prompt(Record, frozen=True):
     answer: str | None = None
     """The right continuation; None if there is none to rate."""
     joint: str | None = None
-    """What stands between the two; None for the usual."""
+    """What stands between the two; None for `usual_joint`."""
 
 
 class PromptResult(Record, frozen=True, kw_only=True):
@@ -55,7 +55,7 @@ class PromptResult(Record, frozen=True, kw_only=True):
     answer: str | None
     """The right continuation; null if there is none to rate."""
     joint: str = " "
-    """What stands between sentence and answer: a space or nothing. Old files lack it: theirs was a space."""
+    """What stands between sentence and answer: a space or nothing. Missing in old files: there a space."""
     generation: str
     """The greedy continuation."""
     top_tokens: tuple[tuple[tuple[str, float], ...], ...]

@@ -26,8 +26,8 @@ def local_copies(data_dir: Path | None) -> Iterator[None]:
         raise UserError(f"--data-dir {data_dir}: no such folder")
     import datasets
 
-    # The cache of datasets knows a folder by its name only. Without a cache for each state of `data_dir`, it
-    # would mistake two copies in different places for one, and would not see that a copy has changed.
+    # The cache of `datasets` finds a folder by its name only. With one cache for all states of `data_dir`,
+    # two copies in different places would count as one, and a change of a copy would not be seen.
     before = datasets.config.HF_DATASETS_CACHE
     datasets.config.HF_DATASETS_CACHE = Path(before) / "copies" / _fingerprint(data_dir)
     try:

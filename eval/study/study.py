@@ -151,8 +151,7 @@ def results_of(measurements: Sequence[Measurement]) -> list[ProbeResult]:
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:
-    """Make sure that a study can be written to `out`; UserError for a file, a folder that is in use, and
-    where nothing can be written."""
+    """Raise UserError if a study cannot be written to `out`: a file, a folder in use, no permission."""
     if out.is_file():
         raise UserError(f"{out}: is a file; take another --out")
     check_writable(out)

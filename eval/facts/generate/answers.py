@@ -19,7 +19,7 @@ from tidy_stlms.eval.facts.generate.subjects import Groups, Subject
 from tidy_stlms.eval.facts.records import UNSEEN
 from tidy_stlms.eval.facts.text_match import folded, parts_of
 
-# draws after which a subject's several answers are taken not to fit
+# After this many failed swaps, a subject counts as having no set of different answers.
 FRUITLESS_SWAPS = 1000
 
 

@@ -51,7 +51,7 @@ class Cell:
     form: Form
     size: int
     questioned: int
-    """So many of them have their `questions` trained on."""
+    """The number of these subjects whose `questions` are trained on."""
 
 
 def parse_form(form: str, paraphrases: int, key: str) -> Form:
@@ -144,7 +144,7 @@ def cells_of(spec: Spec) -> list[Cell]:
 
 
 def shares(size: int, parts: int) -> list[int]:
-    """`size` split as evenly as can be, larger parts first."""
+    """`size` split as evenly as possible, larger parts first."""
     return [size // parts + (part < size % parts) for part in range(parts)]
 
 

@@ -93,9 +93,9 @@ def test_the_rows_are_those_of_the_harness(folder, tokenizer, bank, asked):
 def test_nothing_is_measured_twice(folder, asked, scored, bank):
     asked = dataclasses.replace(asked, documents=TEXTS, prompts=PROMPTS)
     told = []
-    first = measure_model(named(folder), asked, tell=lambda info, loaded: told.append(loaded))
+    first = measure_model(named(folder), asked, on_described=lambda info, loaded: told.append(loaded))
     assert len(scored) == len(bank.probes)
-    again = measure_model(named(folder), asked, tell=lambda info, loaded: told.append(loaded))
+    again = measure_model(named(folder), asked, on_described=lambda info, loaded: told.append(loaded))
     assert (len(scored), scored.loads) == (len(bank.probes), 1)
     assert told == [True, False]
     assert (again.results, again.documents, again.prompts) == (first.results, first.documents, first.prompts)
