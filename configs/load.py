@@ -176,11 +176,12 @@ def _merge(base: DictConfig, new: DictConfig, where: str) -> DictConfig:
 def _describe(error: OmegaConfBaseException) -> str:
     """`training.learnign_rate: no such key; did you mean training.learning_rate?`"""
     message, key = first_line(error), error.full_key or ""
-    near = re.search(r"Did you mean: '([^']+)'", message)
     if "not in" in message:
-        parent = key.rpartition(".")[0]
-        if near:
-            hint = f"; did you mean {parent + '.' if parent else ''}{near.group(1)}?"
+        parent, _, name = key.rpartition(".")
+        section = error.object_type
+        fields = dataclasses.fields(section) if dataclasses.is_dataclass(section) else ()
+        if near := nearest(name, [field.name for field in fields]):
+            hint = f"; did you mean {parent + '.' if parent else ''}{near}?"
         elif not parent:
             hint = f"; the sections are {', '.join(f.name for f in dataclasses.fields(RunConfig))}"
         else:

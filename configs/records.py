@@ -42,6 +42,10 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """
 
 
+class Output(Record, frozen=True, forbid_unknown_fields=False):
+    """A record of a file that only programs write. Fields that a later version has added are ignored."""
+
+
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
@@ -99,7 +103,7 @@ def from_row(record_type: type[AnyRecord], row: dict[str, Any], where: str) -> A
             raise UserError(f"{where}: field {name!r} is missing; add it")
         else:
             values[name] = default
-    for name in row:
+    for name in row if record_type.__struct_config__.forbid_unknown_fields else ():
         if name not in values:
             raise UserError(f"{where}: unknown field {name!r}{did_you_mean(name, values) or '; remove it'}")
     return record_type(**values)
@@ -154,7 +158,7 @@ def _in_words(annotation: Any) -> str:
             return f"look like {note.examples[0]}"
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (types.UnionType, typing.Union):
-        alternatives = [argument for argument in arguments if argument is not type(None)]
+        alternatives = [argument for argument in arguments if argument not in (type(None), msgspec.UnsetType)]
         return _in_words(alternatives[0]) if len(alternatives) == 1 else ""
     if origin in (list, tuple) and arguments[0] in IN_WORDS:
         return f"be a list of {IN_WORDS[arguments[0]][1]}"

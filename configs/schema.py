@@ -109,16 +109,16 @@ class DataSection:
 
 @dataclass
 class FactsSection:
-    """The facts to learn: a bank on disk, or a specification to generate one from."""
+    """The facts to learn: a bank on disk, or a spec to generate one from."""
 
     bank: str | None = None
     """A bank's folder, or `hub:owner/name[@revision]`."""
     spec: str | None = None
-    """A specification such as configs/facts/people.yaml; the bank is written into the run folder."""
+    """A spec such as configs/facts/people.yaml; the bank is written into the run folder."""
     overrides: dict[str, Any] = field(default_factory=dict)
-    """Keys of the specification to change, such as `people: 16`."""
+    """Keys of the spec to change, such as `people: 16`."""
     seed: int | None = None
-    """Seed of the generated bank, apart from `training.seed`; the specification's own when left out."""
+    """Seed of the generated bank, apart from `training.seed`; the spec's own when left out."""
 
 
 @dataclass

@@ -9,6 +9,7 @@ stlm ask outputs/quickstart
 import sys
 from importlib import import_module
 
+from tidy_stlms.configs.errors import did_you_mean
 from tidy_stlms.scripts.cli import run
 
 COMMANDS = {
@@ -40,7 +41,9 @@ def _main(arguments: list[str]) -> int:
 
         print(f"tidy-stlms {version('tidy-stlms')}")
         return 0
-    problem = f"unknown command {arguments[0]!r}" if arguments else "a command is needed"
+    problem = "a command is needed"
+    if arguments:
+        problem = f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], COMMANDS)}"
     print(f"{_usage()}\n\nstlm: error: {problem}", file=sys.stderr)
     return 2
 

@@ -72,7 +72,8 @@ RUN = (
     File(
         CONFIG,
         "`lay_out` (`trainers/layout.py`)",
-        "The resolved config. `stlm train config.yaml` repeats the run; `stlm train --keys` lists its keys.",
+        "The resolved config. `stlm train RUN/config.yaml training.output_dir=NEW` repeats the run; "
+        "`stlm train --keys` lists its keys.",
     ),
     File(ENVIRONMENT, "`lay_out` (`trainers/layout.py`)", "Versions, machine and stream.", (Environment,)),
     File(

@@ -127,7 +127,7 @@ def dataset_card(bank: FactBank, repo_id: str) -> str:
         ],
     }
     counts = [("facts by role", summary.facts), ("facts by arm", summary.arms)]
-    counts += [(f"{kind} probes by role", roles) for kind, roles in summary.types.items()]
+    counts += [(f"{probe_type} probes by role", roles) for probe_type, roles in summary.types.items()]
     counts.append(("probes with a remark of the validator", summary.flags))
     rows = [f"| {what} | {_listed(by_name)} |" for what, by_name in counts if by_name]
     front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)

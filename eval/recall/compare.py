@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tidy_stlms.configs.records import Record
+from tidy_stlms.configs.records import Output
 from tidy_stlms.eval.recall.control import cell_values, contrasts_of
 from tidy_stlms.eval.recall.groups import Doses, groups_of
 from tidy_stlms.eval.recall.metrics import METRICS, bounded_exp, ratio_parts
@@ -45,7 +45,7 @@ Pair = tuple[str, str]
 """The labels of two models, a and b."""
 
 
-class Comparison(Record, frozen=True):
+class Comparison(Output, frozen=True):
     """The difference between two models in one metric of one group and probe type."""
 
     a: str

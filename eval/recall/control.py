@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tidy_stlms.configs.records import Record
+from tidy_stlms.configs.records import Output
 from tidy_stlms.eval.facts.records import UNSEEN
 from tidy_stlms.eval.recall.groups import CONTROL, Doses, groups_of, in_order, is_injected, treatment_groups
 from tidy_stlms.eval.recall.results import ProbeResult
@@ -47,7 +47,7 @@ MatchKey = Hashable
 """Cells with equal keys are compared: a wording, a wording and a candidate, or None for all cells."""
 
 
-class CorrectedEstimate(Record, frozen=True):
+class CorrectedEstimate(Output, frozen=True):
     """A control-corrected figure, with its 95% interval and test."""
 
     mean: float

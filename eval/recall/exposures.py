@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_jsonl
-from tidy_stlms.configs.records import Record
+from tidy_stlms.configs.records import Output
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.recall.groups import CONTROL, Dose, groups_of, is_injected
 from tidy_stlms.eval.recall.results import ProbeResult
@@ -28,7 +28,7 @@ DOSE_METRICS = ("accuracy", "logprob")
 MAX_DOSES = 12  # with more numbers of exposures than this, near ones are merged, two to a doubling
 
 
-class DosePoint(Record, frozen=True):
+class DosePoint(Output, frozen=True):
     """Recall of the facts with one number of exposures."""
 
     model: str

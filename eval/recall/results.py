@@ -11,10 +11,10 @@ from collections.abc import Hashable
 
 from msgspec import UNSET, UnsetType
 
-from tidy_stlms.configs.records import Record
+from tidy_stlms.configs.records import Output
 
 
-class ProbeResult(Record, frozen=True, kw_only=True):
+class ProbeResult(Output, frozen=True, kw_only=True):
     """What one model gives for one probe.
 
     Metrics that the probe does not have are null, and written as such: metrics that compare candidates if
@@ -99,7 +99,7 @@ class ProbeResult(Record, frozen=True, kw_only=True):
         return ("subject", self.subject) if self.subject is not None else ("fact", self.fact_ids[0])
 
 
-class DocumentScore(Record, frozen=True):
+class DocumentScore(Output, frozen=True):
     """What one model gives for one document of held-out text."""
 
     nats: float
@@ -110,7 +110,7 @@ class DocumentScore(Record, frozen=True):
     """Tokens of the document."""
 
 
-class Estimate(Record, frozen=True):
+class Estimate(Output, frozen=True):
     """The mean of a metric over probes, with its 95% bootstrap interval."""
 
     mean: float

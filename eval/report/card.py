@@ -63,7 +63,8 @@ def run_card(
     lines += [
         "## Repeat the run",
         "",
-        "`stlm train config.yaml` with the `config.yaml` of this folder; `environment.json` names versions.",
+        "`stlm train RUN/config.yaml training.output_dir=NEW`, where `RUN` is this folder; "
+        "`environment.json` names versions.",
         "",
     ]
     metadata = _run_metadata(config, name, license, _eval_results(summary, bank))

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
+from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_jsonl, write_json, write_whole
 from tidy_stlms.configs.load import read_config
 from tidy_stlms.configs.records import read_records, to_row
@@ -111,7 +113,11 @@ def _read_log(path: Path) -> list[LogRow]:
 
 
 def _read_results(path: Path) -> Sequence[ProbeResult]:
-    return read_records(path, ProbeResult) if path.exists() else ()
+    results = read_records(path, ProbeResult) if path.exists() else ()
+    for number, result in enumerate(results, 1):
+        if result.step is msgspec.UNSET:
+            raise UserError(f"{path}: row {number}: field 'step' is missing; restore the line")
+    return results
 
 
 def _last(rows: Sequence[LogRow], key: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_json
-from tidy_stlms.configs.records import Record, from_row
+from tidy_stlms.configs.records import Output, from_row
 from tidy_stlms.eval.recall.results import Summary
 from tidy_stlms.eval.run_folder import SUMMARY
 
@@ -17,7 +17,7 @@ LogRow = dict[str, Any]
 """A line of metrics.jsonl: `step`, and what the Trainer and its callbacks logged there, by their own keys."""
 
 
-class RunRecall(Record, frozen=True, kw_only=True):
+class RunRecall(Output, frozen=True, kw_only=True):
     """Recall at both ends of a run; empty without a bank."""
 
     before: Summary = {}
@@ -26,7 +26,7 @@ class RunRecall(Record, frozen=True, kw_only=True):
     """At the last step, in the same way."""
 
 
-class RunSummary(Record, frozen=True, kw_only=True):
+class RunSummary(Output, frozen=True, kw_only=True):
     """What a finished run was, and what came of it."""
 
     steps: int

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tidy_stlms.configs.errors import DiskFull, UserError, nearest, one_line
-from tidy_stlms.configs.records import Record
+from tidy_stlms.configs.records import Output
 from tidy_stlms.eval.hub import writing_hub_cache
 from tidy_stlms.eval.scoring.isolation import rng_untouched
 from tidy_stlms.eval.study.public_data import local_copies, quiet, why_missing
@@ -22,7 +22,7 @@ BOOTSTRAP = 1000  # resamples for the standard errors that have no formula
 SEEDS = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")  # of simple_evaluate
 
 
-class Score(Record, frozen=True):
+class Score(Output, frozen=True):
     """A metric of a task."""
 
     value: float | None

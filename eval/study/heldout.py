@@ -20,7 +20,7 @@ import torch
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_text, split_documents
-from tidy_stlms.configs.records import Record
+from tidy_stlms.configs.records import Output
 from tidy_stlms.eval.models.inputs import (
     context_length,
     fill_batches,
@@ -48,7 +48,7 @@ MAX_WINDOW = 2048  # tokens; more context costs more and changes little
 LOGITS_PER_CHUNK = 2**22  # converted to float32 at a time
 
 
-class HeldoutEstimate(Record, frozen=True, omit_defaults=True, kw_only=True):
+class HeldoutEstimate(Output, frozen=True, omit_defaults=True, kw_only=True):
     """Bits per byte of held-out text with its 95% bootstrap interval over documents; or only `error`, if the
     text could not be scored."""
 

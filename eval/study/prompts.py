@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from tidy_stlms.configs.errors import UserError, first_line
 from tidy_stlms.configs.files import find_shipped, read_text
-from tidy_stlms.configs.records import Record
+from tidy_stlms.configs.records import Output, Record
 from tidy_stlms.eval.facts.records import JOINTS
 from tidy_stlms.eval.facts.text_match import usual_joint
 from tidy_stlms.eval.recall.metrics import perplexity
@@ -45,7 +45,7 @@ class Prompt(Record, frozen=True):
     """What stands between the two; None for `usual_joint`."""
 
 
-class PromptResult(Record, frozen=True, kw_only=True):
+class PromptResult(Output, frozen=True, kw_only=True):
     """What one model gives for one prompt: a line of generations.jsonl, or an item of a study's `prompts`."""
 
     step: int | UnsetType = UNSET

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msgspec import UNSET, UnsetType
 
-from tidy_stlms.configs.records import Record
+from tidy_stlms.configs.records import Output
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.models.names import ModelName
 from tidy_stlms.eval.recall.results import DocumentScore, ProbeResult
@@ -51,7 +51,7 @@ class StudyRequest:
     progress: bool = False
 
 
-class ModelInfo(Record, frozen=True, kw_only=True):
+class ModelInfo(Output, frozen=True, kw_only=True):
     """What a model is, and how it was measured: its entry in the study's `models`."""
 
     model: str

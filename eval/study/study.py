@@ -25,7 +25,7 @@ from tidy_stlms.configs.files import (
     write_jsonl,
     write_whole,
 )
-from tidy_stlms.configs.records import Record, from_row, to_row
+from tidy_stlms.configs.records import Output, from_row, to_row
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.summary import chance_of
 from tidy_stlms.eval.recall.compare import Comparison, compare_models
@@ -43,7 +43,7 @@ SCHEMA = 2  # of summary.json
 SUMMARY, RESULTS, TABLE = "summary.json", "results.jsonl", "results.csv"
 
 
-class BankInfo(Record, frozen=True):
+class BankInfo(Output, frozen=True):
     """The bank of a study."""
 
     name: str | None
@@ -60,7 +60,7 @@ class BankInfo(Record, frozen=True):
     """The number of probes with each flag of the bank's validator."""
 
 
-class Study(Record, frozen=True, omit_defaults=True, kw_only=True):
+class Study(Output, frozen=True, omit_defaults=True, kw_only=True):
     """summary.json. Sections without data are left out; those by model hold models that have data."""
 
     schema: int

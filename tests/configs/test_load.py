@@ -77,6 +77,10 @@ MISTAKES = [
         ["training.learnign_rate=1"],
         "training.learnign_rate: no such key; did you mean training.learning_rate?",
     ),
+    (
+        ["training.max_step=20"],
+        "training.max_step: no such key; did you mean training.max_steps?",
+    ),
     (["modle.config.x=1"], "modle: no such key; did you mean model?"),
     (["zzz=1"], "zzz: no such key; the sections are model, tokenizer"),
     (["data.zzz=1"], "data.zzz: no such key; see `stlm train --keys data`"),

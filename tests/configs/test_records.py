@@ -6,7 +6,7 @@ import pytest
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import write_jsonl
-from tidy_stlms.configs.records import Record, from_row, read_records, to_row, write_records
+from tidy_stlms.configs.records import Output, Record, from_row, read_records, to_row, write_records
 
 
 class Estimate(Record, frozen=True):
@@ -31,6 +31,10 @@ class Line(Record, frozen=True, omit_defaults=True):
     seen: bool = False
 
 
+class Score(Output, frozen=True):
+    value: float
+
+
 class Counts(Record, frozen=True, omit_defaults=True):
     id: str
     number: int = 2**70
@@ -43,6 +47,12 @@ FULL = Result("p", 0.5, (1, 2), [("Oslo", 0.25)], Estimate(0.5, 3), {"syntactic"
 def test_what_is_written_is_read_again(tmp_path):
     write_records(tmp_path / "results.jsonl", [FULL, Result("q")])
     assert read_records(tmp_path / "results.jsonl", Result) == (FULL, Result("q"))
+
+
+def test_a_file_of_a_later_version_is_read_without_its_new_fields(tmp_path):
+    write_jsonl(tmp_path / "scores.jsonl", [{"value": 0.5, "new": 1}, {"new": None, "value": 1.0}])
+    assert read_records(tmp_path / "scores.jsonl", Score) == (Score(0.5), Score(1.0))
+    assert from_row(Score, {"value": 0.5, "new": 1}, "scores") == Score(0.5)
 
 
 def test_a_record_is_plain_json_to_its_last_part():

@@ -339,7 +339,7 @@ def test_facts_generate_show_validate(tmp_path, capsys):
 
 def test_an_unknown_command_is_named(capsys):
     assert main(["trian"]) == 2
-    assert "unknown command 'trian'" in capsys.readouterr().err
+    assert "unknown command 'trian', did you mean 'train'?" in capsys.readouterr().err
     assert main(["--version"]) == 0
 
 
