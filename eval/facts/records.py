@@ -101,7 +101,7 @@ class Probe(Record, frozen=True, omit_defaults=True):
     suffix: str = ""
     """The text after the answer, if there is any."""
     template: str | None = None
-    """The whole wording, such as `{subject} was born in {object}.`, with its closing punctuation."""
+    """The template of the whole sentence, such as `{subject} was born in {object}.`"""
     seen_verbatim: bool = False
     """Whether prompt and answer occur word for word in a statement of the probe's facts. Statements of
     control facts count too, although no run trains on them."""

@@ -48,7 +48,7 @@ class ProbeResult(Output, frozen=True, kw_only=True):
     answer: str
     """The first of the probe's answers, the one that is scored."""
     template: str | None = None
-    """The probe's wording; null if the bank does not name it."""
+    """The probe's template; null if the bank does not have it."""
 
     n_tokens: int | None = None
     """Tokens of the answer that are scored; null with a suffix, like the next three."""
