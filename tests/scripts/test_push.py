@@ -119,7 +119,7 @@ def test_the_card_and_what_goes_along(run, online):
         bank["sha256"],
         "6 exposures each",
         'from_pretrained("owner/little"',
-        "stlm train config.yaml",
+        "stlm train RUN/config.yaml",
     ):
         assert part in body
     assert "![" in body
