@@ -2,10 +2,12 @@
 
 import pytest
 
+from tests.eval.recall.made import result
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import write_json
-from tidy_stlms.configs.records import to_row
+from tidy_stlms.configs.records import to_row, write_records
 from tidy_stlms.eval.recall.results import Estimate
+from tidy_stlms.eval.report.run_report import write_run_report
 from tidy_stlms.eval.report.run_summary import RunRecall, RunSummary, read_run_summary
 
 SUMMARY = RunSummary(
@@ -50,3 +52,10 @@ def test_what_is_no_summary_is_refused(tmp_path, content, message):
     write_json(tmp_path / "summary.json", content)
     with pytest.raises(UserError, match=f"summary.json.*{message}"):
         read_run_summary(tmp_path)
+
+
+def test_a_result_without_its_step_is_refused_instead_of_left_out(tmp_path):
+    write_records(tmp_path / "recall.jsonl", [result(step=0), result()])
+    with pytest.raises(UserError, match=r"recall\.jsonl: row 2: field 'step' is missing"):
+        write_run_report(tmp_path, steps=4, tokens=8, tokens_per_second=None, parameters=2)
+    assert not (tmp_path / "summary.json").exists()
