@@ -22,6 +22,7 @@ from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import flush, read_json, temporary_file, to_json, whole_folder, write_json
 from tidy_stlms.configs.records import Record, read_records, to_row
 from tidy_stlms.eval.facts.records import Fact, Probe, Relation, Statement
+from tidy_stlms.eval.run_folder import FACTS
 
 SCHEMA = 1
 
@@ -151,6 +152,8 @@ def read_bank(folder: str | Path) -> tuple[FactBank, str | None]:
 def _read_meta(folder: Path) -> dict[str, Any]:
     path = folder / "bank.json"
     if not path.is_file():
+        if (folder / FACTS / path.name).is_file():
+            raise UserError(f"{folder}: not a fact bank, but a run; its bank is {folder / FACTS}")
         raise UserError(
             f"{folder}: not a fact bank (it holds no bank.json); make one with "
             "`stlm facts generate SPEC.yaml --out DIR`"

@@ -1,6 +1,7 @@
 import json
 import logging
 import random
+import shutil
 
 import pytest
 
@@ -134,6 +135,9 @@ def test_a_malformed_line_is_one_line_with_file_and_id(folder, table, changes, n
 def test_files_that_are_missing_or_broken_are_named(folder, tmp_path):
     with pytest.raises(UserError, match=r"nowhere: not a fact bank .*stlm facts generate"):
         load_bank(tmp_path / "nowhere")
+    shutil.copytree(folder, tmp_path / "run" / "facts")
+    with pytest.raises(UserError, match=r"run: not a fact bank, but a run; its bank is .*run/facts$"):
+        load_bank(tmp_path / "run")
     with (folder / "probes.jsonl").open("a") as file:
         file.write('{"id": "x", \n')
     with pytest.raises(UserError, match=r"probes\.jsonl, line 3: not valid JSON"):
