@@ -386,8 +386,9 @@ def test_pages_turn(opened):
 
 @in_a_browser
 def test_a_touched_mark_says_what_it_is(opened):
-    opened.run("document.querySelector('svg .mark').dispatchEvent(new MouseEvent('click', {bubbles: true}))")
+    # in one script: the browser sends pointer events of its own, which would hide the tip again
     said = opened.run(
+        "document.querySelector('svg .mark').dispatchEvent(new MouseEvent('click', {bubbles: true}));"
         "const tip = document.getElementById('tip'); return tip.hidden ? null : tip.textContent"
     )
     assert re.fullmatch(r"outputs/quickstart@step=400, memorization, injected facts: \d\.\d\d \[.*\]", said)
