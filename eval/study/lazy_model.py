@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 from tqdm.auto import tqdm
 
-from tidy_stlms.configs.errors import DiskFull, UserError
+from tidy_stlms.configs.errors import DiskFull, UserError, one_line
 from tidy_stlms.configs.files import read_json, write_json
 from tidy_stlms.eval.models.identity import model_identity, versions
 from tidy_stlms.eval.models.load import free_memory, load_model
@@ -167,7 +167,7 @@ def reason_of_failure(error: BaseException, name: ModelName) -> str:
     text = " ".join(str(error).split()).removeprefix(f"{name.path}: ")
     if not isinstance(error, UserError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return text if len(text) <= 300 else text[:300].rsplit(" ", 1)[0] + " ..."
+    return one_line(text, 300)
 
 
 def _is_kept(path: Path, write: Callable[[], None]) -> bool:
