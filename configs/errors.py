@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+from tidy_stlms.configs.printable import printable
+
 
 class UserError(Exception):
     """A user's mistake: one line that names the key or the file and says what to do.
@@ -34,17 +36,17 @@ class DiskFull(RunFailed):
 
 
 def one_line(error: object, limit: int | None = None) -> str:
-    """The text of an error on one line, or its type if it has no text.
+    """The text of an error on one line, `printable`, or its type if it has no text.
 
     A text of more than `limit` characters is cut after a word and ends in ` ...`.
     """
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = printable(" ".join(str(error).split())) or type(error).__name__
     return text if limit is None or len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " ..."
 
 
 def first_line(error: object) -> str:
     """The first line of an error's text, or its type if it has no text. Libraries add details below it."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return printable((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:

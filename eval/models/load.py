@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.reading import reason_of
 from tidy_stlms.eval.checkpoint_mark import check_weights_of_run
 from tidy_stlms.eval.hub import writing_hub_cache
 from tidy_stlms.eval.models.checks import (
@@ -19,7 +20,7 @@ from tidy_stlms.eval.models.checks import (
     check_logits,
     without_load_report,
 )
-from tidy_stlms.eval.models.lookup import CONFIG, check_model_path, reason_of
+from tidy_stlms.eval.models.lookup import CONFIG, check_model_path
 from tidy_stlms.eval.run_folder import CHECKPOINT
 
 logger = logging.getLogger(__name__)

@@ -3,8 +3,9 @@
 import re
 from pathlib import Path
 
-from tidy_stlms.configs.errors import UserError, one_line
+from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_json
+from tidy_stlms.configs.reading import reason_of
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
@@ -51,13 +52,6 @@ def resolve_commit(name: str, revision: str | None) -> str | None:
 def has_weights(folder: Path) -> bool:
     """Whether a folder holds a model's weights in a format that `load_model` reads."""
     return any(next(folder.glob(pattern), None) for pattern in WEIGHTS)
-
-
-def reason_of(error: BaseException) -> str:
-    """Another library's error in one line, at most 200 characters and an ellipsis."""
-    if "trust_remote_code" in str(error):
-        return "it needs code of its own: read that, and pass --trust-remote-code if you trust it"
-    return one_line(error, 200)
 
 
 def _check_folder(folder: Path) -> None:

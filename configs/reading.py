@@ -1,0 +1,46 @@
+"""Turns whatever a library raises about a user's file into one line that names the file.
+
+    with reading("model gpt2"):
+        config = AutoConfig.from_pretrained("gpt2")
+
+A file can be wrong in more ways than a library checks: a list where its code expects a number ends in a
+TypeError deep inside it. So every error inside the block is the file's. The block must hold calls of
+libraries only: an error of our own code needs its traceback.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+from tidy_stlms.configs.errors import RunFailed, UserError, one_line
+from tidy_stlms.configs.full_disk import full_disk_reason
+
+REASON_LIMIT = 200  # characters of a library's message
+
+
+@contextlib.contextmanager
+def reading(what: object, remedy: str = "") -> Iterator[None]:
+    """Raise UserError, `what: reason` and then `remedy`, for any error inside the block.
+
+    Errors of our own for users, and those of a full disk, pass.
+    """
+    try:
+        yield
+    except (UserError, RunFailed):
+        raise
+    except Exception as error:
+        if full_disk_reason(error) is not None:
+            raise
+        raise UserError(f"{what}: {reason_of(error)}{remedy}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """Another library's error in one line of at most `REASON_LIMIT` characters and an ellipsis."""
+    if isinstance(error, RecursionError):
+        return "is nested too deeply"
+    if isinstance(error, MemoryError):
+        return "does not fit into memory"
+    if "trust_remote_code" in str(error):
+        return "it needs code of its own: read that, and pass --trust-remote-code if you trust it"
+    if isinstance(error, KeyError) and " " not in str(error):  # the bare key
+        return f"{one_line(error, REASON_LIMIT)} is missing or unknown"
+    return one_line(error, REASON_LIMIT)

@@ -1,0 +1,69 @@
+"""Errors of libraries become one line; errors of ours keep what they are."""
+
+import errno
+import json
+
+import pytest
+
+from tidy_stlms.configs.errors import DiskFull, UserError, one_line
+from tidy_stlms.configs.printable import printable
+from tidy_stlms.configs.reading import REASON_LIMIT, reading
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("two\nlines"), "a.json: two lines"),
+        (TypeError(), "a.json: TypeError"),
+        (KeyError("rope"), "a.json: 'rope' is missing or unknown"),
+        (RecursionError("maximum recursion depth exceeded"), "a.json: is nested too deeply"),
+        (MemoryError(), "a.json: does not fit into memory"),
+        (AssertionError("\x1b[31mred\u202e"), "a.json: \\u001b[31mred\\u202e"),
+    ],
+)
+def test_any_error_of_a_library_is_one_line_that_names_the_file(error, line):
+    with pytest.raises(UserError) as raised, reading("a.json"):
+        raise error
+    assert str(raised.value) == line
+    assert raised.value.__cause__ is error  # for `stlm --debug`
+
+
+def test_a_long_message_is_cut():
+    with pytest.raises(UserError) as raised, reading("a.json", "; copy it again"):
+        raise ValueError("word " * 1000)
+    assert len(str(raised.value)) <= len("a.json: ; copy it again") + REASON_LIMIT + len(" ...")
+    assert str(raised.value).endswith(" ...; copy it again")
+
+
+@pytest.mark.parametrize("error", [UserError("ours"), DiskFull("full"), KeyboardInterrupt()])
+def test_errors_of_ours_pass(error):
+    with pytest.raises(type(error)) as raised, reading("a.json"):
+        raise error
+    assert raised.value is error
+
+
+def test_a_full_disk_is_no_mistake_of_the_file():
+    with pytest.raises(OSError, match="No space"), reading("a.json"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_printable_shows_what_would_control_a_terminal():
+    assert (
+        printable("a\x1b]0;title\x07\u202ebc\x9b\ud800") == "a\\u001b]0;title\\u0007\\u202ebc\\u009b\\ud800"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["plain", "tab\tand\nline", "naïve 東京 Ελλάς", "👩\u200d🚀", "می\u200cخواهم", ""]
+)
+def test_printable_keeps_all_other_text(text):
+    assert printable(text) == text
+
+
+def test_printable_text_inside_json_is_the_same_value():
+    value = {"text": "\u202ea\x9b"}
+    assert json.loads(printable(json.dumps(value, ensure_ascii=False))) == value
+
+
+def test_one_line_has_no_control_characters():
+    assert one_line(ValueError("a\x1b[2J\r\n b")) == "a\\u001b[2J b"
