@@ -215,19 +215,6 @@ def parse_json_line(line: str, path: str | Path, number: int) -> dict:
     return row
 
 
-def split_documents(lines: Iterable[str]) -> Iterator[str]:
-    """The documents of a text, separated by blank lines. `lines` come without their line ends."""
-    document: list[str] = []
-    for line in lines:
-        if line.strip():
-            document.append(line)
-        elif document:
-            yield "\n".join(document)
-            document = []
-    if document:
-        yield "\n".join(document)
-
-
 def read_text(path: str | Path) -> str:
     """Read a UTF-8 file; raises UserError, naming the file, if it is missing or not UTF-8."""
     try:

@@ -236,10 +236,22 @@ def _check_facts_and_data(merged: DictConfig) -> None:
         raise UserError("injection: give exposures or fraction, not both")
     if data.name != "files" and data.train_files is not None:
         raise UserError(f"data.train_files: is only read with data.name=files, not {data.name!r}")
+    if data.name in ("files", "synthetic") and data.split is not None:
+        raise UserError(f"data.split: is for datasets of the Hub, and data.name={data.name} is none")
+    if data.separator is not None:
+        _check_separator(data)
     if data.validation_files is None and data.validation_fraction == 0:
         raise UserError("data.validation_fraction=0: give data.validation_files, or hold something out")
     if training.max_steps <= 0 and training.num_train_epochs <= 0:
         raise UserError("training.max_steps: must be positive, or training.num_train_epochs")
+
+
+def _check_separator(data: DictConfig) -> None:
+    key = f"data.separator={data.separator!r}"
+    if not data.separator.strip() or data.separator.strip() != data.separator or "\n" in data.separator:
+        raise UserError(f"{key}: must be one line of text, without white space around it")
+    if data.documents != "block":
+        raise UserError(f"{key}: stands between blocks; remove it, or data.documents={data.documents}")
 
 
 def _check_prompts(prompts: ListConfig) -> None:

@@ -89,8 +89,11 @@ class DataSection:
     """`files`, `synthetic` (built in), a short name of configs/datasets.yaml, or a Hub dataset id."""
     config: str | None = None
     """The Hub dataset's configuration, such as `20231101.simple`."""
+    split: str | None = None
+    """The Hub dataset's split, or a part of it: `validation`, `train[:1%]`, ...; `train` when left out."""
     train_files: list[str] | str | None = None
-    """For `files`: paths or globs of .txt, .jsonl, .csv or .parquet files."""
+    """For `files`: paths or globs of .txt, .jsonl, .ndjson, .json, .csv, .tsv or .parquet files; all but
+    .parquet may be packed (.gz, .zst). A path that exists is no glob."""
     validation_files: list[str] | str | None = None
     """Held-out files; without them `validation_fraction` of the documents is held out."""
     text_column: str = "text"
@@ -99,8 +102,12 @@ class DataSection:
     """Share of the documents held out, chosen by `training.seed`."""
     documents: str = "block"
     """What a document is in a .txt file: a `block` between blank lines, a `line`, or the whole `file`."""
+    separator: str | None = None
+    """The line that stands between the blocks of a .txt file, such as `<|endoftext|>`; blank lines are then
+    text. It belongs to no document."""
     max_documents: int | None = None
-    """Use at most this many documents, from the beginning. For `synthetic`: make this many."""
+    """Use at most this many documents, from the beginning; of a Hub dataset no more is downloaded than they
+    need. For `synthetic`: make this many."""
     context_window: int | None = None
     """Tokens in a row; the model's max_position_embeddings when left out."""
     cache_dir: str | None = None

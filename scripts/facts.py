@@ -69,7 +69,7 @@ def _add_corpus(cli: argparse.ArgumentParser, use: str) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help=f"text that models are trained on (.txt, .jsonl, .csv, .parquet): {use}; may be repeated",
+        help=f"text that models are trained on (what `data.train_files` takes): {use}; may be repeated",
     )
     cli.add_argument(
         "--text-column",
@@ -182,7 +182,7 @@ def _generate(arguments: argparse.Namespace) -> None:
 def _corpus(arguments: argparse.Namespace) -> Iterator[str] | None:
     if not arguments.corpus:
         return None
-    from tidy_stlms.trainers.documents import read_texts
+    from tidy_stlms.eval.texts import read_texts
 
     return read_texts(arguments.corpus, "--corpus", arguments.text_column)
 

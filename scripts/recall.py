@@ -76,7 +76,19 @@ def _add_questions(cli: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="text whose bits per byte are measured, a blank line between documents; may be repeated",
+        help="text whose bits per byte are measured: .txt, a blank line between documents, or any file that "
+        "`data.train_files` takes; may be repeated",
+    )
+    questions.add_argument(
+        "--separator",
+        metavar="LINE",
+        help="line between documents of --heldout files, such as '<|endoftext|>'",
+    )
+    questions.add_argument(
+        "--text-column",
+        default="text",
+        metavar="NAME",
+        help="column that holds the documents of --heldout files (default text)",
     )
     questions.add_argument(
         "--benchmarks", type=_names, default=(), metavar="A,B", help="tasks of lm-eval: blimp, arc_easy, ..."
@@ -184,6 +196,7 @@ def _request(arguments: argparse.Namespace) -> "StudyRequest":
     from tidy_stlms.eval.study.lazy_model import is_first_process
     from tidy_stlms.eval.study.prompts import load_prompts
     from tidy_stlms.eval.study.request import StudyRequest
+    from tidy_stlms.eval.texts import TextFormat
 
     choose_dtype(arguments.dtype, choose_device(arguments.device))
     if arguments.benchmarks:
@@ -199,7 +212,9 @@ def _request(arguments: argparse.Namespace) -> "StudyRequest":
     return StudyRequest(
         bank=_bank(arguments.facts) if arguments.facts else None,
         prompts=[prompt for file in arguments.prompts for prompt in load_prompts(file)],
-        documents=read_documents(arguments.heldout),
+        documents=read_documents(
+            arguments.heldout, TextFormat(arguments.text_column, separator=arguments.separator)
+        ),
         benchmarks=arguments.benchmarks,
         linear_probes=arguments.linear_probes,
         generate=not arguments.no_generate,

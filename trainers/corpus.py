@@ -58,7 +58,7 @@ class Corpus:
 def prepare_corpus(documents: Documents, tokenizer: Any, cache: Path, progress: bool = True) -> Corpus:
     """Tokenise both parts of `documents`, or read them from `cache`.
 
-    Raises UserError if the tokenizer has no end-of-text token or the corpus no text.
+    Raises UserError if the tokenizer has no end-of-text token.
     """
     if tokenizer.eos_token_id is None:
         raise UserError(
@@ -74,8 +74,6 @@ def prepare_corpus(documents: Documents, tokenizer: Any, cache: Path, progress: 
             split: _write_tokens(dataset, tokenizer, temporary / f"{split}.bin", dtype, split, progress)
             for split, dataset in (("train", documents.train), ("validation", documents.validation))
         }
-        if not tokens["train"]:
-            raise UserError(f"{documents.source}: holds no text")
         write_json(temporary / "meta.json", {"dtype": dtype, "tokens": tokens})
 
     build_once(folder, build)
@@ -113,19 +111,16 @@ def _write_tokens(
         tqdm(total=len(dataset), desc=f"tokenise {split}", unit="doc", disable=not progress) as bar,
     ):
         for texts in _batches(dataset):
-            non_empty = [text for text in texts if text and not text.isspace()]
-            if non_empty:
-                n_with_control_tokens += sum(
-                    any(control in text for control in controls) for text in non_empty
-                )
-                encoded = encode_texts(tokenizer, non_empty)["input_ids"]
-                flat = np.concatenate([[*ids, tokenizer.eos_token_id] for ids in encoded])
-                file.write(flat.astype(dtype).data)  # tofile hides the reason when the disk is full
-                total += len(flat)
+            n_with_control_tokens += sum(any(control in text for control in controls) for text in texts)
+            encoded = encode_texts(tokenizer, texts)["input_ids"]
+            flat = np.concatenate([[*ids, tokenizer.eos_token_id] for ids in encoded])
+            file.write(flat.astype(dtype).data)  # tofile hides the reason when the disk is full
+            total += len(flat)
             bar.update(len(texts))
     if n_with_control_tokens:
         logger.warning(
-            "%d %s documents hold a control token (%s): it is encoded as plain text and ends no document",
+            "%d %s documents hold a control token (%s): it is encoded as plain text and ends no document; if "
+            "it stands between the documents of a .txt file, set data.separator to it",
             *(n_with_control_tokens, split, ", ".join(controls)),
         )
     return total

@@ -13,13 +13,11 @@ window before it. The tokenizer's own BOS stands in front of each window.
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.configs.files import read_text, split_documents
 from tidy_stlms.configs.records import Output
 from tidy_stlms.eval.models.inputs import (
     context_length,
@@ -42,6 +40,7 @@ from tidy_stlms.eval.scoring.budget import (
 )
 from tidy_stlms.eval.scoring.encoding import own_prefix
 from tidy_stlms.eval.scoring.isolation import eval_mode, rng_untouched
+from tidy_stlms.eval.texts import TextFormat, expand_files, texts_of, told
 from tidy_stlms.eval.tokens import encode_texts
 
 MAX_WINDOW = 2048  # tokens; more context costs more and changes little
@@ -66,11 +65,14 @@ class HeldoutEstimate(Output, frozen=True, omit_defaults=True, kw_only=True):
     """Why the text could not be scored, in one line."""
 
 
-def read_documents(files: Sequence[str | Path]) -> list[str]:
-    """Read the documents of text files, separated by blank lines; UserError for a file without documents."""
+def read_documents(files: Sequence[str], form: TextFormat | None = None) -> list[str]:
+    """Read the documents of files, of .txt files those between blank lines if `form` says nothing else.
+
+    Raises UserError for a file that cannot be read, or holds no documents.
+    """
     documents: list[str] = []
-    for file in files:
-        of_file = list(split_documents(line.rstrip("\r") for line in read_text(file).split("\n")))
+    for file in expand_files(list(files), "--heldout") if files else ():
+        of_file = list(told(texts_of(file, form or TextFormat()), str(file)))
         if not of_file:
             raise UserError(f"{file}: holds no text")
         documents += of_file

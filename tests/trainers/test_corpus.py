@@ -11,8 +11,10 @@ import pytest
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.schema import DataSection
+from tidy_stlms.eval.texts import read_texts
 from tidy_stlms.trainers.corpus import prepare_corpus
-from tidy_stlms.trainers.documents import load_documents, read_texts, short_names
+from tidy_stlms.trainers.documents import load_documents
+from tidy_stlms.trainers.hub_documents import short_names
 from tidy_stlms.trainers.synthetic import synthetic_documents
 
 TEXTS = ["One two three.", "Four five\nsix.", "Seven élan 東京.", "Eight nine ten eleven."]
@@ -159,11 +161,11 @@ def test_mistakes_are_named(tmp_path, tokenizer):
     assert "nowhere.txt: no such file" in mistake(tmp_path, tokenizer, train_files="nowhere.txt")
     assert "holds no text" in mistake(tmp_path, tokenizer, train_files=file("empty.txt", b"\n \n"))
     assert "x.zip: cannot read .zip" in mistake(tmp_path, tokenizer, train_files=file("x.zip", b""))
-    assert "latin.txt: not UTF-8" in mistake(
+    assert "latin.txt, line 1: not UTF-8 (byte 0xe9)" in mistake(
         tmp_path, tokenizer, train_files=file("latin.txt", b"caf\xe9 au lait")
     )
     latin = file("latin.jsonl", b'{"text": "caf\xe9"}\n')
-    assert "latin.jsonl: not UTF-8" in mistake(tmp_path, tokenizer, train_files=latin)
+    assert "latin.jsonl, line 1: not UTF-8" in mistake(tmp_path, tokenizer, train_files=latin)
     broken = file("broken.jsonl", b'{"text": "a"}\n{"text":\n')
     assert "broken.jsonl, line 2: not valid JSON" in mistake(tmp_path, tokenizer, train_files=broken)
     for path in (

@@ -1,11 +1,9 @@
 """Reads source files record by record: JSON, JSON5, JSON Lines, CSV, Parquet, YAML, plain lines.
 
-A broken line is left out. A file that cannot be parsed raises `UserError` with the line, because nobody knows
-which of its records would be lost.
+A broken row is left out. A file that cannot be parsed raises `UserError`, with the line where it is known,
+because nobody knows which of its records would be lost.
 """
 
-import csv
-import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,65 +11,67 @@ from pathlib import Path
 from typing import Any
 
 from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.reading import reading
 from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
+from tidy_stlms.eval.rows import JSON, ROWS, Broken, holds_json_lines, kind_of, open_unpacked, stem_of
+from tidy_stlms.eval.rows import read_rows as rows_of
 
 Row = dict[str, Any]
-DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+DATA_FILES = ROWS
 # Stands for a byte that is not UTF-8. A source that holds this character itself was decoded wrongly before.
 BROKEN = "\ufffd"
 # `BROKEN`, or half of a surrogate pair, which JSON can write as "\ud83d" and UTF-8 cannot.
 NOT_UTF8 = re.compile(rf"[{BROKEN}\ud800-\udfff]")
-# The beginning of a list, after white space and comments.
-JSON_LIST = re.compile(r"(?:\s|//[^\n]*|/\*(?s:.*?)\*/)*+\[")
 
 
 def read_lossy(path: Path) -> str:
     """The file's text, with `BROKEN` for bytes that are not UTF-8. `text_field` refuses such texts."""
-    try:
-        return path.read_bytes().decode("utf-8-sig", errors="replace")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    with open_unpacked(path) as file, reading(path):
+        return file.read().decode("utf-8-sig", errors="replace")
 
 
 def parse_json5(path: Path) -> Any:
     """JSON with comments, trailing commas and bare keys; UserError with the line of a mistake."""
     content = read_lossy(path)
     try:
-        return json.loads(content)  # a thousand times faster, and most files are plain
-    except json.JSONDecodeError:
-        import json5
+        with reading(f"{path}: not valid JSON"):
+            return JSON.decode(content)  # a thousand times faster, and most files are plain
+    except UserError as error:
+        if not isinstance(error.__cause__, json.JSONDecodeError):
+            raise
+    import json5
+
     try:
-        return json5.loads(content)
-    except (ValueError, RecursionError) as error:
-        reason = str(error).removeprefix("<string>:").strip() or type(error).__name__
-        raise UserError(f"{path}: not valid JSON5, line {reason}") from None
+        with reading(f"{path}: not valid JSON5"):
+            return json5.loads(content)
+    except UserError as error:
+        raise UserError(str(error).replace("JSON5: <string>:", "JSON5, line ")) from None
 
 
 def parse_yaml(path: Path, content: str | None = None) -> Any:
     import yaml
 
+    content = read_lossy(path) if content is None else content
     try:
-        return yaml.safe_load(read_lossy(path) if content is None else content)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
+        with reading(f"{path}: not valid YAML"):
+            return yaml.safe_load(content)
+    except UserError as error:
+        cause = error.__cause__
+        if not isinstance(cause, yaml.MarkedYAMLError) or cause.problem_mark is None:
+            raise
+        line = cause.problem_mark.line + 1
+        raise UserError(f"{path}, line {line}: not valid YAML ({cause.problem})") from None
 
 
 def read_rows(path: Path, builder: BankBuilder) -> Iterator[tuple[str, Row]]:
     """Yield (where, row) of a data file, such as ("file, line 3", {"name": "Ada"}); each row once."""
-    kind = path.suffix.lower()
-    if kind == ".jsonl":
-        values: Iterator[tuple[str, Any]] = _json_lines(path, builder)
-    elif kind in (".csv", ".tsv"):
-        values = _csv_rows(path, builder)
-    elif kind == ".parquet":
-        values = _parquet_rows(path)
-    elif kind == ".json":
-        values = _json_records(path, builder)
+    if kind_of(path) == ".json" and not holds_json_lines(path):
+        value = parse_json5(path)
+        numbered = enumerate(value if isinstance(value, list) else [value], 1)
+        rows: Iterator[tuple[str, Any]] = ((f"record {number}", row) for number, row in numbered)
     else:
-        raise UserError(f"{path}: cannot be read as data; give one of {', '.join(DATA_FILES)}")
-    return unique_rows(values, path.name, builder)
+        rows = rows_of(path)
+    return unique_rows(((f"{path.name}, {place}", row) for place, row in rows), path.name, builder)
 
 
 def unique_rows(
@@ -81,7 +81,9 @@ def unique_rows(
     where_of: dict[str, str] = {}
     for where, value in values:
         builder.records_read[source] += 1
-        if not isinstance(value, dict):
+        if isinstance(value, Broken):
+            builder.leave_out(where, value.reason)
+        elif not isinstance(value, dict):
             builder.leave_out(where, f"must be an object with named fields, got {value!r:.40}")
         elif (first := where_of.setdefault(repr(value), where)) != where:
             builder.leave_out(where, f"the same as {first}")
@@ -92,17 +94,17 @@ def unique_rows(
 def data_file(source: Path, wanted: str | None, needs: Sequence[str] = DATA_FILES) -> Path:
     """`source` itself, or the only data file in the folder, or the data file with the stem `wanted`."""
     if source.is_file():
-        if wanted not in (None, source.stem):
+        if wanted not in (None, stem_of(source)):
             raise UserError(f"--config {wanted}: {source} is a file by itself; leave it out")
         return source
-    paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in needs and path.is_file())
+    paths = sorted(path for path in source.rglob("*") if kind_of(path) in needs and path.is_file())
     if wanted is not None:
-        paths = [path for path in paths if path.stem == wanted] or paths
-    if len(paths) == 1 and wanted in (None, paths[0].stem):
+        paths = [path for path in paths if stem_of(path) == wanted] or paths
+    if len(paths) == 1 and wanted in (None, stem_of(paths[0])):
         return paths[0]
     if not paths:
         raise UserError(f"{source}: holds no data file ({', '.join(needs)})")
-    names = ", ".join(path.stem for path in paths[:12]) + (", ..." if len(paths) > 12 else "")
+    names = ", ".join(map(stem_of, paths[:12])) + (", ..." if len(paths) > 12 else "")
     raise UserError(f"{source}: holds several data files; choose one with --config: {names}")
 
 
@@ -138,83 +140,3 @@ def _present(record: Row, name: str) -> Any:
     if record.get(name) is None:
         raise Refused(f"field {name!r} is missing; it has {', '.join(map(repr, record)) or 'none'}")
     return record[name]
-
-
-def _json_lines(path: Path, builder: BankBuilder) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(read_lossy(path).split("\n"), 1):
-        where = f"{path.name}, line {number}"
-        if not line.strip():
-            continue
-        try:
-            yield where, json.loads(line)
-        except json.JSONDecodeError as error:
-            builder.records_read[path.name] += 1
-            builder.leave_out(where, f"not valid JSON ({error.msg}, column {error.colno})")
-
-
-def _json_records(path: Path, builder: BankBuilder) -> Iterator[tuple[str, Any]]:
-    """The records of a list, or of JSON Lines: many files that end in .json are JSON Lines."""
-    content = read_lossy(path)
-    lines = [line for line in content.split("\n") if line.strip()]
-    objects = sum(line.lstrip().startswith("{") for line in lines)
-    if len(lines) > 1 and 2 * objects > len(lines) and not JSON_LIST.match(content):
-        yield from _json_lines(path, builder)
-        return
-    value = parse_json5(path)
-    rows = value if isinstance(value, list) else [value]
-    for number, row in enumerate(rows, 1):
-        yield f"{path.name}, record {number}", row
-
-
-def _csv_rows(path: Path, builder: BankBuilder) -> Iterator[tuple[str, Any]]:
-    """The rows of a table. Quotes enclose a cell in .csv, and are text in .tsv, where tabs separate cells."""
-    lines = io.StringIO(read_lossy(path), newline="")
-    if path.suffix.lower() == ".tsv":
-        rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    else:
-        rows = csv.reader(lines, strict=True)
-    header: list[str] | None = None
-    while True:
-        first_line = rows.line_num + 1
-        try:
-            row = next(rows)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            span = (
-                f"line {first_line}"
-                if rows.line_num <= first_line
-                else f"lines {first_line} to {rows.line_num}"
-            )
-            if header is None:
-                raise UserError(f"{path}: {span}, the header: not valid CSV ({error})") from None
-            builder.records_read[path.name] += 1
-            builder.leave_out(f"{path.name}, {span}", f"not valid CSV ({error}); is a quote missing?")
-            continue
-        where = f"{path.name}, line {rows.line_num}"
-        if header is None:
-            header = [name.strip() for name in row]
-            repeated = [name for name in dict.fromkeys(header) if name and header.count(name) > 1]
-            if repeated:
-                raise UserError(f"{path}: the header names {repeated[0]!r} twice; rename one of the columns")
-            continue
-        if not row:
-            continue
-        if len(row) != len(header):
-            builder.records_read[path.name] += 1
-            builder.leave_out(where, f"has {len(row)} columns, the header {len(header)}")
-            continue
-        # an empty cell is a missing field
-        yield where, {name: cell or None for name, cell in zip(header, row, strict=True)}
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a Parquet file ({error})") from None
-    for number, row in enumerate(table.to_pylist(), 1):
-        yield f"{path.name}, row {number}", row

@@ -294,7 +294,7 @@ def test_csv(take, tmp_path):
             "needs a statement or a prompt",
             "unknown type 'odd'",
             "has 2 columns, the header 8",
-            "field 'subject' is not UTF-8",
+            "not UTF-8 (byte 0xff)",
         ),
         5,
     ):
@@ -457,7 +457,7 @@ def test_a_source_without_anything_to_take(take):
         take("tofu", [{"q": 1}, {"q": 2}])
     with pytest.raises(UserError, match="--column sbject=x: no such field 'sbject', did you mean 'subject'"):
         take("csv", "a,b\n1,2\n", "x.csv", columns={"sbject": "x"})
-    with pytest.raises(UserError, match=r"x\.txt: cannot be read as data"):
+    with pytest.raises(UserError, match=r"x\.txt: cannot read \.txt files, only"):
         take("tofu", "hello", "x.txt")
 
 
