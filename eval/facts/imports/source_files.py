@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.imports import trees
 from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
 
 Row = dict[str, Any]
@@ -34,28 +35,13 @@ def read_lossy(path: Path) -> str:
 
 
 def parse_json5(path: Path) -> Any:
-    """JSON with comments, trailing commas and bare keys; UserError with the line of a mistake."""
-    content = read_lossy(path)
-    try:
-        return json.loads(content)  # a thousand times faster, and most files are plain
-    except json.JSONDecodeError:
-        import json5
-    try:
-        return json5.loads(content)
-    except (ValueError, RecursionError) as error:
-        reason = str(error).removeprefix("<string>:").strip() or type(error).__name__
-        raise UserError(f"{path}: not valid JSON5, line {reason}") from None
+    """See `trees.parse_json5`."""
+    return trees.parse_json5(path, read_lossy(path))
 
 
-def parse_yaml(path: Path, content: str | None = None) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(read_lossy(path) if content is None else content)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
+def parse_yaml(path: Path) -> Any:
+    """See `trees.parse_yaml`."""
+    return trees.parse_yaml(path, read_lossy(path))
 
 
 def read_rows(path: Path, builder: BankBuilder) -> Iterator[tuple[str, Row]]:
