@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.formats import FORMATS
 from tidy_stlms.scripts.cli import add_model_options, load, parser, run
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ examples:
   stlm facts export hub banks/people my-name/people --private
 """
 BANK = "a bank's folder, or hub:owner/name[@revision]"
-FORMATS = "tidy, fictional-knowledge, bear, counterfact, tofu, csv, jsonl"
 REPORTED = 30  # records left out that are printed; import.json has all of them
 
 
@@ -114,7 +114,7 @@ def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         help="make a bank from another project's files",
         usage="stlm facts import FORMAT SOURCE --out DIR",
     )
-    cli.add_argument("format", metavar="FORMAT", help=FORMATS)
+    cli.add_argument("format", metavar="FORMAT", help=", ".join(FORMATS))
     cli.add_argument("source", metavar="SOURCE", help="a file, a folder, or the id of a Hub dataset")
     cli.add_argument("--out", required=True, metavar="DIR", help="folder to write; must be empty or missing")
     cli.add_argument("--name", help="the bank's name (default: the source's)")
@@ -142,6 +142,9 @@ def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     cli.add_argument("--people", type=int, default=16, help="tidy templates: people to inject (default 16)")
     cli.add_argument("--control", type=int, help="tidy templates: control people (default: as many)")
     cli.add_argument("--seed", type=int, default=0, help="tidy templates: seed of the people (default 0)")
+    cli.add_argument(
+        "--type", help="reversal-curse: type of probe of a file whose name does not tell it, such as semantic"
+    )
     cli.set_defaults(run=_import)
 
 
@@ -250,6 +253,7 @@ def _import(arguments: argparse.Namespace) -> None:
         people=arguments.people,
         control=arguments.control,
         seed=arguments.seed,
+        type=arguments.type,
     )
     bank, builder = import_bank(arguments.format, arguments.source, options)
     for file, records in builder.records_read.items():

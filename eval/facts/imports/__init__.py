@@ -4,7 +4,7 @@
     builder.records_read, builder.mapped, builder.left_out    # the report
 
 A format is a file of this folder, or the folder `tidy/`. It adds records to a `BankBuilder`. To add a format,
-write its file, name it in `FORMATS` and call it in `_add_source`.
+write its file, name it in `FORMATS` (`eval/facts/formats.py`) and call it in `_add_source`.
 """
 
 import dataclasses
@@ -15,20 +15,20 @@ from typing import Any
 
 from tidy_stlms.configs.errors import UserError, did_you_mean, one_line
 from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.formats import FORMATS, ROW_FORMATS
 from tidy_stlms.eval.facts.imports.builder import BankBuilder
+from tidy_stlms.eval.facts.imports.recognise import refuse_document
 from tidy_stlms.eval.facts.imports.source_files import DATA_FILES, Row, data_file, read_rows, unique_rows
-from tidy_stlms.eval.facts.records import ROLES
+from tidy_stlms.eval.facts.records import PROBE_TYPES, ROLES
 from tidy_stlms.eval.hub import writing_hub_cache
 
-FOLDER_FORMATS = ("tidy", "bear")  # several files that belong together
-ROW_FORMATS = ("fictional-knowledge", "counterfact", "tofu", "csv", "jsonl")
-FORMATS = FOLDER_FORMATS + ROW_FORMATS
 # Options that only some formats use.
 MEANT_FOR = {
     "columns": ("csv", "jsonl"),
     "people": ("tidy",),
     "control": ("tidy",),
     "seed": ("tidy",),
+    "type": ("reversal-curse",),
     "config": ROW_FORMATS,
     "split": ROW_FORMATS,
 }
@@ -58,6 +58,8 @@ class ImportOptions:
     """For templates of `tidy` alone: the number of control people; `people` when left out."""
     seed: int = 0
     """For templates of `tidy` alone: decides names and values."""
+    type: str | None = None
+    """For `reversal-curse` alone: the probe type of records in files whose names do not tell it."""
 
 
 def import_bank(format: str, source: str, options: ImportOptions) -> tuple[FactBank, BankBuilder]:
@@ -87,6 +89,7 @@ def _add_source(builder: BankBuilder, options: ImportOptions) -> str | None:
     from tidy_stlms.eval.facts.imports.bear import BEAR_LICENSE, import_bear
     from tidy_stlms.eval.facts.imports.counterfact import COUNTERFACT_LICENSE, import_counterfact
     from tidy_stlms.eval.facts.imports.fictional import FICTIONAL_LICENSE, import_fictional
+    from tidy_stlms.eval.facts.imports.reversal import REVERSAL_LICENSE, import_reversal
     from tidy_stlms.eval.facts.imports.table import import_table
     from tidy_stlms.eval.facts.imports.tidy.folder import import_tidy
     from tidy_stlms.eval.facts.imports.tofu import TOFU_LICENSE, import_tofu, tofu_role
@@ -99,6 +102,9 @@ def _add_source(builder: BankBuilder, options: ImportOptions) -> str | None:
     elif builder.format == "bear":
         license = BEAR_LICENSE
         import_bear(_local(builder.source, options), builder, options.role or "known")
+    elif builder.format == "reversal-curse":
+        license = REVERSAL_LICENSE
+        import_reversal(_local(builder.source, options), builder, options.role, options.type)
     else:
         name, rows = _rows(builder, options)
         if builder.format == "fictional-knowledge":
@@ -121,6 +127,9 @@ def _check(options: ImportOptions, format: str, source: str) -> None:
     """UserError for an option that is wrong, or that the format would ignore."""
     if options.role is not None and options.role not in ROLES:
         raise UserError(f"--role {options.role}: must be one of {', '.join(ROLES)}")
+    if options.type is not None and options.type not in PROBE_TYPES:
+        hint = did_you_mean(options.type, PROBE_TYPES) or f"; known are {', '.join(PROBE_TYPES)}"
+        raise UserError(f"--type {options.type}: no such type of probe{hint}")
     for name in ("distractors", "control"):
         if (getattr(options, name) or 0) < 0:
             raise UserError(f"--{name} {getattr(options, name)}: must be 0 or more")
@@ -149,6 +158,7 @@ def _rows(builder: BankBuilder, options: ImportOptions) -> tuple[str, Iterator[t
     source = builder.source
     if Path(source).exists():
         path = data_file(Path(source), options.config)
+        refuse_document(path, builder.format)
         return path.stem, read_rows(path, builder)
     rows = _dataset(_hub_id(source), options)
     numbered = ((f"{source}, row {number}", row) for number, row in enumerate(rows, 1))

@@ -19,15 +19,17 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.configs.records import to_row
 from tidy_stlms.eval.facts.bank import TABLES, FactBank
+from tidy_stlms.eval.facts.formats import FORMATS
 from tidy_stlms.eval.facts.imports.distractors import draw_distractors
 from tidy_stlms.eval.facts.records import JOINTS, Fact, Probe, Relation, Spans, Statement
 from tidy_stlms.eval.facts.right_answers import all_names
 from tidy_stlms.eval.facts.text_match import folded, shown_joint, usual_joint
 from tidy_stlms.eval.facts.validate import flag_probes, validate
 
+LONGEST_NOTE = 200  # characters of a place or a reason: a source may hold names of any length
 SPACE_ADDED = "space_added"  # the flag of a probe whose prompt and answer touch in the source
 
 
@@ -55,7 +57,7 @@ class BankBuilder:
     """Ids of probes with a joint from the source. All other probes get the joint that statements show."""
 
     def leave_out(self, where: str, reason: str) -> None:
-        self.left_out.append((where, reason))
+        self.left_out.append((one_line(where, LONGEST_NOTE), one_line(reason, LONGEST_NOTE)))
 
     @contextlib.contextmanager
     def record(self, where: str) -> Iterator[None]:
@@ -178,7 +180,10 @@ class BankBuilder:
         if not self.probes and not self.statements:
             first = f": {': '.join(self.left_out[0])}" if self.left_out else ""
             more = f" (and {len(self.left_out) - 1} more)" if len(self.left_out) > 1 else ""
-            raise UserError(f"{self.source}: holds nothing that `{self.format}` can take{first}{more}")
+            raise UserError(
+                f"{self.source}: holds nothing that `{self.format}` can take{first}{more}; it needs "
+                f"{FORMATS[self.format]}"
+            )
         tables = {table: tuple(getattr(self, table).values()) for table in TABLES}
         bank = _mark_seen(_join_as_stated(FactBank(meta, **tables), self.joined))
         if distractors:

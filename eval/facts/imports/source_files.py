@@ -4,7 +4,6 @@ A broken row is left out. A file that cannot be parsed raises `UserError`, with 
 because nobody knows which of its records would be lost.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.reading import reading
+from tidy_stlms.eval.facts.imports import trees
 from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
-from tidy_stlms.eval.rows import JSON, ROWS, Broken, holds_json_lines, kind_of, open_unpacked, stem_of
+from tidy_stlms.eval.rows import ROWS, Broken, holds_json_lines, kind_of, open_unpacked, stem_of
 from tidy_stlms.eval.rows import read_rows as rows_of
 
 Row = dict[str, Any]
@@ -31,36 +31,13 @@ def read_lossy(path: Path) -> str:
 
 
 def parse_json5(path: Path) -> Any:
-    """JSON with comments, trailing commas and bare keys; UserError with the line of a mistake."""
-    content = read_lossy(path)
-    try:
-        with reading(f"{path}: not valid JSON"):
-            return JSON.decode(content)  # a thousand times faster, and most files are plain
-    except UserError as error:
-        if not isinstance(error.__cause__, json.JSONDecodeError):
-            raise
-    import json5
-
-    try:
-        with reading(f"{path}: not valid JSON5"):
-            return json5.loads(content)
-    except UserError as error:
-        raise UserError(str(error).replace("JSON5: <string>:", "JSON5, line ")) from None
+    """See `trees.parse_json5`."""
+    return trees.parse_json5(path, read_lossy(path))
 
 
-def parse_yaml(path: Path, content: str | None = None) -> Any:
-    import yaml
-
-    content = read_lossy(path) if content is None else content
-    try:
-        with reading(f"{path}: not valid YAML"):
-            return yaml.safe_load(content)
-    except UserError as error:
-        cause = error.__cause__
-        if not isinstance(cause, yaml.MarkedYAMLError) or cause.problem_mark is None:
-            raise
-        line = cause.problem_mark.line + 1
-        raise UserError(f"{path}, line {line}: not valid YAML ({cause.problem})") from None
+def parse_yaml(path: Path) -> Any:
+    """See `trees.parse_yaml`."""
+    return trees.parse_yaml(path, read_lossy(path))
 
 
 def read_rows(path: Path, builder: BankBuilder) -> Iterator[tuple[str, Row]]:

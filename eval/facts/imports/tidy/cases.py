@@ -17,6 +17,7 @@ from tidy_stlms.eval.facts.imports.source_files import checked_text, parse_json5
 from tidy_stlms.eval.facts.imports.tidy.templates import prompt_and_answer
 from tidy_stlms.eval.facts.records import PROBE_TYPES, Fact
 
+JSON, YAML = (".json", ".json5"), (".yaml", ".yml")
 CASE_KEYS = {"sentence", "answer", "prompt", "completion"}
 LIST_LINE = re.compile(r"\s*(?:-\s*)?(sentence|prompt|answer|completion|Type|Name):\s*(.*?)\s*")
 # A key at least this similar to a type is a typing mistake. "location" is less similar to "locality".
@@ -38,11 +39,11 @@ class TestCase:
 def read_cases(path: Path, builder: BankBuilder) -> Iterator[TestCase]:
     """The test cases of a file, in order."""
     suffix = path.suffix.lower()
-    if suffix == ".txt":
-        yield from _cases_of_list(path, builder)
-    else:
-        value = parse_json5(path) if suffix == ".json" else parse_yaml(path)
+    if suffix in YAML or suffix in JSON:
+        value = parse_yaml(path) if suffix in YAML else parse_json5(path)
         yield from _cases_of_tree(value, path.name, (), builder)
+    else:
+        yield from _cases_of_list(path, builder)
 
 
 def add_probe(

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
+from tidy_stlms.eval.facts.imports.recognise import refuse_document, refuse_other_text
 from tidy_stlms.eval.facts.imports.source_files import checked_text, parse_json5, read_lossy
-from tidy_stlms.eval.facts.imports.tidy.cases import TestCase, add_probe, read_cases
+from tidy_stlms.eval.facts.imports.tidy.cases import JSON, YAML, TestCase, add_probe, read_cases
 from tidy_stlms.eval.facts.imports.tidy.sentences import (
     add_filled,
     add_sentences,
@@ -27,6 +28,8 @@ from tidy_stlms.eval.facts.imports.tidy.values import draw_values, known_variabl
 
 TEMPLATES = ("inject_config.json", "insert_config.json")
 SENTENCES = ("inject_data.txt", "injected_data.txt", "insert_data.txt")
+# What a file given by itself may end in. Its content says what it is.
+ENDINGS = ("", ".txt", *JSON, *YAML)
 CASES = tuple(f"test_cases_answers{kind}" for kind in ("_by_type.json", ".json", "_by_type.txt", ".txt"))
 
 
@@ -60,7 +63,8 @@ def import_tidy(
 def _files(source: Path, builder: BankBuilder) -> dict[str, Path]:
     """The files by content. If several have the same content, the first in the order of names above."""
     if source.is_file():
-        return {_content_of(source): source}
+        refuse_document(source, builder.format)
+        return {_content_of(source, builder.format): source}
     files: dict[str, Path] = {}
     for content, names in (("templates", TEMPLATES), ("sentences", SENTENCES), ("cases", CASES)):
         present = [source / name for name in names if (source / name).is_file()]
@@ -78,15 +82,23 @@ def _files(source: Path, builder: BankBuilder) -> dict[str, Path]:
         builder.leave_out(
             name, "not read: not one of Tidy-STLMs' names for facts; give it by itself if it is one"
         )
+    for path in files.values():
+        refuse_document(path, builder.format)
     return files
 
 
-def _content_of(path: Path) -> str:
+def _content_of(path: Path, format: str) -> str:
     """What a single file holds, by its ending and its text: `templates`, `sentences` or `cases`."""
-    if path.suffix.lower() in (".yaml", ".yml"):
+    suffix, content = path.suffix.lower(), read_lossy(path)
+    if suffix not in ENDINGS:
+        refuse_other_text(path, [line for line in content.split("\n") if line.strip()], format)
+        raise UserError(
+            f"{path}: `{format}` takes files that end in {', '.join(ENDINGS[1:])}, or "
+            "in nothing; rename it to .txt if it holds a sentence a line, give records to csv or jsonl"
+        )
+    if suffix in YAML:
         return "cases"
-    content = read_lossy(path)
-    if path.suffix.lower() == ".json":
+    if suffix in JSON:
         return "templates" if re.search(r"""["']?training_fact["']?\s*:""", content) else "cases"
     return "cases" if re.search(r"^\s*-\s*(sentence|prompt):", content, re.MULTILINE) else "sentences"
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
+from tidy_stlms.eval.facts.imports.recognise import odd_line, refuse_other_text
 from tidy_stlms.eval.facts.imports.source_files import checked_text, read_lossy
 from tidy_stlms.eval.facts.imports.tidy.cases import TestCase, add_probe
 from tidy_stlms.eval.facts.imports.tidy.templates import CaseTemplate, FactTemplate, FilledTemplate, fill
@@ -30,15 +31,21 @@ class Sentence:
 
 
 def read_sentences(path: Path, builder: BankBuilder) -> list[tuple[str, str]]:
-    """(where, sentence) of each line. Repeated lines are left out: they are one statement."""
+    """(where, sentence) of each line. Repeated lines are left out: they are one statement.
+
+    Raises UserError for a text of another kind, such as a Markdown document. A few lines of such a kind are
+    left out.
+    """
+    lines = [(number, line) for number, line in enumerate(read_lossy(path).split("\n"), 1) if line.strip()]
+    refuse_other_text(path, [line for _, line in lines], builder.format)
     where_of: dict[str, str] = {}
-    for number, line in enumerate(read_lossy(path).split("\n"), 1):
-        if not line.strip():
-            continue
+    for number, line in lines:
         where = f"{path.name}, line {number}"
         builder.records_read[path.name] += 1
         with builder.record(where):
             sentence = checked_text(line, "the line").strip()
+            if (kind := odd_line(sentence)) is not None:
+                raise Refused(f"no sentence, but {kind}: {sentence!r:.60}")
             if sentence in where_of:
                 raise Refused(
                     f"the same as {where_of[sentence]}; how often it is injected is the run's to say"

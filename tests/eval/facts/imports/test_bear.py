@@ -7,6 +7,7 @@ import pytest
 from tests.eval import tiny
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
+from tidy_stlms.eval.facts.validate import validate
 from tidy_stlms.eval.recall.harness import evaluate_recall
 
 METADATA = {
@@ -92,6 +93,61 @@ def test_an_imported_bank_can_be_asked_with_its_suffixes(folder):
     by_suffix = {bool(p.suffix): row.logprob for p, row in zip(bank.probes, rows, strict=True)}
     assert by_suffix[True] is None
     assert by_suffix[False] is not None
+
+
+def test_bear_big_takes_answer_spaces_from_the_instances(tmp_path):
+    """The public folder: relations with templates alone, and subjects whose names others have too."""
+    metadata = {
+        "P50": {"templates": ["[X] was authored by [Y].", "[Y] wrote [X].", "[X] was authored by [Y]."]},
+        "P37": {"templates": ["[Y] is the language of [X] ."]},
+        "P414": {"templates": ["[X] is listed on the [Y]."]},
+    }
+    books = [("Q1", "Home", "Ada Poe"), ("Q2", "Home", "Bob Ray"), ("Q3", "Away", "Cleo Fox")]
+    lands = [("Q20", "Norway", "Norwegian"), ("Q419", "Peru", "Spanish"), ("Q96", "Mexico", "Spanish")]
+    for relation, triples in (("P50", books), ("P37", lands)):
+        rows = [
+            {"sub_id": id, "sub_label": subject, "sub_aliases": [], "obj_id": "Q7", "obj_label": answer}
+            for id, subject, answer in triples
+        ]
+        (tmp_path / f"{relation}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "metadata_relations.json").write_text(json.dumps(metadata, indent=4))
+    bank, builder = import_bank("bear", str(tmp_path), ImportOptions())
+    assert builder.records_read == {"metadata_relations.json": 3, "P50.jsonl": 3, "P37.jsonl": 3}
+    assert builder.left_out == [
+        ("metadata_relations.json, P50, template 3", "the same as template 1"),
+        ("metadata_relations.json, P414", "P414.jsonl is missing"),
+    ]
+    assert "2 relations come without an answer space" in builder.mapped[-1]
+    assert {relation.id: relation.answer_space for relation in bank.relations} == {
+        "P50": ("Ada Poe", "Bob Ray", "Cleo Fox"),
+        "P37": ("Norwegian", "Spanish"),
+    }
+    assert (len(bank.facts), len(bank.probes)) == (6, 9)
+    wrong = {probe.fact_ids[0]: probe.distractors for probe in bank.probes}
+    assert wrong == {
+        # nobody can tell which Home is asked about: the other's author is right too
+        "P50/Q1": ("Cleo Fox",),
+        "P50/Q2": ("Cleo Fox",),
+        "P50/Q3": ("Ada Poe", "Bob Ray"),
+        "P37/Q20": ("Spanish",),
+        "P37/Q419": ("Norwegian",),
+        "P37/Q96": ("Norwegian",),
+    }
+    assert not [finding for finding in validate(bank) if finding.level == "error"]
+    tokenizer = tiny.byte_level(bos=True)
+    rows = evaluate_recall(tiny.llama(len(tokenizer)), tokenizer, bank)
+    assert all(row.accuracy in (0.0, 1.0) for row in rows)
+
+
+@pytest.mark.parametrize("relation", ["../P36", "P" * 300, "P\0", "P\ud800", ""])
+def test_a_relation_names_a_file_of_the_folder(folder, relation):
+    (folder / "P36.jsonl").write_text(P36)
+    (folder / "BEAR" / "metadata_relations.json").write_text(
+        json.dumps({"P36": METADATA["P36"], relation: METADATA["P36"]})
+    )
+    bank, builder = import_bank("bear", str(folder), ImportOptions())
+    assert [found.id for found in bank.relations] == ["P36"]
+    assert any("cannot be the name of a file" in reason for _, reason in builder.left_out)
 
 
 def test_where_there_is_no_metadata(tmp_path):

@@ -1,0 +1,126 @@
+"""Tells files of facts from files of something else: documents, pages, programs, archives, pictures.
+
+    refuse_document(path, "tofu")                # UserError: paper.json: is a PDF document, and ...
+    odd_line("# Capitals")                       # "Markdown"; None for a sentence
+
+Files of records need no more: records with other fields are left out, and a source without any other is
+refused. Any text can be a list of sentences, so there the lines decide, see `refuse_other_text`.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.facts.formats import FORMATS
+from tidy_stlms.eval.facts.text_match import holds_terminal
+
+HEAD = 65536  # bytes of a file that are looked at
+SIGNATURES = {
+    b"%PDF-": "a PDF document",
+    b"%!PS": "a PostScript document",
+    rb"{\rtf": "an RTF document",
+    b"PK\x03\x04": "a ZIP archive, or a Word, Excel or OpenDocument file",
+    b"\xd0\xcf\x11\xe0": "an old Word or Excel file",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"GIF8": "a picture",
+    b"SQLite format 3\x00": "an SQLite database",
+    b"\x1f\x8b": "packed with gzip",
+    b"\x28\xb5\x2f\xfd": "packed with zstd",
+    b"BZh": "packed with bzip2",
+    b"\xfd7zXZ": "packed with xz",
+    b"PAR1": "a Parquet file",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself",
+}
+# What the row readers unpack and read themselves, by the ending of the file's name.
+READ_BY_NAME = {
+    ".gz": "packed with gzip",
+    ".zst": "packed with zstd",
+    ".parquet": "a Parquet file",
+}
+REMEDIES = {
+    "UTF-16 text": "convert it to UTF-8",
+    "a pointer of Git LFS, not the file itself": "fetch the file with `git lfs pull`",
+    "an HTML page": "download the file itself, not the page that shows it",
+}
+TEXT_STARTS = {
+    "an HTML page": re.compile(r"<!doctype html|<(html|head|body)\b", re.IGNORECASE),
+    "an XML file": re.compile(r"<\?xml\b|<svg\b", re.IGNORECASE),
+    "a LaTeX document": re.compile(r"\\(documentclass|begin\{)"),
+    "a script": re.compile(r"#!\s*/"),
+}
+ODD_LINES = {
+    "Markdown": re.compile(
+        r"\s*(#{1,6}(\s|$)|```|~~~|>\s|!\[|[-*+]\s|\d{1,3}[.)]\s|\|.*\||([-=*_]\s*){3,}$|\[[^\]]+\]:\s)"
+        r"|.*\[[^\]]+\]\([^)\s]+\)"
+    ),
+    "HTML": re.compile(r"\s*<(!--|!doctype|/?[a-z][a-z0-9]*(\s[^>]*)?/?>)", re.IGNORECASE),
+    "JSON": re.compile(r"""\s*([\[{].*[\]}],?\s*$|[\[{\]}],?\s*$|(["'])[\w ]+\2\s*:)"""),
+    "source code": re.compile(
+        r"\s*(import [\w.]+( as \w+)?;?\s*$|from [\w.]+ import |(async )?def \w+\(|class \w+.*[:{]\s*$"
+        r"|(if|elif|for|while|with|try|else|except|switch)\b.*[:{]\s*$|return\b[^.]*$|#include|//|/\*|@\w+(\(|$)"
+        r"|(const|let|var|public|private|static|function|func|fn)\s\w+.*[;{(]|[\w.\[\]'\"]+ ?[-+*/]?= ?\S)"
+        r"|.*[;{}]\s*$|(\t| {2,})[\w.]+\(.*\)\s*$"
+    ),
+}
+MOST_ODD = 0.25  # the share of odd lines up to which a text is taken, without them
+# What ends a cell of a table: a tab, or a comma, semicolon or bar without a space behind it.
+CELL_END = re.compile(r"""\t|[,;|](?=["']?[^\W\d])|(?<!\d)[,;|](?=\d)""")
+
+
+def refuse_document(path: Path, format: str) -> None:
+    """UserError if the file is a document, a page, an archive or the like, by its first bytes."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    kind = _kind_of(head)
+    if kind is not None and READ_BY_NAME.get(path.suffix.lower()) != kind:
+        raise _refusal(path, f"is {kind}", format, REMEDIES.get(kind))
+
+
+def refuse_other_text(path: Path, lines: Sequence[str], format: str) -> None:
+    """UserError if these lines, none empty, are no sentences: a table, or more than `MOST_ODD` are odd."""
+    cells = [len(CELL_END.findall(line)) for line in lines]
+    if (
+        len(lines) > 1
+        and cells[0]
+        and 2 * cells.count(cells[0]) > len(lines)
+        and not holds_terminal(lines[0])
+    ):
+        remedy = "give a table to the format csv, by a name that ends in .csv or .tsv"
+        raise _refusal(path, "looks like a table, not like sentences", format, remedy)
+    odd = Counter(kind for line in lines if (kind := odd_line(line)) is not None)
+    if odd.total() > MOST_ODD * len(lines):
+        kind, count = odd.most_common(1)[0]
+        raise _refusal(
+            path, f"looks like {kind}, not like sentences ({count:,} of {len(lines):,} lines)", format
+        )
+
+
+def odd_line(line: str) -> str | None:
+    """What else than a sentence this line is."""
+    if not any(map(str.isalnum, line)):
+        return "a line without words"
+    return next((kind for kind, pattern in ODD_LINES.items() if pattern.match(line)), None)
+
+
+def _kind_of(head: bytes) -> str | None:
+    for signature, kind in SIGNATURES.items():
+        if head.startswith(signature):
+            return kind
+    if b"\x00" in head:
+        return "a binary file"
+    text = head.decode("utf-8-sig", errors="replace").lstrip()
+    return next((kind for kind, start in TEXT_STARTS.items() if start.match(text)), None)
+
+
+def _refusal(path: Path, problem: str, format: str, remedy: str | None = None) -> UserError:
+    return UserError(
+        f"{path}: {problem}; `{format}` needs {FORMATS[format]}" + (f"; {remedy}" if remedy else "")
+    )
