@@ -1,5 +1,6 @@
 """The model of a run: one from scratch, or an existing one whose training continues."""
 
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import modeling_stlm  # noqa: F401  registers its model types
 from tidy_stlms.configs.errors import UserError, one_line
-from tidy_stlms.configs.load import check_keys
+from tidy_stlms.configs.keys import MODEL_CONFIG, check_known
 from tidy_stlms.configs.schema import ModelSection
 from tidy_stlms.eval.models.checks import check_causal, check_logits
 from tidy_stlms.eval.models.load import check_model_path, load_weights
@@ -78,7 +79,8 @@ def scratch_config(section: ModelSection, **defaults: Any) -> PreTrainedConfig:
     Raises UserError if it is wrong.
     """
     config_class, given = CONFIG_MAPPING[section.type], section.config or {}
-    check_keys(given, config_class, "model.config")
+    names = [field.name for field in fields(config_class) if not field.name.startswith("_")]
+    check_known(given, [*names, *config_class.attribute_map], MODEL_CONFIG)  # second names of some fields
     try:
         return config_class(**{**dict.fromkeys(SPECIAL_TOKENS), **defaults, **given})
     except (StrictDataclassError, ValueError, TypeError) as error:
