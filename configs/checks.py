@@ -4,6 +4,7 @@ The values are plain, resolved, and of the right types. Every mistake raises a U
 """
 
 import math
+import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -21,7 +22,8 @@ CHOICES = {
     "injection.placement": ("splice", "row"),
     "logging.level": ("debug", "info", "warning", "error"),
 }
-MAX_PATH = 1_000  # characters; operating systems take up to 4,096
+MAX_PATH = 1_000  # characters; operating systems take up to 4,096 bytes
+MAX_NAME = 255  # bytes between two slashes
 # Keys whose values name files, folders or repositories.
 NAMES = (
     "model.name_or_path",
@@ -163,8 +165,8 @@ def _check_names(values: Values) -> None:
         for name in value if isinstance(value, list) else [value]:
             if not isinstance(name, str):
                 continue
-            if len(name) > MAX_PATH:
-                raise UserError(f"{key}={shown(name)}: may have {MAX_PATH} characters, not {len(name)}")
+            if len(name) > MAX_PATH or max(map(len, os.fsencode(name).split(b"/"))) > MAX_NAME:
+                raise UserError(f"{key}={shown(name)}: is too long for the name of a file")
             if not name.strip():
                 raise UserError(f"{key}={name!r}: is empty; give a name, or leave the key out")
 

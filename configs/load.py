@@ -60,7 +60,7 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> t
         merged = _merge(merged, {"training": {"output_dir": default}}, "config")
     resolved = resolve(_container(merged), "config")
     check_given(resolved)
-    _check_types(escape(resolved), "config")  # of what references stand for
+    _check_types(resolved, "config", is_resolved=True)  # of what references stand for
     merged = _merge(structured, escape(resolved), "config")
     whole = resolve(_container(merged), "config")
     check_finite(whole)
@@ -89,7 +89,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     training = values.pop("training", {})
     if not isinstance(training, dict):
         raise UserError(f"{path}: training={shown(training)}: must be a mapping of keys")
-    _check_types(values, str(path))
+    _check_types(values, str(path), is_resolved=True)
     defaults: Any = OmegaConf.to_container(OmegaConf.structured(RunConfig))
     sections = {name: {**defaults[name], **values.get(name, {})} for name in defaults if name != "training"}
     return {**sections, "training": training}
@@ -142,10 +142,10 @@ def _check_model_keys(parts: Sequence[Part]) -> None:
         check_model_keys(model_type, given)
 
 
-def _check_types(values: dict[str, Any], where: str) -> None:
+def _check_types(values: dict[str, Any], where: str, *, is_resolved: bool = False) -> None:
     from tidy_stlms.configs.schema import RunConfig
 
-    if found := find_mismatch(values, RunConfig, where):
+    if found := find_mismatch(values, RunConfig, where, is_resolved=is_resolved):
         raise UserError(f"{where}: {found.key}={shown(found.value)}: must be {found.needed}")
 
 

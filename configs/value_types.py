@@ -4,6 +4,7 @@ OmegaConf makes the dataclass afterwards and checks too. But it lets some wrong 
 list of texts), and its messages name Python's types, or no key.
 """
 
+import collections
 import dataclasses
 import functools
 import types
@@ -37,12 +38,14 @@ class Mismatch(NamedTuple):
     """What it must be, in words."""
 
 
-def find_mismatch(values: dict[str, Any], dataclass: type, where: str) -> Mismatch | None:
+def find_mismatch(
+    values: dict[str, Any], dataclass: type, where: str, *, is_resolved: bool = False
+) -> Mismatch | None:
     """The first value that is not of its type. Raises UserError for a key that the dataclass does not have.
 
-    Values that are not known yet, `${...}` and `???`, pass.
+    `???` passes and so do references, unless `is_resolved`: then `${...}` is a text like any other.
     """
-    return _mismatch(values, dataclass, "", where)
+    return _Check(where, is_resolved).mismatch(values, dataclass, "", is_strict=False)
 
 
 def shown(value: Any) -> str:
@@ -51,47 +54,61 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def _mismatch(value: Any, hint: Any, key: str, where: str) -> Mismatch | None:
-    origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
-    if value == MISSING or (isinstance(value, str) and "${" in value):
+class _Check(NamedTuple):
+    where: str
+    is_resolved: bool
+
+    def mismatch(self, value: Any, hint: Any, key: str, *, is_strict: bool) -> Mismatch | None:
+        """The first mismatch in a value. With `is_strict`, as in unions, OmegaConf converts nothing."""
+        origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
+        if value == MISSING or (isinstance(value, str) and "${" in value and not self.is_resolved):
+            return None
+        if origin in UNIONS:
+            return self._in_union(value, arguments, key)
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            return self._in_mapping(value, _hints(hint), key)
+        if origin is dict:
+            item_hint = (*arguments, Any, Any)[1]
+            return self._in_mapping(value, collections.defaultdict(lambda: item_hint), key)
+        if origin is list:
+            if not isinstance(value, list):
+                return Mismatch(key, value, _in_words(hint))
+            item_hint = (*arguments, Any)[0]
+            names = (f"{key}[{index}]" for index in range(len(value)))
+            found = (
+                self.mismatch(item, item_hint, name, is_strict=is_strict)
+                for name, item in zip(names, value, strict=True)
+            )
+            return next(filter(None, found), None)
+        if hint in NODES and not _fits(value, hint, is_strict):
+            return Mismatch(key, value, _in_words(hint))
         return None
-    if origin in UNIONS:
-        return _mismatch_of_union(value, arguments, key, where)
-    if dataclasses.is_dataclass(hint) or origin is dict:
+
+    def _in_mapping(self, value: Any, hints: dict[str, Any], key: str) -> Mismatch | None:
         if not isinstance(value, dict):
             return Mismatch(key, value, IN_WORDS[dict][0])
-        hints = _hints(hint) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else None
         for name, item in value.items():
             full = f"{key}.{name}" if key else name
-            if hints is not None and name not in hints:
-                raise UserError(f"{where}: unknown key {full:.100}{did_you_mean(name, hints)}")
-            item_hint = hints[name] if hints is not None else (*arguments, Any, Any)[1]
-            if found := _mismatch(item, item_hint, full, where):
+            if name not in hints and not isinstance(hints, collections.defaultdict):
+                raise UserError(f"{self.where}: unknown key {full:.100}{did_you_mean(name, hints)}")
+            if found := self.mismatch(item, hints[name], full, is_strict=False):
                 return found
-    elif origin is list:
-        if not isinstance(value, list):
-            return Mismatch(key, value, _in_words(hint))
-        items = (_mismatch(item, (*arguments, Any)[0], f"{key}[{n}]", where) for n, item in enumerate(value))
-        return next(filter(None, items), None)
-    elif hint in NODES and not _is_convertible(value, hint):
-        return Mismatch(key, value, _in_words(hint))
-    return None
-
-
-def _mismatch_of_union(value: Any, hints: tuple[Any, ...], key: str, where: str) -> Mismatch | None:
-    if value is None and type(None) in hints:
         return None
-    options = [hint for hint in hints if hint is not type(None)]
-    found = [_mismatch(value, hint, key, where) for hint in options]
-    mismatches = [mismatch for mismatch in found if mismatch is not None]
-    if len(mismatches) < len(options):
-        return None
-    inside = next((mismatch for mismatch in mismatches if mismatch.key != key), None)
-    return inside or Mismatch(key, value, " or ".join(map(_in_words, options)))
+
+    def _in_union(self, value: Any, hints: tuple[Any, ...], key: str) -> Mismatch | None:
+        if value is None and type(None) in hints:
+            return None
+        options = [hint for hint in hints if hint is not type(None)]
+        found = [self.mismatch(value, hint, key, is_strict=len(options) > 1) for hint in options]
+        mismatches = [mismatch for mismatch in found if mismatch is not None]
+        if len(mismatches) < len(options):
+            return None
+        inside = next((mismatch for mismatch in mismatches if mismatch.key != key), None)
+        return inside or Mismatch(key, value, " or ".join(map(_in_words, options)))
 
 
-def _is_convertible(value: Any, hint: type) -> bool:
-    if isinstance(value, list | dict):
+def _fits(value: Any, hint: Any, is_strict: bool) -> bool:
+    if isinstance(value, list | dict) or (is_strict and type(value) is not hint):
         return False
     try:
         NODES[hint](value, is_optional=False)

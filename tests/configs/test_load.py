@@ -92,7 +92,10 @@ MISTAKES = [
         "injection.strategy='middle': must be one of uniform, random, start, end",
     ),
     (["injection.window=2"], "injection.window=2.0: must be at least 0.0 and at most 1.0"),
-    (["training.eval_strategy=sometimes"], "training: sometimes is not a valid"),
+    (
+        ["training.eval_strategy=sometimes"],
+        "training.eval_strategy='sometimes': must be one of no, steps, epoch",
+    ),
     (["training.train_sampling_strategy=random"], "training.train_sampling_strategy='random': must stay"),
     (["training.seed=${oc.env:HOME}"], "resolvers are not allowed"),
     (["facts.spec=a", "facts.bank=b"], "facts: give bank"),

@@ -28,7 +28,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.generate.answers import Pools, answer_words, deal_answers, draw_pools
 from tidy_stlms.eval.facts.generate.arms import cells_of, exposures_differ
@@ -43,6 +43,8 @@ from tidy_stlms.eval.facts.generate.subjects import draw_subjects
 from tidy_stlms.eval.facts.generate.topics import parse_chains, parse_topics
 from tidy_stlms.eval.facts.records import Relation
 from tidy_stlms.eval.facts.validate import flag_probes, refuse_generated, validate
+
+MESSAGE_LIMIT = 500  # characters: messages show words of the spec, which may be of any length
 
 
 def generate_from_spec(
@@ -59,7 +61,7 @@ def generate_from_spec(
     try:
         return _generate(check_spec(values), values, corpus)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {one_line(error, MESSAGE_LIMIT)}") from None
 
 
 def generate(spec: dict[str, Any], seed: int, corpus: Iterable[str] | None = None) -> FactBank:

@@ -239,8 +239,8 @@ def to_spec(values: dict[str, Any], where: str) -> Spec:
 
     Raises UserError, naming the key, for unknown keys, wrong types, and keys that must be given and are not.
     """
+    _check_types(values, where, is_resolved=True)
     values = escape(values)
-    _check_types(values, where)
 
     def check(key: str, value: Any) -> None:
         if value == MISSING:
@@ -255,8 +255,8 @@ def to_spec(values: dict[str, Any], where: str) -> Spec:
     return spec
 
 
-def _check_types(values: dict[str, Any], where: str) -> None:
-    if found := find_mismatch(values, Spec, where):
+def _check_types(values: dict[str, Any], where: str, *, is_resolved: bool = False) -> None:
+    if found := find_mismatch(values, Spec, where, is_resolved=is_resolved):
         raise UserError(f"{where}: {found.key}: must be {found.needed}, got {shown(found.value)}")
 
 
