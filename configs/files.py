@@ -224,7 +224,7 @@ def read_text(path: str | Path) -> str:
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, a file is needed") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{path!s:.200}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}); convert the file to UTF-8") from None
 
@@ -232,7 +232,7 @@ def read_text(path: str | Path) -> str:
 def find_shipped(path: str | Path) -> Path:
     """The path; or, for a path configs/... that does not exist here, the file in the installed package."""
     path = Path(path)
-    if not path.exists() and path.parts[:1] == ("configs",):
+    if not os.path.exists(path) and path.parts[:1] == ("configs",):
         shipped = Path(__file__).parent.joinpath(*path.parts[1:])
         if shipped.exists():
             return shipped

@@ -10,15 +10,19 @@ import inspect
 import os
 import sys
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import torch
 from omegaconf import MISSING
 from transformers import SchedulerType, TrainingArguments
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+from transformers.trainer_utils import HubStrategy, IntervalStrategy, SaveStrategy
+from transformers.training_args import OptimizerNames
 
-from tidy_stlms.configs.errors import UserError, one_line
+from tidy_stlms.configs.errors import UserError, did_you_mean
 from tidy_stlms.configs.processes import check_devices, check_launcher, needs_cpu
+from tidy_stlms.configs.reading import reading
 
 # The default schedule ends at this share of the learning rate, unless its arguments give another end.
 DEFAULT_SCHEDULE, MIN_LR_RATE = "cosine_with_min_lr", 0.1
@@ -31,6 +35,15 @@ FIXED = {
     "ignore_data_skip": False,
     "save_only_model": False,
     "load_best_model_at_end": False,
+}
+# Words of the Trainer.
+CHOICES: dict[str, type[Enum]] = {
+    "optim": OptimizerNames,
+    "lr_scheduler_type": SchedulerType,
+    "eval_strategy": IntervalStrategy,
+    "logging_strategy": IntervalStrategy,
+    "save_strategy": SaveStrategy,
+    "hub_strategy": HubStrategy,
 }
 TRAINER_SCHEDULE_ARGUMENTS = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
 
@@ -258,6 +271,7 @@ class STLMTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         self._check_fixed()
+        self._check_choices()
         self._check_unsupported()
         self._check_schedule()
         check_launcher()
@@ -269,10 +283,8 @@ class STLMTrainingArguments(TrainingArguments):
             self.dataloader_pin_memory = False  # without a GPU it has no effect, and torch warns
         if self.disable_tqdm is None:
             self.disable_tqdm = not sys.stderr.isatty()  # a progress bar is unreadable in a log file
-        try:
+        with reading("training"):
             super().__post_init__()
-        except (ValueError, TypeError) as error:
-            raise UserError(f"training: {one_line(error)}") from None
         if self.accelerator_config.split_batches or self.accelerator_config.dispatch_batches:
             raise UserError(
                 "training.accelerator_config: split_batches and dispatch_batches would change which process "
@@ -286,6 +298,14 @@ class STLMTrainingArguments(TrainingArguments):
                     f"training.{key}={getattr(self, key)!r}: must stay {value!r}, or what a run sees, saves "
                     "or measures would not be what its report says; remove the key"
                 )
+
+    def _check_choices(self) -> None:
+        """Name the key of a wrong word; TrainingArguments names only the word."""
+        for key, choices in CHOICES.items():
+            words = [choice.value for choice in choices]
+            if (value := getattr(self, key)) not in words:
+                hint = did_you_mean(value, words)
+                raise UserError(f"training.{key}={value!r:.60}: must be one of {', '.join(words)}{hint}")
 
     def _check_unsupported(self) -> None:
         if self.hub_token:
@@ -305,8 +325,8 @@ class STLMTrainingArguments(TrainingArguments):
         """Refuse arguments of another schedule, and a schedule without those that it needs."""
         self.lr_scheduler_kwargs = schedule_arguments(self.lr_scheduler_type, self.lr_scheduler_kwargs)
         parameters = _schedule_parameters(self.lr_scheduler_type)
-        if "kwargs" in parameters or self.lr_scheduler_type not in set(SchedulerType):
-            return  # for an unknown schedule, TrainingArguments raises an error with all names
+        if "kwargs" in parameters:
+            return
         given = self.lr_scheduler_kwargs or {}
         for name, parameter in parameters.items():
             if parameter.default is inspect.Parameter.empty and name not in given:

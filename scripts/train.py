@@ -23,7 +23,11 @@ examples:
 def main(argv: list[str] | None = None) -> int:
     cli = parser("train", "Train a model from YAML configs, with or without injected facts.", epilog=EPILOG)
     cli.add_argument("items", nargs="*", metavar="FILE.yaml | section.key=value")
-    cli.add_argument("--dry-run", action="store_true", help="print the resolved config, then stop")
+    cli.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything that needs no corpus and no weights, print the resolved config, then stop",
+    )
     cli.add_argument("--overwrite", action="store_true", help="replace the run in the output folder")
     cli.add_argument(
         "--keys", nargs="?", const="", metavar="SECTION", help="list the keys of the config, then stop"
@@ -45,13 +49,16 @@ def _train(items: list[str], dry_run: bool, overwrite: bool) -> int:
     from tidy_stlms.configs.load import config_yaml, load_config
 
     config, merged = load_config(files, overrides)
-    if dry_run:
-        print(config_yaml(merged), end="")
-        return 0
     import logging
 
     logging.basicConfig(format="%(levelname)s: %(message)s", level=config.logging.level.upper())
     quiet_loading()
+    if dry_run:
+        from tidy_stlms.trainers.run_checks import check_start
+
+        check_start(config, overwrite=overwrite)
+        print(config_yaml(merged), end="")
+        return 0
     from tidy_stlms.trainers.run import Interrupted, command_line, train
 
     several = config.training.world_size > 1

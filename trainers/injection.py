@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import find_shipped
+from tidy_stlms.configs.references import escape
 from tidy_stlms.configs.schema import FactsSection, InjectionSection
 from tidy_stlms.eval.facts.bank import FactBank, Statement
 from tidy_stlms.eval.facts.generate.generate import generate_from_spec
@@ -22,7 +23,8 @@ def load_facts(section: FactsSection) -> FactBank | None:
     if section.bank:
         return open_bank(section.bank)
     if section.spec:
-        overrides = [f"{key}={json.dumps(value)}" for key, value in section.overrides.items()]
+        overrides = [f"{key}={json.dumps(escape(value), ensure_ascii=False)}"
+                     for key, value in section.overrides.items()]  # fmt: skip
         try:
             return generate_from_spec(find_shipped(section.spec), overrides, seed=section.seed)
         except UserError as error:
@@ -50,7 +52,7 @@ def build_injection(
     seed = seed if section.seed is None else section.seed
     plan, statement_tokens = None, {}
     if bank is not None and section.enabled:
-        statements = _injected_statements(bank)
+        statements = injected_statements(bank)
         encoded = encode_texts(tokenizer, [statement.text for statement in statements])["input_ids"]
         statement_tokens = {s.id: ids for s, ids in zip(statements, encoded, strict=True)}
         units = units_of((s.id, tuple(s.fact_ids), len(statement_tokens[s.id]), s.kind) for s in statements)
@@ -78,7 +80,7 @@ def build_injection(
     return plan, collator
 
 
-def _injected_statements(bank: FactBank) -> list[Statement]:
+def injected_statements(bank: FactBank) -> list[Statement]:
     """The statements of injected facts; UserError if there is none, or one states other facts too."""
     injected = {fact.id for fact in bank.facts if fact.role == "injected"}
     statements = [s for s in bank.statements if any(fact_id in injected for fact_id in s.fact_ids)]

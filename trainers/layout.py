@@ -23,6 +23,7 @@ from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import flush, remove_folder, write_json
 from tidy_stlms.configs.full_disk import writing
 from tidy_stlms.configs.load import save_config
+from tidy_stlms.configs.reading import reading
 from tidy_stlms.configs.temporary import TEMPORARY, remove_tree
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.run_folder import (
@@ -73,7 +74,7 @@ def locked(folder: Path) -> Iterator[Callable[[], bool]]:
     Raises UserError if another process writes there, the folder lies inside a run's, or it holds something
     that no run has left.
     """
-    _check_place(folder)
+    _check_path(folder)
     is_new = not folder.exists()
     lock = FileLock(folder / LOCK)
     try:
@@ -101,13 +102,34 @@ def locked(folder: Path) -> Iterator[Callable[[], bool]]:
         lock.release()
 
 
-def _check_place(folder: Path) -> None:
+def check_place(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raise UserError where a run may not write to `folder`, which nobody has locked; changes nothing."""
+    _check_options(resume=resume, overwrite=overwrite)
+    _check_path(folder)
+    if folder.is_dir():
+        check_folder(folder, resume=resume, overwrite=overwrite)
+
+
+def _check_options(*, resume: bool, overwrite: bool) -> None:
+    if overwrite and resume:
+        raise UserError("--overwrite and training.resume_from_checkpoint contradict each other; give one")
+
+
+def _check_path(folder: Path) -> None:
     """Refuse a folder before anything is made in it, the lock file included."""
+    with reading(f"training.output_dir={folder}"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.stat(folder)  # a name that is too long, links in a circle
+    if folder.is_symlink() and not folder.exists():
+        raise UserError(
+            f"training.output_dir={folder}: is a link to {os.readlink(folder)}, which does not exist; remove "
+            "the link, or take another folder"
+        )
     file = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
     if file is not None:
         raise UserError(f"training.output_dir={folder}: {file} is a file; take another folder")
     # replacing the outer run would remove this one
-    outer = next((path for path in folder.absolute().parents if is_run(path)), None)
+    parents = (*folder.absolute().parents, *folder.resolve().parents)  # a link may lead into a run
+    outer = next((path for path in parents if is_run(path)), None)
     if outer is not None:
         raise UserError(f"training.output_dir={folder}: lies inside the run {outer}; take another folder")
     if folder.exists() and not _is_ours(folder):
@@ -116,8 +138,7 @@ def _check_place(folder: Path) -> None:
 
 def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """UserError where a run may not write to `folder`, which is locked; changes nothing."""
-    if overwrite and resume:
-        raise UserError("--overwrite and training.resume_from_checkpoint contradict each other; give one")
+    _check_options(resume=resume, overwrite=overwrite)
     if is_laid_out(folder):
         if not overwrite and not resume:
             raise UserError(

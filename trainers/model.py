@@ -1,5 +1,7 @@
 """The model of a run: one from scratch, or an existing one whose training continues."""
 
+import re
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -14,23 +16,34 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import modeling_stlm  # noqa: F401  registers its model types
-from tidy_stlms.configs.errors import UserError, one_line
-from tidy_stlms.configs.load import check_keys
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.keys import MODEL_CONFIG, check_known
+from tidy_stlms.configs.reading import reading, reason_of
 from tidy_stlms.configs.schema import ModelSection
+from tidy_stlms.configs.yaml_files import walk
 from tidy_stlms.eval.models.checks import check_causal, check_logits
 from tidy_stlms.eval.models.load import check_model_path, load_weights
 from tidy_stlms.eval.tokens import vocabulary_size
 
 # Taken from the tokenizer: a model's config has defaults for them, which belong to another vocabulary.
+MAX_SIZE = 10**8  # of any number in model.config: a width, a vocabulary, positions
+MAX_REPEATS = 2_000  # of a number of layers and the like
+MAX_PARAMETERS = 10**11
+REPEATS = re.compile(r"layer|expert|block|stage|codebook")
 SPECIAL_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 
 
-def check_model(section: ModelSection) -> None:
-    """Raise UserError if there is no such model, or its config is wrong; reads no weights."""
+def check_model(section: ModelSection, context_window: int | None = None) -> None:
+    """Raise UserError if there is no such model, or its config is wrong; reads no weights.
+
+    `context_window` is `data.context_window`, which must fit a model from scratch.
+    """
     if section.name_or_path:
         check_model_path(section.name_or_path, revision=section.revision)
-    else:
-        scratch_config(section, vocab_size=1)  # the tokenizer, which decides it, is not there yet
+        return
+    config = scratch_config(section, vocab_size=1)  # the tokenizer, which decides it, is not there yet
+    choose_context_window(context_window, config)
+    check_architecture(config)
 
 
 def build_model(section: ModelSection, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
@@ -66,32 +79,61 @@ def build_model(section: ModelSection, tokenizer: PreTrainedTokenizerBase, seed:
 def _scratch_model(section: ModelSection, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     special = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}
     config = scratch_config(section, vocab_size=vocabulary_size(tokenizer), **special)
-    try:
+    check_architecture(config)
+    with reading(MODEL_CONFIG):  # what the config itself does not check
         return AutoModelForCausalLM.from_config(config)
-    except (ValueError, RuntimeError) as error:  # what the config itself does not check
-        raise UserError(f"model.config: {one_line(error)}") from None
 
 
 def scratch_config(section: ModelSection, **defaults: Any) -> PreTrainedConfig:
     """The config of a model from scratch: `model.config`, with `defaults` for what it leaves open.
 
-    Raises UserError if it is wrong.
+    Raises UserError if it is wrong, or if its model would be absurdly large.
     """
     config_class, given = CONFIG_MAPPING[section.type], section.config or {}
-    check_keys(given, config_class, "model.config")
-    try:
-        return config_class(**{**dict.fromkeys(SPECIAL_TOKENS), **defaults, **given})
-    except (StrictDataclassError, ValueError, TypeError) as error:
-        reason = error.__cause__ or error  # strict dataclasses put a validator's own words there
-        raise UserError(f"model.config: {one_line(reason)}") from None
+    names = [field.name for field in fields(config_class) if not field.name.startswith("_")]
+    check_known(given, [*names, *config_class.attribute_map], MODEL_CONFIG)  # second names of some fields
+    _check_numbers(given, MODEL_CONFIG)
+    with reading(MODEL_CONFIG):
+        try:
+            return config_class(**{**dict.fromkeys(SPECIAL_TOKENS), **defaults, **given})
+        except StrictDataclassError as error:
+            # a validator's own words are in the cause
+            raise UserError(f"{MODEL_CONFIG}: {reason_of(error.__cause__ or error)}") from error
 
 
-def choose_context_window(configured: int | None, model: PreTrainedModel) -> int:
+def check_architecture(config: PreTrainedConfig) -> None:
+    """Raise UserError if no model can be made of a config, or one with too many parameters.
+
+    The model is made without weights, so it takes no memory.
+    """
+    with reading(MODEL_CONFIG), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+    if parameters > MAX_PARAMETERS:
+        raise UserError(
+            f"{MODEL_CONFIG}: makes a model of {parameters / 1e9:,.0f} billion parameters, more than "
+            f"{MAX_PARAMETERS / 1e9:,.0f} billion; lower its sizes"
+        )
+
+
+def _check_numbers(values: dict[str, Any], section: str) -> None:
+    """Refuse sizes that would keep a machine busy for hours before any library refuses them."""
+
+    def check(key: str, value: Any) -> None:
+        name = re.sub(r"\[\d+\]$", "", key).rpartition(".")[2]
+        limit = MAX_REPEATS if REPEATS.search(name) else MAX_SIZE
+        if isinstance(value, int) and value > limit and "theta" not in name:
+            raise UserError(f"{section}.{key}={value}: must be at most {limit:,}")
+
+    walk(values, check)
+
+
+def choose_context_window(configured: int | None, config: PreTrainedConfig) -> int:
     """Tokens in a row: `data.context_window`, or as many as the model reads.
 
     Raises UserError if the model reads fewer, or does not say how many.
     """
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = getattr(config, "max_position_embeddings", None)
     window = configured or limit
     if window is None:
         raise UserError("data.context_window: the model states no max_position_embeddings; give it here")

@@ -21,10 +21,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
 
-from tidy_stlms.configs.errors import DiskFull, UserError, one_line
+from tidy_stlms.configs.errors import DiskFull, UserError
 from tidy_stlms.configs.full_disk import writing
 from tidy_stlms.configs.load import cache_folder
 from tidy_stlms.configs.processes import check_processes
+from tidy_stlms.configs.reading import reading
 from tidy_stlms.configs.schema import EvaluationSection, LoggingSection, RunConfig, STLMTrainingArguments
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.report.run_report import write_run_report
@@ -45,12 +46,13 @@ from tidy_stlms.trainers.documents import load_documents
 from tidy_stlms.trainers.dropout import DropoutCallback
 from tidy_stlms.trainers.environment import describe_environment
 from tidy_stlms.trainers.hub import CheckpointPusher
-from tidy_stlms.trainers.injection import arm_exposures, build_injection, load_facts
+from tidy_stlms.trainers.injection import build_injection
 from tidy_stlms.trainers.interrupt import StopCallback, catch_signals
 from tidy_stlms.trainers.layout import claimed, lay_out
-from tidy_stlms.trainers.model import build_model, check_model, choose_context_window
+from tidy_stlms.trainers.model import build_model, choose_context_window
 from tidy_stlms.trainers.plan import InjectionPlan
 from tidy_stlms.trainers.resume import choose_checkpoint
+from tidy_stlms.trainers.run_checks import check_run
 from tidy_stlms.trainers.stream import Geometry, RowCounts, TrainingStream, ValidationRows
 from tidy_stlms.trainers.text_bytes import bytes_per_token
 from tidy_stlms.trainers.tokenizer import load_tokenizer
@@ -111,13 +113,10 @@ def train(config: RunConfig, merged: DictConfig, *, overwrite: bool = False) -> 
 def prepare(config: RunConfig) -> Prepared:
     """Build and check everything but the run folder. Cheap checks come before long work."""
     args = config.training
-    bank = load_facts(config.facts)
-    if bank is not None and config.injection.enabled:
-        arm_exposures(config.injection, bank)  # for its errors; building the plan calls it again
-    check_model(config.model)
+    bank = check_run(config)
     tokenizer, corpus = _prepare_corpus(config, bank)  # may take hours
     model = build_model(config.model, tokenizer, args.seed)
-    window = choose_context_window(config.data.context_window, model)
+    window = choose_context_window(config.data.context_window, model.config)
     blocks = corpus.blocks("train", window)
     args = _with_max_steps(args, len(blocks))
     rows = RowCounts(_rows_per_step(args), len(blocks), args.max_steps * _rows_per_step(args))
@@ -196,7 +195,7 @@ def build_trainer(config: RunConfig, run: Prepared, folder: Path) -> STLMTrainer
     Raises UserError for an optimizer, a schedule or a reporter that is not available.
     """
     _name_for_reporters(config.logging, run.args)
-    try:
+    with reading("training"):
         trainer = STLMTrainer(
             model=run.model,
             args=run.args,
@@ -208,8 +207,6 @@ def build_trainer(config: RunConfig, run: Prepared, folder: Path) -> STLMTrainer
             eval_bytes_per_token=bytes_per_token(run.validation, run.tokenizer),
         )
         trainer.create_optimizer_and_scheduler(run.args.max_steps)  # only to see that they can be made
-    except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise UserError(f"training: {one_line(error, 300)}") from None
     trainer.optimizer = trainer.lr_scheduler = None
     if config.dropout.schedule is not None:
         trainer.add_callback(DropoutCallback(trainer, config.dropout))

@@ -8,14 +8,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from tidy_stlms.configs.errors import UserError, first_line
-from tidy_stlms.configs.files import read_text
+from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.tidy.account import SO_HERE, Account, TidyConversion, leaves
 from tidy_stlms.configs.tidy.evaluation import carry_benchmarks, carry_prompts
+from tidy_stlms.configs.yaml_files import read_yaml
 
 CORPORA = Path(__file__).parent.parent / "datasets.yaml"
 # Keys without a counterpart here, and the values for which both projects do the same.
@@ -54,12 +50,8 @@ def read_tidy_config(path: str | Path) -> dict[str, Any]:
     Raises UserError for a file that is missing, is no YAML or no full config, or contains an interpolation or
     a number that is not finite.
     """
-    try:
-        loaded = OmegaConf.create(read_text(path))
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"{path}: not valid YAML ({first_line(error)})") from None
-    config: Any = OmegaConf.to_container(loaded, resolve=False) if isinstance(loaded, DictConfig) else {}
-    config = config.get("full_configs", config)
+    config = read_yaml(path)
+    config = config.get("full_configs", config) if isinstance(config, dict) else {}
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
         raise UserError(
             f"{path}: no full config of Tidy-STLMs, such as those in configs/full_configs; no `model:`"
@@ -165,7 +157,7 @@ def _dropout(source: Account) -> None:
 
 def _data(source: Account) -> None:
     corpus = source.get("trainer.dataset")
-    known = yaml.safe_load(read_text(CORPORA))
+    known = read_yaml(CORPORA)
     source.put("data.validation_fraction", 0.1)  # Tidy-STLMs holds out a tenth of any corpus
     if corpus == "debug":
         source.put("data.max_documents", 2048)

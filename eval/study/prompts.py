@@ -13,6 +13,7 @@ The lists of Tidy-STLMs can be read as they are, in YAML, JSON and Markdown. The
 space that belongs to the joint, and lists may be nested under names.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -22,9 +23,10 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from tidy_stlms.configs.errors import UserError, first_line
+from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import find_shipped, read_text
 from tidy_stlms.configs.records import Output, Record
+from tidy_stlms.configs.yaml_files import MAX_DEPTH, UNWRITABLE, parse_yaml
 from tidy_stlms.eval.facts.records import JOINTS
 from tidy_stlms.eval.facts.text_match import usual_joint
 from tidy_stlms.eval.recall.metrics import perplexity
@@ -112,22 +114,29 @@ def watch_prompt(
 
 
 def _parse(text: str, path: Path) -> Any:
-    import yaml
-
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    # Tidy-STLMs writes JSON5: keys without quotes, commas behind the last item. YAML reads that, and says
+    # what is wrong in any other file.
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        pass  # Tidy-STLMs writes JSON5: keys without quotes, commas behind the last item. YAML reads that.
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: neither YAML nor JSON ({first_line(error)}); {REMEDY}") from None
+        return parse_yaml(text, path, "neither YAML nor JSON")
+    except UserError as error:
+        raise UserError(f"{error}; {REMEDY}") from None
 
 
-def _prompts(value: Any, path: Path) -> Iterator[Prompt]:
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key stands twice")
+    return values
+
+
+def _prompts(value: Any, path: Path, depth: int = 0) -> Iterator[Prompt]:
+    if depth > MAX_DEPTH:
+        raise UserError(f"{path}: is nested more than {MAX_DEPTH} deep; {REMEDY}")
     if isinstance(value, list):
         for item in value:
-            yield from _prompts(item, path)
+            yield from _prompts(item, path, depth + 1)
     elif isinstance(value, str):
         yield _checked({"sentence": value}, path)
     elif isinstance(value, dict) and "sentence" in value:
@@ -135,8 +144,8 @@ def _prompts(value: Any, path: Path) -> Iterator[Prompt]:
     elif isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(item, list | dict):
-                raise UserError(f"{path}: {key}: is no list of prompts; {REMEDY}")
-            yield from _prompts(item, path)
+                raise UserError(f"{path}: {key:.60}: is no list of prompts; {REMEDY}")
+            yield from _prompts(item, path, depth + 1)
     elif value is not None:
         raise UserError(f"{path}: {value!r:.40} is no prompt; {REMEDY}")
 
@@ -144,7 +153,7 @@ def _prompts(value: Any, path: Path) -> Iterator[Prompt]:
 def _checked(prompt: dict[str, Any], path: Path) -> Prompt:
     where = f"{path}: {str(prompt['sentence'])[:40]!r}"
     if unknown := [key for key in prompt if key not in KEYS]:
-        raise UserError(f"{where}: {unknown[0]}: no such key; a prompt has sentence, answer and joint")
+        raise UserError(f"{where}: {unknown[0]:.60}: no such key; a prompt has sentence, answer and joint")
     sentence, answer = prompt["sentence"], prompt.get("answer")
     if not isinstance(sentence, str) or not sentence.strip():
         raise UserError(f"{where}: the sentence must be text")
@@ -153,6 +162,8 @@ def _checked(prompt: dict[str, Any], path: Path) -> Prompt:
         raise UserError(f"{where}: the answer must be text, got {answer!r:.40}; put it in quotes")
     if answer is not None and not answer.strip():
         raise UserError(f"{where}: the answer is empty; leave it out if there is none")
+    if found := UNWRITABLE.search(sentence + (answer or "")):
+        raise UserError(f"{where}: holds the character {found.group()!a}, which no file can; remove it")
     if "joint" in prompt and prompt["joint"] not in JOINTS:
         raise UserError(f'{where}: the joint must be "" or " ", got {prompt["joint"]!r:.40}')
     return Prompt(sentence, _bare(answer), prompt.get("joint"))

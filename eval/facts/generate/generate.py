@@ -28,7 +28,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.generate.answers import Pools, answer_words, deal_answers, draw_pools
 from tidy_stlms.eval.facts.generate.arms import cells_of, exposures_differ
@@ -36,13 +36,15 @@ from tidy_stlms.eval.facts.generate.candidates import identifying_relations, off
 from tidy_stlms.eval.facts.generate.facts import facts_by_topic, make_facts
 from tidy_stlms.eval.facts.generate.probes import write_chain_probes, write_probes
 from tidy_stlms.eval.facts.generate.real_facts import read_real_facts
-from tidy_stlms.eval.facts.generate.spec import Spec, read_config, to_dict
-from tidy_stlms.eval.facts.generate.spec_checks import check_config, check_spec
+from tidy_stlms.eval.facts.generate.spec import Spec, read_spec
+from tidy_stlms.eval.facts.generate.spec_checks import check_spec
 from tidy_stlms.eval.facts.generate.statements import write_statements
 from tidy_stlms.eval.facts.generate.subjects import draw_subjects
 from tidy_stlms.eval.facts.generate.topics import parse_chains, parse_topics
 from tidy_stlms.eval.facts.records import Relation
 from tidy_stlms.eval.facts.validate import flag_probes, refuse_generated, validate
+
+MESSAGE_LIMIT = 500  # characters: messages show words of the spec, which may be of any length
 
 
 def generate_from_spec(
@@ -55,14 +57,11 @@ def generate_from_spec(
 
     No subject has a name that occurs in the texts of `corpus`, which are read once.
     """
-    config = read_config(path, overrides)
-    if seed is not None:
-        config.seed = seed
-    values = to_dict(config, str(path))
+    values = read_spec(path, overrides, seed)
     try:
-        return _generate(check_config(config), values, corpus)
+        return _generate(check_spec(values), values, corpus)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {one_line(error, MESSAGE_LIMIT)}") from None
 
 
 def generate(spec: dict[str, Any], seed: int, corpus: Iterable[str] | None = None) -> FactBank:

@@ -20,17 +20,19 @@ none where none is written: "l'{object}.", "{subject}是{object}。". In braces 
 `subject` and a relation's `variable` give. The files in `configs/facts/` are examples to copy.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
-from yaml import YAMLError
+from omegaconf import MISSING, OmegaConf
 
-from tidy_stlms.configs.errors import UserError, did_you_mean, first_line
-from tidy_stlms.configs.files import read_text
+from tidy_stlms.configs.errors import UserError, did_you_mean
+from tidy_stlms.configs.reading import reading
+from tidy_stlms.configs.references import check_references, escape, resolve
+from tidy_stlms.configs.value_types import find_mismatch, shown
+from tidy_stlms.configs.yaml_files import parse_override, read_mapping, walk
 
 
 @dataclass
@@ -204,59 +206,64 @@ class Spec:
     """A file of real facts that have nothing to do with the injected ones, in the same format."""
 
 
-def read_spec(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
-    """Read a YAML spec and apply key=value overrides; UserError for keys and types that do not exist."""
-    return to_dict(read_config(path, overrides), str(path))
+def read_spec(path: str | Path, overrides: Sequence[str] = (), seed: int | None = None) -> dict[str, Any]:
+    """The values of a YAML spec with key=value overrides, whole; `seed` replaces the spec's own.
 
-
-def read_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> DictConfig:
-    """`read_spec`, as a config of OmegaConf in which the values can still be changed."""
-    try:
-        file_values = OmegaConf.create(read_text(path))
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}" if mark else path
-        raise UserError(f"{where}: not valid YAML ({getattr(error, 'problem', error)})") from None
-    if not isinstance(file_values, DictConfig):
-        raise UserError(f"{path}: must be a YAML mapping with keys such as people and relations")
-    changes = [_parse_override(override, file_values) for override in overrides]
-    values = OmegaConf.merge(file_values, *changes)
-    for key, item in _items_not_text(OmegaConf.to_container(values), ""):
-        raise UserError(f"{path}: {key}: is read as {item!r}; quote it")
-    try:
-        config = merge(OmegaConf.structured(Spec), values, "override")
-    except UserError:
-        merge(OmegaConf.structured(Spec), file_values, str(path))  # if the mistake is the file's, say so
-        raise
+    References such as `${people}` are resolved. Raises UserError for keys and types that do not exist, and
+    for keys that must be given and are not.
+    """
+    file_values = read_mapping(path, "must be a YAML mapping with keys such as people and relations")
+    check_references(file_values, str(path))
+    values = file_values
+    for override in overrides:
+        change = _parse_override(override, file_values)
+        check_references(change, "override")
+        with reading(f"{override:.100}"):
+            values = OmegaConf.to_container(OmegaConf.merge(values, change))  # type: ignore[assignment]
+    for key, item in _items_not_text(values, ""):
+        raise UserError(f"{path}: {key}: is read as {item!r:.60}; quote it")
+    _check_types(file_values, str(path))
+    _check_types(values, "override")
+    values = resolve(_with_defaults(values, str(path)), str(path))
+    to_spec(values, str(path))  # checks the types of what references stand for, and that nothing is missing
+    if seed is not None:
+        values["seed"] = seed
     for key in ("neighbours", "known"):
-        if config[key] is not None and (Path(path).parent / config[key]).is_file():
-            config[key] = str(Path(path).parent / config[key])
-    return config
+        if values[key] is not None and (beside := Path(path).parent / values[key]).is_file():
+            values[key] = str(beside)
+    return values
 
 
-def merge(config: Any, values: Any, where: str) -> Any:
-    """Values into a structured config; UserError for unknown keys and wrong types."""
-    try:
-        return OmegaConf.merge(config, values)
-    except ConfigKeyError as error:
-        known = [f.name for f in fields(error.object_type)] if is_dataclass(error.object_type) else []
-        hint = did_you_mean(str(error.key), known)
-        raise UserError(f"{where}: unknown key {error.full_key}{hint}") from None
-    except (OmegaConfBaseException, TypeError, ValueError) as error:
-        key = getattr(error, "full_key", None)
-        raise UserError(f"{where}: {f'{key}: ' if key else ''}{first_line(error)}") from None
+def to_spec(values: dict[str, Any], where: str) -> Spec:
+    """The values as a dataclass. Texts stand for themselves: `${...}` is no reference here.
+
+    Raises UserError, naming the key, for unknown keys, wrong types, and keys that must be given and are not.
+    """
+    _check_types(values, where, is_resolved=True)
+    values = escape(values)
+
+    def check(key: str, value: Any) -> None:
+        if value == MISSING:
+            raise UserError(f"{where}: {key}: is missing; add it")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{where}: {key}={value}: must be a finite number")
+
+    walk(_with_defaults(values, where), check)
+    with reading(where):
+        spec = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Spec), OmegaConf.create(values)))
+    assert isinstance(spec, Spec)
+    return spec
 
 
-def to_dict(config: DictConfig, where: str) -> dict[str, Any]:
-    """The config as plain values; UserError for keys that must be given and are not."""
-    try:
-        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as error:
-        raise UserError(f"{where}: {error.full_key}: is missing; add it") from None
-    except OmegaConfBaseException as error:
-        raise UserError(f"{where}: {error.full_key}: {first_line(error)}") from None
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
+def _check_types(values: dict[str, Any], where: str, *, is_resolved: bool = False) -> None:
+    if found := find_mismatch(values, Spec, where, is_resolved=is_resolved):
+        raise UserError(f"{where}: {found.key}: must be {found.needed}, got {shown(found.value)}")
+
+
+def _with_defaults(values: dict[str, Any], where: str) -> dict[str, Any]:
+    with reading(where):
+        merged = OmegaConf.merge(OmegaConf.structured(Spec), OmegaConf.create(values))
+        return OmegaConf.to_container(merged, resolve=False)  # type: ignore[return-value]
 
 
 def _items_not_text(value: Any, key: str) -> Iterator[tuple[str, Any]]:
@@ -272,17 +279,16 @@ def _items_not_text(value: Any, key: str) -> Iterator[tuple[str, Any]]:
                 yield f"{key}[{index}]", item
 
 
-def _parse_override(override: str, file_values: DictConfig) -> DictConfig:
-    key, equals, _ = override.partition("=")
-    if not equals:
-        raise UserError(f"{override!r}: an override must look like key=value")
-    section, _, rest = key.partition(".")
-    name, known = rest.split(".")[0], file_values.get(section)
+def _parse_override(override: str, file_values: dict[str, Any]) -> dict[str, Any]:
+    if "=" not in override:
+        raise UserError(f"{override!r:.100}: an override must look like key=value")
+    change = parse_override(override)
     # a new relation, passage or chain cannot be made of overrides, so an unknown one is a slip
-    if section in ("relations", "passages", "chains") and name and name not in (known or ()):
-        hint = did_you_mean(name, known or ())
-        raise UserError(f"{key}: unknown {section.removesuffix('s')} {name!r}{hint}")
-    try:
-        return OmegaConf.from_dotlist([override])
-    except (YAMLError, OmegaConfBaseException):
-        raise UserError(f"{override!r}: the value is not valid YAML") from None
+    for section in ("relations", "passages", "chains"):
+        known, given = file_values.get(section), change.get(section)
+        for name in given if isinstance(given, dict) else ():
+            if not isinstance(known, dict) or name not in known:
+                hint = did_you_mean(name, known if isinstance(known, dict) else ())
+                key = override.partition("=")[0]
+                raise UserError(f"{key}: unknown {section.removesuffix('s')} {name!r:.60}{hint}")
+    return change

@@ -4,28 +4,18 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from tidy_stlms.configs.errors import UserError, did_you_mean
 from tidy_stlms.eval.facts.generate.arms import check_arms
-from tidy_stlms.eval.facts.generate.spec import PassageSpec, RelationSpec, Spec, merge, to_dict
+from tidy_stlms.eval.facts.generate.spec import PassageSpec, RelationSpec, Spec, to_spec
 from tidy_stlms.eval.facts.generate.topics import SUBJECT, TEMPLATE_TYPES
 
 SOURCES = ("faker", "words", "parts", "dates", "numbers", "subjects")
 DATE_PARTS = re.compile(r"year|decade|month|zodiac|age_in_\d{4}")
 
 
-def check_spec(values: dict[str, Any]) -> Spec:
+def check_spec(values: dict[str, Any], where: str = "spec") -> Spec:
     """The spec as a dataclass, without what `use` leaves out; UserError, naming the key, for a mistake."""
-    config = merge(OmegaConf.structured(Spec), values, "spec")
-    to_dict(config, "spec")
-    return check_config(config)
-
-
-def check_config(config: DictConfig) -> Spec:
-    """`check_spec` of the values that `read_config` has read."""
-    spec = OmegaConf.to_object(config)
-    assert isinstance(spec, Spec)
+    spec = to_spec(values, where)
     _check_numbers(spec)
     _check_relation_names(spec)
     spec = _used_part(spec)
