@@ -18,7 +18,9 @@ from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.configs.load import check_keys
 from tidy_stlms.configs.schema import ModelSection
 from tidy_stlms.eval.models.checks import check_causal, check_logits
-from tidy_stlms.eval.models.load import check_model_path, load_weights
+from tidy_stlms.eval.models.inputs import context_length
+from tidy_stlms.eval.models.load import load_weights
+from tidy_stlms.eval.models.lookup import check_model_path
 from tidy_stlms.eval.tokens import vocabulary_size
 
 # Taken from the tokenizer: a model's config has defaults for them, which belong to another vocabulary.
@@ -91,7 +93,7 @@ def choose_context_window(configured: int | None, model: PreTrainedModel) -> int
 
     Raises UserError if the model reads fewer, or does not say how many.
     """
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = context_length(model)
     window = configured or limit
     if window is None:
         raise UserError("data.context_window: the model states no max_position_embeddings; give it here")
