@@ -136,13 +136,21 @@ def _trial_logits(model: Any, texts: list[list[int]], name: str) -> Any:
 
 
 @contextlib.contextmanager
-def without_load_report() -> Iterator[None]:
-    """Keep transformers from printing its table of missing and unexpected tensors: `check_fit` names them."""
+def without_load_report(progress_bar: bool = True) -> Iterator[None]:
+    """Keep transformers from printing its table of missing and unexpected tensors: `check_fit` names them.
+
+    Without `progress_bar` also from showing its progress.
+    """
     from transformers.utils import logging as transformers_logging
 
     before = transformers_logging.get_verbosity()
+    hidden = not progress_bar and transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
+    if hidden:
+        transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         transformers_logging.set_verbosity(before)
+        if hidden:
+            transformers_logging.enable_progress_bar()

@@ -18,6 +18,7 @@ WHOLE_OR_INDEX = (
     "pytorch_model.bin.index.json",
 )
 BASE_IS_ADAPTER = "is an adapter itself; merge it into its own base first (peft's merge_and_unload)"
+LONGEST_NAME = 1_000
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_TIMEOUT = 10.0  # seconds
@@ -30,6 +31,8 @@ def check_model_path(path: str | Path, *, revision: str | None = None) -> None:
     request to the Hub.
     """
     name, folder = str(path), Path(path)
+    if len(name) > LONGEST_NAME:  # the file system would refuse it with the whole name
+        raise UserError(f"{name:.60}...: not a model (the name is too long); give a folder or a Hub id")
     if folder.is_dir():
         _check_folder(folder)
     elif folder.exists():

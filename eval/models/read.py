@@ -4,6 +4,8 @@ No other file calls `from_pretrained` on a user's model. Whatever these librarie
 names the model. Code that comes with a model runs only with `trust_remote_code`.
 """
 
+import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +81,12 @@ def read_weights(
     if device != "cpu":
         options["device_map"] = device
     remedy = _version_remedy(config, trust_remote_code)
-    with without_load_report(), reading(f"{name}: cannot be loaded", remedy):
+    with (
+        without_load_report(progress_bar=device == "cpu"),
+        reading(f"{name}: cannot be loaded", remedy),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("error", message="Casting complex values")  # it would drop half of them
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             name, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code, **options
         )
@@ -103,14 +110,13 @@ def read_adapter_config(name: str, revision: str | None = None) -> Any:
 @writing_hub_cache()
 def read_adapter(base: Any, name: str, revision: str | None = None) -> Any:
     """The peft adapter `name` on its base model."""
-    import warnings
-
     from peft import PeftModel
 
     with reading(f"{name}: cannot be loaded"), warnings.catch_warnings():
         # tensors that the adapter's file lacks would keep their random values
         warnings.filterwarnings("error", message=".*missing adapter keys")
-        return PeftModel.from_pretrained(base, name, revision=revision)
+        # low_cpu_mem_usage: nothing is allocated for a rank that the adapter's file does not have
+        return PeftModel.from_pretrained(base, name, revision=revision, low_cpu_mem_usage=True)
 
 
 @writing_hub_cache()
@@ -136,7 +142,7 @@ def load_tokenizer(name: str, **options: Any) -> Any:
     present = [(folder / file).is_file() for file in ("vocab.json", "merges.txt")]
     described = ("tokenizer.json", "tokenizer_config.json", CONFIG)
     is_bare = all(present) and not any((folder / file).exists() for file in described)
-    with reading(f"{name}: its tokenizer cannot be loaded"):
+    with reading(f"{name}: its tokenizer cannot be loaded", _package_remedy(folder)):
         tokenizer = (
             GPT2Tokenizer.from_pretrained(name) if is_bare else AutoTokenizer.from_pretrained(name, **options)
         )
@@ -162,6 +168,14 @@ def read_tokenizer(source: str | Path) -> Any:
 def has_tokenizer(folder: str | Path) -> bool:
     """Whether a folder holds files of a tokenizer."""
     return any(path.is_file() for pattern in TOKENIZER_FILES for path in Path(folder).glob(pattern))
+
+
+def _package_remedy(folder: Path) -> str:
+    """What to install for a tokenizer of SentencePiece: transformers may name another package."""
+    needed = any(folder.glob("*.model")) and not (folder / "tokenizer.json").is_file()
+    if not needed or find_spec("sentencepiece") is not None:
+        return ""
+    return "; a tokenizer of SentencePiece needs `pip install sentencepiece protobuf`"
 
 
 def _version_remedy(config: Any, trust_remote_code: bool) -> str:

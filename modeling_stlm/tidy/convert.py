@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.configs.files import whole_folder, write_whole
 
 from .. import LOWEST_TRANSFORMERS, STLMConfig, STLMForCausalLM
@@ -85,7 +85,9 @@ def convert_config(config: dict[str, Any], where: str) -> STLMConfig:
     fields = stlm_fields(model or {}, where)
     for key, _ in leaves(model or {}):
         if key not in FIXED and key not in FIELDS and not key.startswith("embedder."):
-            raise UserError(f"{where}: model.{key}: is unknown, so the model cannot be converted")
+            raise UserError(
+                f"{where}: model.{one_line(key, 60)}: is unknown, so the model cannot be converted"
+            )
     schedule = trainer.get("dropout_scheduler") if isinstance(trainer, dict) else None
     return checked_config(fields | dropout_fields(schedule), where)
 
@@ -230,7 +232,7 @@ def _settle_tokenizer(
     config: STLMConfig, tokenizer: PreTrainedTokenizerBase | None, source: dict[str, Any]
 ) -> list[str]:
     embedder = source["model"].get("embedder", {})
-    named = f"{embedder.get('tokenizer_type')}, {config.vocab_size:,} tokens"
+    named = f"{one_line(embedder.get('tokenizer_type'), 60)}, {config.vocab_size:,} tokens"
     if tokenizer is None:
         return [
             f"no tokenizer: the model was trained with {named}; `stlm convert tidy --tokenizer PATH` adds it"
