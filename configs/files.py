@@ -17,6 +17,7 @@ from typing import Any
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.full_disk import writing
+from tidy_stlms.configs.reading import reason_of
 from tidy_stlms.configs.temporary import remove_abandoned, remove_tree, temporary_path
 
 
@@ -188,10 +189,19 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def read_json(path: str | Path) -> Any:
     """Parse a JSON file; raises UserError, naming the file, if it is missing or broken."""
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); mend or remove the file") from None
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # not JSON, a number of 5,000 digits, 3,000 lists in lists
+        raise UserError(f"{path}: not valid JSON ({reason_of(error)}); mend or remove the file") from None
+
+
+def read_json_object(path: str | Path) -> dict[str, Any]:
+    """`read_json` of a file that holds an object; raises UserError, naming the file, for another value."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: must hold a JSON object, not a {type(value).__name__}; mend the file")
+    return value
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:

@@ -41,6 +41,10 @@ def reason_of(error: BaseException) -> str:
         return "does not fit into memory"
     if "trust_remote_code" in str(error):
         return "it needs code of its own: read that, and pass --trust-remote-code if you trust it"
+    if "weights_only" in str(error):  # torch's own message advises to run what is in the file
+        return "a pickle that holds more than weights, or is damaged; it was refused and not run"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"it needs the Python package {error.name}, which is not installed"
     if isinstance(error, KeyError) and " " not in str(error):  # the bare key
         return f"{one_line(error, REASON_LIMIT)} is missing or unknown"
     return one_line(error, REASON_LIMIT)

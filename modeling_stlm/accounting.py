@@ -41,7 +41,7 @@ def account(model: PreTrainedModel, context_window: int | None = None) -> dict[s
     config = model.config
     parts = parameters_by_part(model)
     total = sum(parts.values())
-    window = context_window or getattr(config, "max_position_embeddings", None)
+    window = context_window or _count(config, "max_position_embeddings")
     numbers = cache_numbers_per_token(config)
     assumed = {"assumed_bytes_per_word": BYTES_PER_WORD} if _is_byte_pooled(config) else {}
     return {
@@ -164,14 +164,23 @@ def _is_byte_pooled(config: PreTrainedConfig) -> bool:
 
 def _attention_shape(config: PreTrainedConfig) -> tuple[int, int, int, int] | None:
     """Layers, query heads, key/value heads, head width; None unless all layers have plain attention."""
-    layers, heads = (getattr(config, f"num_{name}", None) for name in ("hidden_layers", "attention_heads"))
+    layers, heads = (_count(config, f"num_{name}") for name in ("hidden_layers", "attention_heads"))
     other_kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
     other_keys = ("sliding_window", "kv_lora_rank", "multi_query")
     has_other_attention = other_kinds or any(getattr(config, key, None) for key in other_keys)
-    if not (layers and heads) or has_other_attention or config.is_encoder_decoder:
+    if layers is None or heads is None or has_other_attention or config.is_encoder_decoder:
         return None
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return layers, heads, getattr(config, "num_key_value_heads", None) or heads, head_dim
+    width, head_dim = _count(config, "hidden_size"), _count(config, "head_dim")
+    key_value_heads = _count(config, "num_key_value_heads") or heads
+    if head_dim is None and width is not None:
+        head_dim = width // heads
+    return None if head_dim is None else (layers, heads, key_value_heads, head_dim)
+
+
+def _count(config: PreTrainedConfig, name: str) -> int | None:
+    """A field that holds one number above 0, else None. Some models have a list, a number for each layer."""
+    value = getattr(config, name, None)
+    return value if type(value) is int and value > 0 else None
 
 
 def _by_dtype(numbers: int) -> dict[str, int]:

@@ -40,9 +40,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _convert_checkpoint(checkpoint: str, out: str, tokenizer: str | None) -> None:
     from modeling_stlm.tidy.convert import convert_checkpoint
+    from tidy_stlms.eval.models.read import read_tokenizer
 
     quiet_loading()
-    for warning in convert_checkpoint(checkpoint, out, tokenizer=tokenizer):
+    own_tokenizer = read_tokenizer(tokenizer) if tokenizer is not None else None
+    for warning in convert_checkpoint(checkpoint, out, tokenizer=own_tokenizer):
         print(f"stlm: warning: {warning}", file=sys.stderr)
     print(f"{out}: converted from {checkpoint}")
 

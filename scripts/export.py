@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError, one_line
+from tidy_stlms.configs.errors import UserError
 from tidy_stlms.scripts.cli import parser, quiet_loading, run
 
 EPILOG = """\
@@ -47,17 +47,13 @@ def _export_llama(name: str, out: str, dtype: str) -> None:
 
 def _check_early(name: str, out: Path) -> None:
     """UserError for what cannot be exported, before weights are loaded, which may take minutes."""
-    from transformers import AutoConfig
-
     from modeling_stlm.export_llama import to_llama_config
+    from tidy_stlms.eval.models.read import read_adapter_config, read_model_config
 
     if out.exists():
         raise UserError(f"{out}: exists already; take another folder")
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError):
-        return  # an adapter has no config of its own; other errors show when the weights are loaded
-    to_llama_config(config)
+    if read_adapter_config(name) is None:  # which has no config of its own
+        to_llama_config(read_model_config(name))
 
 
 def _load_tokenizer(name: str, model: Any) -> Any:
@@ -65,20 +61,17 @@ def _load_tokenizer(name: str, model: Any) -> Any:
 
     Raises UserError for a tokenizer that cannot be read.
     """
-    from tidy_stlms.eval.models.load import TOKENIZER_FILES, load_tokenizer, tokenizer_folder
+    from tidy_stlms.eval.models.load import tokenizer_folder, tokenizer_of
+    from tidy_stlms.eval.models.read import has_tokenizer
 
     base = getattr(model, "active_peft_config", None)
     places = [tokenizer_folder(name), *([base.base_model_name_or_path] if base else [])]
-    for place in places:
-        try:
-            tokenizer = load_tokenizer(place, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            if any((Path(place) / file).is_file() for file in TOKENIZER_FILES):
-                raise UserError(f"{place}: its tokenizer cannot be loaded: {one_line(error, 200)}") from None
-        else:
-            if len(tokenizer) > len(tokenizer.all_special_ids):  # else transformers has made an empty one
-                return tokenizer
-    return None
+    try:
+        return tokenizer_of(name, model)
+    except UserError:
+        if any(map(has_tokenizer, places)):
+            raise
+        return None
 
 
 if __name__ == "__main__":

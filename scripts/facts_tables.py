@@ -69,13 +69,13 @@ def print_token_lengths(bank: FactBank, tokenizer_name: str) -> None:
 
 def tokenizer_of(name: str) -> Any:
     """What `--tokenizer` names."""
-    from tidy_stlms.configs.errors import UserError, one_line
-    from tidy_stlms.eval.models.load import load_tokenizer
+    from tidy_stlms.configs.errors import UserError
+    from tidy_stlms.eval.models.read import load_tokenizer
 
     try:
         return load_tokenizer(name)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--tokenizer {name}: no tokenizer there ({one_line(error, 200)})") from None
+    except UserError as error:
+        raise UserError(f"--tokenizer {error}") from error
 
 
 def _print_example(console: Console, example: Example) -> None:

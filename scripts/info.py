@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError, one_line
+from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import to_json
 from tidy_stlms.scripts.cli import parser, run
 
@@ -36,7 +36,10 @@ def _info(items: list[str], as_json: bool, trust_remote_code: bool) -> None:
     if files and files == names:
         figures = _of_config(files, overrides, trust_remote_code)
     elif len(names) == 1 and not files and not overrides:
-        figures = {"model": names[0], **_account(_read_config(names[0], trust_remote_code), None)}
+        figures = {
+            "model": names[0],
+            **_account(_read_config(names[0], trust_remote_code), None, trust_remote_code),
+        }
     else:
         raise UserError("give YAML files, with section.key=value if you like, or one model folder or Hub id")
     if as_json:
@@ -56,7 +59,7 @@ def _of_config(files: list[str], overrides: list[str], trust_remote_code: bool) 
         trusted = trust_remote_code or section.trust_remote_code
         model_config = _read_config(section.name_or_path, trusted, section.revision)
         _check_window(window, model_config)
-        return {"model": f"{name}: {section.name_or_path}", **_account(model_config, window)}
+        return {"model": f"{name}: {section.name_or_path}", **_account(model_config, window, trusted)}
 
     from tidy_stlms.trainers.model import scratch_config
 
@@ -69,7 +72,9 @@ def _of_config(files: list[str], overrides: list[str], trust_remote_code: bool) 
 
 def _check_window(window: int | None, config: Any) -> None:
     """UserError if `stlm train` would refuse the rows: they are longer than the model's context."""
-    limit = getattr(config, "max_position_embeddings", None)
+    from tidy_stlms.eval.models.inputs import context_length_of
+
+    limit = context_length_of(config.get_text_config(decoder=True))
     if window is not None and limit is not None and window > limit:
         raise UserError(f"data.context_window={window}: the model reads at most {limit} tokens")
 
@@ -94,50 +99,34 @@ def _vocabulary(config: Any) -> tuple[int | None, str]:
 
 
 def _local_tokenizer_size(name: str) -> int | None:
-    from tidy_stlms.eval.models.load import load_tokenizer
+    from tidy_stlms.eval.models.read import load_tokenizer
     from tidy_stlms.eval.tokens import vocabulary_size
 
     try:
         return vocabulary_size(load_tokenizer(name, local_files_only=True))
-    except (OSError, ValueError):
+    except UserError:
+        if Path(name).is_dir():  # on this machine, and damaged
+            raise
         return None
 
 
 def _read_config(name: str, trust_remote_code: bool, revision: str | None = None) -> Any:
     """The transformers config of a Hub id or of a model folder, which needs no weights."""
-    from transformers import AutoConfig
-
-    import modeling_stlm  # noqa: F401  registers STLMs, so that their folders need no remote code
     from tidy_stlms.eval.models.lookup import ADAPTER_CONFIG, CONFIG, check_model_path
+    from tidy_stlms.eval.models.read import read_model_config
 
     if not (Path(name) / CONFIG).is_file():
         check_model_path(name, revision=revision)
         if (Path(name) / ADAPTER_CONFIG).is_file():
             raise UserError(f"{name}: an adapter; give its base model")
-    try:
-        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{name}: its config cannot be read: {_reason(error)}") from None
+    return read_model_config(name, trust_remote_code=trust_remote_code, revision=revision)
 
 
-def _account(config: Any, context_window: int | None) -> dict[str, Any]:
-    import torch
-    from transformers import AutoModelForCausalLM
-
+def _account(config: Any, context_window: int | None, trust_remote_code: bool = False) -> dict[str, Any]:
     from modeling_stlm.accounting import account
+    from tidy_stlms.eval.models.read import empty_model
 
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except (ValueError, ImportError) as error:
-        raise UserError(f"no causal language model can be made of this config: {_reason(error)}") from None
-    return account(model, context_window)
-
-
-def _reason(error: Exception) -> str:
-    if "trust_remote_code" in str(error):
-        return "it needs code of its own: read that, and pass --trust-remote-code if you trust it"
-    return one_line(error, 200)
+    return account(empty_model(config, trust_remote_code=trust_remote_code), context_window)
 
 
 def _print(figures: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ FLOORS = (
 )
 FOLDERS = ("configs", "modeling_stlm", "eval", "trainers", "scripts")
 # The model knows nothing of how runs are configured.
-FOR_MODELING = {"tidy_stlms.configs.errors", "tidy_stlms.configs.files"}
+FOR_MODELING = {"tidy_stlms.configs.errors", "tidy_stlms.configs.files", "tidy_stlms.configs.reading"}
 TRAVELS_TO_THE_HUB = {
     f"{kind}_stlm{byte}.py" for kind in ("configuration", "modeling") for byte in ("", "_byte")
 }

@@ -22,7 +22,9 @@ from tidy_stlms.configs.reading import reading, reason_of
 from tidy_stlms.configs.schema import ModelSection
 from tidy_stlms.configs.yaml_files import walk
 from tidy_stlms.eval.models.checks import check_causal, check_logits
-from tidy_stlms.eval.models.load import check_model_path, load_weights
+from tidy_stlms.eval.models.inputs import context_length_of
+from tidy_stlms.eval.models.load import load_weights
+from tidy_stlms.eval.models.lookup import check_model_path
 from tidy_stlms.eval.tokens import vocabulary_size
 
 # Taken from the tokenizer: a model's config has defaults for them, which belong to another vocabulary.
@@ -133,7 +135,7 @@ def choose_context_window(configured: int | None, config: PreTrainedConfig) -> i
 
     Raises UserError if the model reads fewer, or does not say how many.
     """
-    limit = getattr(config, "max_position_embeddings", None)
+    limit = context_length_of(config.get_text_config(decoder=True))
     window = configured or limit
     if window is None:
         raise UserError("data.context_window: the model states no max_position_embeddings; give it here")

@@ -8,11 +8,11 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from modeling_stlm.tokenization_stlm import byte_tokenizer, train_bpe_tokenizer
-from tidy_stlms.configs.errors import UserError, one_line
+from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import build_once
 from tidy_stlms.configs.schema import ModelSection, TokenizerSection, TokenizerTraining
 from tidy_stlms.eval.facts.bank import FactBank
-from tidy_stlms.eval.models.load import load_tokenizer as read_tokenizer
+from tidy_stlms.eval.models.read import load_tokenizer as read_tokenizer
 from tidy_stlms.trainers.documents import Documents
 
 # For a model from scratch where the config names none: STLMConfig's vocabulary is this one's.
@@ -38,9 +38,9 @@ def load_tokenizer(
             trust_remote_code=model.trust_remote_code,
             revision=model.revision if is_models_own else None,
         )
-    except (OSError, ValueError) as error:
+    except UserError as error:
         key = "model.name_or_path" if is_models_own else "tokenizer.name_or_path"
-        raise UserError(f"{key}={source}: no tokenizer there ({one_line(error, 200)})") from None
+        raise UserError(f"{key}={error}") from error
 
 
 def _trained_tokenizer(

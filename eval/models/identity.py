@@ -6,9 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.files import read_json
 from tidy_stlms.eval.models.load import tokenizer_folder
-from tidy_stlms.eval.models.lookup import ADAPTER_CONFIG, resolve_commit
+from tidy_stlms.eval.models.lookup import ADAPTER_CONFIG, read_adapter_base, resolve_commit
 from tidy_stlms.eval.models.names import ModelName
 
 # The files on which a model's figures depend. The other files of a run folder may change.
@@ -50,8 +49,7 @@ def model_identity(model: ModelName) -> dict[str, Any]:
     if tokenizer != model.path:
         identity["tokenizer"] = _fingerprints(Path(tokenizer), TOKENIZER_PARTS)
     if (folder / ADAPTER_CONFIG).is_file():
-        adapter = read_json(folder / ADAPTER_CONFIG)
-        base, revision = adapter["base_model_name_or_path"], adapter.get("revision")
+        base, revision = read_adapter_base(folder)
         identity["base"] = model_identity(ModelName(base, base, revision=revision))
     return identity
 

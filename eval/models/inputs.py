@@ -24,9 +24,13 @@ CONTEXT_LENGTH_NAMES = (
 
 def context_length(model: Any) -> int | None:
     """The number of tokens that the model can read at once, from its config; None if it has no limit."""
-    config = text_config(model)
+    return context_length_of(text_config(model))
+
+
+def context_length_of(config: Any) -> int | None:
+    """`context_length` of the model that a config describes."""
     lengths = (getattr(config, name, None) for name in CONTEXT_LENGTH_NAMES)
-    return next((length for length in lengths if isinstance(length, int) and length > 0), None)
+    return next((length for length in lengths if type(length) is int and length > 0), None)
 
 
 def text_config(model: Any) -> Any:
@@ -88,12 +92,17 @@ def last_logits(model: Any, rows: Sequence[Sequence[int]], pad_id: int, keep: in
     They are what the model's own forward returns. Hidden states times the output matrix would miss what some
     models do to logits afterwards (soft-capping, scaling).
     """
+    return model(**forward_arguments(model, rows, pad_id, keep)).logits[:, -keep:]
+
+
+def forward_arguments(model: Any, rows: Sequence[Sequence[int]], pad_id: int, keep: int) -> dict[str, Any]:
+    """The arguments of a forward pass over `rows` that keeps the last `keep` logits, as far as the model has
+    them."""
     parameters = forward_parameters(model)
     arguments: dict[str, Any] = {**left_pad(rows, pad_id, model.device), "use_cache": False}
     # an integer: some models do not take a tensor of indices, which transformers added later
     arguments["logits_to_keep"] = keep
-    outputs = model(**{name: value for name, value in arguments.items() if name in parameters})
-    return outputs.logits[:, -keep:]
+    return {name: value for name, value in arguments.items() if name in parameters}
 
 
 def pads_safely(model: Any, rows: Sequence[Sequence[int]], pad_id: int) -> bool:

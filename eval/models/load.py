@@ -4,40 +4,30 @@ model, tokenizer = load_model("outputs/quickstart")
 """
 
 import logging
-import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.configs.reading import reason_of
+from tidy_stlms.configs.reading import reading, reason_of
 from tidy_stlms.eval.checkpoint_mark import check_weights_of_run
-from tidy_stlms.eval.hub import writing_hub_cache
-from tidy_stlms.eval.models.checks import (
-    check_adapter_fit,
-    check_causal,
-    check_fit,
-    check_logits,
-    without_load_report,
+from tidy_stlms.eval.models.checks import check_adapter_fit, check_causal, check_fit, check_logits
+from tidy_stlms.eval.models.lookup import BASE_IS_ADAPTER, check_model_path
+from tidy_stlms.eval.models.read import (
+    has_tokenizer,
+    load_tokenizer,
+    read_adapter,
+    read_adapter_config,
+    read_model_config,
+    read_weights,
 )
-from tidy_stlms.eval.models.lookup import CONFIG, check_model_path
+from tidy_stlms.eval.models.sizes import check_tables
 from tidy_stlms.eval.run_folder import CHECKPOINT
 
 logger = logging.getLogger(__name__)
 
-# A folder with any of these has a tokenizer.
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
-    "tokenizer.model",
-    "spiece.model",
-)
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-@writing_hub_cache()
 def load_model(
     name_or_path: str | Path,
     *,
@@ -64,14 +54,9 @@ def load_model(
     name = str(name_or_path)
     torch_device = choose_device(device)
     torch_dtype = choose_dtype(dtype, torch_device)
-    model = load_weights(name, torch_dtype, trust_remote_code=trust_remote_code, revision=revision)
-    try:
-        tokenizer = _tokenizer_of(tokenizer_folder(name), model, trust_remote_code, revision)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{name}: its tokenizer cannot be loaded: {reason_of(error)}") from error
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
-        # transformers makes an empty tokenizer for a folder without tokenizer files
-        raise UserError(f"{name}: the tokenizer is empty; save the model's tokenizer beside it")
+    code: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
+    model = load_weights(name, torch_dtype, **code)
+    tokenizer = tokenizer_of(name, model, **code)
     logger.info("%s: on %s in %s", name, torch_device, torch_dtype)
     model = model.to(torch_device).eval()
     check_logits(model, name)
@@ -96,12 +81,26 @@ def tokenizer_folder(name: str) -> str:
     """The folder or Hub id of a model's tokenizer: the model's own, or the run's for a `run/checkpoint-N`
     without tokenizer files."""
     folder = Path(name)
-    if not CHECKPOINT.fullmatch(folder.name) or _has_any(folder, TOKENIZER_FILES):
+    if not CHECKPOINT.fullmatch(folder.name) or has_tokenizer(folder):
         return name
-    return str(folder.parent) if _has_any(folder.parent, TOKENIZER_FILES) else name
+    return str(folder.parent) if has_tokenizer(folder.parent) else name
 
 
-@writing_hub_cache()
+def tokenizer_of(
+    name: str, model: Any, *, trust_remote_code: bool = False, revision: str | None = None
+) -> Any:
+    """The tokenizer of the loaded `model` of that name; of its base model for an adapter without one.
+
+    Raises UserError if there is none, or it cannot be read.
+    """
+    place, base = tokenizer_folder(name), getattr(model, "active_peft_config", None)
+    if base is not None:
+        if (own := _tokenizer_of_adapter(name, trust_remote_code, revision)) is not None:
+            return own
+        place, revision = base.base_model_name_or_path, base.revision
+    return load_tokenizer(place, revision=revision, trust_remote_code=trust_remote_code)
+
+
 def load_weights(
     name: str, dtype: Any, *, trust_remote_code: bool = False, revision: str | None = None
 ) -> Any:
@@ -110,34 +109,12 @@ def load_weights(
     `dtype` is a torch dtype. Raises UserError, naming the model, if it cannot be loaded, if weights are
     missing or do not fit the config, and if a run's checkpoint is damaged.
     """
-    from safetensors import SafetensorError
-    from transformers.utils.peft_utils import find_adapter_config_file
-
-    import modeling_stlm  # noqa: F401  registers STLMs, so that their folders need no remote code
-
     check_model_path(name, revision=revision)
     check_weights_of_run(Path(name))
-    # pass False rather than nothing: transformers would ask on stdin
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    try:
-        if find_adapter_config_file(name, revision=revision) is not None:
-            return _load_adapted(name, dtype, options)
-        return _load_whole(name, dtype, options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UserWarning) as error:
-        raise UserError(f"{name}: cannot be loaded: {reason_of(error)}") from error
-
-
-@writing_hub_cache()
-def load_tokenizer(name: str, **options: Any) -> Any:
-    """`AutoTokenizer.from_pretrained`, which also reads a folder with GPT-2's `vocab.json` and `merges.txt`
-    alone: AutoTokenizer needs a config to know the tokenizer's class."""
-    from transformers import AutoTokenizer, GPT2Tokenizer
-
-    present = [(Path(name) / file).is_file() for file in ("vocab.json", "merges.txt")]
-    described = ("tokenizer.json", "tokenizer_config.json", CONFIG)
-    if all(present) and not any((Path(name) / file).exists() for file in described):
-        return GPT2Tokenizer.from_pretrained(name)
-    return AutoTokenizer.from_pretrained(name, **options)
+    adapter = read_adapter_config(name, revision)
+    if adapter is None:
+        return _load_whole(name, dtype, trust_remote_code, revision)
+    return _load_adapted(name, adapter, dtype, trust_remote_code, revision)
 
 
 def choose_device(device: str | None) -> Any:
@@ -173,55 +150,53 @@ def choose_dtype(dtype: str | None, device: Any) -> Any:
     return getattr(torch, str(dtype))
 
 
-def _load_whole(name: str, dtype: Any, options: dict[str, Any]) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    # tensors of another size would raise an error that names none of them: `check_fit` names one
-    with without_load_report():
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
-        )
-    model, info = loaded
-    check_fit(model, info)
+def _load_whole(name: str, dtype: Any, trust_remote_code: bool, revision: str | None) -> Any:
+    code: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
+    config = read_model_config(name, **code)
+    quantized = getattr(config, "quantization_config", None) is not None
+    if not quantized:  # whose tensors get their shapes only on the device that runs them
+        # A trial without memory: from_pretrained would allocate and fill tensors that do not fit the config,
+        # which may be of any size.
+        model, info = read_weights(name, dtype, device="meta", **code)
+        check_fit(model, info, name)
+        check_tables(model, name)
+    model, info = read_weights(name, dtype, **code)
+    if quantized:
+        check_fit(model, info, name)
     return model
 
 
-def _load_adapted(name: str, dtype: Any, options: dict[str, Any]) -> Any:
+def _load_adapted(name: str, adapter: Any, dtype: Any, trust_remote_code: bool, revision: str | None) -> Any:
     """Load a peft adapter on its base model.
 
     AutoPeftModel is not enough: it accepts a base model that lacks weights, and finds the base of an adapter
     without `task_type` only in some packages.
     """
-    from peft import PeftConfig, PeftModel
-
-    config = PeftConfig.from_pretrained(name, revision=options["revision"])
-    base = _load_whole(config.base_model_name_or_path, dtype, {**options, "revision": config.revision})
+    base_name = adapter.base_model_name_or_path
+    if not isinstance(base_name, str) or not base_name:
+        raise UserError(f"{name}: cannot be loaded: its adapter config names no base model")
+    if read_adapter_config(base_name, adapter.revision) is not None:
+        raise UserError(f"{name}: cannot be loaded: its base model {base_name} {BASE_IS_ADAPTER}")
     try:
-        n_tokens = len(load_tokenizer(name, **options))
-    except (OSError, ValueError):
-        n_tokens = 0  # an adapter without a tokenizer uses its base model's
-    if n_tokens > base.get_input_embeddings().num_embeddings:
-        base.resize_token_embeddings(n_tokens)
-    with warnings.catch_warnings():
-        # tensors that the adapter's file lacks would keep their random values
-        warnings.filterwarnings("error", message=".*missing adapter keys")
-        model = PeftModel.from_pretrained(base, name, revision=options["revision"])
-    check_adapter_fit(model, name, options["revision"])
+        base = _load_whole(base_name, dtype, trust_remote_code, adapter.revision)
+    except UserError as error:
+        raise UserError(f"{name}: cannot be loaded: its base model {error}") from error
+    tokenizer = _tokenizer_of_adapter(name, trust_remote_code, revision)
+    if tokenizer is not None and len(tokenizer) > base.get_input_embeddings().num_embeddings:
+        with reading(f"{name}: cannot be loaded"):
+            base.resize_token_embeddings(len(tokenizer))
+    model = read_adapter(base, name, revision)
+    check_adapter_fit(model, name, revision)
     return model
 
 
-def _tokenizer_of(name: str, model: Any, trust_remote_code: bool, revision: str | None) -> Any:
+def _tokenizer_of_adapter(name: str, trust_remote_code: bool, revision: str | None) -> Any:
+    """The adapter's own tokenizer; None if it has none: it did not change that of its base model."""
+    if Path(name).is_dir() and not has_tokenizer(name):
+        return None
     try:
         return load_tokenizer(name, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError):
-        base = getattr(model, "active_peft_config", None)
-        if base is None:
+    except UserError:
+        if Path(name).is_dir():
             raise
-        # an adapter has its own tokenizer only if it changed that of its base model
-        return load_tokenizer(
-            base.base_model_name_or_path, revision=base.revision, trust_remote_code=trust_remote_code
-        )
-
-
-def _has_any(folder: Path, names: Sequence[str]) -> bool:
-    return any((folder / name).is_file() for name in names)
+        return None  # nothing tells a repository without a tokenizer from one that is damaged

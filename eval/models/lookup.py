@@ -4,11 +4,21 @@ import re
 from pathlib import Path
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.configs.files import read_json
+from tidy_stlms.configs.files import read_json_object
 from tidy_stlms.configs.reading import reason_of
+from tidy_stlms.eval.models.sizes import check_numbers
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
+# Weights in one file, or the list of several, in the order in which transformers looks for them.
+WHOLE_OR_INDEX = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+BASE_IS_ADAPTER = "is an adapter itself; merge it into its own base first (peft's merge_and_unload)"
+LONGEST_NAME = 1_000
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_TIMEOUT = 10.0  # seconds
@@ -21,6 +31,8 @@ def check_model_path(path: str | Path, *, revision: str | None = None) -> None:
     request to the Hub.
     """
     name, folder = str(path), Path(path)
+    if len(name) > LONGEST_NAME:  # the file system would refuse it with the whole name
+        raise UserError(f"{name:.60}...: not a model (the name is too long); give a folder or a Hub id")
     if folder.is_dir():
         _check_folder(folder)
     elif folder.exists():
@@ -54,21 +66,51 @@ def has_weights(folder: Path) -> bool:
     return any(next(folder.glob(pattern), None) for pattern in WEIGHTS)
 
 
+def read_adapter_base(folder: Path) -> tuple[str, str | None]:
+    """The base model of the adapter in a folder, and its revision.
+
+    Raises UserError if adapter_config.json is damaged or names none.
+    """
+    adapter = read_json_object(folder / ADAPTER_CONFIG)
+    base, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
+    if not isinstance(base, str) or not base:
+        raise UserError(f"{folder}/{ADAPTER_CONFIG}: base_model_name_or_path is missing; name the base model")
+    if not isinstance(revision, str | None):
+        raise UserError(f"{folder}/{ADAPTER_CONFIG}: revision must be text, got {revision!r:.40}")
+    return base, revision
+
+
 def _check_folder(folder: Path) -> None:
     if (folder / ADAPTER_CONFIG).is_file():
-        base = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
-        if not base:
-            raise UserError(f"{folder}/{ADAPTER_CONFIG}: base_model_name_or_path is missing")
+        base, revision = read_adapter_base(folder)
+        if (Path(base) / ADAPTER_CONFIG).is_file():  # two adapters may even name each other
+            raise UserError(f"{folder}: its base model {base} {BASE_IS_ADAPTER}")
         try:
-            check_model_path(base)
+            check_model_path(base, revision=revision)
         except UserError as error:
             raise UserError(f"{folder}: its base model cannot be had: {error}") from None
     elif (folder / CONFIG).is_file():
-        read_json(folder / CONFIG)
+        check_numbers(read_json_object(folder / CONFIG), f"{folder / CONFIG}")
     else:
         raise UserError(f"{folder}: not a model (no {CONFIG}); give a model folder or a Hub id")
     if not has_weights(folder):
         raise UserError(f"{folder}: not a model (no weights beside its config); was its run cut off?")
+    file = next((folder / name for name in WHOLE_OR_INDEX if (folder / name).is_file()), None)
+    if file is not None and file.suffix == ".json":
+        _check_index(file)
+
+
+def _check_index(index: Path) -> None:
+    """Raise UserError if the list of a model's weight files names one that is not beside it."""
+    files = read_json_object(index).get("weight_map")
+    if not isinstance(files, dict):
+        raise UserError(f"{index}: weight_map must map tensors to files; copy the file again")
+    for name in files.values():
+        # a name only: weights are read from this folder and nowhere else
+        if not isinstance(name, str) or Path(name).name != name or "\0" in name:
+            raise UserError(f"{index}: {name!r:.60} is not the name of a file beside it")
+        if not (index.parent / name).is_file():
+            raise UserError(f"{index}: {name:.60} is missing; copy it too")
 
 
 def _check_hub_id(name: str, revision: str | None) -> None:

@@ -135,7 +135,8 @@ def _converted(checkpoint: Path, cache: Path, tokenizer: str | None) -> Path:
 
     The folder's name holds hashes of checkpoint and tokenizer, so that equal files are converted once.
     """
-    from modeling_stlm.tidy.convert import convert_checkpoint, read_tokenizer
+    from modeling_stlm.tidy.convert import convert_checkpoint
+    from tidy_stlms.eval.models.read import read_tokenizer
 
     if tokenizer is None:
         raise UserError(

@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.reading import reading
 from tidy_stlms.eval.checkpoint_mark import check_weights_of_run
 from tidy_stlms.eval.facts.validate import load_bank
 from tidy_stlms.eval.hub import hub_errors
@@ -100,13 +101,10 @@ def push_model(
 
 def _check_readable(weights: Path) -> None:
     """Raise UserError if a safetensors file is cut off, or is not one."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(weights, framework="pt"):
-            pass
-    except SafetensorError as error:
-        raise UserError(f"{weights}: is damaged ({error}), so nothing is pushed") from None
+    with reading(f"{weights}: is damaged", ", so nothing is pushed"), safe_open(weights, framework="pt"):
+        pass
 
 
 def _current_code(folder: Path) -> dict[str, Path]:

@@ -11,6 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.reading import reading
 from tidy_stlms.eval.facts.text_match import holds_answer, is_answer
 from tidy_stlms.eval.models.inputs import (
     base_model,
@@ -21,7 +22,7 @@ from tidy_stlms.eval.models.inputs import (
     pads_safely,
     text_config,
 )
-from tidy_stlms.eval.scoring.budget import default_budget, memory_errors, run_batches
+from tidy_stlms.eval.scoring.budget import default_budget, is_out_of_memory, memory_errors, run_batches
 from tidy_stlms.eval.scoring.encoding import encode_prompts
 from tidy_stlms.eval.scoring.isolation import eval_mode
 from tidy_stlms.eval.tokens import encode_texts
@@ -195,10 +196,18 @@ def containment(continuation: Continuation, answers: Sequence[str]) -> bool:
 
 
 def end_ids(model: Any, tokenizer: Any) -> set[int]:
-    """The ids that end a text: the tokenizer's end-of-text, and those in the model's generation config."""
+    """The ids that end a text: the tokenizer's end-of-text, and those in the model's generation config.
+
+    Raises UserError for something else in that config.
+    """
     ids: set[int] = set()
     for eos in (tokenizer.eos_token_id, getattr(base_model(model).generation_config, "eos_token_id", None)):
-        ids.update(eos if isinstance(eos, list) else [eos] if eos is not None else [])
+        listed = eos if isinstance(eos, list) else [eos] if eos is not None else []
+        if any(type(token_id) is not int for token_id in listed):
+            raise UserError(
+                f"generation_config.json: eos_token_id must be a token id or a list of them, got {eos!r:.60}"
+            )
+        ids.update(listed)
     return ids
 
 
@@ -229,12 +238,29 @@ def generate_ids(
         output_logits=keep_logits,
     )
     inputs = left_pad(rows, pad_id, model.device)
-    with _plain_generation_config(model):
+    with _plain_generation_config(model), _generation_errors():
         output = model.generate(
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], generation_config=config
         )
     width = inputs["input_ids"].shape[1]
     return output.sequences[:, width:].tolist(), output.logits or ()  # `generate` returns the prompts too
+
+
+@contextlib.contextmanager
+def _generation_errors() -> Iterator[None]:
+    """Turn an error of a model that cannot generate into a line: a wrong value in its config may show here.
+
+    A lack of memory passes, for smaller batches.
+    """
+    try:
+        with reading(
+            "generation fails", "; measure without it (--no-generate, evaluation.generate=false), or mend it"
+        ):
+            yield
+    except UserError as error:
+        if error.__cause__ is not None and is_out_of_memory(error.__cause__):
+            raise error.__cause__ from None
+        raise
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, one_line
 
 from ..configuration_stlm import STLMConfig
 
@@ -157,17 +157,20 @@ class _Section:
         name = value.lower() if isinstance(value, str) else value
         if isinstance(name, dict | list) or name not in choices:
             known = ", ".join(str(choice) for choice in choices)
-            raise UserError(f"{self.where}: model.{key}={value}: cannot be converted; only {known} can")
+            raise self.wrong(key, value, f"cannot be converted; only {known} can")
         return choices[name]
 
     def number(self, key: str) -> int:
         value = self.value(key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{self.where}: model.{key}={value}: must be a whole number of at least 1")
+            raise self.wrong(key, value, "must be a whole number of at least 1")
         return value
 
     def flag(self, key: str) -> bool:
         value = self.value(key)
         if not isinstance(value, bool):
-            raise UserError(f"{self.where}: model.{key}={value}: must be true or false")
+            raise self.wrong(key, value, "must be true or false")
         return value
+
+    def wrong(self, key: str, value: Any, problem: str) -> UserError:
+        return UserError(f"{self.where}: model.{key}={one_line(value, 60)}: {problem}")

@@ -8,9 +8,11 @@ is refused, and the error names the class.
 
 import collections
 import errno
+import math
 import re
 import typing
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,11 @@ WRAPPERS = ("_orig_mod.", "module.")
 # The key of the number of steps in Tidy-STLMs, and in Super Tiny Language Models.
 STEP_KEYS = ("iteration", "iter_num")
 CUT_OFF = "is cut off or damaged; copy it again"
+# Limits of a config, far above those of Tidy-STLMs, which have some 200 values.
+DEEPEST = 40
+MOST_VALUES = 10_000
+LARGEST_NUMBER = 2**63 - 1
+SHARED = 4  # times that the names of tied and shared weights may count the bytes of the file
 
 
 @dataclass(frozen=True)
@@ -46,32 +53,60 @@ def read_tidy_checkpoint(path: str | Path) -> TidyCheckpoint:
     for a class outside the list (the error names it, and it never runs), and for a config with interpolations
     or with values that are not plain.
     """
-    content = _load(Path(path))
+    path = Path(path)
+    content = _load(path)
     if not isinstance(content, dict) or not {"model", "config"} <= content.keys():
         raise UserError(f"{path}: not a checkpoint of Tidy-STLMs; one holds `model` and `config`")
-    config = _plain(content["config"], path)
+    config = _Plain(path).value(content["config"], "config")
     if not isinstance(config, dict):
         raise UserError(f"{path}: its config is no mapping of sections such as `model`")
-    _check_plain(config, str(path))
-    steps = (content[key] for key in STEP_KEYS if isinstance(content.get(key), int))
+    numbers = (content.get(key) for key in STEP_KEYS)
+    steps = (number for number in numbers if type(number) is int and 0 <= number <= LARGEST_NUMBER)
     return TidyCheckpoint(_weights(content["model"], path), config, next(steps, None))
 
 
-def _check_plain(config: Any, where: str, key: str = "config") -> None:
-    """Raise UserError for `${...}`, which could read secrets, and for values that are not plain."""
-    if isinstance(config, dict):
-        for name, value in config.items():
-            _check_plain(name, where, f"{key}.{name}")
-            _check_plain(value, where, f"{key}.{name}")
-    elif isinstance(config, list):
-        for index, value in enumerate(config):
-            _check_plain(value, where, f"{key}[{index}]")
-    elif isinstance(config, str) and "${" in config:
-        raise UserError(
-            f"{where}: {key}: {config!r} is an interpolation, which is not resolved; write the value"
-        )
-    elif not isinstance(config, str | int | float | None):
-        raise UserError(f"{where}: {key}: holds {type(config).__name__}, no plain value")
+class _Plain:
+    """Copies a config to plain values. Raises UserError for everything else.
+
+    A pickle can build what no config holds: a dict inside itself, lists that share their parts and would fill
+    the memory when copied, containers of OmegaConf put together wrongly. So this reads their content without
+    calling OmegaConf, and counts.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.n_values = path, 0
+
+    def value(self, value: Any, key: str, depth: int = 0) -> Any:
+        from omegaconf import DictConfig, ListConfig
+        from omegaconf.nodes import AnyNode
+
+        self.n_values += 1
+        if depth > DEEPEST:
+            raise self.wrong(key, "is nested too deeply, or holds itself")
+        if self.n_values > MOST_VALUES:
+            raise self.wrong(key, f"the config holds more than {MOST_VALUES:,} values")
+        if isinstance(value, DictConfig | ListConfig):
+            return self.value(vars(value).get("_content"), key, depth + 1)
+        if isinstance(value, AnyNode):
+            return self.value(vars(value).get("_val"), key, depth + 1)
+        if isinstance(value, dict):
+            return {
+                str(self.value(name, key, depth + 1)): self.value(item, f"{key}.{name!s:.60}", depth + 1)
+                for name, item in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [self.value(item, f"{key}[{index}]", depth + 1) for index, item in enumerate(value)]
+        if isinstance(value, str) and "${" in value:  # it could read secrets
+            text = one_line(value, 60)
+            raise self.wrong(key, f"{text!r} is an interpolation, which is not resolved; write the value")
+        if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
+            raise self.wrong(key, "holds a number that is too large")
+        if not isinstance(value, str | int | float | None):
+            raise self.wrong(key, f"holds {type(value).__name__}, no plain value")
+        return value
+
+    def wrong(self, key: str, problem: str) -> UserError:
+        return UserError(f"{self.path}: {one_line(key, 120)}: {problem}")
 
 
 def _allowed() -> list[Any]:
@@ -94,6 +129,7 @@ def _allowed() -> list[Any]:
 def _load(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; give a .pt file")
+    _check_zip(path)
     try:
         # The list is valid only inside this block. torch would warn of a plain pickle.
         with torch.serialization.safe_globals(_allowed()), warnings.catch_warnings(action="ignore"):
@@ -104,6 +140,17 @@ def _load(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:  # the outermost edge: the bytes of a foreign file can fail in any way
         raise UserError(f"{path}: {_reason(error)}") from None
+
+
+def _check_zip(path: Path) -> None:
+    """Raise UserError for a compressed file, of which a few bytes could fill the memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return  # an older format, or damaged: torch says so
+    if size > path.stat().st_size:
+        raise UserError(f"{path}: is compressed, which no checkpoint is; save it again by torch.save")
 
 
 def _reason(error: Exception) -> str:
@@ -119,33 +166,23 @@ def _reason(error: Exception) -> str:
     return "cannot be read as a checkpoint written by torch.save"
 
 
-def _plain(config: Any, path: str | Path) -> Any:
-    """OmegaConf's containers as dicts and lists. Interpolations stay texts, such as `${seed}`."""
-    from omegaconf import DictConfig, ListConfig, OmegaConf
-
-    if isinstance(config, dict):
-        return {str(key): _plain(value, path) for key, value in config.items()}
-    if isinstance(config, list | tuple):
-        return [_plain(value, path) for value in config]
-    if not isinstance(config, DictConfig | ListConfig):
-        return config
-    try:
-        return OmegaConf.to_container(config, resolve=False)
-    except (
-        Exception
-    ) as error:  # the outermost edge: a pickle can build containers that OmegaConf never builds
-        raise UserError(f"{path}: its config is damaged ({one_line(error, 100)})") from None
-
-
-def _weights(state: Any, path: str | Path) -> dict[str, torch.Tensor]:
+def _weights(state: Any, path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not state:
         raise UserError(f"{path}: `model` is no state dict")
-    weights = {}
+    weights, n_bytes = {}, 0
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-            raise UserError(f"{path}: {name}: `model` is no state dict, which maps names to tensors")
-        if not tensor.is_floating_point() or tensor.layout != torch.strided:
-            raise UserError(f"{path}: {name}: holds {tensor.dtype} ({tensor.layout}), not plain weights")
+            where = one_line(name, 60) if isinstance(name, str) else f"a key of type {type(name).__name__}"
+            raise UserError(f"{path}: {where}: `model` is no state dict, which maps names to tensors")
+        kind = f"{tensor.dtype} ({tensor.layout}, on {tensor.device.type})"
+        is_plain = tensor.device.type == "cpu" and tensor.layout == torch.strided and not tensor.is_nested
+        if not is_plain or not tensor.is_floating_point():
+            raise UserError(f"{path}: {one_line(name, 60)}: holds {kind}, not plain weights")
+        n_bytes += math.prod(tensor.shape) * tensor.itemsize
+        if n_bytes > SHARED * path.stat().st_size:  # views can be larger than what they view
+            raise UserError(
+                f"{path}: {one_line(name, 60)}: the weights are larger than the file that holds them"
+            )
         while name.startswith(WRAPPERS):
             name = name[name.index(".") + 1 :]
         weights[name] = tensor

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.configs.files import whole_folder, write_whole
@@ -20,7 +20,6 @@ from tidy_stlms.configs.files import whole_folder, write_whole
 from .. import LOWEST_TRANSFORMERS, STLMConfig, STLMForCausalLM
 from .architecture import FIELDS, FIXED, checked_config, dropout_fields, leaves, stlm_fields
 from .checkpoint import TidyCheckpoint, read_tidy_checkpoint
-from .tokenizer import read_tidy_tokenizer
 
 BLOCKS = "core_model.transformer.h"
 # Tidy-STLMs' names of the parts of a feed-forward, gated and plain.
@@ -31,14 +30,14 @@ FFN = {
 
 
 def convert_checkpoint(
-    checkpoint: str | Path, out: str | Path, *, tokenizer: str | Path | PreTrainedTokenizerBase | None = None
+    checkpoint: str | Path, out: str | Path, *, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> list[str]:
     """Convert a `.pt` file of Tidy-STLMs into the model folder `out`, which must not exist.
 
     Args:
         checkpoint: The file. It is read without running anything that it holds.
         out: The folder to write: weights, config, code, tokenizer and a card; all of it or nothing.
-        tokenizer: A `bpe_NAME_SIZE.model` file, a folder or Hub id that AutoTokenizer reads, or a tokenizer.
+        tokenizer: The tokenizer that the model was trained with; it is saved in the folder.
 
     Returns warnings, a line each: no tokenizer, or one of another size than the vocabulary; weights that are
     not finite.
@@ -48,8 +47,6 @@ def convert_checkpoint(
     checkpoint, out = Path(checkpoint), Path(out)
     if out.exists():
         raise UserError(f"{out}: exists already; take another folder")
-    if isinstance(tokenizer, str | Path):
-        tokenizer = read_tokenizer(tokenizer)
     source = read_tidy_checkpoint(checkpoint)
     config = convert_config(source.config, str(checkpoint))
     warnings = _settle_tokenizer(config, tokenizer, source.config)
@@ -88,7 +85,9 @@ def convert_config(config: dict[str, Any], where: str) -> STLMConfig:
     fields = stlm_fields(model or {}, where)
     for key, _ in leaves(model or {}):
         if key not in FIXED and key not in FIELDS and not key.startswith("embedder."):
-            raise UserError(f"{where}: model.{key}: is unknown, so the model cannot be converted")
+            raise UserError(
+                f"{where}: model.{one_line(key, 60)}: is unknown, so the model cannot be converted"
+            )
     schedule = trainer.get("dropout_scheduler") if isinstance(trainer, dict) else None
     return checked_config(fields | dropout_fields(schedule), where)
 
@@ -113,24 +112,6 @@ def convert_weights(
             result |= _norm(source, f"{theirs}.{name}", f"{ours}.{norm}", kind, config)
     source.finish()
     return {name: tensor.float() for name, tensor in result.items()}
-
-
-def read_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
-    """Read a `bpe_NAME_SIZE.model` file, or a tokenizer of AutoTokenizer. Raises UserError for others."""
-    path = Path(source)
-    if path.is_file():
-        return read_tidy_tokenizer(path)
-    try:
-        if (path / "vocab.json").is_file() and not (path / "tokenizer_config.json").is_file():
-            return GPT2Tokenizer.from_pretrained(str(path))  # these two files do not name their class
-        tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"tokenizer {source}: cannot be read ({one_line(error, 150)})") from None
-    if len(tokenizer) <= len(
-        tokenizer.all_special_ids
-    ):  # from a folder without files transformers makes this
-        raise UserError(f"tokenizer {source}: is empty; give its folder, or a bpe_NAME_SIZE.model")
-    return tokenizer
 
 
 class _Weights:
@@ -251,7 +232,7 @@ def _settle_tokenizer(
     config: STLMConfig, tokenizer: PreTrainedTokenizerBase | None, source: dict[str, Any]
 ) -> list[str]:
     embedder = source["model"].get("embedder", {})
-    named = f"{embedder.get('tokenizer_type')}, {config.vocab_size:,} tokens"
+    named = f"{one_line(embedder.get('tokenizer_type'), 60)}, {config.vocab_size:,} tokens"
     if tokenizer is None:
         return [
             f"no tokenizer: the model was trained with {named}; `stlm convert tidy --tokenizer PATH` adds it"

@@ -152,7 +152,7 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path, folder, tokenizer):
     # GPT-2 without tokenizer files would get an empty tokenizer from transformers
     gpt2 = tmp_path / "gpt2"
     tiny.gpt2(50).save_pretrained(gpt2)
-    with pytest.raises(UserError, match="the tokenizer is empty"):
+    with pytest.raises(UserError, match="gpt2: no tokenizer there; save"):
         load_model(gpt2, device="cpu")
 
     headless = tmp_path / "headless"
