@@ -101,7 +101,7 @@ def _print_summary(summary: "RunSummary", folder: str) -> None:
     )
     shown = [f"{label} {value:{style}}" for label, value, style in figures if value is not None]
     console.print(", ".join(shown))
-    console.print(f"model and report: {folder} (open {folder}/report.md)")
+    console.print(f"model and report: {folder} (open {folder}/report.md)", soft_wrap=True)
 
 
 if __name__ == "__main__":
