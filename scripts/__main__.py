@@ -10,7 +10,8 @@ import sys
 from importlib import import_module
 
 from tidy_stlms.configs.errors import did_you_mean
-from tidy_stlms.scripts.cli import run
+from tidy_stlms.scripts.cli import DEBUG, run
+from tidy_stlms.scripts.messages import complain
 
 COMMANDS = {
     "train": "train a model, with or without injected facts",
@@ -26,13 +27,15 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if argv is None else argv
+    options = [DEBUG] if arguments[:1] == [DEBUG] else []
     # Commands call `run` themselves; this call covers the help and the version.
-    return run(lambda: _main(sys.argv[1:] if argv is None else argv))
+    return run(lambda: _main(arguments[len(options) :], options), debug=bool(options))
 
 
-def _main(arguments: list[str]) -> int:
+def _main(arguments: list[str], options: list[str]) -> int:
     if arguments and arguments[0] in COMMANDS:
-        return import_module(f"tidy_stlms.scripts.{arguments[0]}").main(arguments[1:])
+        return import_module(f"tidy_stlms.scripts.{arguments[0]}").main([*options, *arguments[1:]])
     if arguments and arguments[0] in ("-h", "--help"):
         print(_usage())
         return 0
@@ -44,7 +47,8 @@ def _main(arguments: list[str]) -> int:
     problem = "a command is needed"
     if arguments:
         problem = f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], COMMANDS)}"
-    print(f"{_usage()}\n\nstlm: error: {problem}", file=sys.stderr)
+    print(f"{_usage()}\n", file=sys.stderr)
+    complain(problem)
     return 2
 
 
@@ -56,7 +60,9 @@ def _usage() -> str:
         "",
     ]
     lines += [f"  {name:<8} {text}" for name, text in COMMANDS.items()]
-    return "\n".join([*lines, "", "`stlm COMMAND --help` tells more."])
+    return "\n".join(
+        [*lines, "", "`stlm COMMAND --help` tells more. `--debug` prints the whole traceback of an error."]
+    )
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.scripts.cli import add_model_options, parser, quiet_loading, run
+from tidy_stlms.scripts.messages import say
 from tidy_stlms.scripts.recall import positive
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from tidy_stlms.eval.scoring.generation import Step
+    from tidy_stlms.scripts.terminal import Terminal
 
 SELF_CHECK = ("The", "The old farmer walked to the market, and then he")
 
@@ -41,14 +41,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     add_model_options(cli)
     arguments = cli.parse_args(argv)
-    return run(lambda: _ask(arguments))
+    return run(lambda: _ask(arguments), arguments.debug)
 
 
 def _ask(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from tidy_stlms.eval.scoring.generation import top_tokens
     from tidy_stlms.eval.scoring.generation_check import check_generation
+    from tidy_stlms.scripts.terminal import Terminal
 
     models = _load(arguments)
     for label, (model, tokenizer) in models.items():
@@ -56,10 +55,10 @@ def _ask(arguments: argparse.Namespace) -> None:
             check_generation(model, tokenizer, SELF_CHECK)
         except UserError as error:
             raise UserError(f"{label}: {error}") from None
-    console = Console(highlight=False, markup=False)
+    console = Terminal()
     interactive = sys.stdin.isatty()
     if interactive:
-        print("Type a beginning and Enter; an empty line or Ctrl-D ends.")
+        say("Type a beginning and Enter; an empty line or Ctrl-D ends.")
     while True:
         try:
             prompt = input("> " if interactive else "")
@@ -101,31 +100,30 @@ def _load(arguments: argparse.Namespace) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def _print_one(console: "Console", prompt: str, steps: "list[Step]") -> None:
+def _print_one(console: "Terminal", prompt: str, steps: "list[Step]") -> None:
     console.print(prompt, end="")
-    console.print(_printable(steps), style="bold")
+    console.print(_text(steps), style="bold")
     for number, step in enumerate(steps, 1):
         console.print(f"{number:3}  {_top(step)}")
 
 
-def _print_several(console: "Console", prompt: str, continuations: "Mapping[str, list[Step]]") -> None:
+def _print_several(console: "Terminal", prompt: str, continuations: "Mapping[str, list[Step]]") -> None:
     """Print each continuation, then its tokens: a column for each model, or models below each other if the
     terminal is too narrow."""
-    from rich.text import Text
-
     from tidy_stlms.scripts.tables import fits, row_table
+    from tidy_stlms.scripts.terminal import literal
 
     console.print(prompt)
     for label, steps in continuations.items():
         console.print("  ", label, ": ", sep="", end="")
-        console.print(_printable(steps), style="bold")
+        console.print(_text(steps), style="bold")
     rows = []
     for number in range(max(map(len, continuations.values()))):
         tops = [steps[number].top if number < len(steps) else [] for steps in continuations.values()]
         for rank in range(max(map(len, tops))):
             cells = [_token(*top[rank]) if rank < len(top) else "" for top in tops]
             style = "" if rank == 0 else "dim"
-            rows.append([Text(str(number + 1) if rank == 0 else ""), *(Text(c, style=style) for c in cells)])
+            rows.append([literal(str(number + 1) if rank == 0 else ""), *(literal(c, style) for c in cells)])
     table = row_table("", ("", *continuations), rows, n_labels=1 + len(continuations))
     if fits(console, table):
         console.print(table)
@@ -136,10 +134,8 @@ def _print_several(console: "Console", prompt: str, continuations: "Mapping[str,
             console.print(f"{number:3}  {_top(step)}")
 
 
-def _printable(steps: "list[Step]") -> str:
-    """The text, without characters that would control the terminal."""
-    text = "".join(step.token for step in steps)
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+def _text(steps: "list[Step]") -> str:
+    return "".join(step.token for step in steps)
 
 
 def _top(step: "Step") -> str:

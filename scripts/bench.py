@@ -7,7 +7,9 @@ from typing import Any
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import to_json
+from tidy_stlms.configs.printable import printable
 from tidy_stlms.scripts.cli import parser, run
+from tidy_stlms.scripts.messages import say
 
 DESCRIPTION = """\
 Time three ways to score answers, on the same model, bank and machine:
@@ -82,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     if "--quick" in (sys.argv[1:] if argv is None else argv):
         recall.set_defaults(**QUICK)
     arguments = cli.parse_args(argv)
-    return run(lambda: _recall(arguments))
+    return run(lambda: _recall(arguments), arguments.debug)
 
 
 def _recall(arguments: argparse.Namespace) -> None:
@@ -113,9 +115,9 @@ def _recall(arguments: argparse.Namespace) -> None:
         n_loop=arguments.loop_probes,
         n_ranked=arguments.ranked_probes,
         batch_tokens=arguments.batch_tokens,
-        progress=lambda line: print(line, file=sys.stderr),
+        progress=lambda line: print(printable(line), file=sys.stderr),
     )
-    print(to_json(report, indent=2) if arguments.json else _table(report))
+    say(to_json(report, indent=2) if arguments.json else _table(report))
 
 
 def _table(report: dict[str, Any]) -> str:

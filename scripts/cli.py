@@ -7,20 +7,36 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
-from tidy_stlms.configs.errors import DiskFull, RunFailed, UserError
+from tidy_stlms.configs.errors import DiskFull, RunFailed, UserError, one_line
 from tidy_stlms.configs.full_disk import free_space, full_disk_reason
+from tidy_stlms.scripts.messages import (
+    MESSAGE_LIMIT,
+    complain,
+    debug_logs,
+    show_controls,
+    warn,
+    whole_traceback,
+)
+
+DEBUG = "--debug"
+ROOM = "everything saved before is complete: make room, then"
 
 
-def run(main: Callable[[], int | None]) -> int:
+def run(main: Callable[[], int | None], debug: bool = False) -> int:
     """Call `main` and return the exit code: 1 for work that failed on the way or a full disk, 2 for a user's
-    mistake or a file that cannot be read or written, 130 for Ctrl-C, else what `main` returns (None: 0)."""
+    mistake or a file that cannot be read or written, 130 for Ctrl-C, else what `main` returns (None: 0).
+
+    `debug`: print the whole traceback of an error before its one line.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     _shorten_full_disk_tracebacks()
+    show_controls()
     try:
         try:
-            code = main() or 0
+            with debug_logs(debug):
+                code = main() or 0
         except SystemExit:  # argparse has printed help
             sys.stdout.flush()
             raise
@@ -33,39 +49,51 @@ def run(main: Callable[[], int | None]) -> int:
         print("\nstlm: stopped", file=sys.stderr)
         return 130
     except Exception as error:
-        code, line = _in_one_line(error)
         with contextlib.suppress(OSError):  # standard error may be what has no room
+            if debug:
+                print(whole_traceback(error), end="", file=sys.stderr)
+        told = _in_one_line(error)
+        if told is None and not debug:
+            raise  # a defect: Python shows the traceback
+        code, line, command = told or (1, f"a defect of stlm: {type(error).__name__}: {error}", "")
+        with contextlib.suppress(OSError):
             if not getattr(error, "is_told", False):
-                print(f"stlm: error: {line}", file=sys.stderr)
+                complain(line, command)
         return code
     finally:
         _discard_unwritten(sys.stdout)
         _discard_unwritten(sys.stderr)
 
 
-def _in_one_line(error: Exception) -> tuple[int, str]:
-    """The exit code and the message for an error. A defect is raised again."""
-    advice = "everything saved before is complete: make room, then"
+def _in_one_line(error: Exception) -> tuple[int, str, str] | None:
+    """The exit code for an error, its message, and the end of the message that shows a command in a line of
+    its own; None for a defect."""
     if isinstance(error, DiskFull):
-        return 1, f"{error}; {advice} {error.remedy}"
+        remedy, line_break, command = error.remedy.partition("\n")
+        return 1, f"{error}; {ROOM} {remedy}", line_break + command
+    told = _code_and_message(error)
+    return None if told is None else (*told, "")
+
+
+def _code_and_message(error: Exception) -> tuple[int, str] | None:
     if isinstance(error, RunFailed):
         return 1, str(error)
     file = (error.filename2 or error.filename) if isinstance(error, OSError) else None
     if (reason := full_disk_reason(error)) is not None:  # raised outside `full_disk.writing`
         if isinstance(error, UserError):
-            return 1, f"{error}; {advice} {DiskFull.remedy}"
+            return 1, f"{error}; {ROOM} {DiskFull.remedy}"
         if file is None and _has_no_room(sys.stdout):
             return 1, f"standard output: {reason}; everything saved before is complete"
         named = "a file" if file is None else f"{file}"
         space = "" if file is None else f" ({free_space(Path(file))})"
-        return 1, f"{named}: {reason}{space}; {advice} {DiskFull.remedy}"
+        return 1, f"{named}: {reason}{space}; {ROOM} {DiskFull.remedy}"
     if isinstance(error, UserError):
-        return 2, str(error)
+        return 2, str(error) or type(error).__name__
     if file:
         return 2, f"{file}: {error.strerror}"  # type: ignore[attr-defined]
     if isinstance(error, RuntimeError) and "Connection closed by peer" in str(error):  # gloo's
         return 1, "the connection to another process is closed: it has ended, and its message says why"
-    raise error  # a defect: show the traceback
+    return None
 
 
 def _has_no_room(stream: TextIO) -> bool:
@@ -97,7 +125,7 @@ def _shorten_full_disk_tracebacks() -> None:
         if reason is None:
             threading.__excepthook__(args)
         else:
-            print(f"stlm: warning: {args.thread and args.thread.name}: {reason}", file=sys.stderr)
+            warn(f"{args.thread and args.thread.name}: {reason}")
 
     def in_finalizer(args: Any) -> None:
         if args.exc_value is None or full_disk_reason(args.exc_value) is None:
@@ -143,10 +171,30 @@ def quiet_loading() -> None:
     logging.disable_progress_bar()
 
 
-def parser(name: str, description: str, **kwargs) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
+def parser(name: str, description: str, **kwargs) -> "Parser":
+    """The parser of a command, whose arguments have `debug` for `run`."""
+    cli = Parser(
         prog=f"stlm {name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         **kwargs,
     )
+    cli.set_defaults(debug=False)
+    return cli
+
+
+class Parser(argparse.ArgumentParser):
+    """Has `--debug`, in subcommands too. Shows wrong arguments in one line, without control characters."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        # without a default: that of a subcommand would overrule the option before the subcommand
+        self.add_argument(
+            DEBUG,
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="print the whole traceback of an error before its one line",
+        )
+
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(message, MESSAGE_LIMIT))

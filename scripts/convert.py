@@ -1,11 +1,13 @@
 """`stlm convert tidy | tidy-config`: convert checkpoints and configs of Tidy-STLMs."""
 
+import argparse
 import sys
 import tempfile
 from pathlib import Path
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.scripts.cli import parser, quiet_loading, run
+from tidy_stlms.scripts.messages import say, warn
 
 EPILOG = """\
 examples:
@@ -33,9 +35,14 @@ def main(argv: list[str] | None = None) -> int:
     config.add_argument("out", metavar="OUT.yaml", help="the file to write; must not exist")
 
     arguments = cli.parse_args(argv)
+    return run(lambda: _convert(arguments), arguments.debug)
+
+
+def _convert(arguments: argparse.Namespace) -> None:
     if arguments.command == "tidy":
-        return run(lambda: _convert_checkpoint(arguments.checkpoint, arguments.out, arguments.tokenizer))
-    return run(lambda: _convert_config(arguments.config, Path(arguments.out)))
+        _convert_checkpoint(arguments.checkpoint, arguments.out, arguments.tokenizer)
+    else:
+        _convert_config(arguments.config, Path(arguments.out))
 
 
 def _convert_checkpoint(checkpoint: str, out: str, tokenizer: str | None) -> None:
@@ -45,8 +52,8 @@ def _convert_checkpoint(checkpoint: str, out: str, tokenizer: str | None) -> Non
     quiet_loading()
     own_tokenizer = read_tokenizer(tokenizer) if tokenizer is not None else None
     for warning in convert_checkpoint(checkpoint, out, tokenizer=own_tokenizer):
-        print(f"stlm: warning: {warning}", file=sys.stderr)
-    print(f"{out}: converted from {checkpoint}")
+        warn(warning)
+    say(f"{out}: converted from {checkpoint}")
 
 
 def _convert_config(source: str, out: Path) -> None:
@@ -73,12 +80,12 @@ def _convert_config(source: str, out: Path) -> None:
         write_whole(out, text)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror or error})") from None
-    print(f"{out}: {len(converted.carried)} keys of {source} carried over")
+    say(f"{out}: {len(converted.carried)} keys of {source} carried over")
     for title, notes in (("different here", converted.changed), ("not carried over", converted.left_behind)):
         if notes:
-            print(f"{title}:")
+            say(f"{title}:")
         for key, reason in notes.items():
-            print(f"  {key}: {reason}")
+            say(f"  {key}: {reason}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.scripts.cli import parser, quiet_loading, run
+from tidy_stlms.scripts.messages import say, warn
 
 EPILOG = """\
 examples:
@@ -23,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     llama.add_argument("out", metavar="OUT", help="the folder to write; must not exist")
     llama.add_argument("--dtype", default="float32", help="float32 (default), bfloat16 or float16")
     arguments = cli.parse_args(argv)
-    return run(lambda: _export_llama(arguments.model, arguments.out, arguments.dtype))
+    return run(lambda: _export_llama(arguments.model, arguments.out, arguments.dtype), arguments.debug)
 
 
 def _export_llama(name: str, out: str, dtype: str) -> None:
@@ -41,8 +42,8 @@ def _export_llama(name: str, out: str, dtype: str) -> None:
     if tokenizer is None:
         warnings.append(f"{name} has no tokenizer: {out} is without one")
     for warning in warnings:
-        print(f"stlm: warning: {warning}", file=sys.stderr)
-    print(f"{out}: written as LlamaForCausalLM")
+        warn(warning)
+    say(f"{out}: written as LlamaForCausalLM")
 
 
 def _check_early(name: str, out: Path) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.formats import FORMATS
-from tidy_stlms.scripts.cli import add_model_options, load, parser, run
+from tidy_stlms.scripts.cli import Parser, add_model_options, load, parser, run
+from tidy_stlms.scripts.messages import say
 
 if TYPE_CHECKING:
     from tidy_stlms.eval.facts.bank import FactBank
@@ -46,10 +47,10 @@ def main(argv: list[str] | None = None) -> int:
     if wrong:
         cli.error(f"unrecognized arguments: {' '.join(wrong)}")
     arguments.overrides = rest
-    return run(lambda: arguments.run(arguments))
+    return run(lambda: arguments.run(arguments), arguments.debug)
 
 
-def _add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_generate(commands: "argparse._SubParsersAction[Parser]") -> None:
     cli = commands.add_parser(
         "generate",
         help="generate a bank from a spec",
@@ -79,7 +80,7 @@ def _add_corpus(cli: argparse.ArgumentParser, use: str) -> None:
     )
 
 
-def _add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_show(commands: "argparse._SubParsersAction[Parser]") -> None:
     cli = commands.add_parser("show", help="print counts and examples of a bank")
     cli.add_argument("bank", help=BANK)
     cli.add_argument("--examples", type=int, default=1, metavar="N", help="facts printed in full (default 1)")
@@ -87,7 +88,7 @@ def _add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     cli.set_defaults(run=_show)
 
 
-def _add_validate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_validate(commands: "argparse._SubParsersAction[Parser]") -> None:
     cli = commands.add_parser("validate", help="list errors and warnings of a bank, and correct some")
     cli.add_argument("bank", help=BANK)
     cli.add_argument(
@@ -108,7 +109,7 @@ def _add_validate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     cli.set_defaults(run=_validate)
 
 
-def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_import(commands: "argparse._SubParsersAction[Parser]") -> None:
     cli = commands.add_parser(
         "import",
         help="make a bank from another project's files",
@@ -148,7 +149,7 @@ def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     cli.set_defaults(run=_import)
 
 
-def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_export(commands: "argparse._SubParsersAction[Parser]") -> None:
     cli = commands.add_parser("export", help="write a bank as lm-eval tasks, or upload it to the Hub")
     targets = cli.add_subparsers(dest="target", required=True, metavar="lm-eval | hub")
     tasks = targets.add_parser("lm-eval", help="write lm-eval tasks that anyone can run")
@@ -214,7 +215,7 @@ def _validate(arguments: argparse.Namespace) -> None:
     if arguments.fix:
         bank, changes = fix_bank(bank)
         for change in changes:
-            print(f"mended: {change}")
+            say(f"mended: {change}")
     corpus = _corpus(arguments)
     findings = validate(bank, words_of(corpus) if corpus else None)
     if arguments.fix and changes and not arguments.out:
@@ -226,8 +227,8 @@ def _validate(arguments: argparse.Namespace) -> None:
         model, tokenizer = load(arguments.model, arguments)
         findings += blind_check(model, tokenizer, bank, progress=sys.stderr.isatty())
     for finding in findings:
-        print(f"{finding.level}: {finding.code}: {finding.message}")
-    print(f"{arguments.bank}: {errors} errors, {len(findings) - errors} warnings")
+        say(f"{finding.level}: {finding.code}: {finding.message}")
+    say(f"{arguments.bank}: {errors} errors, {len(findings) - errors} warnings")
     if errors:
         raise UserError(
             f"{arguments.bank}: the bank has errors and will not be used; correct the lines named above"
@@ -257,14 +258,14 @@ def _import(arguments: argparse.Namespace) -> None:
     )
     bank, builder = import_bank(arguments.format, arguments.source, options)
     for file, records in builder.records_read.items():
-        print(f"read: {file}: {records:,} records")
+        say(f"read: {file}: {records:,} records")
     for line in builder.mapped:
-        print(f"taken: {line}")
+        say(f"taken: {line}")
     for where, reason in builder.left_out[:REPORTED]:
-        print(f"left out: {where}: {reason}")
+        say(f"left out: {where}: {reason}")
     report = Path(arguments.out) / "import.json"
     if len(builder.left_out) > REPORTED:
-        print(f"left out: {len(builder.left_out) - REPORTED:,} more, all in {report}")
+        say(f"left out: {len(builder.left_out) - REPORTED:,} more, all in {report}")
     _save(
         bank,
         arguments.out,
@@ -272,7 +273,7 @@ def _import(arguments: argparse.Namespace) -> None:
     )
     flagged = sum(bool(probe.flags) for probe in bank.probes)
     if flagged:
-        print(f"{flagged:,} probes carry a remark; `stlm facts validate {arguments.out}` lists why")
+        say(f"{flagged:,} probes carry a remark; `stlm facts validate {arguments.out}` lists why")
 
 
 def _columns(items: list[str]) -> dict[str, str]:
@@ -294,27 +295,25 @@ def _export_lm_eval(arguments: argparse.Namespace) -> None:
     _check_free(arguments.out)
     tokenizer = tokenizer_of(arguments.tokenizer) if arguments.tokenizer else None
     export = export_lm_eval(open_bank(arguments.bank), arguments.out, arguments.name, tokenizer)
-    print(
-        f"{arguments.out}: {len(export.tasks)} tasks in the group {export.group}, {export.n_probes:,} probes"
-    )
+    say(f"{arguments.out}: {len(export.tasks)} tasks in the group {export.group}, {export.n_probes:,} probes")
     if export.without_distractors:
-        print(f"{export.without_distractors:,} probes have no wrong answers, and no place in multiple choice")
+        say(f"{export.without_distractors:,} probes have no wrong answers, and no place in multiple choice")
     if export.with_suffix:
-        print(f"{export.with_suffix:,} probes have words behind the answer, and no place in free generation")
+        say(f"{export.with_suffix:,} probes have words behind the answer, and no place in free generation")
     if export.behind_white_space:
-        print(
+        say(
             f"{export.behind_white_space:,} probes have prompts that end in a newline or a tab, and a place "
             "in free generation only: lm-eval would score that end with the answer"
         )
-    print(f"run them with\n  {command(export, arguments.out)}")
-    print("(models with code of their own, such as STLMs, want `trust_remote_code=True` in --model_args)")
+    say(f"run them with\n  {command(export, arguments.out)}")
+    say("(models with code of their own, such as STLMs, want `trust_remote_code=True` in --model_args)")
 
 
 def _export_hub(arguments: argparse.Namespace) -> None:
     from tidy_stlms.eval.facts.hub import open_bank, push_bank
 
     url = push_bank(open_bank(arguments.bank), arguments.repo_id, private=arguments.private)
-    print(f"{arguments.bank} is at {url}\nuse it as --facts hub:{arguments.repo_id}")
+    say(f"{arguments.bank} is at {url}\nuse it as --facts hub:{arguments.repo_id}")
 
 
 def _check_free(out: str) -> None:
@@ -329,10 +328,8 @@ def _check_free(out: str) -> None:
 
 def _save(bank: "FactBank", out: str, beside: dict[str, Any] | None = None) -> None:
     bank.save(out, beside=beside)
-    print(
-        f"{out}: {len(bank.facts):,} facts, {len(bank.statements):,} statements, {len(bank.probes):,} probes"
-    )
-    print(f"sha256 {bank.sha256}")
+    say(f"{out}: {len(bank.facts):,} facts, {len(bank.statements):,} statements, {len(bank.probes):,} probes")
+    say(f"sha256 {bank.sha256}")
 
 
 if __name__ == "__main__":

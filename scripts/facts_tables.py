@@ -2,19 +2,17 @@
 
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.summary import Counts, Example, bank_summary, examples, token_lengths
 from tidy_stlms.scripts.tables import print_rows
+from tidy_stlms.scripts.terminal import Terminal, literal
 
 
 def print_bank(bank: FactBank, title: str, n_examples: int) -> None:
     """Print counts by role, arm, relation and type, and examples: facts with their statements and probes."""
-    console = Console(highlight=False)
+    console = Terminal()
     summary = bank_summary(bank)
-    console.print(f"{title}  sha256 {bank.sha256[:16]}", markup=False, soft_wrap=True)
+    console.print(f"{title}  sha256 {bank.sha256[:16]}", soft_wrap=True)
     settings = _arm_settings(bank)
     totals = {
         "subjects": _listed(summary.subjects),
@@ -24,7 +22,7 @@ def print_bank(bank: FactBank, title: str, n_examples: int) -> None:
     }
     for heading, listed in totals.items():
         if listed:
-            console.print(f"{heading}: {listed}", markup=False, soft_wrap=True)
+            console.print(f"{heading}: {listed}", soft_wrap=True)
     sections = {
         "facts by relation": summary.relations,
         "statements by form": summary.forms,
@@ -40,7 +38,7 @@ def print_bank(bank: FactBank, title: str, n_examples: int) -> None:
         for heading, section in sections.items()
         for index, (name, counts) in enumerate(section.items())
     ]
-    print_rows(console, "", ["", "", *roles], [[Text(cell) for cell in row] for row in rows], 2)
+    print_rows(console, "", ["", "", *roles], [[literal(cell) for cell in row] for row in rows], 2)
     for example in examples(bank, n_examples):
         _print_example(console, example)
 
@@ -60,11 +58,11 @@ def _arm_settings(bank: FactBank) -> dict[str, str]:
 def print_token_lengths(bank: FactBank, tokenizer_name: str) -> None:
     """Print how many tokens statements, prompts and answers take."""
     lengths_of = token_lengths(bank, tokenizer_of(tokenizer_name))
-    console = Console(highlight=False)
-    console.print(f"\ntokens under {tokenizer_name}:", markup=False)
+    console = Terminal()
+    console.print(f"\ntokens under {tokenizer_name}:")
     for name, lengths in lengths_of.items():
         spread = ", ".join(f"{what} {value:g}" for what, value in lengths.items())
-        console.print(f"  {name}: {spread}", markup=False)
+        console.print(f"  {name}: {spread}")
 
 
 def tokenizer_of(name: str) -> Any:
@@ -78,7 +76,7 @@ def tokenizer_of(name: str) -> Any:
         raise UserError(f"--tokenizer {error}") from error
 
 
-def _print_example(console: Console, example: Example) -> None:
+def _print_example(console: Terminal, example: Example) -> None:
     fact = example.fact
     arm = f", arm {fact.arm}" if fact.arm else ""
     lines = [f"\n{fact.id} ({fact.role}{arm}): {fact.subject} | {fact.relation} | {fact.object}"]
@@ -89,4 +87,4 @@ def _print_example(console: Console, example: Example) -> None:
         answer = f"{probe.answers[0]} (of {1 + len(probe.distractors)}){flags}"
         lines.append(f"  asked ({probe.type}): {question} -> {answer}")
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)

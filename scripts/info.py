@@ -7,6 +7,7 @@ from typing import Any
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import to_json
 from tidy_stlms.scripts.cli import parser, run
+from tidy_stlms.scripts.messages import say
 
 EPILOG = """\
 examples:
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     cli.add_argument("--json", action="store_true", help="print JSON instead of a table")
     cli.add_argument("--trust-remote-code", action="store_true", help="run code that comes with a model")
     arguments = cli.parse_intermixed_args(argv)
-    return run(lambda: _info(arguments.items, arguments.json, arguments.trust_remote_code))
+    return run(lambda: _info(arguments.items, arguments.json, arguments.trust_remote_code), arguments.debug)
 
 
 def _info(items: list[str], as_json: bool, trust_remote_code: bool) -> None:
@@ -43,7 +44,7 @@ def _info(items: list[str], as_json: bool, trust_remote_code: bool) -> None:
     else:
         raise UserError("give YAML files, with section.key=value if you like, or one model folder or Hub id")
     if as_json:
-        print(to_json(figures, indent=2))
+        say(to_json(figures, indent=2))
     else:
         _print(figures)
 
@@ -131,8 +132,9 @@ def _account(config: Any, context_window: int | None, trust_remote_code: bool = 
 
 def _print(figures: dict[str, Any]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from tidy_stlms.scripts.terminal import Terminal, literal
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("part")
@@ -140,22 +142,22 @@ def _print(figures: dict[str, Any]) -> None:
         table.add_column(name, justify="right")
     total, flops = figures["total"], figures["training_flops_per_token"]
     for part, count in figures["parameters"].items():
-        table.add_row(part, f"{count:,}", f"{count / total:.1%}")
+        table.add_row(literal(part), f"{count:,}", f"{count / total:.1%}")
     table.add_section()
     table.add_row("all", f"{total:,}", "100.0%")
 
-    print(figures["model"])
-    Console(highlight=False, markup=False).print(table)
+    say(figures["model"])
+    Terminal().print(table)
     if "vocabulary" in figures:
-        print("vocabulary: {size:,} ({source})".format(**figures["vocabulary"]))
-    print(f"without embeddings, positions and head: {figures['non_embedding']:,}")
-    print(f"weights: {_bytes(figures['bytes'])}")
+        say("vocabulary: {size:,} ({source})".format(**figures["vocabulary"]))
+    say(f"without embeddings, positions and head: {figures['non_embedding']:,}")
+    say(f"weights: {_bytes(figures['bytes'])}")
     window = f" in rows of {figures['context_window']:,}" if flops is not None else ""
     token, assumed = "token", figures.get("assumed_bytes_per_word")
     if assumed is not None:
         token, window = "byte", f"{window}, for words of {assumed} bytes, as those of English"
-    print(f"training FLOPs a {token}: {_quantity(flops)}{window}")
-    print(f"cache a {token}: {_bytes(figures['cache_bytes_per_token'])}")
+    say(f"training FLOPs a {token}: {_quantity(flops)}{window}")
+    say(f"cache a {token}: {_bytes(figures['cache_bytes_per_token'])}")
 
 
 def _bytes(by_dtype: dict[str, int] | None) -> str:

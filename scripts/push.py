@@ -7,6 +7,7 @@ from pathlib import Path
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.run_folder import CHECKPOINT
 from tidy_stlms.scripts.cli import parser, run
+from tidy_stlms.scripts.messages import say
 
 EPILOG = """\
 examples:
@@ -27,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     cli.add_argument("--revision", help="branch to push to, created if it does not exist (default main)")
     cli.add_argument("--license", help="licence on the model card, such as mit (default: the run's)")
     arguments = cli.parse_args(argv)
-    return run(lambda: _push(arguments))
+    return run(lambda: _push(arguments), arguments.debug)
 
 
 def _push(arguments: argparse.Namespace) -> None:
@@ -45,7 +46,7 @@ def _push(arguments: argparse.Namespace) -> None:
         revision=arguments.revision,
         license=arguments.license,
     )
-    print(f"pushed {count} files: {url}")
+    say(f"pushed {count} files: {url}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.printable import printable
 from tidy_stlms.scripts.cli import add_model_options, parser, quiet_loading, run
+from tidy_stlms.scripts.messages import complain, say, warn
 
 if TYPE_CHECKING:
     from tidy_stlms.eval.facts.bank import FactBank
@@ -44,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         "--batch-tokens", type=positive, metavar="N", help="tokens in one forward pass (default: by device)"
     )
     arguments = cli.parse_args(argv)
-    return run(lambda: _recall(arguments))
+    return run(lambda: _recall(arguments), arguments.debug)
 
 
 def positive(text: str) -> int:
@@ -283,7 +285,7 @@ def _measure(names: "list[ModelName]", request: "StudyRequest") -> "list[Measure
     def tell(info: "ModelInfo", loaded: bool) -> None:
         if first:
             kept = "" if loaded else " (measured before)"
-            print(f"{info.model}: {info.parameters:,} parameters, {info.device}, {info.dtype}{kept}")
+            say(f"{info.model}: {info.parameters:,} parameters, {info.device}, {info.dtype}{kept}")
 
     measurements = []
     for name in names:
@@ -293,13 +295,13 @@ def _measure(names: "list[ModelName]", request: "StudyRequest") -> "list[Measure
             kept = (
                 "what is finished is kept: the same command goes on" if request.cache else "nothing is kept"
             )
-            print(f"\nstlm: stopped at {name.label}; {kept}", file=sys.stderr)
+            print(printable(f"\nstlm: stopped at {name.label}; {kept}"), file=sys.stderr)
             raise SystemExit(130) from None
         measurements.append(measurement)
         more = "; going on with the others" if name is not names[-1] else ""
         for section, error in measurement.errors.items() if first else ():
             what = "" if section in ("model", "recall") else f"{section}: "
-            print(f"stlm: error: {name.label}: {what}{error}{more}", file=sys.stderr)
+            complain(f"{name.label}: {what}{error}{more}")
     return measurements
 
 
@@ -310,14 +312,13 @@ def _show(
     out: Path | None,
     overwrite: bool,
 ) -> None:
-    from rich.console import Console
-
     from tidy_stlms.eval.study.study import build_study, results_of, write_study
     from tidy_stlms.scripts.study_tables import print_study
+    from tidy_stlms.scripts.terminal import Terminal
 
     without_results = [each.name.label for each in measurements if not (each.results or each.documents)]
     if baseline in without_results:
-        print(f"stlm: --baseline {baseline} has no results; every two models are compared", file=sys.stderr)
+        warn(f"--baseline {baseline} has no results; every two models are compared")
         baseline = None
     study = build_study(measurements, request, baseline=baseline)
     if out is not None:  # before anything is printed, for whoever reads that may close the pipe
@@ -329,9 +330,9 @@ def _show(
             write_study_report(folder, study, results)
 
         write_study(out, study, results, report=report, overwrite=overwrite)
-    print_study(Console(), study, request.bank, baseline)
+    print_study(Terminal(), study, request.bank, baseline)
     if out is not None:
-        print(f"wrote {out}: results.jsonl, results.csv, summary.json, report.md, report.html")
+        say(f"wrote {out}: results.jsonl, results.csv, summary.json, report.md, report.html")
 
 
 if __name__ == "__main__":

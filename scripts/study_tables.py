@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from msgspec import UnsetType
-from rich.console import Console
 from rich.text import Text
 
 from tidy_stlms.eval.facts.bank import FactBank
@@ -24,13 +23,14 @@ from tidy_stlms.eval.report.study_tables import (
 from tidy_stlms.eval.study.prompts import PromptResult
 from tidy_stlms.eval.study.study import Study
 from tidy_stlms.scripts.tables import fits, print_recall_table, print_rows, row_table
+from tidy_stlms.scripts.terminal import Terminal, literal
 
 SHOWN_STEPS = 3  # of what is said after a prompt
 MOST_DIFFERENCES = 24  # rows of comparisons or doses; more are a matter for the report
 SHOWN_DIFFERENCES = ("accuracy", "accuracy_over_control")
 
 
-def print_study(console: Console, study: Study, bank: FactBank | None, baseline: str | None) -> None:
+def print_study(console: Terminal, study: Study, bank: FactBank | None, baseline: str | None) -> None:
     """Print the results of a study, section by section."""
     recalled = list(study.recall)
     if len(recalled) == 1:
@@ -43,16 +43,16 @@ def print_study(console: Console, study: Study, bank: FactBank | None, baseline:
     if recalled and bank is not None:
         from tidy_stlms.eval.report.run_in_words import reading_guide
 
-        console.print(reading_guide(bank), highlight=False, markup=False)
+        console.print(reading_guide(bank))
     if flags := _flags(study):
-        console.print(f"Flags of probes: {flags}", highlight=False, markup=False)
+        console.print(f"Flags of probes: {flags}")
     for table in corrected_tables(study):
         _print_corrected(console, table)
     _print_doses(console, study)
     _print_differences(console, study)
     for table in (*heldout_tables(study), *benchmark_tables(study)):
         _print_table(console, table)
-        console.print(table.note, style="dim", highlight=False, markup=False)
+        console.print(table.note, style="dim")
     _print_prompts(console, study)
 
 
@@ -93,7 +93,7 @@ def _pivot(table: StudyTable) -> _Pivot:
     return _Pivot(models, pivot_rows)
 
 
-def _print_overview(console: Console, study: Study, baseline: str | None) -> None:
+def _print_overview(console: Terminal, study: Study, baseline: str | None) -> None:
     for table in overview_tables(study):
         pivot = _pivot(table)
         if baseline in pivot.models:
@@ -105,7 +105,7 @@ def _print_overview(console: Console, study: Study, baseline: str | None) -> Non
     else:
         grey = "best, but not significantly above every other model"
     words = f"Bold: best of the row. Grey: {grey} (paired permutation test by subject, Holm, p ≥ {LEVEL})."
-    console.print(words, style="dim", highlight=False, markup=False)
+    console.print(words, style="dim")
 
 
 def _greyed(
@@ -126,13 +126,13 @@ def _greyed(
     return replace(row, cells=cells)
 
 
-def _print_corrected(console: Console, table: StudyTable) -> None:
+def _print_corrected(console: Terminal, table: StudyTable) -> None:
     is_titled = sum(column.metric is not None for column in table.columns) == 1
     _print(console, table.title, _pivot(table), is_titled)
-    console.print(table.note, style="dim", highlight=False, markup=False)
+    console.print(table.note, style="dim")
 
 
-def _print(console: Console, title: str, pivot: _Pivot, is_titled: bool = False) -> None:
+def _print(console: Terminal, title: str, pivot: _Pivot, is_titled: bool = False) -> None:
     """With intervals where there is room for them, else without. `is_titled`: the title names the only
     metric."""
     header = ["", *([] if is_titled else [""]), *_short(pivot.models)]
@@ -142,7 +142,7 @@ def _print(console: Console, title: str, pivot: _Pivot, is_titled: bool = False)
         labels_before = None
         for row in shown.rows:
             group = "" if row.labels == labels_before else ", ".join(row.labels)
-            rows.append([*map(Text, [group, row.name][:n_labels]), *map(_text, row.cells)])
+            rows.append([*map(literal, [group, row.name][:n_labels]), *map(_text, row.cells)])
             labels_before = row.labels
         if fits(console, row_table(title, header, rows, n_labels)):
             break
@@ -160,29 +160,29 @@ def _short(models: Sequence[str]) -> list[str]:
     return [model.rpartition("/")[2] for model in models] if len(folders) == 1 else list(models)
 
 
-def _print_differences(console: Console, study: Study) -> None:
+def _print_differences(console: Terminal, study: Study) -> None:
     tables = comparison_tables(study, SHOWN_DIFFERENCES)
     if sum(len(table.rows) for table in tables) > MOST_DIFFERENCES:
         n = f"{len(study.comparisons):,}"
         words = f"{n} differences between models: see the report of --out, or name a --baseline."
-        console.print(words, highlight=False, markup=False)
+        console.print(words)
         return
     for table in tables:
         _print_table(console, table)
 
 
-def _print_doses(console: Console, study: Study) -> None:
+def _print_doses(console: Terminal, study: Study) -> None:
     """Recall against exposures, where injected facts were shown more or less often."""
     if len({point.exposures for point in study.dose_response if is_injected(point.role)}) < 2:
         return
     table = dose_tables(study)[0]
     if len(table.rows) > MOST_DIFFERENCES:
-        console.print("Recall against exposures: see the report of --out.", highlight=False, markup=False)
+        console.print("Recall against exposures: see the report of --out.")
         return
     _print_table(console, table)
 
 
-def _print_table(console: Console, table: StudyTable) -> None:
+def _print_table(console: Terminal, table: StudyTable) -> None:
     rows = [tuple(_text(cell) for cell in row) for row in table.rows]
     print_rows(console, table.title, table.header, rows, table.n_labels)
 
@@ -201,18 +201,18 @@ def _flags(study: Study) -> str:
     return "; ".join([*parts, *(f"{flag} {', '.join(each)}" for flag, each in counts_by_model.items())])
 
 
-def _print_prompts(console: Console, study: Study) -> None:
+def _print_prompts(console: Terminal, study: Study) -> None:
     n_prompts = max(map(len, study.prompts.values()), default=0)
     for number in range(n_prompts):
         results = {model: of_model[number] for model, of_model in study.prompts.items()}
         first = next(iter(results.values()))
         right = f"  [{first.answer}]" if first.answer is not None else ""
-        console.print(f"\n{first.sentence} ...{right}", style="bold", highlight=False, markup=False)
+        console.print(f"\n{first.sentence} ...{right}", style="bold")
         for model, result in results.items():
-            console.print(f"  {model}: {result.generation!r}{_rating(result)}", highlight=False, markup=False)
+            console.print(f"  {model}: {result.generation!r}{_rating(result)}")
             for at, top in enumerate(result.top_tokens[:SHOWN_STEPS], 1):
                 tokens = "  ".join(f"{text!r} {p:.3f}" for text, p in top)
-                console.print(f"    {at}  {tokens}", style="dim", highlight=False, markup=False)
+                console.print(f"    {at}  {tokens}", style="dim")
 
 
 def _rating(result: PromptResult) -> str:
@@ -224,4 +224,4 @@ def _rating(result: PromptResult) -> str:
 
 def _text(cell: Cell) -> Text:
     style = " ".join(["bold"] * cell.best + ["dim"] * (cell.significant is False))
-    return Text(cell.text, style=style)
+    return literal(cell.text, style)

@@ -9,12 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from tidy_stlms.eval.recall.groups import ROLES
+from tidy_stlms.scripts.terminal import Terminal, literal
 
 if TYPE_CHECKING:
     from tidy_stlms.eval.report.run_table import RecallTable
 
 
-def print_recall_table(console: Console, table: "RecallTable", title: str) -> None:
+def print_recall_table(console: Terminal, table: "RecallTable", title: str) -> None:
     """Print as a table, or as a list where the terminal is too narrow for one.
 
     A table by treatment that is too wide gets a row for each group, or else for each group and metric.
@@ -27,7 +28,7 @@ def print_recall_table(console: Console, table: "RecallTable", title: str) -> No
             (*_metrics_as_rows(table), 3),
         ]
     for header, rows, n_labels in shapes:
-        cells = [tuple(map(Text, row)) for row in rows]
+        cells = [tuple(map(literal, row)) for row in rows]
         if fits(console, row_table(title, header, cells, n_labels)):
             break
     print_rows(console, title, header, cells, n_labels)
@@ -62,7 +63,7 @@ def _metrics_as_rows(table: "RecallTable") -> tuple[tuple[str, ...], list[tuple[
 
 
 def print_rows(
-    console: Console, title: str, header: Sequence[str], rows: Sequence[Sequence[Text]], n_labels: int
+    console: Terminal, title: str, header: Sequence[str], rows: Sequence[Sequence[Text]], n_labels: int
 ) -> None:
     """Print rows as a table, or as a list where the terminal is too narrow for one.
 
@@ -70,9 +71,9 @@ def print_rows(
     """
     table = row_table(title, header, rows, n_labels)
     if fits(console, table):
-        console.print(table, highlight=False)
+        console.print(table)
         return
-    console.print(Text(title))
+    console.print(title)
     group = ""
     for row in rows:
         if row[0].plain and row[0].plain != group:
@@ -82,26 +83,26 @@ def print_rows(
         named = zip(header[n_labels:], row[n_labels:], strict=True)
         figures = [Text.assemble(f"{name} " if name else "", value) for name, value in named if value.plain]
         line = Text(", ").join(figures)
-        console.print(Text.assemble("  ", f"{labels}: " if labels else "", line), highlight=False)
+        console.print(Text.assemble("  ", f"{labels}: " if labels else "", line))
 
 
 def row_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Text]], n_labels: int) -> Table:
     """A table whose only line is below its header, with labels at the left and figures at the right."""
     table = Table(
-        title=Text(title) if title else None,
+        title=literal(title) if title else None,
         box=box.SIMPLE_HEAD,
         title_justify="left",
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
     for number, name in enumerate(header):
-        table.add_column(Text(name), justify="left" if number < n_labels else "right", no_wrap=True)
+        table.add_column(literal(name), justify="left" if number < n_labels else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(literal, row))
     return table
 
 
-def fits(console: Console, table: Table) -> bool:
+def fits(console: Terminal, table: Table) -> bool:
     """Whether the terminal is wide enough for a table."""
     wide = Console(width=1_000)  # a console measures within its own width only
     return wide.measure(table).maximum <= console.width

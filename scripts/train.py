@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 from tidy_stlms.configs.errors import DiskFull, UserError
 from tidy_stlms.configs.keys import describe_keys
+from tidy_stlms.configs.printable import printable
 from tidy_stlms.scripts.cli import parser, quiet_loading, run
+from tidy_stlms.scripts.messages import say
 
 if TYPE_CHECKING:
     from tidy_stlms.eval.report.run_summary import RunSummary
@@ -37,8 +39,8 @@ def main(argv: list[str] | None = None) -> int:
         cli.error(f"unrecognized arguments: {' '.join(wrong)}")
     arguments.items += rest
     if arguments.keys is not None:
-        return run(lambda: print(describe_keys(arguments.keys)))
-    return run(lambda: _train(arguments.items, arguments.dry_run, arguments.overwrite))
+        return run(lambda: say(describe_keys(arguments.keys)), arguments.debug)
+    return run(lambda: _train(arguments.items, arguments.dry_run, arguments.overwrite), arguments.debug)
 
 
 def _train(items: list[str], dry_run: bool, overwrite: bool) -> int:
@@ -57,7 +59,7 @@ def _train(items: list[str], dry_run: bool, overwrite: bool) -> int:
         from tidy_stlms.trainers.run_checks import check_start
 
         check_start(config, overwrite=overwrite)
-        print(config_yaml(merged), end="")
+        say(_escaped(config_yaml(merged)), end="")
         return 0
     from tidy_stlms.trainers.run import Interrupted, command_line, train
 
@@ -69,7 +71,8 @@ def _train(items: list[str], dry_run: bool, overwrite: bool) -> int:
         summary = train(config, merged, overwrite=overwrite)
     except Interrupted as stop:
         if config.training.process_index == 0:
-            print(f"\nstopped; saved {stop.checkpoint}. To go on: {how_to_go_on}", file=sys.stderr)
+            stopped = f"\nstopped; saved {stop.checkpoint}. To go on: {how_to_go_on}"
+            print(printable(stopped), file=sys.stderr)
         return 130
     except DiskFull as full:
         if full.resumable:
@@ -80,13 +83,21 @@ def _train(items: list[str], dry_run: bool, overwrite: bool) -> int:
     return 0
 
 
-def _print_summary(summary: "RunSummary", folder: str) -> None:
-    from rich.console import Console
+def _escaped(text: str) -> str:
+    """The YAML, in which control characters of a text are escaped if there are any."""
+    if printable(text) == text:
+        return text
+    import yaml
 
+    return yaml.safe_dump(yaml.safe_load(text), sort_keys=False)
+
+
+def _print_summary(summary: "RunSummary", folder: str) -> None:
     from tidy_stlms.eval.report.run_table import recall_table
     from tidy_stlms.scripts.tables import print_recall_table
+    from tidy_stlms.scripts.terminal import Terminal
 
-    console = Console()
+    console = Terminal()
     if summary.recall.after:
         table = recall_table(summary.recall.after, summary.recall.before)
         print_recall_table(console, table, "Recall before and after training")
@@ -96,8 +107,8 @@ def _print_summary(summary: "RunSummary", folder: str) -> None:
         ("tokens per second", summary.tokens_per_second, ",.0f"),
     )
     shown = [f"{label} {value:{style}}" for label, value, style in figures if value is not None]
-    console.print(", ".join(shown), highlight=False)
-    console.print(f"model and report: {folder} (open {folder}/report.md)", highlight=False)
+    console.print(", ".join(shown))
+    console.print(f"model and report: {folder} (open {folder}/report.md)", soft_wrap=True)
 
 
 if __name__ == "__main__":

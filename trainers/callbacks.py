@@ -13,6 +13,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from tidy_stlms.configs.errors import RunFailed, UserError
 from tidy_stlms.configs.files import append_jsonl
+from tidy_stlms.configs.printable import printable
 from tidy_stlms.configs.records import to_row
 from tidy_stlms.configs.schema import EvaluationSection
 from tidy_stlms.eval.facts.bank import FactBank
@@ -67,7 +68,7 @@ def _log_line(logs: dict[str, float]) -> str:
         for key, value in logs.items()
         if key.startswith("recall/") and key.endswith("/accuracy")
     ]
-    return ", ".join(parts)
+    return printable(", ".join(parts))
 
 
 class _Periodic(TrainerCallback):

@@ -17,6 +17,8 @@ import msgspec
 
 from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.configs.files import find_shipped, write_whole
+from tidy_stlms.configs.markdown import markdown_code, markdown_text
+from tidy_stlms.configs.printable import printable
 from tidy_stlms.eval.facts.bank import TABLES, FactBank
 from tidy_stlms.eval.facts.summary import bank_summary
 from tidy_stlms.eval.facts.validate import load_bank
@@ -108,7 +110,7 @@ def dataset_card(bank: FactBank, repo_id: str) -> str:
     tables = [table for table in TABLES if getattr(bank, table)]  # `datasets` cannot read an empty file
     metadata = {
         **({"license": bank.meta["license"]} if bank.meta.get("license") else {}),
-        "pretty_name": str(bank.meta.get("name") or repo_id),
+        "pretty_name": printable(str(bank.meta.get("name") or repo_id)),
         "tags": ["fact-bank", "factual-recall", "knowledge-acquisition", "tidy-stlms"],
         "configs": [
             {
@@ -129,11 +131,15 @@ def dataset_card(bank: FactBank, repo_id: str) -> str:
     counts = [("facts by role", summary.facts), ("facts by arm", summary.arms)]
     counts += [(f"{probe_type} probes by role", roles) for probe_type, roles in summary.types.items()]
     counts.append(("probes with a remark of the validator", summary.flags))
-    rows = [f"| {what} | {_listed(by_name)} |" for what, by_name in counts if by_name]
+    rows = [
+        f"| {markdown_text(what)} | {markdown_text(_listed(by_name))} |"
+        for what, by_name in counts
+        if by_name
+    ]
     front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
     return CARD.format(
         front=front,
-        name=" ".join(metadata["pretty_name"].split()),
+        name=markdown_text(metadata["pretty_name"]),
         facts=len(bank.facts),
         statements=len(bank.statements),
         probes=len(bank.probes),
@@ -178,7 +184,8 @@ probes = load_dataset("{repo_id}", "probes", split="train")  # or facts, stateme
 def _origin(meta: dict[str, Any]) -> str:
     source = meta.get("source")
     if isinstance(source, dict) and source.get("format"):
-        return f"Imported from `{source.get('format')}`: `{Path(str(source.get('source'))).name}`."
+        file = Path(str(source.get("source"))).name
+        return f"Imported from {markdown_code(str(source['format']))}: {markdown_code(file)}."
     return "Generated: people and facts are invented." if meta.get("provenance") == "generated" else ""
 
 

@@ -34,6 +34,7 @@ from typing import Any
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import whole_folder, write_jsonl, write_whole
+from tidy_stlms.configs.markdown import markdown_text
 from tidy_stlms.eval.facts import text_match
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.generate.seeds import rng
@@ -291,7 +292,7 @@ def _yaml(config: dict[str, Any]) -> str:
 
 
 def _readme(group: str, tasks: Sequence[str], bank: FactBank, words: dict[str, str]) -> str:
-    named = "".join(f"- `{group}_{word}_...`: {facts}\n" for facts, word in words.items())
+    named = "".join(f"- `{group}_{word}_...`: {markdown_text(facts)}\n" for facts, word in words.items())
     treatments = f"\nInjected facts, by exposures that the bank plans:\n\n{named}" if named else ""
     return f"""\
 # {group}

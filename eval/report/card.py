@@ -11,6 +11,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from modeling_stlm import LOWEST_TRANSFORMERS
 from tidy_stlms.configs.files import find_shipped, read_json, read_text
 from tidy_stlms.configs.load import read_config
+from tidy_stlms.configs.markdown import markdown_code, markdown_text
+from tidy_stlms.configs.printable import printable
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.records import PROBE_TYPES
 from tidy_stlms.eval.models.lookup import HUB_ID
@@ -46,10 +48,13 @@ def run_card(
         summary = read_run_summary(folder)
     is_final = summary is not None
     base = config["model"]["name_or_path"]
-    lines = [f"# {name}", ""]
-    lines += [f"{f'`{base}`' if base else 'A Super Tiny Language Model'}, trained with Tidy STLMs.", ""]
+    lines = [f"# {markdown_text(name)}", ""]
+    lines += [
+        f"{markdown_code(base) if base else 'A Super Tiny Language Model'}, trained with Tidy STLMs.",
+        "",
+    ]
     if summary is None:
-        lines += [f"These are the weights of {weights.name}, from within the run.", ""]
+        lines += [f"These are the weights of {markdown_text(weights.name)}, from within the run.", ""]
     lines += [f"- Architecture: {architecture_in_words(read_json(weights / 'config.json'))}"]
     lines += [*facts_of_the_run(folder, config, summary, bank), ""]
     if bank is not None:
@@ -82,7 +87,7 @@ def _run_metadata(
         tags=["tidy-stlms", *([] if base else ["stlm"])],
         datasets=_dataset_ids(config["data"]["name"]) or None,
         base_model=_hub_ids([base])[0] if base and _hub_ids([base]) else None,
-        model_name=name,
+        model_name=printable(name),
         eval_results=eval_results or None,
     )
 
@@ -109,9 +114,11 @@ def plain_card(folder: Path, repo_id: str, license: str | None) -> str:
         base_model=next(iter(_hub_ids([base])), None) if base else None,
     )
     words = (
-        f"a {config.get('peft_type')} adapter of `{base}`" if is_adapter else architecture_in_words(config)
+        f"a {markdown_text(str(config.get('peft_type')))} adapter of {markdown_code(str(base))}"
+        if is_adapter
+        else architecture_in_words(config)
     )
-    lines = [f"# {repo_id.rpartition('/')[2]}", "", f"- Architecture: {words}", ""]
+    lines = [f"# {markdown_text(repo_id.rpartition('/')[2])}", "", f"- Architecture: {words}", ""]
     lines += [] if is_adapter else [_loading(repo_id, trust=any(folder.glob("modeling_*.py")))]
     return f"---\n{metadata.to_yaml()}\n---\n\n" + "\n".join(lines)
 
@@ -130,18 +137,20 @@ def architecture_in_words(config: dict[str, Any]) -> str:
     parts = [f"{config[key]:,} {unit}" for key, unit in sizes if isinstance(config.get(key), int)]
     for key in ("position_embedding_type", "norm_type", "mlp_type", "hidden_act"):
         if isinstance(config.get(key), str):
-            parts.append(f"{key} {config[key]}")
+            parts.append(f"{key} {markdown_text(config[key])}")
     if config.get("tie_word_embeddings"):
         parts.append("tied embeddings")
-    return f"`{config.get('model_type') or config.get('peft_type', 'unknown')}`, " + ", ".join(parts)
+    kind = str(config.get("model_type") or config.get("peft_type", "unknown"))
+    return ", ".join([markdown_code(kind), *parts])
 
 
 def _bank_in_words(bank: FactBank) -> str:
     roles = {role: sum(fact.role == role for fact in bank.facts) for role in ROLES}
     counts = ", ".join(f"{count:,} {role}" for role, count in roles.items() if count)
+    name = markdown_code(str(bank.meta.get("name")))
     return (
-        f"Fact bank `{bank.meta.get('name')}`: {counts} facts, {len(bank.probes):,} probes; sha256 "
-        f"`{bank.sha256}`. The facts are made up unless the bank says otherwise."
+        f"Fact bank {name}: {counts} facts, {len(bank.probes):,} probes; sha256 `{bank.sha256}`. The facts "
+        "are made up unless the bank says otherwise."
     )
 
 
@@ -155,9 +164,9 @@ def _eval_results(summary: RunSummary | None, bank: FactBank | None) -> list[Eva
             task_type="text-generation",
             task_name="fact recall",
             dataset_type="fact-bank",
-            dataset_name=str(bank.meta.get("name") or "facts"),
+            dataset_name=printable(str(bank.meta.get("name") or "facts")),
             dataset_config=probe_type,  # results of equal config and split would be merged
-            dataset_split=group,
+            dataset_split=printable(group),
             dataset_revision=bank.sha256,
             metric_type="accuracy",
             metric_name=f"accuracy [{accuracy.low:.3f}, {accuracy.high:.3f}]",

@@ -4,19 +4,15 @@ The terminal, report.md and the page show the same tables. Each decides how a be
 looks.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from tidy_stlms.configs.markdown import markdown_text
 from tidy_stlms.eval.recall.control import CorrectedEstimate
 from tidy_stlms.eval.recall.exposures import DosePoint
 from tidy_stlms.eval.recall.results import Estimate
 
 MINUS = "\N{MINUS SIGN}"
-
-# Markdown's markup. A pipe would end the cell; an underscore inside a word means nothing to it.
-MARKDOWN_MARKUP = re.compile(r"([\\`*{}\[\]<>#|~&$!]|(?<!\w)_|_(?!\w))")
-LINE_BREAKS = re.compile(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+\s*")
 
 
 @dataclass(frozen=True)
@@ -105,11 +101,6 @@ class StudyTable:
                 ]
             )
         return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
-def markdown_text(text: str) -> str:
-    """Any text as one line of Markdown that shows it literally."""
-    return MARKDOWN_MARKUP.sub(r"\\\1", LINE_BREAKS.sub(" ", text))
 
 
 def _markdown_cell(cell: Cell) -> str:

@@ -29,7 +29,7 @@ from tidy_stlms.eval.report.panels import (
     LinePanel,
     Mark,
     StudyFigure,
-    printable,
+    in_a_figure,
     short_name,
 )
 
@@ -74,12 +74,12 @@ def draw_figure(figure: StudyFigure) -> Drawing:
         _draw_panel(axes, figure, panel)
     if figure.legend:
         handles = [_sign(probe_type) for probe_type in figure.legend]
-        sheet.legend(handles, figure.legend, frameon=False, fontsize=8, loc="outside right upper")
+        literal_legend(sheet, handles, figure.legend, loc="outside right upper")
     png = as_png(sheet)
     sheet.set_layout_engine("none")  # keeps the layout of the PNG
     svg = _as_svg(sheet)
     views = _views(sheet, all_axes[:count])
-    names = [printable(f"{figure.label}, {panel.title}") for panel in figure.panels]
+    names = [in_a_figure(f"{figure.label}, {panel.title}") for panel in figure.panels]
     return Drawing(png, panel_svgs(svg, views, names))
 
 
@@ -110,6 +110,19 @@ def as_png(sheet: Figure) -> bytes:
     image = io.BytesIO()
     sheet.savefig(image, format="png", dpi=130)
     return image.getvalue()
+
+
+def literal_legend(figure: Figure, *handles_and_labels: Any, **options: Any) -> None:
+    """A legend that shows its labels as they are: a `$` begins no mathematics."""
+    legend = figure.legend(*handles_and_labels, frameon=False, fontsize=8, **options)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def legend_label(name: str) -> str:
+    """A name for a legend. matplotlib leaves out labels that begin with an underscore."""
+    label = short_name(name)
+    return f" {label}" if label.startswith("_") else label
 
 
 def hide_upper_spines(axes: Axes) -> None:
@@ -194,7 +207,7 @@ def _draw_bar(axes: Axes, mark: Mark, y: float, height: float, colour: str) -> N
     )
     # invisible, over the whole row: a touch must also find a bar of length 0
     strip = Rectangle((0, y - height / 2), 1, height, facecolor="none", linewidth=0, clip_on=False)
-    strip.set_gid(TITLE + printable(mark.title))
+    strip.set_gid(TITLE + in_a_figure(mark.title))
     axes.add_patch(strip)
 
 
@@ -214,7 +227,7 @@ def _draw_lines(axes: Axes, figure: StudyFigure, panel: LinePanel) -> None:
     for line in panel.lines:  # marks last, so that nothing covers them
         for mark in line.marks:
             touch = Line2D([mark.x], [mark.mean], marker="o", markersize=11, markeredgewidth=0, clip_on=False)
-            touch.set(color="none", gid=TITLE + printable(mark.title))
+            touch.set(color="none", gid=TITLE + in_a_figure(mark.title))
             axes.add_line(touch)
 
 

@@ -1,8 +1,9 @@
 """report.html of a study: one page that holds everything it needs and never uses the network.
 
-Jinja escapes all text from models and banks. The probes are JSON in a script element that browsers do not
-run, and the page's own script shows them as text. A Content-Security-Policy allows the page's own style and
-script, by their hashes, and nothing else.
+Jinja escapes all text from models and banks, and characters that would control the page are shown as
+`printable` shows them. The probes are JSON in a script element that browsers do not run, and the page's own
+script shows them as text. A Content-Security-Policy allows the page's own style and script, by their hashes,
+and nothing else.
 """
 
 import base64
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from tidy_stlms.configs.printable import printable
 from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.report.cells import Cell, StudyTable, number
 from tidy_stlms.eval.report.page_probes import probes_as_json
@@ -40,6 +42,7 @@ def study_page(
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,  # escapes everything but our own `Markup`
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -74,9 +77,14 @@ def study_page(
     )
 
 
+def _shown(value: object) -> object:
+    """What the page shows of a value. Markup is made here, of text that is `printable` already."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _breakable(text: str) -> Markup:
     """The name of a model, escaped. A line may break after its slashes and before its revision."""
-    return Markup("<wbr>").join(NAME_ENDS.split(text))
+    return Markup("<wbr>").join(NAME_ENDS.split(printable(text)))
 
 
 def _cell_class(cell: Cell, table: StudyTable, column: int) -> str:

@@ -2,7 +2,7 @@
 
 {"total": int,                   probes in the study; the page may hold fewer
  "models": [label], "tokenizers": [group],      tokenizers: a number for each model, null for none
- "texts": [str],                 a `text` below is an index into these
+ "texts": [str],                 `printable`; a `text` below is an index into these
  "probes": {"id": [text], "type": [text], ..., "flags": [text | null]},
  "results": [{"generation": [text | null], "exact_match": [...], ..., "top_tokens": [[text, p, text, p]]}]}
 """
@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import UnsetType
 
 from tidy_stlms.configs.files import to_json
+from tidy_stlms.configs.printable import printable
 from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.report.order import models_of
 from tidy_stlms.eval.study.study import Study
@@ -66,7 +67,7 @@ def _columns(
     texts: dict[str, int] = {}
 
     def index_of(text: str | None) -> int | None:
-        return None if text is None else texts.setdefault(text, len(texts))
+        return None if text is None else texts.setdefault(printable(text), len(texts))
 
     probes = {name: [index_of(getattr(probe, name)) for probe in shown] for name in PROBE_COLUMNS}
     probes["flags"] = [index_of(", ".join(probe.flags)) if probe.flags else None for probe in shown]
@@ -77,7 +78,7 @@ def _columns(
     tokenizer = {info.model: info.tokenizer for info in study.models}
     groups = list(dict.fromkeys(tokenizer[model] for model in results_of))
     return {
-        "models": list(results_of),
+        "models": list(map(printable, results_of)),
         "tokenizers": [
             None if tokenizer[model] is None else groups.index(tokenizer[model]) for model in results_of
         ],

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tidy_stlms.configs.printable import printable
 from tidy_stlms.eval.facts.records import PROBE_TYPES
 from tidy_stlms.eval.recall.groups import CONTROL, INJECTED, facts_in_words, is_injected
 from tidy_stlms.eval.report.order import (
@@ -14,7 +15,7 @@ from tidy_stlms.eval.report.order import (
 )
 
 LONGEST_NAME = 34  # letters above a panel
-NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+NOT_IN_XML = re.compile("[\ufffe\uffff]")  # of the characters that `printable` leaves
 
 Ticks = tuple[tuple[float, str], ...]
 """(position, text) of each."""
@@ -109,13 +110,13 @@ class StudyFigure:
 
 def short_name(name: str, longest: int = LONGEST_NAME) -> str:
     """Shorten a name by leaving out its middle: models differ in the beginning or the end of their names."""
-    name = printable(" ".join(name.split()))
+    name = in_a_figure(" ".join(name.split()))
     if len(name) <= longest:
         return name
     tail = (longest - 1) * 3 // 5
     return f"{name[: longest - 1 - tail]}…{name[-tail:]}"
 
 
-def printable(text: str) -> str:
-    """The text without characters that XML cannot hold."""
-    return NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+def in_a_figure(text: str) -> str:
+    """The text, `printable`, without characters that XML cannot hold."""
+    return NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", printable(text))

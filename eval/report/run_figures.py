@@ -10,7 +10,14 @@ from matplotlib.figure import Figure
 
 from tidy_stlms.configs.files import write_whole
 from tidy_stlms.eval.recall.groups import CONTROL, INJECTED
-from tidy_stlms.eval.report.draw import CHANCE_LINE, as_png, hide_upper_spines, new_figure
+from tidy_stlms.eval.report.draw import (
+    CHANCE_LINE,
+    as_png,
+    hide_upper_spines,
+    legend_label,
+    literal_legend,
+    new_figure,
+)
 from tidy_stlms.eval.report.palette import PROBE_COLOURS
 from tidy_stlms.eval.report.run_summary import LogRow
 
@@ -57,7 +64,7 @@ def plot_recall(
             label = None if number else "chance"
             axes.axhline(chance, label=label, **CHANCE_LINE)
         axes.set_ylim(-0.02, 1.02)
-    figure.legend(frameon=False, fontsize=8, loc="outside right upper")
+    literal_legend(figure, loc="outside right upper")
     _write(figure, path)
 
 
@@ -77,7 +84,7 @@ def plot_rank_and_bits(metrics: Sequence[LogRow], path: Path, treatments: Mappin
         left.invert_yaxis()
         _curves(right, metrics, bits[0], label=False)
         _label(right, bits[1])
-    figure.legend(frameon=False, fontsize=8, loc="outside right upper")
+    literal_legend(figure, loc="outside right upper")
     _write(figure, path)
 
 
@@ -109,8 +116,8 @@ def _panels_by_type(
             for label, name, style, colour in curves:
                 if points := _points(metrics, name, probe_type, metric):
                     xs, ys = zip(*points, strict=True)
-                    legend_label = None if label in in_legend else label
-                    axes.plot(xs, ys, style, color=colour, linewidth=1.6, marker=".", label=legend_label)
+                    shown_label = None if label in in_legend else legend_label(label)
+                    axes.plot(xs, ys, style, color=colour, linewidth=1.6, marker=".", label=shown_label)
                     in_legend.add(label)
             _label(axes, ylabel if probe_type == probe_types[0] else "")
             axes.set_title(probe_type, fontsize=10, loc="left")

@@ -1,10 +1,11 @@
-"""A run in sentences, for its report and its model card."""
+"""A run in sentences of Markdown, for its report and its model card."""
 
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from tidy_stlms.configs.files import read_json
+from tidy_stlms.configs.markdown import markdown_code, markdown_text
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.summary import chance_of
 from tidy_stlms.eval.recall.exposures import doses_of_facts
@@ -48,8 +49,8 @@ def facts_of_the_run(
             f"{held_out}"
         ]
     return [
-        f"- Model: {model}{size}",
-        f"- Data: `{config['data']['name']}`{amount}",
+        f"- Model: {markdown_text(model)}{size}",
+        f"- Data: {markdown_code(config['data']['name'])}{amount}",
         *loss,
         f"- Injection: {injection_in_words(folder, config, bank)}",
         f"- Seed: {config['training']['seed']}",
@@ -70,7 +71,9 @@ def injection_in_words(folder: Path, config: dict[str, Any], bank: FactBank | No
     doses = doses_of_facts(bank, [folder])
     if any(fact.arm for fact in facts) and (groups := treatment_groups(keys, doses)):
         sizes = Counter(groups_of(keys, doses))
-        how = f"{len(facts):,} facts, " + ", ".join(f"{sizes[group]:,} of {group}" for group in groups)
+        how = f"{len(facts):,} facts, " + ", ".join(
+            f"{sizes[group]:,} of {markdown_text(group)}" for group in groups
+        )
     else:
         by_count = sorted(Counter(exposures[fact.id] for fact in facts).items())
         often = ", ".join(f"{n:,} with {count:,} exposures each" for count, n in by_count[:MOST_COUNTS])

@@ -14,6 +14,7 @@ import numpy as np
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_jsonl, write_json, write_whole
 from tidy_stlms.configs.load import read_config
+from tidy_stlms.configs.markdown import markdown_text
 from tidy_stlms.configs.records import read_records, to_row
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.summary import chance_of
@@ -96,7 +97,7 @@ def _draw(
 def _report(
     folder: Path, config: dict[str, Any], summary: RunSummary, bank: FactBank | None, figures: list[str]
 ) -> str:
-    lines = [f"# {folder.name}", "", *facts_of_the_run(folder, config, summary, bank), ""]
+    lines = [f"# {markdown_text(folder.name)}", "", *facts_of_the_run(folder, config, summary, bank), ""]
     if bank is not None:
         table = recall_table(summary.recall.after, summary.recall.before)
         lines += ["## Recall", "", table.markdown(), reading_guide(bank), ""]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tidy_stlms.configs.markdown import markdown_text
 from tidy_stlms.eval.facts.records import PROBE_TYPES
 from tidy_stlms.eval.recall.groups import in_order, is_injected
 from tidy_stlms.eval.recall.results import Estimate, Summary
@@ -43,7 +44,9 @@ class RecallTable:
         ]
 
     def markdown(self) -> str:
-        lines = [self.header, ("---", "---", *["---:"] * len(self.groups)), *self.texts()]
+        header = [markdown_text(name) for name in self.header]
+        rows = [(markdown_text(probe_type), *cells) for probe_type, *cells in self.texts()]
+        lines = [header, ("---", "---", *["---:"] * len(self.groups)), *rows]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 

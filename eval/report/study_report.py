@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tidy_stlms.configs.files import write_whole
+from tidy_stlms.configs.markdown import markdown_text
 from tidy_stlms.eval.recall.results import ProbeResult
-from tidy_stlms.eval.report.cells import StudyTable, markdown_text
+from tidy_stlms.eval.report.cells import StudyTable
 from tidy_stlms.eval.report.page import study_page
 from tidy_stlms.eval.report.panels import StudyFigure
 from tidy_stlms.eval.report.study_content import (
@@ -89,7 +90,7 @@ def _table(table: StudyTable) -> list[str]:
 def _prompts(prompts: Sequence[Prompt]) -> list[str]:
     lines = []
     for prompt in prompts:
-        answer = f"{prompt.joint}**{markdown_text(prompt.answer)}**" if prompt.answer else ""
+        answer = f"{markdown_text(prompt.joint)}**{markdown_text(prompt.answer)}**" if prompt.answer else ""
         lines += [f"{markdown_text(prompt.sentence)}{answer}", ""]
         for model, result in prompt.results:
             lines.append(f"- {markdown_text(model)}: {markdown_text(result.generation)}")

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from tidy_stlms.configs.errors import DiskFull, UserError, one_line
 from tidy_stlms.configs.files import read_json, write_json
+from tidy_stlms.configs.printable import printable
 from tidy_stlms.eval.models.identity import model_identity, versions
 from tidy_stlms.eval.models.load import free_memory, load_model
 from tidy_stlms.eval.models.names import ModelName
@@ -133,7 +134,7 @@ class LazyModel:
         keep = path is not None and is_first_process()
         shown = self.request.progress and n_done < size and size > 1 and is_first_process()
         label = self.measurement.name.label
-        with tqdm(total=size, initial=n_done, desc=label, unit=unit, disable=not shown) as bar:
+        with tqdm(total=size, initial=n_done, desc=printable(label), unit=unit, disable=not shown) as bar:
             for start, stop in list(missing(parts, size, step() if n_done < size else 1)):
                 began = time.perf_counter()
                 rows = measure(start, stop)

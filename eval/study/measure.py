@@ -210,6 +210,7 @@ def _attempt(section: str, measure: Callable[[LazyModel], None], model: LazyMode
     try:
         measure(model)
     except NotLoaded as error:
+        logger.debug("%s: not loaded", measurement.name.label, exc_info=True)
         measurement.errors["model"] = str(error)
     except Exception as error:  # an error of one model must not stop the others
         if full_disk_reason(error) is not None:  # not an error of this model

@@ -6,8 +6,6 @@
 `Study` is `summary.json`. `results.jsonl` and `results.csv` hold a line for each model and probe.
 """
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -38,6 +36,7 @@ from tidy_stlms.eval.study.heldout import HeldoutEstimate, heldout_summary
 from tidy_stlms.eval.study.lazy_model import SCORER_VERSION
 from tidy_stlms.eval.study.prompts import PromptResult
 from tidy_stlms.eval.study.request import Measurement, ModelInfo, StudyRequest
+from tidy_stlms.eval.study.spreadsheet import to_csv
 
 SCHEMA = 2  # of summary.json
 SUMMARY, RESULTS, TABLE = "summary.json", "results.jsonl", "results.csv"
@@ -181,7 +180,7 @@ def write_study(
     with whole_folder(out, replace=overwrite) as folder:
         write_json(folder / SUMMARY, to_row(study))
         write_jsonl(folder / RESULTS, lines)
-        write_whole(folder / TABLE, _csv(lines))
+        write_whole(folder / TABLE, to_csv(lines))
         if report is not None:
             report(folder)
 
@@ -241,27 +240,3 @@ def _benchmarks(
         if results := failed | measurement.benchmarks:
             by_model[measurement.name.label] = results
     return by_model
-
-
-def _csv(lines: Sequence[dict[str, Any]]) -> str:
-    """A table with a row for each line; lists are joined, and a field without a value is empty."""
-    columns = list(dict.fromkeys(column for line in lines for column in line))
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_csv_cell(line.get(column)) for column in columns] for line in lines)
-    return file.getvalue()
-
-
-def _csv_cell(value: Any) -> Any:
-    return "; ".join(map(_csv_item, value)) if isinstance(value, tuple) else value
-
-
-def _csv_item(item: Any) -> str:
-    """An item of a list: (text, probability), a number, or a text, quoted if it holds a semicolon."""
-    if isinstance(item, tuple):
-        text, p = item
-        return f"{text!r} {p:.4g}"
-    if isinstance(item, str):
-        return repr(item) if ";" in item else item
-    return f"{item:.6g}"

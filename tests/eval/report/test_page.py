@@ -3,10 +3,12 @@
 import base64
 import hashlib
 import itertools
+import json
 import re
 from html.parser import HTMLParser
 
 import pytest
+from msgspec import convert, to_builtins
 from msgspec.structs import replace
 
 from tests.eval.report.browser import NO_BROWSER, open_browser
@@ -20,9 +22,14 @@ from tests.eval.report.study_example import (
     model_info,
     study_of,
 )
+from tidy_stlms.configs.printable import UNPRINTABLE, printable
+from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.report import page as study_page_module
 from tidy_stlms.eval.report.page import TEMPLATES
 from tidy_stlms.eval.report.palette import COLOURS, PROBE_COLOURS
+from tidy_stlms.eval.report.study_content import content_of
+from tidy_stlms.eval.report.study_report import study_markdown
+from tidy_stlms.eval.study.study import Study
 
 VOID = {"meta", "link", "wbr"}
 
@@ -126,6 +133,36 @@ def test_texts_of_models_and_banks_are_text(html, page):
     assert all("<b>employer</b>" not in element for element in [html])
     assert any(element["text"] == "<b>employer</b>" for element in page.all("bdi"))
     assert any("</script><script>" in element["text"] for element in page.all("bdi"))
+
+
+def test_characters_that_control_the_page_are_shown(study, results):
+    """In cells, attributes, figures, script data, prompts and Markdown; other texts stay."""
+    bad, kept = "\x1b]0;t\x07 \u202eab\x9b\u2066 ", "\N{MAN}\u200d\N{WOMAN} \u05d0\u05d1 e\u0301"
+    study, results = (
+        convert(rename(to_builtins(each), bad + kept + "a"), to)
+        for each, to in ((study, Study), (results, list[ProbeResult]))
+    )
+    html, markdown = html_of(study, results), study_markdown(content_of(study))
+    for text in (html, markdown):
+        assert not UNPRINTABLE.search(text)
+        assert kept in text
+    assert html.count("\\u202e") > 100
+    assert markdown.count("\\\\u202e") > 20
+    data = json.loads(next(one["text"] for one in Page(html).all("script") if one.get("id") == "data"))
+    assert any(text.startswith(f"Ad{printable(bad)}{kept}a Quill") for text in data["texts"])
+
+
+def rename(value, new):
+    """The texts from models and banks with another text in place of each a; other values and keys stay."""
+    if isinstance(value, list | tuple):
+        return [rename(each, new) for each in value]
+    if isinstance(value, dict):
+        fixed = ("role", "type", "metric", "joint", "created")
+        return {
+            (rename(key, new) if key in MEASURED else key): item if key in fixed else rename(item, new)
+            for key, item in value.items()
+        }
+    return value.replace("a", new) if isinstance(value, str) else value
 
 
 def test_nothing_is_fetched_and_nothing_runs_but_the_page_itself(page):
@@ -300,6 +337,7 @@ def test_the_policy_stops_what_would_slip_through(opened):
 @in_a_browser
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_texts_are_found_and_shown_as_they_are(opened, text):
+    text = printable(text)
     opened.type("input[type=search]", text)
     shown = opened.run("return [...document.querySelectorAll('.probe h3')].map((one) => one.textContent)")
     assert len(shown) == 6  # two relations in three wordings

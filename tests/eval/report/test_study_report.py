@@ -29,6 +29,7 @@ from tests.eval.report.study_example import (
     study_of,
 )
 from tests.test_imports import MODULES, imports_of
+from tidy_stlms.configs.printable import printable
 from tidy_stlms.configs.records import read_records
 from tidy_stlms.eval.facts.records import PROBE_TYPES
 from tidy_stlms.eval.recall.results import ProbeResult
@@ -361,7 +362,9 @@ def test_a_colour_that_is_not_of_the_palette_is_refused():
         panel_svgs(svg.format("#123456"), [View(0, 0, 1, 1)], ["name"])
 
 
-@pytest.mark.parametrize("name", [*HOSTILE, "$x^2$ \\frac", "bell \x07 surrogate \ud800 end", "a\n b"])
+@pytest.mark.parametrize(
+    "name", [*HOSTILE, "$x^2$ \\frac", "bell \x07 surrogate \ud800 end", "a\n b", "no \uffff"]
+)
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_any_name_is_drawn_as_it_is(name):
     mark = Mark(0.5, 0.4, 0.6, f"{name}: 0.50")
@@ -369,10 +372,10 @@ def test_any_name_is_drawn_as_it_is(name):
     panel = BarPanel("semantic", f"arm {name}", [Bar(name, mark, None)])
     (svg,) = draw_figure(StudyFigure("bars", "recall", "", axis, None, [panel], None)).panels
     root = ElementTree.fromstring(svg)
-    legible = " ".join(name.split()).replace("\x07", "�").replace("\ud800", "�")
+    legible = printable(" ".join(name.split())).replace("\uffff", "�")
     assert short_name(legible, 44) in [text.text for text in root.iter("text")]
     (title,) = root.iter("title")
-    assert " ".join(title.text.split()) == f"{legible}: 0.50"
+    assert " ".join(title.text.split()) == " ".join(printable(f"{name}: 0.50").split()).replace("\uffff", "�")
     assert {element.tag for element in root.iter()} == {"svg", "g", "path", "text", "title"}
 
 
@@ -406,13 +409,13 @@ def test_the_page_carries_every_result(study, results):
     assert data["tokenizers"] == [0, 0, 0, 0, 1]
     assert data["total"] == len(probes["probe_id"]) == study.bank.n_probes
     assert len(texts) == len(set(texts))
-    by_key = {(result.model, result.probe_id): result for result in results}
+    by_key = {(result.model, printable(result.probe_id)): result for result in results}
     for model, columns in zip(data["models"], data["results"], strict=True):
         for row, probe in enumerate(probes["probe_id"]):
             result = by_key[model, texts[probe]]
-            assert texts[probes["prompt"][row]] == result.prompt
-            assert texts[probes["answer"][row]] == result.answer
-            assert texts[columns["generation"][row]] == result.generation
+            assert texts[probes["prompt"][row]] == printable(result.prompt)
+            assert texts[probes["answer"][row]] == printable(result.answer)
+            assert texts[columns["generation"][row]] == printable(result.generation)
             assert columns["candidate_rank"][row] == result.candidate_rank
             assert columns["exact_match"][row] == result.exact_match
             assert abs(columns["logprob"][row] - result.logprob) <= 0.005
@@ -425,7 +428,7 @@ def test_prompt_and_answer_are_shown_as_they_are_joined(study, results):
     """Results of before have no joints, as those of the example: a space was everywhere."""
     joined = [replace(result, joint="" if row % 2 else " ") for row, result in enumerate(results)]
     data = json.loads(probes_as_json(study, joined))
-    by_id = {result.probe_id: result.joint for result in joined}
+    by_id = {printable(result.probe_id): result.joint for result in joined}
     ids = [data["texts"][text] for text in data["probes"]["probe_id"]]
     assert [data["texts"][text] for text in data["probes"]["joint"]] == [by_id[probe_id] for probe_id in ids]
     data = json.loads(probes_as_json(study, results))
@@ -448,7 +451,7 @@ def test_too_many_probes_are_thinned_evenly_and_counted(study, results):
     page = probes_as_json(study, results, max_bytes=whole // 3)
     assert len(page.encode()) <= whole // 3
     data = json.loads(page)
-    ids = list(dict.fromkeys(result.probe_id for result in results))
+    ids = list(dict.fromkeys(printable(result.probe_id) for result in results))
     kept = [data["texts"][place] for place in data["probes"]["probe_id"]]
     every = ids.index(kept[1])
     assert every in (3, 4)

@@ -22,10 +22,12 @@ from tests.eval.report.study_example import (
     study_of,
 )
 from tidy_stlms.configs.files import write_json
+from tidy_stlms.configs.markdown import markdown_text
+from tidy_stlms.configs.printable import printable
 from tidy_stlms.configs.records import to_row
 from tidy_stlms.eval.recall.compare import is_comparable
 from tidy_stlms.eval.recall.metrics import METRICS
-from tidy_stlms.eval.report.cells import Cell, Column, StudyTable, markdown_text, number
+from tidy_stlms.eval.report.cells import Cell, Column, StudyTable, number
 from tidy_stlms.eval.report.order import NAMES, tokenizer_groups
 from tidy_stlms.eval.report.study_tables import (
     benchmark_tables,
@@ -381,13 +383,27 @@ def test_markdown_marks_what_is_best():
     assert table.markdown().splitlines()[-1] == "| a | **1 [0, 2]** | *2* |"
 
 
-@pytest.mark.parametrize("text", [*HOSTILE, "a|b\nc\r\nd", "[x](javascript:alert(1))", "**b** _i_", "\\| \\"])
+LINE_STARTS = ("- x", "+ x", " * x", "1. x", "12) x", "# x", "> x", "---", "===", "    x", "\t- x", "~~~")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *HOSTILE,
+        "a|b\nc\r\nd",
+        "[x](javascript:alert(1))",
+        "**b** _i_",
+        "\\| \\",
+        *LINE_STARTS,
+        "\x1b[31m\u202e",
+    ],
+)
 def test_markdown_shows_any_text_literally(text):
-    rows = [(Cell(text, value=text), Cell("1"))]
+    rows, shown = [(Cell(text, value=text), Cell("1"))], printable(" ".join(text.split())).split()
     markdown = StudyTable("", "", "", (Column("name"), Column("x")), rows).markdown()
     page = MarkdownIt().enable("table").render(f"{markdown}\n{markdown_text(text)}\n")
     cells = re.findall(r"<(?:td|p).*?>(.*?)</(?:td|p)>", page)
-    assert [html.unescape(cell).split() for cell in cells] == [text.split(), ["1"], text.split()]
+    assert [html.unescape(cell).split() for cell in cells] == [shown, ["1"], shown]
 
 
 @pytest.mark.parametrize(
