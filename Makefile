@@ -19,7 +19,8 @@ test: .venv/installed  ## a process for each core; a file's tests stay together
 test-versions: .venv/installed  ## models, scorer, training on the lowest and the newest versions allowed
 	$(BIN)/python tests/versions.py
 
-fuzz: .venv/installed  ## kill training at every file operation and at random moments
+fuzz: .venv/installed  ## thousands of damaged files; kill training at every file operation and at random moments
+	STLM_FUZZ=1 $(BIN)/pytest tests/damaged -n auto --dist loadfile
 	$(BIN)/python -m tests.fuzz
 
 check: .venv/installed  ## format, lint, types
