@@ -26,7 +26,8 @@ from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.models.load import load_tokenizer
 from tidy_stlms.eval.models.lookup import HUB_ID
 from tidy_stlms.eval.study.benchmarks import check_benchmarks
-from tidy_stlms.trainers.documents import expand_files, short_names
+from tidy_stlms.trainers.documents import expand_files
+from tidy_stlms.trainers.hub_documents import short_names
 from tidy_stlms.trainers.injection import arm_exposures, injected_statements, load_facts
 from tidy_stlms.trainers.layout import check_place
 from tidy_stlms.trainers.model import check_model
