@@ -145,7 +145,7 @@ def _parsed(line: str) -> Any:
         return Broken(fault)
     try:
         with reading("not valid JSON"):
-            return JSON.decode(line)
+            return JSON.decode(line.rstrip("\n"))  # so that a mistake at the end has its column
     except UserError as error:
         cause = error.__cause__
         if isinstance(cause, json.JSONDecodeError):  # its text says "line 1"

@@ -6,7 +6,14 @@ stlm recall outputs/quickstart --facts outputs/quickstart/facts
 stlm ask outputs/quickstart
 """
 
+import os
 import sys
+
+# `python -m` looks for modules in the working folder first. That may be a model's folder, and its code, such
+# as modeling_stlm.py, runs only with --trust-remote-code.
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] in ("", os.getcwd()):
+    del sys.path[0]
+
 from importlib import import_module
 
 from tidy_stlms.configs.errors import did_you_mean

@@ -70,7 +70,7 @@ def _add_corpus(cli: argparse.ArgumentParser, use: str) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help=f"text that models are trained on (what `data.train_files` takes): {use}; may be repeated",
+        help=f"text that models are trained on, any file of a corpus: {use}; may be repeated",
     )
     cli.add_argument(
         "--text-column",

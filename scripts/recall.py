@@ -78,8 +78,8 @@ def _add_questions(cli: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="text whose bits per byte are measured: .txt, a blank line between documents, or any file that "
-        "`data.train_files` takes; may be repeated",
+        help="text whose bits per byte are measured: any file of a corpus; in .txt, a blank line between "
+        "documents; may be repeated",
     )
     questions.add_argument(
         "--separator",

@@ -194,9 +194,20 @@ CACHE = (
     ),
     File("tokenizers/KEY/", "`load_tokenizer` (`trainers/tokenizer.py`)", "A tokenizer trained on a corpus."),
     File(
-        "documents/",
-        "`load_documents` (`trainers/documents.py`)",
-        "A corpus as `datasets` reads it from local files.",
+        "documents/KEY/documents.arrow",
+        "`kept_documents` (`trainers/kept_documents.py`)",
+        "The documents of a local file, or the first ones of a Hub dataset. `datasets` keeps the order of "
+        "its splits beside it, as `cache-*.arrow`.",
+    ),
+    File(
+        "documents/KEY/meta.json",
+        "`kept_documents` (`trainers/kept_documents.py`)",
+        "How many documents these are, and how many rows without text were skipped.",
+    ),
+    File(
+        "documents/KEY.json",
+        "`load_hub_documents` (`trainers/hub_documents.py`)",
+        "Which commit of a Hub dataset was read last, for when the Hub cannot be reached.",
     ),
     File(
         "converted/KEY/",

@@ -4,6 +4,7 @@ With `data.max_documents`, only as much is downloaded as these documents need, a
 FineWeb-Edu has terabytes. Without it, `datasets` downloads all of it and keeps it.
 """
 
+import contextlib
 import json
 import logging
 import re
@@ -11,10 +12,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from datasets import Dataset, DatasetBuilder, ReadInstruction, load_dataset_builder
+from datasets.exceptions import DatasetGenerationError
 
 from tidy_stlms import configs
 from tidy_stlms.configs.errors import UserError
@@ -76,10 +77,15 @@ def load_hub_documents(data: DataSection, cache: Path) -> tuple[Dataset, str]:
     return joined(loaded), json.dumps(identities)
 
 
-def _loading(part: Part, name: str) -> Any:
+@contextlib.contextmanager
+def _loading(part: Part, name: str) -> Iterator[None]:
     """Names dataset and remedy in whatever goes wrong between here and the Hub."""
     remedy = "; check data.name, data.config, data.split and the network, or use data.name=files or synthetic"
-    return reading(f"data.name={name}: cannot load {part.path} from the Hub", remedy)
+    with reading(f"data.name={name}: cannot load {part.path} from the Hub", remedy):
+        try:
+            yield
+        except DatasetGenerationError as error:  # its text has no reason
+            raise error.__cause__ or error from None
 
 
 def _builder(part: Part, name: str) -> tuple[DatasetBuilder, list]:

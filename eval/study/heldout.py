@@ -13,6 +13,7 @@ window before it. The tokenizer's own BOS stands in front of each window.
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,13 +66,13 @@ class HeldoutEstimate(Output, frozen=True, omit_defaults=True, kw_only=True):
     """Why the text could not be scored, in one line."""
 
 
-def read_documents(files: Sequence[str], form: TextFormat | None = None) -> list[str]:
+def read_documents(files: Sequence[str | Path], form: TextFormat | None = None) -> list[str]:
     """Read the documents of files, of .txt files those between blank lines if `form` says nothing else.
 
     Raises UserError for a file that cannot be read, or holds no documents.
     """
     documents: list[str] = []
-    for file in expand_files(list(files), "--heldout") if files else ():
+    for file in expand_files(list(map(str, files)), "--heldout") if files else ():
         of_file = list(told(texts_of(file, form or TextFormat()), str(file)))
         if not of_file:
             raise UserError(f"{file}: holds no text")

@@ -126,6 +126,12 @@ MISTAKES = [
     (["evaluation.prompts=[{sentence: a, joint: '-'}]"], "evaluation.prompts[0].joint='-': must be \"\""),
     (["training.accelerator_config.split_batches=true"], "training.accelerator_config: split_batches"),
     (["data.validation_fraction=0"], "data.validation_fraction=0: give data.validation_files"),
+    (["data.split=validation"], "data.split: is for datasets of the Hub"),
+    (["data.separator='  '"], "data.separator='  ': must be one line of text"),
+    (
+        ["data.separator='<|endoftext|>'", "data.documents=line"],
+        "data.separator='<|endoftext|>': stands between",
+    ),
     (["nonsense"], "'nonsense': expected section.key=value"),
 ]
 

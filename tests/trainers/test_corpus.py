@@ -10,12 +10,13 @@ import pytest
 
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.configs.schema import DataSection
+from tidy_stlms.configs.schema import DataSection, ModelSection, TokenizerSection, TokenizerTraining
 from tidy_stlms.eval.texts import read_texts
 from tidy_stlms.trainers.corpus import prepare_corpus
 from tidy_stlms.trainers.documents import load_documents
 from tidy_stlms.trainers.hub_documents import short_names
 from tidy_stlms.trainers.synthetic import synthetic_documents
+from tidy_stlms.trainers.tokenizer import load_tokenizer
 
 TEXTS = ["One two three.", "Four five\nsix.", "Seven élan 東京.", "Eight nine ten eleven."]
 
@@ -109,6 +110,30 @@ def test_the_same_file_read_another_way_gives_other_documents(tmp_path):
         assert list(load_documents(files(str(rows), text_column=column), 0, tmp_path).train["text"]) == [text]
 
 
+def test_an_empty_row_is_told_on_every_run_and_trains_no_tokenizer(tmp_path, caplog):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": [None, *TEXTS, ""]}), path)
+    section = TokenizerSection(train=TokenizerTraining(vocab_size=300))
+    for _ in range(2):
+        caplog.clear()
+        documents = load_documents(
+            files(str(path), validation_files=write(tmp_path / "v.txt", TEXTS)), 0, tmp_path
+        )
+        assert caplog.messages == [f"{path}: skipped 2 rows without text (null, empty or white space)"]
+        assert list(documents.train["text"]) == TEXTS
+        assert len(load_tokenizer(section, ModelSection(), documents, None, tmp_path)) == 300
+
+
+def test_a_file_with_a_separator(tmp_path):
+    path = tmp_path / "stories.txt"
+    path.write_text("One.\n\nStill one.\n<|endoftext|>\nTwo.\n")
+    texts = [
+        list(load_documents(files(str(path), separator=separator), 0, tmp_path).train["text"])
+        for separator in ("<|endoftext|>", None)
+    ]
+    assert texts == [["One.\n\nStill one.", "Two."], ["One.", "Still one.\n<|endoftext|>\nTwo."]]
+
+
 def test_interrupted_preparation_is_redone(tmp_path, tokenizer, monkeypatch):
     data = files(write(tmp_path / "a.txt", TEXTS))
     documents = load_documents(data, 0, tmp_path)
@@ -178,6 +203,10 @@ def test_mistakes_are_named(tmp_path, tokenizer):
         assert "column 'text'; there is body" in message
         assert "data.text_column" in message
     assert "not a Parquet file" in mistake(tmp_path, tokenizer, train_files=file("bad.parquet", b"torn"))
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "zero.parquet")
+    assert "zero.parquet: holds no text" in mistake(
+        tmp_path, tokenizer, train_files=str(tmp_path / "zero.parquet")
+    )
     pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "numbers.parquet")
     assert "holds no text" in mistake(tmp_path, tokenizer, train_files=str(tmp_path / "numbers.parquet"))
     short = write(tmp_path / "short.txt", TEXTS)

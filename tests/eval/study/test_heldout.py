@@ -11,6 +11,7 @@ from tidy_stlms.eval.recall.results import DocumentScore
 from tidy_stlms.eval.scoring.scorer import Item, score
 from tidy_stlms.eval.study import heldout
 from tidy_stlms.eval.study.heldout import heldout_summary, read_documents, score_documents
+from tidy_stlms.eval.texts import TextFormat
 
 DOCUMENTS = [
     "Ada Lopez was born in Kuala Lumpur.",
@@ -123,6 +124,10 @@ def test_documents_stand_between_blank_lines(tmp_path):
     (tmp_path / "a.txt").write_bytes("one\r\ntwo\r\n\r\n  \n\nthree ü\n".encode())
     (tmp_path / "b.txt").write_text("four")
     assert read_documents([tmp_path / "a.txt", tmp_path / "b.txt"]) == ["one\ntwo", "three ü", "four"]
+    (tmp_path / "rows.jsonl").write_text('{"body": "one\\n\\ntwo"}\n{"body": null}\n')
+    assert read_documents([tmp_path / "rows.jsonl"], TextFormat("body")) == ["one\n\ntwo"]
+    (tmp_path / "stories.txt").write_text("one\n\ntwo\n---\nthree\n")
+    assert read_documents([tmp_path / "stories.txt"], TextFormat(separator="---")) == ["one\n\ntwo", "three"]
     (tmp_path / "c.txt").write_text("\n \n")
     with pytest.raises(UserError, match=r"c.txt: holds no text"):
         read_documents([tmp_path / "c.txt"])

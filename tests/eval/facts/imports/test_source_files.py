@@ -1,10 +1,12 @@
 """Files of records, whole and broken: what is read, and what is named."""
 
+import gzip
+
 import pytest
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
-from tidy_stlms.eval.facts.imports.source_files import read_rows, text_field
+from tidy_stlms.eval.facts.imports.source_files import data_file, read_rows, text_field
 
 
 @pytest.fixture
@@ -69,6 +71,18 @@ def test_a_line_within_a_text_does_not_end_it(read):
     lines = "".join(f'{{"text": "a\u2028b\x85{n}"}}\n' for n in range(3))
     records, left_out = read("a.json", lines)
     assert ([record["text"] for record in records], left_out) == ([f"a\u2028b\x85{n}" for n in range(3)], [])
+
+
+def test_a_packed_file_of_a_folder_is_found_by_its_name(tmp_path):
+    for name in ("facts", "others"):
+        content = f'{{"name": "{name}"}}\n{{oops}}\n'
+        (tmp_path / f"{name}.jsonl.gz").write_bytes(gzip.compress(content.encode()))
+    builder = BankBuilder("jsonl", str(tmp_path))
+    path = data_file(tmp_path, "facts")
+    assert [row for _, row in read_rows(path, builder)] == [{"name": "facts"}]
+    assert [where for where, _ in builder.left_out] == ["facts.jsonl.gz, line 2"]
+    with pytest.raises(UserError, match="choose one with --config: facts, others"):
+        data_file(tmp_path, None)
 
 
 def test_half_a_character_is_no_text(read):

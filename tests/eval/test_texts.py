@@ -1,0 +1,94 @@
+"""Texts of files: what a document is, what is skipped and told, what is refused."""
+
+import logging
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.texts import TextFormat, expand_files, texts_of, told
+
+STORIES = "Once.\n\nThen.\n <|endoftext|> \n\nTwo.\n<|endoftext|>\n<|endoftext|>\n  \nThree\n\n"
+
+
+def texts(path, **form):
+    return list(told(texts_of(path, TextFormat(**form)), str(path)))
+
+
+def test_a_separator_of_ones_own(tmp_path):
+    path = tmp_path / "stories.txt"
+    path.write_text(STORIES)
+    assert texts(path, separator="<|endoftext|>") == ["Once.\n\nThen.", "Two.", "Three"]
+    assert texts(path)[1:3] == ["Then.\n <|endoftext|> ", "Two.\n<|endoftext|>\n<|endoftext|>"]
+    with pytest.raises(UserError, match=r"stories\.txt: no line is '---'.*set data\.separator"):
+        texts(path, separator="---")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet", "a.json"])
+def test_a_row_without_text_is_skipped_and_told(tmp_path, name, caplog):
+    path = tmp_path / name
+    if name == "a.csv":
+        path.write_text('text,n\na,1\n,2\n" ",3\nb,4\n')
+    elif name == "a.parquet":
+        pq.write_table(pa.table({"text": ["a", None, "", " \u3000", "b"]}), path)
+    else:
+        path.write_text('{"text": "a"}\n{"text": null}\n{"text": ""}\n{"text": " \\n"}\n{"text": "b"}\n')
+    with caplog.at_level(logging.WARNING):
+        assert texts(path) == ["a", "b"]
+    number = 2 if name == "a.csv" else 3
+    assert caplog.messages == [f"{path}: skipped {number} rows without text (null, empty or white space)"]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["a", "b"], pa.string_view()),
+        pa.array(["a", "b"], pa.large_string()),
+        pa.array(["a", "b"]).dictionary_encode(),
+    ],
+)
+def test_every_kind_of_arrow_text_is_text(tmp_path, column):
+    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
+    assert texts(tmp_path / "a.parquet") == ["a", "b"]
+
+
+def test_what_is_no_text_is_refused_with_its_row(tmp_path):
+    for content, reason in (
+        ('{"text": "a"}\n{"n": 1}\n', "line 2: no column 'text'; there is n; set data.text_column"),
+        ('{"text": "a"}\n{"text": 1}\n', "line 2: column 'text' holds no text, but 1"),
+        ('{"text": "a"}\n[1]\n', "line 2: must be an object with named fields"),
+        ('{"text": "a"}\n{"text": "b\\ud83d"}\n', r"line 2: '\ud83d' in column 'text' is half a character"),
+        ('{"text": "a"}\n{oops}\n', "line 2: not valid JSON"),
+    ):
+        (tmp_path / "a.jsonl").write_text(content)
+        with pytest.raises(UserError) as error:
+            texts(tmp_path / "a.jsonl")
+        assert f"a.jsonl, {reason}" in str(error.value)
+    for values, reason in (([1], "holds no text, but int64"), ([["a"]], "holds no text, but list")):
+        pq.write_table(pa.table({"text": values}), tmp_path / "a.parquet")
+        with pytest.raises(UserError, match=reason):
+            texts(tmp_path / "a.parquet")
+    for content in (
+        b"a\n\nb\0",
+        "hello".encode("utf-16"),
+        "hello".encode("utf-16-le"),
+        b"a\n\ncaf\xe9",
+    ):
+        (tmp_path / "a.txt").write_bytes(content)
+        with pytest.raises(UserError, match=r"a\.txt, line [13]: (holds a NUL byte|not UTF-8)"):
+            texts(tmp_path / "a.txt")
+
+
+def test_a_path_that_exists_is_no_glob(tmp_path):
+    folder = tmp_path / "run [1]*"
+    folder.mkdir()
+    for name in ("a[1].txt", "a1.txt"):
+        (folder / name).write_text("a")
+    assert expand_files(str(folder / "a[1].txt"), "--corpus") == [folder / "a[1].txt"]
+    (folder / "a[1].txt").unlink()
+    (tmp_path / "a1.txt").write_text("a")
+    assert expand_files(str(tmp_path / "a[1].txt"), "--corpus") == [tmp_path / "a1.txt"]
+    for pattern in ("gone.txt", "nul\0.txt", "~nobody/a.txt"):
+        with pytest.raises(UserError, match=r"--corpus: .*: no such file|--corpus: .*null byte"):
+            expand_files(pattern, "--corpus")
