@@ -164,7 +164,8 @@ STUDY = (
     File(
         study.TABLE,
         "`write_study` (`eval/study/study.py`)",
-        f"`{study.RESULTS}` as a table. Items of a list are separated by a semicolon.",
+        f"`{study.RESULTS}` as a table. Items of a list are separated by a semicolon. A text that a "
+        "spreadsheet would run as a formula has an apostrophe in front.",
     ),
     File("report.md", "`write_study_report` (`eval/report/study_report.py`)", "Tables and figures."),
     File(
@@ -282,6 +283,11 @@ LISTED = {
             "[recall.md](recall.md#groups-of-facts) explains the groups.",
         ),
         Field("benchmark/TASK/METRIC", "number", "A score of lm-eval (`evaluation.benchmarks`)."),
+        Field(
+            "benchmark/TASK/n_too_long",
+            "whole number",
+            "Examples of the task that are longer than the model's context and left out, if there are any.",
+        ),
     ),
     "bank.json": (
         Field("schema", "whole number", "The version of the format, 1. May be left out."),

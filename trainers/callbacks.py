@@ -25,7 +25,7 @@ from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.run_folder import GENERATIONS_LOG, METRICS_LOG, RECALL_LOG
 from tidy_stlms.eval.scoring.generation_check import check_generation
 from tidy_stlms.eval.scoring.isolation import rng_untouched
-from tidy_stlms.eval.study.benchmarks import Score, check_benchmarks, run_benchmarks
+from tidy_stlms.eval.study.benchmarks import TOO_LONG, Score, check_benchmarks, run_benchmarks
 from tidy_stlms.eval.study.prompts import Prompt, watch_prompt
 from tidy_stlms.trainers.trainer import STLMTrainer
 
@@ -179,7 +179,8 @@ class PromptsCallback(_Periodic):
 
 
 class BenchmarksCallback(_Periodic):
-    """Runs lm-eval's tasks: `benchmark/TASK/METRIC` in the metrics.
+    """Runs lm-eval's tasks: `benchmark/TASK/METRIC` in the metrics, and `benchmark/TASK/n_too_long` where
+    examples are left out.
 
     UserError, before training begins, for a task that lm-eval does not have.
     """
@@ -199,11 +200,16 @@ class BenchmarksCallback(_Periodic):
             seed=self.trainer.args.seed,
             data_dir=Path(folder) if folder else None,
         )
-        figures = {
+        figures: dict[str, float] = {
             f"benchmark/{task}/{metric}": round(score.value, 6)
             for task, metrics in results.items()
             for metric, score in metrics.items()
             if isinstance(score, Score) and score.value is not None
+        }
+        figures |= {
+            f"benchmark/{task}/{TOO_LONG}": int(n)
+            for task, metrics in results.items()
+            if isinstance(n := metrics.get(TOO_LONG), int)
         }
         if figures:
             self.trainer.log_beside(figures)

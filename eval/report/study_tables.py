@@ -46,7 +46,7 @@ from tidy_stlms.eval.report.study_recall_tables import (
     relation_tables,
     token_tables,
 )
-from tidy_stlms.eval.study.benchmarks import Score, TaskResult
+from tidy_stlms.eval.study.benchmarks import TOO_LONG, Score, TaskResult
 from tidy_stlms.eval.study.study import Study
 
 COMPARED = (
@@ -233,8 +233,10 @@ def benchmark_tables(study: Study) -> list[StudyTable]:
         names = [name for result in results for name, value in result.items() if isinstance(value, Score)]
         for name in dict.fromkeys(names or [""]):
             cells = tuple(_score(result, name) for result in results)
-            best = mark_best([(cell,) for cell in cells], 0, _lower_scores_win(name))
-            rows.append((label(task), label(name), *(cell for (cell,) in best)))
+            if not any(TOO_LONG in result for result in results):  # else means may be over different examples
+                marked = mark_best([(cell,) for cell in cells], 0, _lower_scores_win(name))
+                cells = tuple(cell for (cell,) in marked)
+            rows.append((label(task), label(name), *cells))
     if not rows:
         return []
     columns = (
@@ -242,14 +244,24 @@ def benchmark_tables(study: Study) -> list[StudyTable]:
         Column("metric", numeric=False),
         *(Column(model) for model in models),
     )
-    note = "± one standard error where the task gives one; bold: the best, whether or not by chance."
+    note = (
+        "± one standard error where the task gives one; bold: the best, whether or not by chance, where no "
+        "example is left out."
+    )
     failures = [
         f"{task} failed on {model}: {result['error']}."
         for model in models
         for task, result in study.benchmarks[model].items()
         if "error" in result
     ]
-    note = " ".join([note, *failures])
+    left_out = [
+        f"{task} on {model}: {result[TOO_LONG]:,} examples are longer than the model's context and left out, "
+        f"{result['n']:,} count."
+        for model in models
+        for task, result in study.benchmarks[model].items()
+        if TOO_LONG in result
+    ]
+    note = " ".join([note, *left_out, *failures])
     return [StudyTable("benchmarks", "benchmarks", "Benchmarks", columns, rows, note, n_labels=2)]
 
 

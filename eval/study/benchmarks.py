@@ -4,9 +4,12 @@ results = run_benchmarks(model, tokenizer, ["blimp", "arc_easy"], limit=100)
 results["arc_easy"]["acc"]  # Score(value=0.31, stderr=0.046)
 """
 
+import contextlib
+import io
 import logging
-from collections.abc import Sequence
-from functools import cache
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,9 @@ class Score(Output, frozen=True):
 
 
 TaskResult = dict[str, Score | int | str]
-"""Of one task: its scores by metric, and `n`, the number of examples; or only `error`, one line."""
+"""Of one task: its scores by metric, `n`, the number of examples, and where there are any `n_too_long`, the
+number of those that are left out as longer than the model's context; or only `error`, one line."""
+TOO_LONG = "n_too_long"
 
 
 def check_benchmarks(tasks: Sequence[str]) -> None:
@@ -76,62 +81,99 @@ def run_benchmarks(
         data_dir: Folder with local copies of datasets; the others come from the Hub.
 
     Returns:
-        The result of each task, by name. The random generators and the model's train/eval modes stay as they
-        were.
+        The result of each task, by name. Examples that the model cannot read whole are left out and counted;
+        see `fitting.py`. The random generators and the model's train/eval modes stay as they were.
 
     Raises:
         UserError: For a task that lm-eval does not have.
     """
     check_benchmarks(tasks)
-    with quiet():
-        from lm_eval.models.huggingface import HFLM
-
+    options = {"limit": limit, "num_fewshot": num_fewshot, **dict.fromkeys(SEEDS, seed)}
     results: dict[str, TaskResult] = {}
-    with rng_untouched(model), local_copies(data_dir), quiet(progress):
-        harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    with rng_untouched(model), local_copies(data_dir), quiet():
         for name in tasks:
-            results |= _run_task(harness, name, limit, seed, num_fewshot, data_dir)
+            evaluate = partial(_run_task, model, tokenizer, name, batch_size, progress, options)
+            results |= _results_or_error(evaluate, name, data_dir)
     return results
 
 
-def _run_task(
-    harness: Any, name: str, limit: int | None, seed: int, num_fewshot: int | None, data_dir: Path | None
+def _results_or_error(
+    evaluate: Callable[[], dict[str, TaskResult]], name: str, data_dir: Path | None
 ) -> dict[str, TaskResult]:
-    """The results of one of lm-eval's names, or its error."""
-    from lm_eval import simple_evaluate
-
     try:
-        with writing_hub_cache():
-            output: Any = simple_evaluate(
-                model=harness,
-                tasks=[name],
-                task_manager=task_manager(),
-                limit=limit,
-                num_fewshot=num_fewshot,
-                bootstrap_iters=BOOTSTRAP,
-                log_samples=False,
-                **dict.fromkeys(SEEDS, seed),
-            )
-        return task_results(name, output)
+        return evaluate()
     except DiskFull:
         raise
+    except UserError as error:  # such as a context that is too short for all examples
+        reason = one_line(error)
     except (OSError, ValueError) as error:
         # datasets raises these without a network, without a copy, and for a copy that is not whole
         reason = why_missing(error, data_dir)
+        logger.debug("benchmark %s failed", name, exc_info=True)
     except Exception as error:  # other people's code: an error of one task must not stop the others
-        reason = f"{type(error).__name__}: {one_line(error, 160)}"
+        reason = _reason(error)
+        logger.debug("benchmark %s failed", name, exc_info=True)
     logger.warning("benchmark %s: %s", name, reason)
     return {name: {"error": reason}}
 
 
-def task_results(name: str, output: dict[str, Any]) -> dict[str, TaskResult]:
-    """The results in lm-eval's output for a task, for a group (one) or for a tag (one for each task)."""
+def _run_task(
+    model: Any, tokenizer: Any, name: str, batch_size: int, progress: bool, options: dict[str, Any]
+) -> dict[str, TaskResult]:
+    """The results of one of lm-eval's names."""
+    from lm_eval import simple_evaluate
+    from tqdm.auto import tqdm
+
+    from tidy_stlms.eval.study.fitting import FittingLM, FittingTasks
+
+    with (
+        tqdm(desc=name, unit="request", disable=not progress) as bar,
+        # lm-eval shows a bar for each task of a group and for each bootstrap, whether or not on a terminal
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        writing_hub_cache(),
+    ):
+        harness = FittingLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, bar=bar)
+        output: Any = simple_evaluate(
+            model=harness,
+            tasks=[name],
+            task_manager=FittingTasks(task_manager(), harness),  # type: ignore[arg-type]  # stands for one
+            bootstrap_iters=BOOTSTRAP,
+            log_samples=False,
+            **options,
+        )
+    return task_results(name, output, harness.counts())
+
+
+def _reason(error: Exception) -> str:
+    """Another library's error in one line. One without a text shows the line of code that failed."""
+    text = one_line(error, 160)
+    if not str(error).strip() and (frames := traceback.extract_tb(error.__traceback__)):
+        text = f"in {Path(frames[-1].filename).name}: {one_line(frames[-1].line, 120)}"
+    return f"{type(error).__name__}: {text}"
+
+
+def task_results(
+    name: str, output: dict[str, Any], counts: Mapping[str, tuple[int, int]] | None = None
+) -> dict[str, TaskResult]:
+    """The results in lm-eval's output for a task, for a group (one) or for a tag (one for each task).
+
+    `counts`: for each task, the examples that fit into the model's context, and those that do not.
+    """
+    counts = counts or {}
     tasks = [name] if _scores(output["results"].get(name, {})) else [*output.get("n-samples", {})]
-    sizes = {task: count["effective"] for task, count in output.get("n-samples", {}).items()}
-    return {
-        task: {**_scores(output["results"][task]), "n": sizes.get(task, sum(sizes.values()))}
-        for task in tasks
+    # before 0.4.12 lm-eval counts what is left out too
+    sizes = {
+        task: min(count["effective"], counts.get(task, (count["effective"], 0))[0])
+        for task, count in output.get("n-samples", {}).items()
     }
+    results: dict[str, TaskResult] = {}
+    for task in tasks:
+        members = [task] if task in sizes else [*sizes]
+        results[task] = {**_scores(output["results"][task]), "n": sum(sizes[each] for each in members)}
+        if n_too_long := sum(counts[each][1] for each in members if each in counts):
+            results[task][TOO_LONG] = n_too_long
+    return results
 
 
 def _scores(result: dict[str, Any]) -> dict[str, Score]:

@@ -179,7 +179,8 @@ def _benchmarks(model: LazyModel) -> None:
         version("lm_eval"),
     ]
     for name, run, tasks in (
-        ("benchmark", benchmark, request.benchmarks),
+        # what was kept as "benchmark" may be of examples that lm-eval had cut
+        ("benchmark_of_whole_examples", benchmark, request.benchmarks),
         ("linear_probe", linear_probe, request.linear_probes),
     ):
         for task in tasks if is_first_process() else ():

@@ -45,16 +45,15 @@ def _fingerprint(folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def quiet(progress: bool = False) -> Iterator[None]:
-    """Inside the block, lm-eval and datasets log errors only, and show no bars without `progress`."""
+def quiet() -> Iterator[None]:
+    """Inside the block, lm-eval and datasets log errors only, and datasets shows no bars."""
     import datasets
 
     names = ("lm_eval", "lm-eval", "datasets", "evaluate")
     loggers = [logging.getLogger(name) for name in names]
     levels = [each.level for each in loggers]
     bars = datasets.are_progress_bars_disabled()
-    if not progress:
-        datasets.disable_progress_bars()
+    datasets.disable_progress_bars()
     for each in loggers:
         each.setLevel(logging.ERROR)
     try:

@@ -6,6 +6,7 @@ import sys
 import warnings
 
 import pytest
+import yaml
 from rich.text import Text
 
 from tidy_stlms.configs.errors import DiskFull, RunFailed, UserError
@@ -176,6 +177,14 @@ def test_tables_are_as_wide_as_what_they_show(width):
     assert lines[0].strip().startswith("\\u001b]0;title")
     if width == 200:
         assert len({len(line.rstrip()) for line in lines[3:5]}) == 1  # right-aligned under each other
+
+
+def test_a_dry_run_prints_a_config_of_the_same_values(capsys):
+    words = ["configs/quickstart.yaml", f"training.output_dir=out/a\u202eb {KEPT[:4]}", "--dry-run"]
+    assert stlm(["train", *words]) == 0
+    shown = capsys.readouterr().out
+    assert not UNPRINTABLE.search(shown)
+    assert yaml.safe_load(shown)["training"]["output_dir"] == f"out/a\u202eb {KEPT[:4]}".rstrip()
 
 
 def test_warnings_stay_catchable():

@@ -7,11 +7,13 @@ import sys
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 from msgspec.structs import fields, replace
 
 from tests.eval.facts.bank_files import ADA, BOB, edit_line, probe, small_bank, statement
 from tests.hub import test_hub
 from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.printable import UNPRINTABLE
 from tidy_stlms.eval.facts.bank import TABLES, FactBank
 from tidy_stlms.eval.facts.hub import dataset_card, open_bank, push_bank
 from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
@@ -37,6 +39,19 @@ def test_a_bank_goes_to_the_hub_and_comes_back(hub):
     assert back == bank
     assert back.sha256 == bank.sha256
     assert open_bank("hub:owner/small", check=False) == bank
+
+
+def test_a_card_shows_texts_of_the_bank_literally():
+    evil = "\x1b[31m\u202e <script> | ![i](http://x) `b` \n# h"
+    source = {"format": evil, "source": evil}
+    bank = small_bank(meta={"name": evil, "source": source}, facts=[replace(ADA, arm=evil), BOB])
+    card = dataset_card(bank, "a/b")
+    assert not UNPRINTABLE.search(card)
+    page = MarkdownIt("commonmark").enable("table").render(card.split("---\n", 2)[2])
+    assert "<script" not in page
+    assert "<img" not in page
+    assert page.count("<h1>") == 1
+    assert "<td>\\u001b[31m\\u202e &lt;script&gt; | ![i](http://x) `b` # h 1" in page
 
 
 def test_what_is_in_the_cache_is_not_downloaded_again_and_needs_no_network(hub, monkeypatch):

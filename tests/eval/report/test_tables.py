@@ -27,8 +27,10 @@ from tidy_stlms.configs.printable import printable
 from tidy_stlms.configs.records import to_row
 from tidy_stlms.eval.recall.compare import is_comparable
 from tidy_stlms.eval.recall.metrics import METRICS
+from tidy_stlms.eval.recall.results import Estimate
 from tidy_stlms.eval.report.cells import Cell, Column, StudyTable, number
 from tidy_stlms.eval.report.order import NAMES, tokenizer_groups
+from tidy_stlms.eval.report.run_table import recall_table
 from tidy_stlms.eval.report.study_tables import (
     benchmark_tables,
     comparison_tables,
@@ -300,6 +302,30 @@ def test_a_score_that_is_not_a_number_is_an_empty_cell_also_when_it_was_read_fro
     write_json(tmp_path / SUMMARY, to_row(study))  # as null: JSON has no NaN
     (table,) = benchmark_tables(read_study(tmp_path))
     assert table.rows[0][-1].figure == ""
+
+
+def test_a_runs_table_shows_names_of_arms_literally():
+    after = {"a|b\x1b[31m <b>": {"semantic": {"accuracy": Estimate(0.5, 0.25, 0.75, 4, 4)}}}
+    header, _, row = recall_table(after).markdown().splitlines()
+    assert header == "| probe | metric | a\\|b\\\\u001b\\[31m \\<b\\> |"
+    assert row == "| semantic | accuracy | 0.50 [0.25, 0.75] |"
+
+
+def test_examples_that_were_left_out_are_said_and_make_no_winner():
+    scores = {
+        "a": {"blimp": {"acc": {"value": 0.9, "stderr": None}, "n": 60, "n_too_long": 7}},
+        "b": {"blimp": {"acc": {"value": 0.8, "stderr": None}, "n": 67}},
+    }
+    models = [model_info("a"), model_info("b")]
+    (table,) = benchmark_tables(study_of(models, benchmarks=scores))
+    assert not any(cell.best for cell in table.rows[0])
+    said = "blimp on a: 7 examples are longer than the model's context and left out, 60 count."
+    assert said in table.note
+    assert "blimp" not in table.note.replace(said, "")
+    scores["a"]["blimp"] = scores["a"]["blimp"] | {"n": 67}
+    del scores["a"]["blimp"]["n_too_long"]
+    (table,) = benchmark_tables(study_of(models, benchmarks=scores))
+    assert [cell.best for cell in table.rows[0]] == [False, False, True, False]
 
 
 def test_a_benchmark_that_failed_everywhere_still_has_its_row():

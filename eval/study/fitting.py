@@ -1,0 +1,156 @@
+"""lm-eval on a model of short context: what does not fit is left out and counted, not cut or refused.
+
+    harness = FittingLM(pretrained=model, tokenizer=tokenizer, bar=bar)
+    simple_evaluate(model=harness, task_manager=FittingTasks(manager, harness), tasks=["blimp"])
+    harness.too_long  # {"blimp_adjunct_island": {17, 204}}: numbers of examples
+
+lm-eval itself cuts the beginning of a text that is too long, and fails if the part that it scores is too
+long. A question without its beginning is another question, and a mean over such examples measures something
+else. So an example counts only if the model reads all of it: the prompt with its few-shot examples, and the
+answer or the room to generate one. All candidates of an example must fit: with fewer it would be easier.
+Figures are then of the examples that fit. These are the shorter ones, so figures of models with different
+contexts are of different examples. Where everything fits, figures are lm-eval's own.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lm_eval.models.huggingface import HFLM
+from tqdm.auto import tqdm
+
+from tidy_stlms.configs.errors import UserError
+
+NEW_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # in lm-eval's order
+
+
+class FittingLM(HFLM):
+    """A model for one evaluation. It answers only requests that it reads whole, and remembers the examples of
+    the others. All progress is in `bar`."""
+
+    def __init__(self, *, bar: tqdm, **options: Any):
+        super().__init__(**options)
+        self.bar = bar
+        self.too_long: dict[str, set[int]] = {}
+        """The examples that are left out, by task."""
+        self.examples: dict[str, set[int]] = {}
+        """All examples, by task."""
+        self._requests: Sequence[Any] = ()
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """For each task, the numbers of examples that fit, and of those that do not."""
+        left_out = {task: len(self.too_long[task]) for task in self.examples}
+        return {task: (len(each) - left_out[task], left_out[task]) for task, each in self.examples.items()}
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        self._requests = requests
+        return super().loglikelihood(requests, disable_tqdm=True)
+
+    def _loglikelihood_tokens(
+        self, requests: list[Any], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        if not self._requests:  # windows of `loglikelihood_rolling`, which fit
+            return self._counted(requests, super()._loglikelihood_tokens, override_bs=override_bs)
+        # the last token of an answer is not read
+        sizes = [len(context) + len(answer) - 1 for _, context, answer in requests]
+        fits = self._fitting(self._requests, sizes)
+        self._requests = ()
+        kept = [request for request, fit in zip(requests, fits, strict=True) if fit]
+        scored = iter(self._counted(kept, super()._loglikelihood_tokens, override_bs=override_bs))
+        return [next(scored) if fit else (0.0, False) for fit in fits]
+
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+        self._fitting(requests, [0] * len(requests))
+        return super().loglikelihood_rolling(requests, disable_tqdm=True)
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        fits = self._fitting(requests, [self._size_of_generation(*request.args) for request in requests])
+        kept = [request for request, fit in zip(requests, fits, strict=True) if fit]
+        generated = iter(self._counted(kept, super().generate_until))
+        return [next(generated) if fit else "" for fit in fits]
+
+    def _model_call(self, inps: Any, *args: Any, **options: Any) -> Any:
+        logits = super()._model_call(inps, *args, **options)
+        self.bar.update(len(inps))
+        return logits
+
+    def _model_generate(self, context: Any, *args: Any, **options: Any) -> Any:
+        tokens = super()._model_generate(context, *args, **options)
+        self.bar.update(len(context))
+        return tokens
+
+    def _size_of_generation(self, context: str, options: dict[str, Any]) -> int:
+        room = next((options[name] for name in NEW_TOKENS if options.get(name)), self.max_gen_toks)
+        return len(self.tok_encode(context)) + int(room)
+
+    def _counted(self, requests: list[Any], answer: Any, **options: Any) -> list[Any]:
+        """The answers, counted in the bar. Requests with the same input share a call of the model."""
+        goal = self.bar.n + len(requests)
+        self.bar.total = max(self.bar.total or 0, goal)
+        answers = answer(requests, disable_tqdm=True, **options) if requests else []
+        self.bar.update(goal - self.bar.n)
+        return answers
+
+    def _fitting(self, requests: Sequence[Any], sizes: Sequence[int]) -> list[bool]:
+        """Whether the example of each request fits whole: all its requests do. `sizes`, in tokens.
+
+        Raises UserError for a task of which no example fits.
+        """
+        needs: dict[str, dict[int, int]] = {}  # tokens of the longest request of each example
+        for request, size in zip(requests, sizes, strict=True):
+            of_task = needs.setdefault(request.task_name, {})
+            of_task[request.doc_id] = max(size, of_task.get(request.doc_id, 0))
+        for task, of_task in needs.items():
+            long = {example for example, size in of_task.items() if size > self.max_length}
+            if len(long) == len(of_task):
+                raise UserError(
+                    f"none of the {len(long):,} examples of {task} fits: the shortest needs "
+                    f"{min(of_task.values()):,} tokens, and the model reads {self.max_length:,}"
+                )
+            self.examples.setdefault(task, set()).update(of_task)
+            self.too_long.setdefault(task, set()).update(long)
+        return [request.doc_id not in self.too_long[request.task_name] for request in requests]
+
+
+class FittingTasks:
+    """lm-eval's index of tasks. What it loads evaluates only examples that fit."""
+
+    def __init__(self, manager: Any, harness: FittingLM):
+        self._manager, self._harness = manager, harness
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._manager, name)
+
+    def load(self, names: Any) -> Any:
+        """What lm-eval asks for from 0.4.12 on: `{"tasks": {name: task}, ...}`."""
+        loaded = self._manager.load(names)
+        self._filter(loaded["tasks"])
+        return loaded
+
+    def load_task_or_group(self, names: Any) -> Any:
+        """What lm-eval asks for before 0.4.12: `{group: {name: task}, name: task}`."""
+        loaded = self._manager.load_task_or_group(names)
+        self._filter(loaded)
+        return loaded
+
+    def _filter(self, tasks: dict[Any, Any]) -> None:
+        for task in tasks.values():
+            if isinstance(task, dict):
+                self._filter(task)
+            else:
+                _leave_out(task, self._harness)
+
+
+def _leave_out(task: Any, harness: FittingLM) -> None:
+    """Make a task iterate over the examples that fit, once these are known.
+
+    lm-eval iterates to make requests, when nothing is known yet, and again to collect the answers. So the
+    few-shot examples that are drawn do not depend on what is left out.
+    """
+    iterate, name = task.doc_iterator, task.config.task
+
+    def fitting(**options: Any) -> Iterator[tuple[int, Any]]:
+        for number, document in iterate(**options):
+            if number not in harness.too_long.get(name, ()):
+                yield number, document
+
+    task.doc_iterator = fitting
