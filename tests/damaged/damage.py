@@ -104,9 +104,9 @@ PIECES = [
     b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\r", b'"', b"'", b"\n\n", b"\x1b[2J", b"\xed\xa0\x80",
     b"{{", b"NaN",
 ]  # fmt: skip
-# Each letter stands for eight of the one before: 2 * 8^17 texts.
+# Each letter stands for eight of the one before: 2 * 8^16 texts.
 ALIASES = b"a: &a [x,x]\n" + b"".join(
-    b"%c: &%c [%s]\n" % (name, name, b",".join([b"*%c" % (name - 1)] * 8)) for name in b"bcdefghijklmnopqr"
+    b"%c: &%c [%s]\n" % (name, name, b",".join([b"*%c" % (name - 1)] * 8)) for name in b"bcdefghijklmnopq"
 )
 WHOLES = {
     "empty": b"", "newline": b"\n", "null": b"null", "number": b"3", "list": b"[]", "mapping": b"{}",
