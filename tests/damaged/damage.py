@@ -106,7 +106,7 @@ PIECES = [
 ]  # fmt: skip
 # Each letter stands for eight of the one before: 2 * 8^16 texts.
 ALIASES = b"a: &a [x,x]\n" + b"".join(
-    b"%c: &%c [%s]\n" % (name, name, b",".join([b"*%c" % (name - 1)] * 8)) for name in b"bcdefghijklmnopq"
+    b"%c: &%c [%s]\n" % (letter, letter, b",".join([b"*%c" % (letter - 1)] * 8)) for letter in range(98, 114)
 )
 WHOLES = {
     "empty": b"", "newline": b"\n", "null": b"null", "number": b"3", "list": b"[]", "mapping": b"{}",
@@ -115,7 +115,8 @@ WHOLES = {
     "html": b"<!DOCTYPE html>\n<html>", "pickle": b"\x80\x04\x95", "csv": b"a,b\n1,2\n",
     "markdown": b"# Capitals\n\n- Paris\n", "program": b"\x7fELF\x02\x01\x01" + bytes(64),
     "parquet": b"PAR1" + bytes(20) + b"PAR1", "deep list": b"[" * 3000 + b"]" * 3000,
-    "deep mapping": b'{"a":' * 3000, "deep YAML": b"- " * 3000, "5,000 digits": b"1" * 5000, "aliases": ALIASES,
+    "deep mapping": b'{"a":' * 3000, "deep YAML": b"- " * 3000, "5,000 digits": b"1" * 5000,
+    "aliases": ALIASES,
 }  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def test_any_override(train, key, value):
 @cases(3, 250)
 @given(value=damaged_value(CONFIG))
 def test_what_a_dry_run_accepts_can_be_trained(train, cache, value):
-    """One step of it. Only what corpus, tokenizer or Hub show may be refused, such as texts that do not fit."""
+    """One step. Only what corpus, tokenizer or Hub show may be refused, such as texts that do not fit."""
     short = ["training.max_steps=1", "evaluation.recall_steps=0", "training.push_to_hub=false"]
     case, dry = train(lambda case: to_yaml(value, case.canary), "--dry-run", *short)
     if dry.code != 0:
