@@ -17,6 +17,7 @@ import msgspec
 
 from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.configs.files import find_shipped, write_whole
+from tidy_stlms.configs.printable import printable
 from tidy_stlms.eval.facts.bank import TABLES, FactBank
 from tidy_stlms.eval.facts.summary import bank_summary
 from tidy_stlms.eval.facts.validate import load_bank
@@ -131,7 +132,7 @@ def dataset_card(bank: FactBank, repo_id: str) -> str:
     counts.append(("probes with a remark of the validator", summary.flags))
     rows = [f"| {what} | {_listed(by_name)} |" for what, by_name in counts if by_name]
     front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
-    return CARD.format(
+    card = CARD.format(
         front=front,
         name=" ".join(metadata["pretty_name"].split()),
         facts=len(bank.facts),
@@ -142,6 +143,7 @@ def dataset_card(bank: FactBank, repo_id: str) -> str:
         sha256=bank.sha256,
         repo_id=repo_id,
     )
+    return printable(card)
 
 
 CARD = """\
