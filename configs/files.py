@@ -10,6 +10,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.full_disk import writing
 from tidy_stlms.configs.reading import reason_of
 from tidy_stlms.configs.temporary import remove_abandoned, remove_tree, temporary_path
+
+HALVES = re.compile("[\ud800-\udfff]")  # of surrogate pairs
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
@@ -168,11 +171,16 @@ def build_once(path: str | Path, build: Callable[[Path], None]) -> None:
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """JSON that every reader accepts: null in place of NaN and infinities, which JSON does not have."""
+    """JSON that every reader accepts, and UTF-8 can hold.
+
+    null in place of NaN and infinities, which JSON does not have. Half of a surrogate pair, such as a byte of
+    a file's name that is not UTF-8, becomes an escape.
+    """
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
     except ValueError:
-        return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, **options)
+        text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, **options)
+    return text if text.isascii() else HALVES.sub(lambda half: f"\\u{ord(half.group()):04x}", text)
 
 
 def _finite(value: Any) -> Any:
@@ -218,8 +226,9 @@ def parse_json_line(line: str, path: str | Path, number: int) -> dict:
     """Parse one line of a JSON Lines file; raises UserError naming the file and the line."""
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {number}: not valid JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:  # not JSON, a number of 5,000 digits, 3,000 lists in lists
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else reason_of(error)
+        raise UserError(f"{path}, line {number}: not valid JSON ({reason})") from None
     if not isinstance(row, dict):
         raise UserError(f"{path}, line {number}: must be a JSON object, got {line.strip()[:40]!r}")
     return row

@@ -161,6 +161,9 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     meta = read_json(path)
     if not isinstance(meta, dict):
         raise UserError(f"{path}: must be a JSON object, got {meta!r:.40}")
+    for name in ("name", "license"):
+        if not isinstance(meta.get(name), str | None):
+            raise UserError(f"{path}: field {name!r} must be text, got {meta[name]!r:.40}")
     schema = meta.pop("schema", SCHEMA)
     if schema != SCHEMA:
         raise UserError(f"{path}: schema {schema!r:.40} is not known, this version reads schema {SCHEMA}")

@@ -137,7 +137,7 @@ def dataset_card(bank: FactBank, repo_id: str) -> str:
         if by_name
     ]
     front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
-    return CARD.format(
+    card = CARD.format(
         front=front,
         name=markdown_text(metadata["pretty_name"]),
         facts=len(bank.facts),
@@ -148,6 +148,7 @@ def dataset_card(bank: FactBank, repo_id: str) -> str:
         sha256=bank.sha256,
         repo_id=repo_id,
     )
+    return printable(card)
 
 
 CARD = """\

@@ -46,6 +46,7 @@ from tidy_stlms.eval.recall.groups import INJECTED, GroupKey, groups_of, in_orde
 
 # end-of-text apart, what follows the answer in our own generation, and the space before it
 TOKENS_AROUND_ANSWER = 4
+LONGEST_NAME = 100  # of the group: names of files begin with it, and may have 255 characters
 VERSION = 1.0
 
 TASK_METRICS = {
@@ -124,6 +125,8 @@ def export_lm_eval(
     group = re.sub(r"\W+", "_", name or str(bank.meta.get("name") or "facts"), flags=re.ASCII).strip("_")
     if not group:
         raise UserError(f"{name or bank.meta.get('name')!r}: no name for tasks; give one with --name")
+    if len(group) > LONGEST_NAME:
+        raise UserError(f"{group:.40}...: too long for a name of tasks; give a shorter one with --name")
     parts: dict[tuple[str, str], list[Probe]] = defaultdict(list)
     groups, words = _groups(bank)
     for probe, facts in zip(bank.probes, groups, strict=True):

@@ -8,12 +8,14 @@ write its file, name it in `FORMATS` (`eval/facts/formats.py`) and call it in `_
 """
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError, did_you_mean, one_line
+from tidy_stlms.configs.errors import UserError, did_you_mean
+from tidy_stlms.configs.reading import reading
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.formats import FORMATS, ROW_FORMATS
 from tidy_stlms.eval.facts.imports.builder import BankBuilder
@@ -76,7 +78,7 @@ def import_bank(format: str, source: str, options: ImportOptions) -> tuple[FactB
     license = _add_source(builder, options)
     chosen = {key: value for key, value in dataclasses.asdict(options).items() if value not in (None, {})}
     meta: dict[str, Any] = {
-        "name": options.name or Path(source).stem,
+        "name": options.name or Path(os.path.abspath(source)).stem,
         **({"license": license} if license else {}),
         "provenance": "imported",
         "source": {"format": format, "source": source, "options": chosen},
@@ -178,12 +180,10 @@ def _hub_id(source: str) -> str:
 def _dataset(repo_id: str, options: ImportOptions) -> Any:
     import datasets
 
-    try:
+    with reading(f"{repo_id}: cannot be loaded from the Hub"):
         loaded = datasets.load_dataset(
             repo_id, options.config, split=options.split, revision=options.revision
         )
-    except (datasets.exceptions.DatasetsError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{repo_id}: cannot be loaded from the Hub: {one_line(error, 300)}") from None
     if options.split is None:
         if len(loaded) != 1:
             raise UserError(f"{repo_id}: has several splits; choose one with --split: {', '.join(loaded)}")

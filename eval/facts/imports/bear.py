@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
+from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused, listed
 from tidy_stlms.eval.facts.imports.recognise import refuse_document
 from tidy_stlms.eval.facts.imports.source_files import (
     checked_text,
@@ -57,8 +57,7 @@ def import_bear(source: Path, builder: BankBuilder, role: str) -> None:
     if not folders:
         raise UserError(f"{source}: no {METADATA} there; give the folder that holds it and the P*.jsonl")
     if len(folders) > 1:
-        names = ", ".join(str(folder) for folder in folders)
-        raise UserError(f"{source}: holds several datasets; give one of {names}")
+        raise UserError(f"{source}: holds several datasets; give one of {listed(folders)}")
     builder.mapped += MAPPED
     metadata = parse_json5(folders[0] / METADATA)
     if not isinstance(metadata, dict):

@@ -13,7 +13,7 @@ left out without a note. The bank is validated, and warnings become flags of its
 
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -197,6 +197,12 @@ class BankBuilder:
         if findings and findings[0].level == "error":  # a fault of the importer, or of an id in the source
             raise UserError(f"{self.source}: {findings[0].message}")
         return flag_probes(bank, findings)
+
+
+def listed(names: Iterable[object]) -> str:
+    """Names of the source for a message: the first twenty, and not more than 60 characters of each."""
+    names = list(names)
+    return ", ".join(one_line(name, 60) for name in names[:20]) + (", ..." if len(names) > 20 else "")
 
 
 def _spans(wording: str, facts: Sequence[Fact]) -> Spans:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
+from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused, listed
 from tidy_stlms.eval.facts.imports.source_files import Row, checked_text, text_field, text_list
 from tidy_stlms.eval.facts.text_match import folded, holds_words, replace_words, usual_joint
 
@@ -76,7 +76,7 @@ def import_counterfact(rows: Iterable[tuple[str, Row]], builder: BankBuilder, ro
     if fields:
         builder.mapped += MAPPED_FLAT
         if others := [name for name in fields if name not in FLAT_FIELDS]:
-            builder.mapped.append(f"fields not taken: {', '.join(map(str, others))}")
+            builder.mapped.append(f"fields not taken: {listed(others)}")
 
 
 def _add(id: str, where: str, edit: Edit, builder: BankBuilder, role: str) -> None:

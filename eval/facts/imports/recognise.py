@@ -17,6 +17,7 @@ from tidy_stlms.eval.facts.formats import FORMATS
 from tidy_stlms.eval.facts.text_match import holds_terminal
 
 HEAD = 65536  # bytes of a file that are looked at
+LONGEST_LOOK = 1000  # characters of a line: some patterns need the square of its length
 SIGNATURES = {
     b"%PDF-": "a PDF document",
     b"%!PS": "a PostScript document",
@@ -107,7 +108,8 @@ def odd_line(line: str) -> str | None:
     """What else than a sentence this line is."""
     if not any(map(str.isalnum, line)):
         return "a line without words"
-    return next((kind for kind, pattern in ODD_LINES.items() if pattern.match(line)), None)
+    start = line[:LONGEST_LOOK]
+    return next((kind for kind, pattern in ODD_LINES.items() if pattern.match(start)), None)
 
 
 def _kind_of(head: bytes) -> str | None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.imports.builder import BankBuilder
+from tidy_stlms.eval.facts.imports.builder import BankBuilder, listed
 from tidy_stlms.eval.facts.imports.people import People, names_at_start, repeated_names
 from tidy_stlms.eval.facts.imports.recognise import refuse_document
 from tidy_stlms.eval.facts.imports.source_files import checked_text, read_rows, text_field
@@ -93,7 +93,7 @@ def _files(source: Path, type: str | None, builder: BankBuilder) -> Iterator[tup
         return
     folders = sorted({path.parent for path in source.rglob("*.jsonl") if _group_and_type(path.stem)[1]})
     if len(folders) > 1:
-        raise UserError(f"{source}: holds several datasets; give one of {', '.join(map(str, folders[:9]))}")
+        raise UserError(f"{source}: holds several datasets; give one of {listed(folders)}")
     paths = sorted((folders[0] if folders else source).glob("*.jsonl"))
     if not paths:
         raise UserError(f"{source}: no file of JSON Lines there, such as p2d_prompts_train.jsonl")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tidy_stlms.configs.errors import UserError, did_you_mean
-from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
+from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused, listed
 from tidy_stlms.eval.facts.imports.source_files import Row, checked_text
 from tidy_stlms.eval.facts.records import PROBE_TYPES, ROLES, STATEMENT_KINDS, Fact
 from tidy_stlms.eval.facts.text_match import ASCII_SPACES
@@ -49,20 +49,17 @@ def import_table(
             )
     for field, name in (columns or {}).items():
         if source_columns and name not in source_columns:
-            hint = (
-                did_you_mean(name, map(str, source_columns))
-                or f"; there are {', '.join(map(str, source_columns))}"
-            )
+            hint = did_you_mean(name, map(str, source_columns)) or f"; there are {listed(source_columns)}"
             raise UserError(f"--column {field}={name}: no record has a column {name!r}{hint}")
     taken = [
         f"{name} -> {field}" if name != field else name
         for field, name in names.items()
         if name in source_columns
     ]
-    builder.mapped.append(f"columns taken: {', '.join(taken) or 'none'}")
+    builder.mapped.append(f"columns taken: {listed(taken) or 'none'}")
     ignored = [name for name in source_columns if name not in names.values()]
     if ignored:
-        builder.mapped.append(f"columns not taken (name them with --column): {', '.join(map(str, ignored))}")
+        builder.mapped.append(f"columns not taken (name them with --column): {listed(ignored)}")
 
 
 def _add_row(where: str, row: Row, builder: BankBuilder, role: str, statements: dict[str, list[str]]) -> None:
@@ -119,7 +116,7 @@ def _value(row: Row, field: str) -> Any:
     if value is None:
         return None
     if field == "joint":
-        if value not in JOINT_WORDS:
+        if not isinstance(value, str) or value not in JOINT_WORDS:
             raise Refused(f'field \'joint\' must be none, space, "" or " ", got {value!r:.40}')
         return JOINT_WORDS[value]
     if isinstance(value, (int, float)) and not isinstance(value, bool) and field in ("id", "object"):
@@ -143,7 +140,7 @@ def _list(value: Any, field: str) -> list[str]:
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # a number of 5,000 digits, 3,000 lists in lists
             raise Refused(f"field {field!r} begins with [ and is not a JSON list: {value!r:.40}") from None
     if isinstance(value, str):
         return [part.strip() for part in SEPARATOR.split(value)]

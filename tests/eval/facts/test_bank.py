@@ -150,6 +150,40 @@ def test_files_that_are_missing_or_broken_are_named(folder, tmp_path):
         load_bank(folder)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"name": ["small"]}', "field 'name' must be text, got ['small']"),
+        ('{"name": "small", "license": {"id": "mit"}}', "field 'license' must be text, got {'id': 'mit'}"),
+        ("[1]", "must be a JSON object, got [1]"),
+    ],
+)
+def test_what_bank_json_may_not_hold(folder, content, message):
+    (folder / "bank.json").write_text(content)
+    with pytest.raises(UserError) as error:
+        load_bank(folder)
+    assert str(error.value).startswith(f"{folder}/bank.json")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(f"{3000 * '['}{3000 * ']'}", "is nested too deeply"), ("9" * 5000, "Exceeds the limit")],
+)
+def test_a_line_that_no_json_reader_takes_is_named(folder, value, reason):
+    with (folder / "facts.jsonl").open("a") as file:
+        file.write(f'{{"id": {value}}}\n')
+    with pytest.raises(UserError, match=rf"facts\.jsonl, line 3: not valid JSON \({reason}"):
+        load_bank(folder)
+
+
+def test_a_name_that_no_file_can_hold_is_saved(tmp_path):
+    bank = small_bank(meta={"name": "b\udcffd", "source": {"source": "/data/\udcff.csv"}})
+    bank.save(tmp_path / "bank", beside={"import.json": {"read": {"\udcff.csv": 1}}})
+    assert load_bank(tmp_path / "bank") == bank
+    assert json.loads((tmp_path / "bank" / "import.json").read_text()) == {"read": {"\udcff.csv": 1}}
+
+
 def test_a_broken_bank_can_be_read_unchecked(folder):
     edit_line(folder, "probes", 0, fact_ids=["eve"])
     assert load_bank(folder, check=False).probes[0].fact_ids == ("eve",)

@@ -156,6 +156,15 @@ def test_the_card(hub):
     assert "license" not in yaml.safe_load(dataset_card(small_bank(), "owner/small").split("---\n")[1])
 
 
+def test_the_card_shows_what_utf8_cannot_hold_or_a_reader_not_see():
+    meta = {"name": "a\udcff\x1b[31m\u202eb", "source": {"format": "csv", "source": "/x/\udcff.csv"}}
+    card = dataset_card(small_bank(meta=meta), "owner/small")
+    assert "# a\\udcff\\u001b[31m\\u202eb" in card
+    assert "`\\udcff.csv`" in card
+    assert card.encode().decode() == card
+    assert yaml.safe_load(card.split("---\n")[1])["tags"][0] == "fact-bank"
+
+
 def test_private_banks(hub, monkeypatch, tmp_path):
     push_bank(small_bank(), "owner/secret", private=True)
     assert hub.repositories["dataset", "owner/secret"].private

@@ -399,6 +399,35 @@ def test_facts_told_in_two_ways_and_ids(take):
     }
 
 
+def test_values_of_every_type_cost_their_record_and_nothing_else(take):
+    row = {"subject": "Ada", "object": "Bern", "prompt": "Ada is from"}
+    odd = [[], {}, [" "], 7, True, 1e999]
+    rows = [
+        {**row, field: value} for field in ("joint", "kind", "type", "subject", "prompt") for value in odd
+    ]
+    deep = 500 * "[" + 500 * "]"
+    rows += [{**row, "distractors": text} for text in ("[" + "9" * 5000 + "]", 200 * deep[:500], "[1]", "[")]
+    bank, builder = take("jsonl", "\n".join(map(json.dumps, [*rows, row])), "rows.jsonl")
+    assert [(fact.subject, fact.object) for fact in bank.facts] == [("Ada", "Bern")]
+    assert len(builder.left_out) == len(rows)
+
+
+def test_a_report_is_readable_whatever_a_source_holds(take):
+    row = {
+        "subject": "A" * 10_000,
+        "object": "\x1b[31m",
+        "prompt": "p" * 10_000,
+        "type": "t" * 10_000,
+        "\u202e": 1,
+    }
+    rows = [row, {**row, "type": None, "x" * 10_000: 1, **{f"column {n}": 1 for n in range(50)}}]
+    _, builder = take("jsonl", "\n".join(map(json.dumps, rows)), "rows.jsonl")
+    notes = [*builder.mapped, *(note for notes in builder.left_out for note in notes)]
+    assert max(map(len, notes)) < 500
+    assert all(note.isprintable() for note in notes)
+    assert any("column 1, " in note and note.endswith(", ...") for note in notes)
+
+
 def test_parquet(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
