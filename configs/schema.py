@@ -20,7 +20,7 @@ from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from transformers.trainer_utils import HubStrategy, IntervalStrategy, SaveStrategy
 from transformers.training_args import OptimizerNames
 
-from tidy_stlms.configs.errors import UserError, did_you_mean
+from tidy_stlms.configs.errors import UserError, did_you_mean, one_line
 from tidy_stlms.configs.processes import check_devices, check_launcher, needs_cpu
 from tidy_stlms.configs.reading import reading
 
@@ -45,6 +45,7 @@ CHOICES: dict[str, type[Enum]] = {
     "save_strategy": SaveStrategy,
     "hub_strategy": HubStrategy,
 }
+WORDS_LIMIT = 200  # characters
 TRAINER_SCHEDULE_ARGUMENTS = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
 
 
@@ -305,7 +306,8 @@ class STLMTrainingArguments(TrainingArguments):
             words = [choice.value for choice in choices]
             if (value := getattr(self, key)) not in words:
                 hint = did_you_mean(value, words)
-                raise UserError(f"training.{key}={value!r:.60}: must be one of {', '.join(words)}{hint}")
+                listed = one_line(", ".join(words), WORDS_LIMIT)
+                raise UserError(f"training.{key}={value!r:.60}: must be one of {listed}{hint}")
 
     def _check_unsupported(self) -> None:
         if self.hub_token:

@@ -110,6 +110,8 @@ class _Check(NamedTuple):
 def _fits(value: Any, hint: Any, is_strict: bool) -> bool:
     if isinstance(value, list | dict) or (is_strict and type(value) is not hint):
         return False
+    if isinstance(value, str) and "${" in value:  # a node would take it for a reference
+        return hint is str
     try:
         NODES[hint](value, is_optional=False)
     except ValidationError:

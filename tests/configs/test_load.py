@@ -1,6 +1,10 @@
 """Configs: every shipped file loads, later ones win, mistakes name the key."""
 
+import copy
 import json
+import math
+import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,8 +14,9 @@ from transformers import get_scheduler
 
 from modeling_stlm import STLMConfig, STLMForCausalLM
 from tidy_stlms import configs
+from tidy_stlms.configs.checks import RANGES, check_finite, check_values
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.configs.load import config_yaml, load_config, save_config
+from tidy_stlms.configs.load import config_yaml, load_config, read_config, save_config
 from tidy_stlms.configs.schema import STLMTrainingArguments
 
 FOLDER = Path(configs.__file__).parent
@@ -133,15 +138,69 @@ MISTAKES = [
         "data.separator='<|endoftext|>': stands between",
     ),
     (["nonsense"], "'nonsense': expected section.key=value"),
+    (["training.max_steps=1.5"], "training.max_steps=1.5: must be a whole number"),
+    (["training.max_steps=null"], "training.max_steps=null: must be a whole number"),
+    ([r"training.bf16='\${x}'"], "training.bf16='${x}': must be true or false"),
+    (["training.bf16=maybe"], "training.bf16='maybe': must be true or false"),
+    (["data.name=[a]"], "data.name=['a']: must be a text"),
+    (["data.train_files=[a, [b]]"], "data.train_files[1]=['b']: must be a text"),
+    (["data.train_files={a: b}"], "data.train_files={'a': 'b'}: must be a list of texts or a text"),
+    (["injection.arms={a: b}"], "injection.arms.a='b': must be a whole number"),
+    (["evaluation.prompts=[a]"], "evaluation.prompts[0]='a': must be a mapping of keys"),
+    (["evaluation.prompts=[{sentence: null}]"], "evaluation.prompts[0].sentence=null: must be a text"),
+    (["tokenizer=null"], "tokenizer=null: must be a mapping of keys"),
+    (["model.config.hidden_size=???"], "model.config.hidden_size: is missing; give a value"),
+    (["training.max_steps=${data.text_column}"], "training.max_steps='text': must be a whole number"),
+    (["training.max_steps=${data.nothing}"], "training.max_steps: ${data.nothing}: there is no such key"),
+    (["model=${model}"], "model: refers to itself"),
+    (["logging.group=oc.env", "logging.project=${${logging.group}:HOME}"], "resolvers are not allowed"),
+    (["facts.overrides.name=${oc.env:HOME}"], "facts.overrides.name: ${oc.env:HOME}: resolvers"),
+    (["training.output_dir=' '"], "training.output_dir=' ': is empty"),
+    ([f"facts.bank={'x' * 300}"], "is too long for the name of a file"),
+    ([f"data.name={'x/' * 1000}"], "is too long for the name of a file"),
+    (["training.optim=adam_w"], "training.optim='adam_w': must be one of adamw_torch"),
 ]
 
 
-@pytest.mark.parametrize(("overrides", "message"), MISTAKES, ids=[m[0][0] for m in MISTAKES])
+@pytest.mark.parametrize(("overrides", "message"), MISTAKES, ids=[m[0][0][:60] for m in MISTAKES])
 def test_mistakes_name_the_key(overrides, message):
     with pytest.raises(UserError) as error:
         load_config([], [TOKENIZER, *overrides])
     assert message in str(error.value)
-    assert "\n" not in str(error.value)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 700
+
+
+@pytest.fixture(scope="module")
+def values():
+    _, merged = load_config([FOLDER / "quickstart.yaml"])
+    return yaml.safe_load(config_yaml(merged))
+
+
+@pytest.mark.parametrize("key", RANGES)
+def test_a_number_outside_its_range_is_named(values, key):
+    *sections, name = key.split(".")
+    for value in (math.nan, math.inf, -math.inf, -2, 10**59):
+        changed = copy.deepcopy(values)
+        changed["injection"]["exposures"] = None  # contradicts injection.fraction
+        section = changed
+        for part in sections:
+            section = section[part]
+        section[name] = {"an_arm": value} if name == "arms" else value
+        with pytest.raises(UserError, match=re.escape(key)) as error:
+            check_values(changed)
+        assert "must be" in str(error.value)
+    check_values(values)
+
+
+def test_numbers_that_are_not_finite_are_named(values):
+    for value in (".nan", "'nan'", ".inf", "1e400"):
+        with pytest.raises(UserError, match=r"training.learning_rate=(nan|inf): must be a finite number"):
+            load_config([], [f"training.learning_rate={value}"])
+    check_finite({"model": {"config": {"time_step_limit": [0.0, math.inf]}}})
+    for changed in ({"model": {"config": {"a": [math.nan]}}}, {"facts": {"overrides": {"a": math.inf}}}):
+        with pytest.raises(UserError, match=r"\ba(\[0\])?=(nan|inf): must be a finite number"):
+            check_finite(changed)
 
 
 def test_a_watched_prompt_may_say_its_joint():
@@ -157,6 +216,62 @@ def test_a_watched_prompt_may_say_its_joint():
 def test_a_broken_file_is_named(tmp_path, text):
     with pytest.raises(UserError, match=r"bad.yaml(, line \d)?: "):
         load_config([write(tmp_path, "bad.yaml", text)])
+
+
+def test_what_a_run_saves_is_read_as_the_same_values(tmp_path):
+    texts = [
+        r"logging.project='a \${b} \\${data.name}'",
+        "logging.group='12:30'",
+        "logging.tags=['1e3', 'no']",
+    ]
+    config, merged = load_config([], [TOKENIZER, *texts, "training.seed=${data.context_window}",
+                                      "data.context_window=77"])  # fmt: skip
+    assert (config.logging.project, config.training.seed) == (r"a ${b} \synthetic", 77)
+    save_config(merged, tmp_path / "config.yaml")
+    again, merged_again = load_config([tmp_path / "config.yaml"])
+    assert again.logging == config.logging
+    assert config_yaml(merged_again) == config_yaml(merged)
+    assert read_config(tmp_path / "config.yaml")["logging"] == asdict(config.logging)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: 3", "config.yaml: model=3: must be a mapping of keys"),
+        ("model: {name_or_path: [a]}", "config.yaml: model.name_or_path=['a']: must be a text"),
+        ("training: []", "config.yaml: training=[]: must be a mapping of keys"),
+        (
+            "data: {name: '${oc.env:HOME}'}",
+            "config.yaml: data.name: ${oc.env:HOME}: resolvers are not allowed",
+        ),
+        ("7", "config.yaml: must hold the sections of a run's config"),
+    ],
+)
+def test_a_damaged_saved_config_is_named(tmp_path, text, message):
+    file = write(tmp_path, "config.yaml", text)
+    with pytest.raises(UserError) as error:
+        read_config(file)
+    assert message in str(error.value)
+
+
+def test_a_saved_config_may_lack_keys_and_hold_training_keys_of_other_versions(tmp_path):
+    file = write(tmp_path, "config.yaml", "training: {of_another_version: 1}")
+    values = read_config(file)
+    assert values["training"] == {"of_another_version": 1}
+    assert values["model"]["name_or_path"] is None
+
+
+def test_a_default_model_is_the_name_of_a_file(tmp_path):
+    for value in ("[a]", "${oc.env:HOME}", "{a: 1}", "3"):
+        with pytest.raises(UserError, match="default_model: "):
+            load_config([write(tmp_path, "a.yaml", f"default_model: {value}")])
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfea\x00", b"a: \xe9", b"3", b"[1]", b"# nothing"])
+def test_files_without_sections_are_named(tmp_path, content):
+    (tmp_path / "bad.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"bad.yaml: (not UTF-8|must hold sections)"):
+        load_config([tmp_path / "bad.yaml"])
 
 
 def test_a_missing_file_is_named():

@@ -232,7 +232,7 @@ def test_mistakes_end_in_one_line_and_exit_2(tiny, run, tmp_path, capsys):
         return ["data.name=files", f"data.train_files={tmp_path / name}"]
 
     fails(capsys, config("training.learnign_rate=1"), "did you mean training.learning_rate?")
-    fails(capsys, config("training.max_steps=many"), "training.max_steps", "Integer")
+    fails(capsys, config("training.max_steps=many"), "training.max_steps", "whole number")
     fails(
         capsys,
         config("model.config.hiden_size=8"),
@@ -321,6 +321,54 @@ def test_dry_run_prints_the_resolved_config(tiny, tmp_path, capsys):
     assert main(["train", *tiny("new", "training.seed=5"), "--dry-run"]) == 0
     assert "seed: 5" in capsys.readouterr().out
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.config.hiden_size=3"], "did you mean model.config.hidden_size?"),
+        (["model.config.hidden_size=131"], "model.config: `hidden_size`"),
+        ([f"model.config.num_hidden_layers={10**59}"], "must be at most 2,000"),
+        (["model.config.hidden_size=80000000"], "billion parameters, more than 100 billion"),
+        (
+            ["model.config.attention_dropout=.nan"],
+            "model.config.attention_dropout=nan: must be a finite number",
+        ),
+        (["model.type=gpt2", "model.config=null", "model.config.n_head=7"], "model.config: "),
+        (
+            ["model.config=null", "tokenizer.train=null", "model.name_or_path=nowhere/at/all"],
+            "nowhere/at/all: not a model",
+        ),
+        (["data.context_window=100000"], "data.context_window=100000: the model reads at most"),
+        (["data.name=files", "data.train_files=nowhere.txt"], "data.train_files: nowhere.txt: no such file"),
+        (["data.validation_files=nowhere.txt"], "data.validation_files: nowhere.txt: no such file"),
+        (["data.name=./my texts"], "data.name='./my texts': must be files, synthetic"),
+        (
+            ["tokenizer.train=null", "tokenizer.name_or_path=./nowhere"],
+            "tokenizer.name_or_path=./nowhere: no such",
+        ),
+        (["facts.spec=null", "facts.bank=nowhere"], "nowhere: not a fact bank"),
+        (["facts.spec=nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["facts.overrides.peeple=3"], "unknown key peeple, did you mean 'people'?"),
+        (["facts.overrides.arms={a: {exposures: 1, form: multi99}}"], "form=multi99 needs 99"),
+        (["injection.arms.a=3"], "injection.arms.a: the bank has no such arm"),
+        (["injection.exposures=null"], "injection.exposures: facts have no number of exposures"),
+        (["training.optim=adamw_bnb_8bit"], "training.optim=adamw_bnb_8bit: "),
+        (
+            ["training.lr_scheduler_kwargs={min_lr_rate: abc}"],
+            "training.lr_scheduler_kwargs={'min_lr_rate': 'abc'}: ",
+        ),
+        (["training.report_to=wandbb"], "training.report_to: wandbb is not supported"),
+        (["evaluation.benchmarks=[blimpp]"], "benchmark 'blimpp': lm-eval has no such task"),
+        (["training.output_dir=tests"], "tests: holds files that are not of a run"),
+    ],
+)
+def test_dry_run_refuses_what_training_would(tiny, tmp_path, capsys, overrides, message):
+    before = sorted(tmp_path.rglob("*"))
+    arguments = tiny("new", *overrides)
+    fails(capsys, ["train", *arguments, "--dry-run"], message)
+    fails(capsys, ["train", *arguments], message)
+    assert set(tmp_path.rglob("*")) - set(before) <= {tmp_path / "tiny.yaml"}
 
 
 def test_keys_are_listed_with_their_meaning(capsys):

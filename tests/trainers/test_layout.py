@@ -12,7 +12,7 @@ import pytest
 from tidy_stlms.configs.errors import RunFailed, UserError
 from tidy_stlms.configs.files import read_json
 from tidy_stlms.eval.run_folder import LOCK, REPLACED, is_run
-from tidy_stlms.trainers.layout import check_folder, locked
+from tidy_stlms.trainers.layout import check_folder, check_place, locked
 from tidy_stlms.trainers.trainer import STLMTrainer
 
 START = (
@@ -39,6 +39,34 @@ def test_a_folder_that_another_process_writes_to_is_refused(tmp_path, run_tiny):
     process.wait()
     assert os.listdir(tmp_path / "run") == [LOCK]
     run_tiny("run", *START)
+
+
+def test_links_are_followed_and_those_that_lead_nowhere_are_refused(tmp_path, run_tiny):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    run_tiny("link", *START)
+    assert is_run(tmp_path / "elsewhere")
+    run_tiny("link", *START, overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert is_run(tmp_path / "elsewhere")
+    (tmp_path / "inside").symlink_to(tmp_path / "elsewhere/deeper")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    (tmp_path / "file").symlink_to(tmp_path / "tiny.yaml")
+    for name, message in {
+        "inside": "is a link to",
+        "dangling": "which does not exist",
+        "circle": "symbolic links",
+        "file": "is a file",
+        "x" * 300: "too long",
+    }.items():
+        for overwrite in (False, True):
+            with pytest.raises(UserError, match=message) as error:
+                check_place(tmp_path / name, resume=False, overwrite=overwrite)
+            assert str(error.value).startswith("training.output_dir=")
+    (tmp_path / "elsewhere/deeper").mkdir()
+    with pytest.raises(UserError, match="lies inside the run"):
+        check_place(tmp_path / "inside", resume=False, overwrite=False)
 
 
 def test_the_lock_goes_with_its_process_though_a_forked_worker_lives_on(tmp_path):

@@ -76,6 +76,15 @@ def test_all_spellings_say_the_same(tmp_path, name, text):
         ("- 12", "12 is no prompt"),
         ("steps: 12", "steps: is no list of prompts"),
         ("a: [b", "neither YAML nor JSON"),
+        ("7", "7 is no prompt"),
+        ("- {sentence: a, sentence: b}", "neither YAML nor JSON (the key 'sentence' stands twice)"),
+        ('[{"sentence": "a", "sentence": "b"}]', "the key 'sentence' stands twice"),
+        ('["a\\ud800"]', "holds the character '\\ud800'"),
+        ("[" * 3000, "nested more than 40 deep"),
+        ("[" * 3000 + "]" * 3000, "nested more than 40 deep"),
+        ("[" * 300 + "]" * 300, "nested more than 40 deep"),
+        ("- ['a', {sentence: [b]}]", "the sentence must be text"),
+        ("- !!python/object/apply:os.getcwd []", "could not determine a constructor"),
     ],
 )
 def test_what_is_no_prompt_is_named(tmp_path, text, expected):
@@ -89,6 +98,11 @@ def test_what_is_no_prompt_is_named(tmp_path, text, expected):
     assert expected in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_nothing_is_resolved_in_a_prompt(tmp_path):
+    (tmp_path / "prompts.yaml").write_text("- It costs ${oc.env:HOME}\n")
+    assert load_prompts(tmp_path / "prompts.yaml") == [Prompt("It costs ${oc.env:HOME}")]
 
 
 @pytest.mark.parametrize(("name", "at_least"), [("capitals", 20), ("date_of_birth", 15)])

@@ -1,6 +1,7 @@
 """The specs that are shipped: each makes a sound bank, of any size, and what it is there for."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import faker
 import pytest
+import yaml
 
 from tests.eval.facts.bank_checks import check_generated
 from tidy_stlms.configs.errors import UserError
@@ -203,6 +205,95 @@ def test_words_that_yaml_takes_for_something_else_are_refused(tmp_path):
     path.write_text(text.format("words: ['yes', '007']"))
     words = read_spec(path)["relations"]["x"]["answers"]["words"]
     assert words == ["yes", "007"]
+
+
+SMALLEST = """
+name: capitals
+people: 12
+control: 0
+distractors: 3
+paraphrases: 1
+new_words: flag
+relations:
+  price:
+    label: price
+    answers: {words: [one, two, three, four, five, six]}
+    train: ["The price of {subject} is {object}."]
+    probes: {semantic: ["{subject} has the price {object}."]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "overrides"),
+    [
+        ("license: ${oc.env:HF_TOKEN}", []),
+        ("license: x${oc.decode:'${oc.env:HF_TOKEN}'}", []),
+        ("license: ${${subject}:HF_TOKEN}\nsubject: oc.env", []),
+        ("subject: ${mine:1}", []),
+        ("use: ['${oc.env:HF_TOKEN}']", []),
+        ("${oc.env:HF_TOKEN}: 1", []),
+        ("seed: 1", ["license=${oc.env:HF_TOKEN}"]),
+        ("seed: 1", ["relations.price.answers.words=['${oc.env:HF_TOKEN}']"]),
+    ],
+)
+def test_no_resolver_runs_in_a_spec(tmp_path, monkeypatch, change, overrides):
+    """What it reads would travel with the bank."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    (tmp_path / "spec.yaml").write_text(f"{SMALLEST}{change}\n")
+    with pytest.raises(UserError, match=r"resolvers are not allowed|a key cannot hold") as error:
+        generate_from_spec(tmp_path / "spec.yaml", overrides)
+    assert "hf_secret" not in str(error.value)
+
+
+def test_keys_of_a_spec_may_be_referred_to_and_a_dollar_may_be_written(tmp_path):
+    text = SMALLEST.replace(
+        '"The price of {subject} is {object}."', r"'The price of {subject} is \${object}.'"
+    )
+    text += "control: ${people}\n"
+    (tmp_path / "spec.yaml").write_text(text.replace("control: 0\n", ""))
+    bank = generate_from_spec(tmp_path / "spec.yaml", [r"license=a \${b}"])
+    assert bank.meta["spec"]["control"] == 12
+    assert bank.meta["license"] == "a ${b}"
+    assert all(" is $" in statement.text for statement in bank.statements)
+    again = generate(bank.meta["spec"], 0)
+    assert again.sha256 == bank.sha256
+
+
+def set_value(spec, path, value):
+    if not path:
+        return value
+    copy = dict(spec) if isinstance(spec, dict) else list(spec)
+    copy[path[0]] = set_value(copy[path[0]], path[1:], value)
+    return copy
+
+
+def paths_of(value, path=()):
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from paths_of(item, (*path, key))
+
+
+def mistake_in(spec):
+    """What is wrong with a spec; empty if a bank can be made of it."""
+    try:
+        generate_from_spec(spec)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+WRONG = [[], {}, None, "", -1, math.nan, math.inf, [["a"]], True, 10**21, "x" * 10_000, "{", "(", {"a": {}}]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=[f"{value!r:.20}" for value in WRONG])
+def test_any_wrong_value_in_a_spec_is_one_line(tmp_path, wrong):
+    whole = yaml.safe_load(SMALLEST)
+    for path in paths_of(whole):
+        (tmp_path / "spec.yaml").write_text(yaml.safe_dump(set_value(whole, path, wrong)))
+        message = mistake_in(tmp_path / "spec.yaml")
+        assert message.isprintable()
+        assert len(message) < 1000
 
 
 def test_tidy_has_the_variables_and_probe_types_of_tidy_stlms():
