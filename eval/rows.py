@@ -158,7 +158,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(row) != len(pairs):
         names = [name for name, _ in pairs]
         name = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"an object names {name!r} twice")
+        raise ValueError(f"an object names {name!r:.40} twice")
     return row
 
 
@@ -250,12 +250,14 @@ def parquet_batches(path: Path, column: str | None = None) -> Iterator[tuple[int
     _check_names(path, names)
     number = 0
     with reading(f"{path}: not a Parquet file, or a broken one"), file:
-        for batch in file.iter_batches(BATCH, columns=[column] if column in names else None):
-            yield number, batch
-            number += batch.num_rows
+        columns = [column] if column in names else None
+        for group in range(file.num_row_groups):  # over several groups, `iter_batches` keeps all of them
+            for batch in file.iter_batches(BATCH, row_groups=[group], columns=columns):
+                yield number, batch
+                number += batch.num_rows
 
 
 def _check_names(path: Path, names: list[str]) -> None:
     name, times = next(iter(Counter(filter(None, names)).most_common(1)), ("", 1))
     if times > 1:
-        raise UserError(f"{path}: the header names {name!r} twice; rename one of the columns")
+        raise UserError(f"{path}: the header names {name!r:.40} twice; rename one of the columns")

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.configs.reading import reading
 from tidy_stlms.eval.rows import Broken, check_kind, kind_of, parquet_batches, read_rows, text_lines
 
@@ -79,7 +79,7 @@ def text_arrays(path: Path, column: str) -> Iterator[tuple[pa.Array, int]]:
     for number, batch in parquet_batches(path, column):
         where = f"{path}, rows {number + 1} to {number + batch.num_rows}"
         if column not in batch.schema.names:
-            raise UserError(f"{path}: no column {column!r}; there is {', '.join(batch.schema.names)}{HINT}")
+            raise UserError(f"{path}: {no_column(column, batch.schema.names)}")
         values = batch.column(column)
         kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
         if kind not in TEXT_TYPES:
@@ -132,12 +132,17 @@ def text_in(row: Any, column: str, source: object, place: str) -> str | None:
             return text if text and not text.isspace() else None
         reason = f"column {column!r} holds no text, but {text!r:.40}{HINT}"
     elif isinstance(row, dict):
-        reason = f"no column {column!r}; there is {', '.join(row) or 'none'}{HINT}"
+        reason = no_column(column, row)
     elif isinstance(row, Broken):
         reason = row.reason
     else:
         reason = f"must be an object with named fields, got {row!r:.40}"
     raise UserError(f"{source}, {place}: {reason}")
+
+
+def no_column(column: str, columns: Iterable[str]) -> str:
+    known = ", ".join(columns)
+    return f"no column {column!r}; there is {one_line(known, 200) if known else 'none'}{HINT}"
 
 
 # The text loader of `datasets` has the same three modes and other results: its `paragraph` does not end at a

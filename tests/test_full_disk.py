@@ -54,7 +54,10 @@ SAVE, APPEND = (
 )
 # What is being written when a given number of bytes is left, and what the line names.
 MOMENTS = {
-    "copying the documents": (Moment("tidy_stlms.trainers.run:load_documents", left=8192), "cache"),
+    "copying the documents": (
+        Moment("tidy_stlms.trainers.run:load_documents", left=8192),
+        "cache/documents/.*",
+    ),
     "saving the tokenizer": (
         Moment("tidy_stlms.trainers.tokenizer:train_bpe_tokenizer", left=8192),
         "cache/tokenizers/.*",

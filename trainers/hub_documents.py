@@ -23,7 +23,7 @@ from tidy_stlms.configs.files import read_json, write_json
 from tidy_stlms.configs.reading import reading
 from tidy_stlms.configs.schema import DataSection
 from tidy_stlms.eval.hub import writing_hub_cache
-from tidy_stlms.eval.texts import HINT, tell_skipped, text_in
+from tidy_stlms.eval.texts import HINT, no_column, tell_skipped, text_in
 from tidy_stlms.trainers.kept_documents import batches_of, folder_of, joined, kept_documents
 
 logger = logging.getLogger(__name__)
@@ -124,9 +124,7 @@ def _text_column(dataset: Dataset, part: Part) -> Dataset:
             desc=f"read {part.path}",
         )
     if part.column not in dataset.column_names:
-        raise UserError(
-            f"{part.path}: no column {part.column!r}; there is {', '.join(dataset.column_names)}{HINT}"
-        )
+        raise UserError(f"{part.path}: {no_column(part.column, dataset.column_names)}")
     dataset = dataset.select_columns([part.column])
     if getattr(dataset.features[part.column], "dtype", None) not in ("string", "large_string"):
         raise UserError(f"{part.path}: column {part.column!r} holds no text{HINT}")

@@ -49,13 +49,14 @@ def test_a_row_without_text_is_skipped_and_told(tmp_path, name, caplog):
     ],
 )
 def test_every_kind_of_arrow_text_is_text(tmp_path, column):
-    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet", row_group_size=1)
     assert texts(tmp_path / "a.parquet") == ["a", "b"]
 
 
 def test_what_is_no_text_is_refused_with_its_row(tmp_path):
     for content, reason in (
         ('{"text": "a"}\n{"n": 1}\n', "line 2: no column 'text'; there is n; set data.text_column"),
+        ('{"\\u001b\\n \\ud83d": 1}\n', r"line 1: no column 'text'; there is \u001b \ud83d; set data"),
         ('{"text": "a"}\n{"text": 1}\n', "line 2: column 'text' holds no text, but 1"),
         ('{"text": "a"}\n[1]\n', "line 2: must be an object with named fields"),
         ('{"text": "a"}\n{"text": "b\\ud83d"}\n', r"line 2: '\ud83d' in column 'text' is half a character"),

@@ -246,7 +246,7 @@ def test_mistakes_end_in_one_line_and_exit_2(tiny, run, tmp_path, capsys):
     fails(capsys, config("data.name=files", "data.train_files=nowhere.txt"), "nowhere.txt: no such file")
     fails(capsys, config(*file("empty.txt", b"\n")), "empty.txt: holds no text")
     fails(capsys, config(*file("c.jsonl", b'{"body": "a"}\n')), "c.jsonl", "'text'", "data.text_column")
-    fails(capsys, config(*file("latin.txt", b"caf\xe9")), "latin.txt: not UTF-8")
+    fails(capsys, config(*file("latin.txt", b"caf\xe9")), "latin.txt, line 1: not UTF-8")
     fails(capsys, config("data.context_window=12"), "do not fit into a row of 12")
     fails(capsys, config("data.context_window=65"), "data.context_window=65", "at most 64")
     fails(
