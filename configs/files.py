@@ -18,7 +18,7 @@ from typing import Any
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.full_disk import writing
-from tidy_stlms.configs.reading import reason_of
+from tidy_stlms.configs.reading import reading
 from tidy_stlms.configs.temporary import remove_abandoned, remove_tree, temporary_path
 
 HALVES = re.compile("[\ud800-\udfff]")  # of surrogate pairs
@@ -195,13 +195,15 @@ def write_json(path: str | Path, value: Any) -> None:
     write_whole(path, to_json(value, indent=2) + "\n")
 
 
+def parse_json(text: str | bytes, where: object, remedy: str = "") -> Any:
+    """The value of a JSON text. Raises UserError, `where: reason` and `remedy`, for any other text."""
+    with reading(f"{where}: not valid JSON", remedy):
+        return json.loads(text)
+
+
 def read_json(path: str | Path) -> Any:
     """Parse a JSON file; raises UserError, naming the file, if it is missing or broken."""
-    text = read_text(path)
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:  # not JSON, a number of 5,000 digits, 3,000 lists in lists
-        raise UserError(f"{path}: not valid JSON ({reason_of(error)}); mend or remove the file") from None
+    return parse_json(read_text(path), path, "; mend or remove the file")
 
 
 def read_json_object(path: str | Path) -> dict[str, Any]:
@@ -224,11 +226,7 @@ def read_jsonl(path: str | Path) -> list[dict]:
 
 def parse_json_line(line: str, path: str | Path, number: int) -> dict:
     """Parse one line of a JSON Lines file; raises UserError naming the file and the line."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:  # not JSON, a number of 5,000 digits, 3,000 lists in lists
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else reason_of(error)
-        raise UserError(f"{path}, line {number}: not valid JSON ({reason})") from None
+    row = parse_json(line, f"{path}, line {number}")
     if not isinstance(row, dict):
         raise UserError(f"{path}, line {number}: must be a JSON object, got {line.strip()[:40]!r}")
     return row

@@ -9,6 +9,7 @@ libraries only: an error of our own code needs its traceback.
 """
 
 import contextlib
+import json
 from collections.abc import Iterator
 
 from tidy_stlms.configs.errors import RunFailed, UserError, one_line
@@ -37,6 +38,8 @@ def reason_of(error: BaseException) -> str:
     """Another library's error in one line of at most `REASON_LIMIT` characters and an ellipsis."""
     if isinstance(error, RecursionError):
         return "is nested too deeply"
+    if "integer string conversion" in str(error):  # Python's advice is for programmers
+        return "a number has too many digits"
     if isinstance(error, MemoryError):
         return "does not fit into memory"
     if "trust_remote_code" in str(error):
@@ -45,6 +48,9 @@ def reason_of(error: BaseException) -> str:
         return "a pickle that holds more than weights, or is damaged; it was refused and not run"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"it needs the Python package {error.name}, which is not installed"
+    if isinstance(error, json.JSONDecodeError):
+        line = f"line {error.lineno}, " if "\n" in error.doc.strip() else ""
+        return f"{error.msg} ({line}column {error.colno})"
     if isinstance(error, KeyError) and " " not in str(error):  # the bare key
         return f"{one_line(error, REASON_LIMIT)} is missing or unknown"
     return one_line(error, REASON_LIMIT)

@@ -10,7 +10,7 @@ that make other objects are refused, and so are files that would grow without bo
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -90,17 +90,24 @@ _Loader.yaml_constructors = {
 }  # fmt: skip
 
 
+class _TextLoader(_Loader):
+    yaml_implicit_resolvers: ClassVar[dict] = {}
+
+
 def read_yaml(path: str | Path) -> Any:
     """The values of a YAML file. Raises UserError, naming file and line, if it is missing or wrong."""
     return parse_yaml(read_text(path), path)
 
 
-def parse_yaml(text: str, where: object, problem: str = "not valid YAML") -> Any:
-    """The values of a YAML text. Raises UserError, beginning with `where`, for a text that is no YAML."""
+def parse_yaml(text: str, where: object, problem: str = "not valid YAML", *, as_texts: bool = False) -> Any:
+    """The values of a YAML text. Raises UserError, beginning with `where`, for a text that is no YAML.
+
+    With `as_texts`, values stay texts as they stand: "1976" and "no" are no number and no False.
+    """
     with reading(f"{where}: {problem}"):
         try:
             _check_depth(text, where)
-            return yaml.load(text, Loader=_Loader)
+            return yaml.load(text, Loader=_TextLoader if as_texts else _Loader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = f", line {mark.line + 1}" if mark else ""

@@ -147,9 +147,6 @@ def _parsed(line: str) -> Any:
         with reading("not valid JSON"):
             return JSON.decode(line.rstrip("\n"))  # so that a mistake at the end has its column
     except UserError as error:
-        cause = error.__cause__
-        if isinstance(cause, json.JSONDecodeError):  # its text says "line 1"
-            return Broken(f"not valid JSON ({cause.msg}, column {cause.colno})")
         return Broken(str(error))
 
 

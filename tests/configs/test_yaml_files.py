@@ -73,3 +73,9 @@ def test_what_is_no_override_is_one_short_line(text):
         parse_override(text)
     assert len(str(error.value)) < 350
     assert str(error.value).isprintable()
+
+
+def test_values_as_texts():
+    text = "a: {b: ' Oslo', 7: 1976, c: no, d: 2024-13-45, e: ~, f: 1e5, g: }"
+    values = {"b": " Oslo", "7": "1976", "c": "no", "d": "2024-13-45", "e": "~", "f": "1e5", "g": ""}
+    assert parse_yaml(text, "f", as_texts=True) == {"a": values}

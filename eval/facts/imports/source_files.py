@@ -4,6 +4,7 @@ A broken row is left out. A file that cannot be parsed raises `UserError`, with 
 because nobody knows which of its records would be lost.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Any
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.reading import reading
-from tidy_stlms.eval.facts.imports import trees
 from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
-from tidy_stlms.eval.rows import ROWS, Broken, holds_json_lines, kind_of, open_unpacked, stem_of
+from tidy_stlms.eval.rows import JSON, ROWS, Broken, holds_json_lines, kind_of, open_unpacked, stem_of
 from tidy_stlms.eval.rows import read_rows as rows_of
 
 Row = dict[str, Any]
 DATA_FILES = ROWS
+DEEPEST = 100  # lists and objects inside each other; files of facts have four or five
+LONGEST_JSON5 = 1_000_000  # characters; its parser reads 40,000 of them a second
 # Stands for a byte that is not UTF-8. A source that holds this character itself was decoded wrongly before.
 BROKEN = "\ufffd"
 # `BROKEN`, or half of a surrogate pair, which JSON can write as "\ud83d" and UTF-8 cannot.
@@ -31,13 +33,42 @@ def read_lossy(path: Path) -> str:
 
 
 def parse_json5(path: Path) -> Any:
-    """See `trees.parse_json5`."""
-    return trees.parse_json5(path, read_lossy(path))
+    """JSON with comments, trailing commas and bare keys; UserError, with the line if it is a mistake."""
+    content = read_lossy(path)
+    if not content.strip():
+        raise UserError(f"{path}: is empty")
+    try:
+        with reading(f"{path}: not valid JSON"):
+            value = JSON.decode(content)  # fast, and most files are plain
+    except UserError as error:
+        if not isinstance(error.__cause__, json.JSONDecodeError):
+            raise
+        if len(content) > LONGEST_JSON5:
+            limit = f"only files up to {LONGEST_JSON5:,} characters may have comments and bare keys"
+            raise UserError(f"{error}; {limit}") from None
+        value = _parse_json5(path, content)
+    return _not_too_deep(path, value)
 
 
-def parse_yaml(path: Path) -> Any:
-    """See `trees.parse_yaml`."""
-    return trees.parse_yaml(path, read_lossy(path))
+def _parse_json5(path: Path, content: str) -> Any:
+    import json5
+
+    try:
+        with reading(f"{path}: not valid JSON5"):
+            return json5.loads(content, allow_duplicate_keys=False)
+    except UserError as error:
+        raise UserError(str(error).replace("JSON5: <string>:", "JSON5, line ")) from None
+
+
+def _not_too_deep(path: Path, value: Any) -> Any:
+    """The value. UserError if it is nested more than `DEEPEST`: recursive functions would fail on it."""
+    level, depth = [value], 0
+    while level := [outer for outer in level if isinstance(outer, dict | list)]:
+        depth += 1
+        if depth > DEEPEST:
+            raise UserError(f"{path}: is nested more than {DEEPEST} deep")
+        level = [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)]
+    return value
 
 
 def read_rows(path: Path, builder: BankBuilder) -> Iterator[tuple[str, Row]]:

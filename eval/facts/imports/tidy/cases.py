@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tidy_stlms.configs.errors import did_you_mean, nearest
+from tidy_stlms.configs.yaml_files import parse_yaml
 from tidy_stlms.eval.facts.imports.builder import SPACE_ADDED, BankBuilder, Refused
-from tidy_stlms.eval.facts.imports.source_files import checked_text, parse_json5, parse_yaml, read_lossy
+from tidy_stlms.eval.facts.imports.source_files import checked_text, parse_json5, read_lossy
 from tidy_stlms.eval.facts.imports.tidy.templates import prompt_and_answer
 from tidy_stlms.eval.facts.records import PROBE_TYPES, Fact
 
@@ -40,7 +41,8 @@ def read_cases(path: Path, builder: BankBuilder) -> Iterator[TestCase]:
     """The test cases of a file, in order."""
     suffix = path.suffix.lower()
     if suffix in YAML or suffix in JSON:
-        value = parse_yaml(path) if suffix in YAML else parse_json5(path)
+        is_yaml = suffix in YAML
+        value = parse_yaml(read_lossy(path), path, as_texts=True) if is_yaml else parse_json5(path)
         yield from _cases_of_tree(value, path.name, (), builder)
     else:
         yield from _cases_of_list(path, builder)
