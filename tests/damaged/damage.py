@@ -14,6 +14,7 @@ LONG = "STLM_FUZZ" in os.environ
 SECRET = "only-the-environment-knows-this"  # the value of $STLM_SECRET
 DEEP = "stands for 3,000 brackets"
 LONG_WORD = "stands for 100,000 letters"
+DIGITS = "stands for 5,000 digits"
 CODE = "stands for a YAML tag that makes a folder"
 
 WORDS = [
@@ -22,7 +23,22 @@ WORDS = [
     "{subject.__class__}", "{", "{0}", "%s", "2020-01-01", "1e3", "nan", "\n", "naïve 東京", "(", "[X]",
 ]  # fmt: skip
 NUMBERS = [0, 1, -1, 2, 3.5, -0.5, 10**9, -(10**9), 2**63, 10**30, 1e308, float("inf"), float("nan")]
-ODD = [None, True, False, [], {}, [[]], [None], [1, "a"], {"a": 1}, {"": None}, {"a": {"b": []}}, DEEP, CODE]
+ODD = [
+    None,
+    True,
+    False,
+    [],
+    {},
+    [[]],
+    [None],
+    [1, "a"],
+    {"a": 1},
+    {"": None},
+    {"a": {"b": []}},
+    DEEP,
+    DIGITS,
+    CODE,
+]
 odd_values = st.one_of(st.sampled_from(WORDS), st.sampled_from(NUMBERS), st.sampled_from(ODD))
 
 
@@ -132,6 +148,7 @@ def to_yaml(value: Any, canary: Path) -> bytes:
 
 
 def _special(text: str) -> bytes:
-    deep = b"[" * 3000 + b"]" * 3000
-    data = text.encode("utf-8", "surrogatepass").replace(LONG_WORD.encode(), b"a" * 100_000)
-    return data.replace(b'"' + DEEP.encode() + b'"', deep).replace(DEEP.encode(), deep)
+    deep = "[" * 3000 + "]" * 3000
+    for mark, meaning in ((DEEP, deep), (DIGITS, "9" * 5000)):
+        text = text.replace(f'"{mark}"', meaning).replace(mark, meaning)
+    return text.replace(LONG_WORD, "a" * 100_000).encode("utf-8", "surrogatepass")
