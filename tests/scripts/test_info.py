@@ -179,7 +179,7 @@ def test_mistakes_exit_2_with_one_line(tmp_path, capsys):
 
 def test_a_model_folder_does_not_lend_its_code_to_the_command(tmp_path):
     """`python -m` would look for modules in the working folder first, and a model's folder holds some."""
-    config = STLMConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_key_value_heads=None)
+    config = STLMConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_key_value_heads=None)
     config.save_pretrained(tmp_path)
     for name in ("modeling_stlm", "configuration_stlm", "torch", "yaml"):
         (tmp_path / f"{name}.py").write_text("open('ran', 'w')")
