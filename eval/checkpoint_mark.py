@@ -7,8 +7,10 @@ import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
+
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.configs.files import read_json, to_json, write_json
+from tidy_stlms.configs.files import read_json_object, to_json, write_json
 
 MARK = "checkpoint.json"
 WEIGHTS = ".safetensors"
@@ -31,9 +33,9 @@ class Mark:
     """Sum of the losses since the last logged one."""
     last_logged: int
     """The step at which a loss was last logged."""
-    logs: dict[str, list]
+    logs: dict[str, tuple[int, str]]
     """[number, SHA-256] of the lines of each log of the run."""
-    files: dict[str, list]
+    files: dict[str, tuple[int, str]]
     """[bytes, SHA-256] of each other file of the checkpoint."""
 
 
@@ -48,16 +50,15 @@ def read_mark(checkpoint: Path) -> Mark:
     if not path.exists():
         raise UserError(f"{path}: is missing")
     try:
-        content = read_json(path)
-        digest = content.pop("sha256")
-        if digest != _hash_of(content):
-            raise ValueError
-        return Mark(**content)
-    except (UserError, ValueError, TypeError, AttributeError, KeyError):
+        content = read_json_object(path)
+        if content.pop("sha256", None) != _hash_of(content):
+            raise UserError(f"{path}: is damaged")
+        return msgspec.convert(content, Mark)
+    except (UserError, msgspec.ValidationError):
         raise UserError(f"{path}: is damaged") from None
 
 
-def sizes_and_hashes(checkpoint: Path) -> dict[str, list]:
+def sizes_and_hashes(checkpoint: Path) -> dict[str, tuple[int, str]]:
     """[bytes, SHA-256] of each file of a checkpoint that has no mark yet."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
     return {path.relative_to(checkpoint).as_posix(): _size_and_hash(path) for path in files}
@@ -83,10 +84,10 @@ def check_weights_of_run(folder: Path) -> None:
         check_files(folder, read_mark(folder), WEIGHTS)
 
 
-def _size_and_hash(path: Path) -> list:
+def _size_and_hash(path: Path) -> tuple[int, str]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return [path.stat().st_size, digest]
+    return path.stat().st_size, digest
 
 
 def _hash_of(content: dict) -> str:

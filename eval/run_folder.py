@@ -8,9 +8,11 @@ has no plan, a run that was cut off no summary.
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tidy_stlms.configs.files import read_json
+from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import read_json, read_json_object
+from tidy_stlms.configs.reading import reading
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,6 +41,14 @@ LOCK = ".run.lock"  # locked by the process that writes to the folder
 SAVING = ".saving"  # the folder of what is being saved, until it is whole
 WAITING = ".push"  # the folder of models that are being uploaded
 REPLACED = ".replaced.yaml"  # the config.yaml of a run that is being removed: everything beside it goes
+
+# What cards and reports read of a run's config.
+CONFIG_KEYS = {
+    "model": ("name_or_path",),
+    "data": ("name",),
+    "injection": ("strategy", "span", "placement"),
+    "training": ("seed",),
+}
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
@@ -88,6 +98,32 @@ def final_step(run: Path) -> int | None:
     return steps if isinstance(steps, int) else None
 
 
+def read_run_config(run: Path) -> dict[str, Any]:
+    """The plain values of a run's config.yaml.
+
+    Raises UserError, naming the key, if the file is damaged or lacks one of `CONFIG_KEYS`.
+    """
+    from tidy_stlms.configs.load import read_config
+
+    config = read_config(run / CONFIG)
+    for section, keys in CONFIG_KEYS.items():
+        values = config.get(section) if isinstance(config, dict) else None
+        for key in keys:
+            if not isinstance(values, dict) or not isinstance(values.get(key, ()), str | int | None):
+                raise UserError(
+                    f"{run / CONFIG}: {section}.{key} is missing or no plain value; restore the file"
+                )
+    return config
+
+
+def read_versions(run: Path) -> dict[str, str]:
+    """The versions of packages that a run was made with. Raises UserError if environment.json is damaged."""
+    versions = read_json_object(run / ENVIRONMENT).get("versions")
+    if not isinstance(versions, dict) or not all(isinstance(value, str) for value in versions.values()):
+        raise UserError(f"{run / ENVIRONMENT}: versions are missing; restore the file")
+    return versions
+
+
 def has_plan(run: Path) -> bool:
     return (run / PLAN).is_file()
 
@@ -95,11 +131,20 @@ def has_plan(run: Path) -> bool:
 def read_plan(run: Path) -> "pa.Table":
     """The plan of a run: `step` (from 0) and `fact_ids` of each exposure, in order of positions.
 
-    Raises OSError if there is no plan, and pyarrow's ArrowException if it is damaged.
+    Raises UserError, naming the file, if there is no plan, or it is damaged.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return pq.read_table(run / PLAN, columns=["step", "fact_ids"])
+    columns = pa.schema({"step": pa.int64(), "fact_ids": pa.list_(pa.string())})
+    with reading(f"{run / PLAN}: is no plan of a run", "; restore the file"):
+        plan = pq.read_table(run / PLAN, columns=columns.names).cast(columns)
+        nulls = sum(
+            column.null_count for column in (*plan.columns, plan["fact_ids"].combine_chunks().flatten())
+        )
+    if nulls:
+        raise UserError(f"{run / PLAN}: is no plan of a run: {nulls} values are missing; restore the file")
+    return plan
 
 
 def count_exposures(plan: "pa.Table", steps: int | None = None) -> Counter[str]:

@@ -16,6 +16,7 @@ from transformers import TrainerState
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import flush, flush_folder, remove_folder
+from tidy_stlms.configs.reading import reading
 from tidy_stlms.eval.checkpoint_mark import MARK, Mark, check_files, read_mark, sizes_and_hashes, write_mark
 from tidy_stlms.eval.run_folder import LOGS, checkpoints_of, step_of
 from tidy_stlms.trainers.stream import Geometry
@@ -67,12 +68,8 @@ def check_checkpoint(checkpoint: Path, run_id: str) -> None:
     if mark.step != step_of(checkpoint):
         raise UserError(f"{checkpoint / MARK}: belongs to step {mark.step}")
     check_files(checkpoint, mark)
-    try:
+    with reading(f"{checkpoint / STATE_FILE}: cannot be read by this version of transformers"):
         TrainerState.load_from_json(str(checkpoint / STATE_FILE))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{checkpoint / STATE_FILE}: cannot be read by this version of transformers ({error})"
-        ) from None
 
 
 def newest_whole_checkpoint(folder: Path, run_id: str) -> tuple[Path | None, list[UserError]]:
@@ -132,10 +129,10 @@ def lines_and_ends(log: Path) -> Iterator[tuple[bytes, int]]:
             yield line.removeprefix(b"\xef\xbb\xbf").strip(), end
 
 
-def _count_and_hash(log: Path) -> list:
+def _count_and_hash(log: Path) -> tuple[int, str]:
     hashed, count = hashlib.sha256(), 0
     for line, _ in lines_and_ends(log):
         if line:
             hashed.update(line + b"\n")
             count += 1
-    return [count, hashed.hexdigest()]
+    return count, hashed.hexdigest()

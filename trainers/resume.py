@@ -13,11 +13,17 @@ from enum import Enum
 from pathlib import Path
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.configs.files import read_text, remove_folder
-from tidy_stlms.configs.load import read_config
+from tidy_stlms.configs.files import read_json_object, remove_folder
 from tidy_stlms.configs.schema import STLMTrainingArguments, schedule_arguments
 from tidy_stlms.eval.checkpoint_mark import read_mark
-from tidy_stlms.eval.run_folder import CONFIG, ENVIRONMENT, SUMMARY, checkpoints_of, is_laid_out, step_of
+from tidy_stlms.eval.run_folder import (
+    ENVIRONMENT,
+    SUMMARY,
+    checkpoints_of,
+    is_laid_out,
+    read_run_config,
+    step_of,
+)
 from tidy_stlms.trainers.checkpoints import (
     LOGS,
     checkpoint_to_resume,
@@ -95,8 +101,8 @@ def _find_checkpoint(folder: Path, wanted: str | bool) -> Path | None:
 def read_run_id(folder: Path) -> str:
     """The id of the run in `folder`. Raises UserError if environment.json does not hold it."""
     try:
-        return str(json.loads(read_text(folder / ENVIRONMENT))["run_id"])
-    except (UserError, ValueError, TypeError, KeyError):
+        return str(read_json_object(folder / ENVIRONMENT)["run_id"])
+    except (UserError, KeyError):
         raise UserError(
             f"{folder / ENVIRONMENT}: is missing or has no run_id, so the run cannot be resumed; restore the "
             "file, or start anew in another training.output_dir, or with --overwrite"
@@ -139,7 +145,7 @@ def check_optimizer_settings(folder: Path, args: STLMTrainingArguments) -> None:
 
     The new values would be ignored, in whole or in part, and config.yaml would name them all the same.
     """
-    before = read_config(folder / CONFIG).get("training", {})
+    before = read_run_config(folder)["training"]
     if "lr_scheduler_type" in before:
         given = before.get("lr_scheduler_kwargs")
         before["lr_scheduler_kwargs"] = schedule_arguments(before["lr_scheduler_type"], given)
@@ -192,7 +198,9 @@ def _end_of_lines(log: Path, lines: int, digest: str, last_step: int) -> int:
         except (ValueError, KeyError, TypeError, RecursionError):
             raise UserError(f"{log}, line {number}: is damaged") from None
         if not isinstance(step, int) or step > last_step:
-            raise UserError(f"{log}, line {number}: belongs to step {step}, not to one up to {last_step}")
+            raise UserError(
+                f"{log}, line {number}: belongs to step {step!r:.40}, not to one up to {last_step}"
+            )
         hashed.update(line + b"\n")
         ends.append(end)
     if (seen := len(ends) - 1) < lines:

@@ -19,6 +19,7 @@ from transformers.trainer_utils import EvalLoopOutput, HubStrategy
 from tidy_stlms.configs.errors import RunFailed
 from tidy_stlms.configs.files import flush, flush_folder, readable_as_usual
 from tidy_stlms.configs.full_disk import writing
+from tidy_stlms.configs.reading import reading
 from tidy_stlms.eval.run_folder import SAVING, SUMMARY, checkpoint_of
 from tidy_stlms.eval.scoring.isolation import rng_untouched
 from tidy_stlms.trainers.checkpoints import mark_whole, newest_whole_checkpoint, remove_old_checkpoints
@@ -255,6 +256,18 @@ class STLMTrainer(Trainer):
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._save_to or super()._get_output_dir(trial))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        with reading(f"{resume_from_checkpoint}: its model cannot be loaded"):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with reading(f"{checkpoint}: its optimizer's state cannot be loaded"):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with reading(f"{checkpoint}: its random state cannot be loaded"):
+            super()._load_rng_state(checkpoint)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)

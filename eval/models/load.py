@@ -20,7 +20,6 @@ from tidy_stlms.eval.models.read import (
     read_model_config,
     read_weights,
 )
-from tidy_stlms.eval.models.sizes import check_tables
 from tidy_stlms.eval.run_folder import CHECKPOINT
 
 logger = logging.getLogger(__name__)
@@ -159,7 +158,6 @@ def _load_whole(name: str, dtype: Any, trust_remote_code: bool, revision: str | 
         # which may be of any size.
         model, info = read_weights(name, dtype, device="meta", **code)
         check_fit(model, info, name)
-        check_tables(model, name)
     model, info = read_weights(name, dtype, **code)
     if quantized:
         check_fit(model, info, name)

@@ -17,15 +17,10 @@ LIMITS = (
         2_000,
     ),
     (re.compile(r"labels$"), 1_000_000),  # transformers makes a name for each
-    (
-        re.compile(
-            r"size|dim|hidden|width|embd|inner|d_model|vocab|head|rank|_tokens|position|seq|n_ctx|^r$"
-        ),
-        100_000_000,
-    ),
+    (re.compile(r"position|seq|n_ctx"), 20_000_000),  # some models compute a table of them
+    (re.compile(r"size|dim|hidden|width|embd|inner|d_model|vocab|head|rank|_tokens|^r$"), 100_000_000),
     (re.compile(""), 2**63 - 1),  # torch's integers end here
 )
-LARGEST_TABLES = 2**31  # bytes
 
 
 def check_numbers(fields: Any, where: str) -> None:
@@ -48,18 +43,3 @@ def check_numbers(fields: Any, where: str) -> None:
                 # str() of a number of more than 4,300 digits would fail
                 number = f"{value:,}" if abs(value) < 10**20 else "a number of more than 20 digits"
                 raise UserError(f"{where}: {key!r:.60} is {number}; at most {limit:,} can be built")
-
-
-def check_tables(model: Any, where: str) -> None:
-    """Raise UserError if the tables that a model computes, such as positions, need too much memory.
-
-    Args:
-        model: On the meta device, where nothing is allocated.
-        where: The model, for the message.
-    """
-    needed = sum(buffer.numel() * buffer.itemsize for buffer in model.buffers())
-    if needed > LARGEST_TABLES:
-        raise UserError(
-            f"{where}: its tables of positions and masks need {needed / 1e9:,.0f} GB; a size in its config, "
-            "such as the longest sequence, is wrong"
-        )

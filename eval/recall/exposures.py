@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.configs.files import read_jsonl
-from tidy_stlms.configs.records import Output
+from tidy_stlms.configs.records import Output, read_records
 from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.facts.records import Fact
 from tidy_stlms.eval.recall.groups import CONTROL, Dose, groups_of, is_injected
 from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.recall.statistics import N_BOOT, bootstrap_interval
@@ -58,20 +58,18 @@ def exposures_until(run: str | Path, step: int | None, bank: FactBank) -> dict[s
         Exposures by id, of the bank's facts that the run has too and of control facts. None if the run has no
         plan, if its plan or facts cannot be read, or if it injected none of the bank's facts.
     """
-    import pyarrow as pa
-
     folder = Path(run)
     if not has_plan(folder):
         return None
     try:
         plan = read_plan(folder)
-        facts = read_jsonl(folder / FACTS / "facts.jsonl")
-    except (pa.ArrowException, OSError, UserError) as error:
+        facts = read_records(folder / FACTS / "facts.jsonl", Fact)
+    except UserError as error:
         logger.warning("no dose-response of %s, whose plan or facts cannot be read: %s", folder / PLAN, error)
         return None
     exposures = count_exposures(plan, step)
     # an id alone does not make two facts equal: banks of different seeds have the same ids
-    facts_of_run = {row["id"]: (row.get("subject"), row["object"]) for row in facts}
+    facts_of_run = {fact.id: (fact.subject, fact.object) for fact in facts}
     shared = {fact.id for fact in bank.facts if facts_of_run.get(fact.id) == (fact.subject, fact.object)}
     if exposures and not shared & exposures.keys():
         logger.info("%s: injected none of this bank's facts, so there is no dose-response", run)

@@ -9,8 +9,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from modeling_stlm import LOWEST_TRANSFORMERS
-from tidy_stlms.configs.files import find_shipped, read_json, read_text
-from tidy_stlms.configs.load import read_config
+from tidy_stlms.configs.files import find_shipped, read_json_object, read_text
 from tidy_stlms.configs.markdown import markdown_code, markdown_text
 from tidy_stlms.configs.printable import printable
 from tidy_stlms.eval.facts.bank import FactBank
@@ -20,7 +19,7 @@ from tidy_stlms.eval.recall.groups import ROLES, in_order
 from tidy_stlms.eval.report.run_in_words import FIGURES, facts_of_the_run, reading_guide
 from tidy_stlms.eval.report.run_summary import RunSummary, read_run_summary
 from tidy_stlms.eval.report.run_table import recall_table
-from tidy_stlms.eval.run_folder import SUMMARY
+from tidy_stlms.eval.run_folder import SUMMARY, read_run_config
 
 
 def run_card(
@@ -42,7 +41,7 @@ def run_card(
             checkpoint.
     """
     weights = model_folder or folder
-    config = read_config(folder / "config.yaml")
+    config = read_run_config(folder)
     name = repo_id.rpartition("/")[2] if repo_id else folder.resolve().name
     if summary is None and weights.resolve() == folder.resolve() and (folder / SUMMARY).exists():
         summary = read_run_summary(folder)
@@ -55,7 +54,7 @@ def run_card(
     ]
     if summary is None:
         lines += [f"These are the weights of {markdown_text(weights.name)}, from within the run.", ""]
-    lines += [f"- Architecture: {architecture_in_words(read_json(weights / 'config.json'))}"]
+    lines += [f"- Architecture: {architecture_in_words(read_json_object(weights / 'config.json'))}"]
     lines += [*facts_of_the_run(folder, config, summary, bank), ""]
     if bank is not None:
         lines += ["## Facts and recall", "", _bank_in_words(bank), ""]
@@ -104,7 +103,7 @@ def plain_card(folder: Path, repo_id: str, license: str | None) -> str:
             card.data["license"] = license
         return str(card)
     is_adapter = (folder / "adapter_config.json").exists()
-    config = read_json(folder / ("adapter_config.json" if is_adapter else "config.json"))
+    config = read_json_object(folder / ("adapter_config.json" if is_adapter else "config.json"))
     base = config.get("base_model_name_or_path") if is_adapter else None
     metadata = ModelCardData(
         library_name="peft" if is_adapter else "transformers",

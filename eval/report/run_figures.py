@@ -56,7 +56,9 @@ def plot_recall(
     figure, grid = _panels_by_type(metrics, [accuracy], treatments) if treatments else _one_panel()
     for number, axes in enumerate(grid[0]):
         if len(exposure_steps):
-            _mark_injections(axes, exposure_steps, max(row["step"] for row in metrics), label=not number)
+            _mark_injections(
+                axes, exposure_steps, max((row["step"] for row in metrics), default=0), label=not number
+            )
         if not treatments:
             _curves(axes, metrics, accuracy[0])
             _label(axes, accuracy[1])

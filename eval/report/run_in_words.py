@@ -4,14 +4,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.files import read_json
 from tidy_stlms.configs.markdown import markdown_code, markdown_text
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.summary import chance_of
 from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.recall.groups import GroupKey, groups_of, treatment_groups
 from tidy_stlms.eval.report.run_summary import RunSummary
-from tidy_stlms.eval.run_folder import count_exposures, has_plan, read_plan
+from tidy_stlms.eval.run_folder import count_exposures, has_plan, read_plan, read_versions
 
 FIGURES = {
     "loss.png": "Training and validation loss.",
@@ -36,7 +35,7 @@ def facts_of_the_run(
     folder: Path, config: dict[str, Any], summary: RunSummary | None, bank: FactBank | None
 ) -> list[str]:
     """Lines of a list: model, data, loss, injection, seed, versions. `summary`: of a finished run."""
-    versions = read_json(folder / "environment.json")["versions"]
+    versions = read_versions(folder)
     model = config["model"]["name_or_path"] or "from scratch"
     size, amount, loss = "", "", []
     if summary is not None:
@@ -54,7 +53,7 @@ def facts_of_the_run(
         *loss,
         f"- Injection: {injection_in_words(folder, config, bank)}",
         f"- Seed: {config['training']['seed']}",
-        f"- Versions: torch {versions['torch']}, transformers {versions['transformers']}",
+        f"- Versions: torch {versions.get('torch')}, transformers {versions.get('transformers')}",
     ]
 
 

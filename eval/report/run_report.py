@@ -13,7 +13,6 @@ import numpy as np
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_jsonl, write_json, write_whole
-from tidy_stlms.configs.load import read_config
 from tidy_stlms.configs.markdown import markdown_text
 from tidy_stlms.configs.records import read_records, to_row
 from tidy_stlms.eval.facts.bank import FactBank
@@ -29,7 +28,6 @@ from tidy_stlms.eval.report.run_summary import LogRow, RunRecall, RunSummary
 from tidy_stlms.eval.report.run_table import recall_table
 from tidy_stlms.eval.run_folder import (
     CARD,
-    CONFIG,
     FACTS,
     FIGURES_FOLDER,
     METRICS_LOG,
@@ -38,6 +36,7 @@ from tidy_stlms.eval.run_folder import (
     SUMMARY,
     has_plan,
     read_plan,
+    read_run_config,
 )
 
 
@@ -61,7 +60,7 @@ def write_run_report(
             after=_recall_at(steps, results, doses),
         ),
     )
-    config = read_config(folder / CONFIG)
+    config = read_run_config(folder)
     figures = _draw(folder, metrics, bank, treatment_groups(results, doses))
     write_whole(folder / REPORT, _report(folder, config, summary, bank, figures))
     write_whole(folder / CARD, run_card(folder, bank, summary=summary))
@@ -110,7 +109,14 @@ def _report(
 
 
 def _read_log(path: Path) -> list[LogRow]:
-    return read_jsonl(path) if path.exists() else []
+    rows = read_jsonl(path) if path.exists() else []
+    for number, row in enumerate(rows, 1):
+        if type(row.get("step")) is not int:
+            raise UserError(f"{path}: row {number}: field 'step' must be a whole number; restore the line")
+        for key, value in row.items():
+            if not isinstance(value, int | float | None):
+                raise UserError(f"{path}: row {number}: field {key!r:.60} must be a number; restore the line")
+    return rows
 
 
 def _read_results(path: Path) -> Sequence[ProbeResult]:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from tqdm.auto import tqdm
 
 from tidy_stlms.configs.errors import DiskFull, UserError, one_line
-from tidy_stlms.configs.files import read_json, write_json
+from tidy_stlms.configs.files import read_json_object, write_json
 from tidy_stlms.configs.printable import printable
 from tidy_stlms.eval.models.identity import model_identity, versions
 from tidy_stlms.eval.models.load import free_memory, load_model
@@ -83,8 +83,9 @@ class LazyModel:
     def describe(self) -> None:
         """Fill in what the model is, from the cache if it is there."""
         if self.measurement.info.parameters is None:
-            if self._folder is not None and (self._folder / "model.json").is_file():
-                self._fill_in(read_json(self._folder / "model.json"), loaded=False)
+            kept = _kept_description(self._folder / "model.json") if self._folder is not None else None
+            if kept is not None:
+                self._fill_in(kept, loaded=False)
             else:
                 self.get()
 
@@ -169,6 +170,16 @@ def reason_of_failure(error: BaseException, name: ModelName) -> str:
     if not isinstance(error, UserError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return one_line(text, 300)
+
+
+def _kept_description(path: Path) -> dict[str, Any] | None:
+    """What the cache says of a model; None if it says nothing, or its file is damaged."""
+    try:
+        kept = read_json_object(path)
+    except UserError:
+        return None
+    whole = type(kept.get("parameters")) is int and isinstance(kept.get("tokenizer"), str)
+    return {name: kept[name] for name in ("parameters", "tokenizer")} if whole else None
 
 
 def _is_kept(path: Path, write: Callable[[], None]) -> bool:

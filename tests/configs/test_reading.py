@@ -17,6 +17,10 @@ from tidy_stlms.configs.reading import REASON_LIMIT, reading
         (TypeError(), "a.json: TypeError"),
         (KeyError("rope"), "a.json: 'rope' is missing or unknown"),
         (RecursionError("maximum recursion depth exceeded"), "a.json: is nested too deeply"),
+        (
+            ModuleNotFoundError("No module named 'x'", name="x"),
+            "a.json: it needs the Python package x, which is not installed",
+        ),
         (MemoryError(), "a.json: does not fit into memory"),
         (AssertionError("\x1b[31mred\u202e"), "a.json: \\u001b[31mred\\u202e"),
     ],

@@ -1,5 +1,7 @@
 """What a run folder holds: what makes it one, its checkpoints, its plan."""
 
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +20,8 @@ from tidy_stlms.eval.run_folder import (
     is_laid_out,
     is_run,
     read_plan,
+    read_run_config,
+    read_versions,
     step_of,
 )
 
@@ -64,3 +68,69 @@ def test_exposures_are_counted_up_to_a_step(tmp_path):
     # after one step, step 0 has been seen
     assert dict(count_exposures(plan, 1)) == {"a": 1, "b": 0, "c": 0, "d": 0}
     assert not any(count_exposures(plan, 0).values())
+
+
+GOOD_PLAN = {"step": [0, 1], "fact_ids": [["a"], ["b"]]}
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"",
+        b"PAR1 cut off",
+        {"step": [0, 1]},
+        {"fact_ids": [["a"]]},
+        GOOD_PLAN | {"step": ["x", "y"]},
+        GOOD_PLAN | {"step": [None, 1]},
+        GOOD_PLAN | {"step": [float("nan"), 1.0]},
+        GOOD_PLAN | {"fact_ids": ["a", "b"]},
+        GOOD_PLAN | {"fact_ids": [None, ["b"]]},
+        GOOD_PLAN | {"fact_ids": [["a"], [None]]},
+    ],
+)
+def test_a_damaged_plan_is_named(tmp_path, damaged):
+    if isinstance(damaged, bytes):
+        (tmp_path / PLAN).write_bytes(damaged)
+    else:
+        pq.write_table(pa.table(damaged), tmp_path / PLAN)
+    with pytest.raises(UserError, match=r"plan\.parquet: is no plan of a run: ") as error:
+        read_plan(tmp_path)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("versions", [None, [], {"torch": 2}, "2.13"])
+def test_damaged_versions_are_named(tmp_path, versions):
+    (tmp_path / ENVIRONMENT).write_text('{"versions": {"torch": "2.13"}}')
+    assert read_versions(tmp_path) == {"torch": "2.13"}
+    (tmp_path / ENVIRONMENT).write_text(json.dumps({"versions": versions}))
+    with pytest.raises(UserError, match=r"environment\.json: versions are missing"):
+        read_versions(tmp_path)
+
+
+GOOD_CONFIG = {
+    "model": {"name_or_path": None},
+    "data": {"name": "synthetic"},
+    "injection": {},
+    "training": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"model": None}, "model.name_or_path"),
+        ({"model": [1]}, "model.name_or_path"),
+        ({"data": "x"}, "data.name"),
+        ({"data": {"name": ["x"]}}, "data.name"),
+        ({"injection": True}, "injection.strategy"),
+        ({"training": {"seed": {}}}, "training.seed"),
+    ],
+)
+def test_a_damaged_config_of_a_run_is_named(tmp_path, values, key):
+    good = GOOD_CONFIG | {"injection": dict.fromkeys(("strategy", "span", "placement"), "x")}
+    good |= {"training": {"seed": 1}}
+    (tmp_path / CONFIG).write_text(json.dumps(good))
+    assert read_run_config(tmp_path) == good
+    (tmp_path / CONFIG).write_text(json.dumps(good | values))
+    with pytest.raises(UserError, match=rf"config\.yaml: {key} is missing"):
+        read_run_config(tmp_path)

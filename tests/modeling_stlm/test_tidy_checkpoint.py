@@ -4,6 +4,8 @@ import errno
 import fractions
 import os
 import pickle
+import re
+import struct
 import zipfile
 
 import numpy as np
@@ -176,6 +178,121 @@ def test_a_container_that_is_put_together_wrongly_is_refused(tmp_path):
     config = OmegaConf.create({"model": {"a": 1}})
     config.__dict__["_content"] = [1, 2]
     refusal(save(tmp_path / "a.pt", config=config))
+
+
+def cyclic() -> dict:
+    values: dict = {"a": 1}
+    values["itself"] = [values]
+    return values
+
+
+def nested(depth: int) -> dict:
+    values: dict = {}
+    for _ in range(depth):
+        values = {"a": values}
+    return values
+
+
+def shared() -> list:
+    """2^40 values, if each mention of a list counts."""
+    values: list = [1]
+    for _ in range(40):
+        values = [values, values]
+    return values
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (cyclic(), "nested too deeply, or holds itself"),
+        (nested(200), "nested too deeply"),
+        (nested(39), None),
+        (shared(), "more than 10,000 values|too deeply"),
+        (dict.fromkeys(map(str, range(10**5)), 1), "more than 10,000 values"),
+        ({"a": 10**30}, "a number that is too large"),
+        ({"a": b"bytes"}, "holds bytes"),
+        ({"\x1b[31m" * 50: {"b": 1j}}, "holds complex"),
+    ],
+)
+def test_configs_that_no_system_writes(tmp_path, values, problem):
+    path = save(tmp_path / "a.pt", config={"model": {"a": 1}, "general": values})
+    if problem is None:
+        read_tidy_checkpoint(path)
+    else:
+        assert re.search(problem, refusal(path))
+        assert refusal(path).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("tensor", "problem"),
+    [
+        (torch.ones(2, device="meta"), "on meta"),
+        (torch.ones(2, 2).to_sparse(), "sparse"),
+        (torch.ones(2, dtype=torch.complex64), "complex64"),
+        (torch.ones(2, dtype=torch.int8), "int8"),
+        (torch.ones(1).expand(10**12), "larger than the file"),
+        (torch.ones(1).expand(10**6, 10**6), "larger than the file"),
+    ],
+)
+def test_tensors_that_are_no_weights(tmp_path, tensor, problem):
+    message = refusal(save(tmp_path / "a.pt", model={**WEIGHTS, "\x1b[31mx": tensor}))
+    assert problem in message
+    assert message.isprintable()
+
+
+def test_weights_of_any_floating_point_type_are_read(tmp_path):
+    for dtype in (torch.float8_e4m3fn, torch.bfloat16, torch.float64):
+        weights = {"w": torch.arange(3.0).to(dtype)}
+        read = read_tidy_checkpoint(save(tmp_path / "a.pt", model=weights)).weights["w"]
+        assert read.dtype == dtype
+        assert torch.equal(read.float(), torch.arange(3.0))
+
+
+def test_a_compressed_file_is_refused_before_it_fills_the_memory(tmp_path):
+    path = save(tmp_path / "a.pt", model={"w": torch.zeros(10**6)})
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(tmp_path / "b.pt", "w") as bomb:
+        for name in archive.namelist():
+            bomb.writestr(name, archive.read(name), zipfile.ZIP_DEFLATED)
+    assert (tmp_path / "b.pt").stat().st_size < 10**5
+    assert "is compressed" in refusal(tmp_path / "b.pt")
+
+
+def text_of(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+# Every operation of the pickle format that can name or call something; PATH stands for an argument.
+CALLS = {
+    "REDUCE": b"\x80\x02cos\nmkdir\nPATH\x85R.",
+    "STACK_GLOBAL": b"\x80\x04" + text_of("os") + text_of("mkdir") + b"\x93PATH\x85R.",
+    "a dotted name": b"\x80\x04" + text_of("torch") + text_of("serialization.os.mkdir") + b"\x93PATH\x85R.",
+    "INST": b"(PATHios\nmkdir\n.",
+    "OBJ": b"(cos\nmkdir\nPATHo.",
+    "NEWOBJ": b"\x80\x02cos\nmkdir\nPATH\x85\x81.",
+    "NEWOBJ_EX": b"\x80\x04cos\nmkdir\nPATH\x85}\x92.",
+    "BUILD": b"\x80\x02cfractions\nFraction\n)\x81}b.",
+    "EXT1": b"\x80\x02\x82\x01.",
+    "PERSID": b"Pos.mkdir\n.",
+    "BINPERSID": b"\x80\x02(" + text_of("module") + b"cos\nmkdir\nPATHtQ.",
+    "getattr": b"\x80\x02c__builtin__\ngetattr\nctorch.serialization\nload\nPATH\x86R.",
+    "a loader": b"\x80\x02ctorch.storage\n_load_from_bytes\nPATH\x85R.",
+    "a factory": b"\x80\x02ccollections\ndefaultdict\ncos\nmkdir\n\x85R.",
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_no_operation_of_a_pickle_calls_anything(tmp_path, name, legacy):
+    code = CALLS[name].replace(b"PATH", text_of(str(tmp_path / "ran")))
+    if legacy:
+        (tmp_path / "a.pt").write_bytes(code)
+    else:
+        whole = save(tmp_path / "whole.pt")
+        with zipfile.ZipFile(whole) as archive, zipfile.ZipFile(tmp_path / "a.pt", "w") as changed:
+            for member in archive.namelist():
+                changed.writestr(member, code if member.endswith("data.pkl") else archive.read(member))
+    refusal(tmp_path / "a.pt")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_files_that_are_no_checkpoints_are_refused_in_one_line(tmp_path):

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -173,3 +175,27 @@ def test_mistakes_exit_2_with_one_line(tmp_path, capsys):
         assert expected in captured.err
         assert captured.err.count("\n") == 1
         assert captured.out == ""
+
+
+def test_a_model_folder_does_not_lend_its_code_to_the_command(tmp_path):
+    """`python -m` would look for modules in the working folder first, and a model's folder holds some."""
+    config = STLMConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_key_value_heads=None)
+    config.save_pretrained(tmp_path)
+    for name in ("modeling_stlm", "configuration_stlm", "torch", "yaml"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w')")
+    command = [sys.executable, "-m", "tidy_stlms.scripts", "info", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "embeddings" in done.stdout
+    assert not (tmp_path / "ran").exists()
+
+
+def test_fields_that_hold_a_list_leave_a_number_unknown(tmp_path, capsys):
+    """As in models whose layers differ."""
+    GPT2Config(n_layer=1, n_embd=8, n_head=2).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"head_dim": [4, 4]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert figures(capsys, str(tmp_path))["cache_bytes_per_token"] is not None
+    config |= {"num_key_value_heads": [1, 2]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert figures(capsys, str(tmp_path))["total"] > 0

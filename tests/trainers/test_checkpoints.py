@@ -1,7 +1,9 @@
 """Damage to the checkpoints and logs of a run: found, named, and passed over if others are whole."""
 
 import json
+import os
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from tests.trainers.test_exactness import Killed, assert_bit_equal, logs, weights
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_json, write_json
-from tidy_stlms.eval.checkpoint_mark import MARK, read_mark
+from tidy_stlms.eval.checkpoint_mark import MARK, read_mark, sizes_and_hashes, write_mark
 from tidy_stlms.eval.models.load import load_model
 from tidy_stlms.eval.report.push import push_model
 from tidy_stlms.eval.run_folder import checkpoints_of
@@ -276,7 +278,7 @@ def test_damaged_weights_of_a_run_are_not_measured_nor_pushed(finished):
         push_model(finished / "checkpoint-8", "me/it", run_folder=finished)
     load_model(finished / "checkpoint-4")
     cut(finished / "model.safetensors")
-    with pytest.raises(UserError, match=r"run/model.safetensors: is damaged \(.*\), so nothing is pushed"):
+    with pytest.raises(UserError, match=r"run/model.safetensors: is damaged: .*, so nothing is pushed"):
         push_model(finished, "me/it")
 
 
@@ -301,3 +303,28 @@ def test_a_damaged_config_or_environment_of_a_run_is_named(run_tiny, finished):
             run_tiny("run", *SHORT, RESUME)
         path.write_text(before)
     run_tiny("run", *SHORT, RESUME)
+
+
+class Payload:
+    """Pickled as a call that makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("file", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+@pytest.mark.parametrize("is_payload", [True, False])
+def test_a_state_that_somebody_has_forged_does_not_run(run_tiny, finished, tmp_path, file, is_payload):
+    """With a mark that fits it, so that only the reading of the file is left to notice."""
+    checkpoint = checkpoints_of(finished)[0]  # with steps left to train
+    torch.save(Payload(tmp_path / "ran") if is_payload else [1, 2], checkpoint / file)
+    mark = read_mark(checkpoint)
+    (checkpoint / MARK).unlink()
+    write_mark(checkpoint, replace(mark, files=sizes_and_hashes(checkpoint)))
+    with pytest.raises(UserError, match=f"{checkpoint}: its .* state cannot be loaded: ") as error:
+        run_tiny("run", *SHORT, f"training.resume_from_checkpoint={checkpoint}")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "ran").exists()

@@ -104,6 +104,15 @@ def test_nothing_is_measured_twice(folder, asked, scored, bank):
     assert [row.sentence for row in first.prompts] == [prompt.sentence for prompt in PROMPTS]
 
 
+@pytest.mark.parametrize("kept", ["", "[]", '{"parameters": "many"}', "[" * 3000])
+def test_a_damaged_description_is_made_anew(folder, asked, scored, kept):
+    first = measure_model(named(folder), asked).info
+    [file] = asked.cache.rglob("model.json")
+    file.write_text(kept)
+    again = measure_model(named(folder), asked)
+    assert (again.info.error, again.info.parameters) == (None, first.parameters)
+
+
 def test_what_was_cut_off_goes_on_where_it_stopped(folder, asked, scored, bank):
     scored.stop_after = 10
     with pytest.raises(KeyboardInterrupt):
