@@ -8,7 +8,7 @@ import pytest
 
 from tests import files_page
 from tests.test_imports import FOLDERS, MODULES, ROOT
-from tidy_stlms.configs.load import CHOICES
+from tidy_stlms.configs.checks import CHOICES
 from tidy_stlms.eval import run_folder
 from tidy_stlms.eval.facts.integrity import PROBE_TYPES, ROLES, STATEMENT_KINDS
 from tidy_stlms.scripts.__main__ import COMMANDS
