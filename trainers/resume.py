@@ -5,7 +5,6 @@ same files as an uninterrupted one.
 """
 
 import hashlib
-import json
 import logging
 import os
 from dataclasses import asdict
@@ -13,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.configs.files import read_json_object, remove_folder
+from tidy_stlms.configs.files import parse_json, read_json_object, remove_folder
 from tidy_stlms.configs.schema import STLMTrainingArguments, schedule_arguments
 from tidy_stlms.eval.checkpoint_mark import read_mark
 from tidy_stlms.eval.run_folder import (
@@ -193,11 +192,11 @@ def _end_of_lines(log: Path, lines: int, digest: str, last_step: int) -> int:
             break
         if not line:
             continue
-        try:
-            step = json.loads(line.decode())["step"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise UserError(f"{log}, line {number}: is damaged") from None
-        if not isinstance(step, int) or step > last_step:
+        row = parse_json(line, f"{log}, line {number}: is damaged")
+        step = row.get("step") if isinstance(row, dict) else None
+        if not isinstance(step, int):
+            raise UserError(f"{log}, line {number}: is damaged: it has no step")
+        if step > last_step:
             raise UserError(
                 f"{log}, line {number}: belongs to step {step!r:.40}, not to one up to {last_step}"
             )

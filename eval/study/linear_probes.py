@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.reading import reading
 from tidy_stlms.eval.hub import writing_hub_cache
 from tidy_stlms.eval.models.inputs import (
     context_length,
@@ -102,8 +103,8 @@ def run_linear_probes(
         try:
             with writing_hub_cache():
                 splits = _load(name, limit, seed, data_dir)
-        except (OSError, ValueError) as error:
-            results[f"probe:{name}"] = {"error": why_missing(error, data_dir)}
+        except UserError as error:
+            results[f"probe:{name}"] = {"error": why_missing(error.__cause__ or error, data_dir)}
             logger.warning("linear probe %s: %s", name, results[f"probe:{name}"]["error"])
             continue
         if (smallest := _smallest_class(TASKS[name], splits)) < 2:
@@ -170,17 +171,17 @@ def text_features(
 
 
 def _load(name: str, limit: int | None, seed: int, data_dir: Path | None) -> dict[str, dict[str, list]]:
-    """Columns of the training and validation split."""
+    """Columns of the training and validation split. Raises UserError if the dataset cannot be read."""
     import datasets
 
-    with local_copies(data_dir), quiet():
-        loaded: Any = datasets.load_dataset(DATASET, name)
     splits = {}
-    for split in ("train", "validation"):
-        rows = loaded[split]
-        if limit is not None and limit < len(rows):
-            rows = rows.shuffle(seed=seed).select(range(limit))
-        splits[split] = {column: list(rows[column]) for column in (*TASKS[name].columns, "label")}
+    with local_copies(data_dir), quiet(), reading(f"{DATASET}/{name}"):
+        loaded: Any = datasets.load_dataset(DATASET, name)
+        for split in ("train", "validation"):
+            rows = loaded[split]
+            if limit is not None and limit < len(rows):
+                rows = rows.shuffle(seed=seed).select(range(limit))
+            splits[split] = {column: list(rows[column]) for column in (*TASKS[name].columns, "label")}
     return splits
 
 

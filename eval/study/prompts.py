@@ -14,7 +14,6 @@ space that belongs to the joint, and lists may be nested under names.
 """
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,11 +24,13 @@ from msgspec.structs import replace
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import find_shipped, read_text
+from tidy_stlms.configs.reading import reading
 from tidy_stlms.configs.records import Output, Record
 from tidy_stlms.configs.yaml_files import MAX_DEPTH, UNWRITABLE, parse_yaml
 from tidy_stlms.eval.facts.records import JOINTS
 from tidy_stlms.eval.facts.text_match import usual_joint
 from tidy_stlms.eval.recall.metrics import perplexity
+from tidy_stlms.eval.rows import JSON
 
 FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 KEYS = ("sentence", "answer", "joint")
@@ -114,21 +115,14 @@ def watch_prompt(
 
 
 def _parse(text: str, path: Path) -> Any:
-    with contextlib.suppress(ValueError, RecursionError):
-        return json.loads(text, object_pairs_hook=_without_repeats)
+    with contextlib.suppress(UserError), reading(path):
+        return JSON.decode(text)
     # Tidy-STLMs writes JSON5: keys without quotes, commas behind the last item. YAML reads that, and says
     # what is wrong in any other file.
     try:
         return parse_yaml(text, path, "neither YAML nor JSON")
     except UserError as error:
         raise UserError(f"{error}; {REMEDY}") from None
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise ValueError("a key stands twice")
-    return values
 
 
 def _prompts(value: Any, path: Path, depth: int = 0) -> Iterator[Prompt]:

@@ -4,13 +4,13 @@ A row is a fact with a statement, a probe, or both. More rows of the same fact (
 subject, relation and object) add statements and probes to it.
 """
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tidy_stlms.configs.errors import UserError, did_you_mean
+from tidy_stlms.configs.files import parse_json
 from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused, listed
 from tidy_stlms.eval.facts.imports.source_files import Row, checked_text
 from tidy_stlms.eval.facts.records import PROBE_TYPES, ROLES, STATEMENT_KINDS, Fact
@@ -139,8 +139,8 @@ def _before_answer(template: str | None) -> str | None:
 def _list(value: Any, field: str) -> list[str]:
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):  # a number of 5,000 digits, 3,000 lists in lists
+            value = parse_json(value, field)
+        except UserError:
             raise Refused(f"field {field!r} begins with [ and is not a JSON list: {value!r:.40}") from None
     if isinstance(value, str):
         return [part.strip() for part in SEPARATOR.split(value)]
