@@ -54,11 +54,10 @@ def plot_recall(
     """
     accuracy = ("accuracy", "accuracy among the candidates")
     figure, grid = _panels_by_type(metrics, [accuracy], treatments) if treatments else _one_panel()
+    last_step = max((row["step"] for row in metrics), default=0)
     for number, axes in enumerate(grid[0]):
-        if len(exposure_steps):
-            _mark_injections(
-                axes, exposure_steps, max((row["step"] for row in metrics), default=0), label=not number
-            )
+        if len(exposure_steps) and last_step > 0:
+            _mark_injections(axes, exposure_steps, last_step, label=not number)
         if not treatments:
             _curves(axes, metrics, accuracy[0])
             _label(axes, accuracy[1])
