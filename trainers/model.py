@@ -1,6 +1,5 @@
 """The model of a run: one from scratch, or an existing one whose training continues."""
 
-import re
 from dataclasses import fields
 from typing import Any
 
@@ -20,18 +19,15 @@ from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.keys import MODEL_CONFIG, check_known
 from tidy_stlms.configs.reading import reading, reason_of
 from tidy_stlms.configs.schema import ModelSection
-from tidy_stlms.configs.yaml_files import walk
 from tidy_stlms.eval.models.checks import check_causal, check_logits
 from tidy_stlms.eval.models.inputs import context_length_of
 from tidy_stlms.eval.models.load import load_weights
 from tidy_stlms.eval.models.lookup import check_model_path
+from tidy_stlms.eval.models.sizes import check_numbers
 from tidy_stlms.eval.tokens import vocabulary_size
 
-# Taken from the tokenizer: a model's config has defaults for them, which belong to another vocabulary.
-MAX_SIZE = 10**8  # of any number in model.config: a width, a vocabulary, positions
-MAX_REPEATS = 2_000  # of a number of layers and the like
 MAX_PARAMETERS = 10**11
-REPEATS = re.compile(r"layer|expert|block|stage|codebook")
+# Taken from the tokenizer: a model's config has defaults for them, which belong to another vocabulary.
 SPECIAL_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 
 
@@ -94,7 +90,7 @@ def scratch_config(section: ModelSection, **defaults: Any) -> PreTrainedConfig:
     config_class, given = CONFIG_MAPPING[section.type], section.config or {}
     names = [field.name for field in fields(config_class) if not field.name.startswith("_")]
     check_known(given, [*names, *config_class.attribute_map], MODEL_CONFIG)  # second names of some fields
-    _check_numbers(given, MODEL_CONFIG)
+    check_numbers(given, MODEL_CONFIG)
     with reading(MODEL_CONFIG):
         try:
             return config_class(**{**dict.fromkeys(SPECIAL_TOKENS), **defaults, **given})
@@ -116,18 +112,6 @@ def check_architecture(config: PreTrainedConfig) -> None:
             f"{MODEL_CONFIG}: makes a model of {parameters / 1e9:,.0f} billion parameters, more than "
             f"{MAX_PARAMETERS / 1e9:,.0f} billion; lower its sizes"
         )
-
-
-def _check_numbers(values: dict[str, Any], section: str) -> None:
-    """Refuse sizes that would keep a machine busy for hours before any library refuses them."""
-
-    def check(key: str, value: Any) -> None:
-        name = re.sub(r"\[\d+\]$", "", key).rpartition(".")[2]
-        limit = MAX_REPEATS if REPEATS.search(name) else MAX_SIZE
-        if isinstance(value, int) and value > limit and "theta" not in name:
-            raise UserError(f"{section}.{key}={value}: must be at most {limit:,}")
-
-    walk(values, check)
 
 
 def choose_context_window(configured: int | None, config: PreTrainedConfig) -> int:
