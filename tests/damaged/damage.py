@@ -62,7 +62,7 @@ def damaged_value(draw: Any, value: Any) -> Any:
         parent, key = _place(draw, value)
         kind = draw(st.sampled_from(["replace", "replace", "replace", "remove", "rename", "wrap", "swap"]))
         if kind == "replace" or parent is value:
-            parent[key] = draw(odd_values)
+            parent[key] = copy.deepcopy(draw(odd_values))
         elif kind == "remove":
             del parent[key]
         elif kind == "rename" and isinstance(parent, dict):
