@@ -246,7 +246,9 @@ def test_a_damaged_log_is_refused_and_nothing_is_removed(run_tiny, finished):
     number = next(n for n, line in enumerate(lines) if json.loads(line)["step"] == 8)
     log.write_text("".join([*lines[:number], "{\n", *lines[number + 1 :]]))
     damaged = log.read_bytes()
-    with pytest.raises(UserError, match=rf"metrics.jsonl, line {number + 1}: is damaged: .*; restore the file"):
+    with pytest.raises(
+        UserError, match=rf"metrics.jsonl, line {number + 1}: is damaged: .*; restore the file"
+    ):
         run_tiny("run", *SHORT, RESUME)
     assert log.read_bytes() == damaged
     check_checkpoint(finished / "checkpoint-8", read_run_id(finished))
