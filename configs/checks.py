@@ -120,7 +120,7 @@ Values = dict[str, Any]
 
 
 def check_given(values: Values) -> None:
-    """Raise UserError for a value that is still to be given (`???`)."""
+    """Raise UserError for a value that is still missing (`???`)."""
 
     def check(key: str, value: Any) -> None:
         if value == MISSING:
@@ -130,7 +130,7 @@ def check_given(values: Values) -> None:
 
 
 def check_finite(values: Values) -> None:
-    """Raise UserError for NaN, and for an infinite number outside of `model.config`, which may have them."""
+    """Raise UserError for NaN, and for an infinite number outside of `model.config`, which may hold one."""
 
     def check(key: str, value: Any) -> None:
         is_finite = not isinstance(value, float) or math.isfinite(value)
@@ -166,7 +166,7 @@ def _check_names(values: Values) -> None:
             if not isinstance(name, str):
                 continue
             if len(name) > MAX_PATH or max(map(len, os.fsencode(name).split(b"/"))) > MAX_NAME:
-                raise UserError(f"{key}={shown(name)}: is too long for the name of a file")
+                raise UserError(f"{key}={shown(name)}: is too long for a file name")
             if not name.strip():
                 raise UserError(f"{key}={name!r}: is empty; give a name, or leave the key out")
 
@@ -177,8 +177,8 @@ def _check_model_type(name: str) -> None:
     known = ["stlm", "stlm_byte", *MODEL_FOR_CAUSAL_LM_MAPPING_NAMES]
     if name not in known:
         near = nearest(name[:MAX_PATH], known)
-        hint = f"did you mean {near}?" if near else "take stlm, stlm_byte, gpt2, llama, ..."
-        raise UserError(f"model.type={shown(name)}: no causal language model of transformers; {hint}")
+        hint = f"did you mean {near}?" if near else "use stlm, stlm_byte, gpt2, llama, ..."
+        raise UserError(f"model.type={shown(name)}: not a causal language model of transformers; {hint}")
 
 
 def _check_model_and_tokenizer(model: Values, tokenizer: Values) -> None:
@@ -190,7 +190,7 @@ def _check_model_and_tokenizer(model: Values, tokenizer: Values) -> None:
         raise UserError("tokenizer: give one of name_or_path, train and bytes")
     if model["name_or_path"] and (tokenizer["train"] is not None or tokenizer["bytes"]):
         raise UserError(
-            "tokenizer: the model at model.name_or_path knows its own; set tokenizer.train=null and "
+            "tokenizer: the model at model.name_or_path has its own; set tokenizer.train=null and "
             "tokenizer.bytes=false"
         )
     if model["type"] == "stlm_byte" and (tokenizer["name_or_path"] or tokenizer["train"] is not None):
@@ -206,7 +206,7 @@ def _check_facts_and_data(values: Values) -> None:
     if data["name"] != "files" and data["train_files"] is not None:
         raise UserError(f"data.train_files: is only read with data.name=files, not {data['name']!r}")
     if data["name"] in ("files", "synthetic") and data["split"] is not None:
-        raise UserError(f"data.split: is for datasets of the Hub, and data.name={data['name']} is none")
+        raise UserError(f"data.split: is only for datasets of the Hub, not for data.name={data['name']}")
     if data["separator"] is not None:
         _check_separator(data)
     if data["validation_files"] is None and data["validation_fraction"] == 0:
@@ -221,7 +221,9 @@ def _check_separator(data: dict[str, Any]) -> None:
     if not separator.strip() or separator.strip() != separator or "\n" in separator:
         raise UserError(f"{key}: must be one line of text, without white space around it")
     if data["documents"] != "block":
-        raise UserError(f"{key}: stands between blocks; remove it, or data.documents={data['documents']}")
+        raise UserError(
+            f"{key}: is only used with data.documents=block; remove it, or data.documents={data['documents']}"
+        )
 
 
 def _check_prompts(prompts: list[dict[str, str]]) -> None:

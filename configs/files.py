@@ -21,7 +21,7 @@ from tidy_stlms.configs.full_disk import writing
 from tidy_stlms.configs.reading import reading
 from tidy_stlms.configs.temporary import remove_abandoned, remove_tree, temporary_path
 
-HALVES = re.compile("[\ud800-\udfff]")  # of surrogate pairs
+HALVES = re.compile("[\ud800-\udfff]")  # lone surrogates
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
@@ -171,10 +171,10 @@ def build_once(path: str | Path, build: Callable[[Path], None]) -> None:
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """JSON that every reader accepts, and UTF-8 can hold.
+    """JSON that every reader accepts and that UTF-8 can encode.
 
-    null in place of NaN and infinities, which JSON does not have. Half of a surrogate pair, such as a byte of
-    a file's name that is not UTF-8, becomes an escape.
+    NaN and infinities become null, since JSON has neither. A lone surrogate, such as a byte of a file name
+    that is not UTF-8, becomes an escape.
     """
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
@@ -203,14 +203,14 @@ def parse_json(text: str | bytes, where: object, remedy: str = "") -> Any:
 
 def read_json(path: str | Path) -> Any:
     """Parse a JSON file; raises UserError, naming the file, if it is missing or broken."""
-    return parse_json(read_text(path), path, "; mend or remove the file")
+    return parse_json(read_text(path), path, "; correct or remove the file")
 
 
 def read_json_object(path: str | Path) -> dict[str, Any]:
     """`read_json` of a file that holds an object; raises UserError, naming the file, for another value."""
     value = read_json(path)
     if not isinstance(value, dict):
-        raise UserError(f"{path}: must hold a JSON object, not a {type(value).__name__}; mend the file")
+        raise UserError(f"{path}: must hold a JSON object, not a {type(value).__name__}; correct the file")
     return value
 
 

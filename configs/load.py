@@ -6,7 +6,7 @@ raises a UserError that names the full key, and the file or the command line.
 
     names of keys (keys.py)  ->  merge  ->  references (references.py)  ->  values (checks.py)
 
-The names come first, without any import of transformers, so that a misspelled key is told at once.
+Names are checked first, without importing transformers, so that a misspelled key is reported at once.
 """
 
 import os
@@ -60,7 +60,7 @@ def load_config(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> t
         merged = _merge(merged, {"training": {"output_dir": default}}, "config")
     resolved = resolve(_container(merged), "config")
     check_given(resolved)
-    _check_types(resolved, "config", is_resolved=True)  # of what references stand for
+    _check_types(resolved, "config", is_resolved=True)  # now the values behind references too
     merged = _merge(structured, escape(resolved), "config")
     whole = resolve(_container(merged), "config")
     check_finite(whole)
@@ -79,7 +79,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """The plain values of a run's saved config, by section. What it leaves out has its default.
 
     Raises UserError if it is missing or damaged. The keys of `training` are not checked: they are those of
-    the transformers that the run was made with.
+    the transformers version that made the run.
     """
     from tidy_stlms.configs.schema import RunConfig
 
@@ -106,7 +106,7 @@ def cache_folder(configured: str | None) -> Path:
 
 
 def _read_parts(files: Sequence[str | Path], overrides: Sequence[str]) -> list[Part]:
-    """What is to be merged, in order: the default model if nothing else names one, files, overrides."""
+    """What to merge, in order: the default model if nothing else names one, files, overrides."""
     parts = [(str(file), _read_sections(file)) for file in files]
     defaults = [
         (where, values.pop(DEFAULT_MODEL)) for where, values in parts if values.get(DEFAULT_MODEL) is not None
@@ -128,13 +128,13 @@ def _read_sections(file: str | Path) -> dict[str, Any]:
 
 
 def _check_model_keys(parts: Sequence[Part]) -> None:
-    """Check the names in `model.config`, as far as that can be done without transformers."""
+    """Check the names in `model.config` of STLMs. Other models need transformers for this."""
     model_type, base = "stlm", None
     given: dict[str, Any] = {}
     for _, values in parts:
         section = values.get("model") or {}
         if not isinstance(section, dict):
-            return  # told later
+            return  # `_check_types` reports it
         model_type, base = section.get("type", model_type), section.get("name_or_path", base)
         config = section.get("config", {})
         given = {**given, **config} if isinstance(config, dict) else {}

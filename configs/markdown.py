@@ -1,9 +1,9 @@
-r"""Any text as Markdown that shows it literally: no markup, no link, no HTML, no character that is not shown.
+r"""Escapes text so that Markdown shows it literally: no markup, links, HTML or invisible characters.
 
     markdown_text("a|b *c*")  # a\|b \*c\*
     markdown_code("a`b")      # ``a`b``
 
-Names of models and texts of banks come from anyone. As Markdown they could load pictures from elsewhere, hide
+Anyone can write the names of models and the texts of banks. As Markdown they could load remote pictures, hide
 text or break tables.
 """
 
@@ -13,7 +13,7 @@ from tidy_stlms.configs.printable import printable
 
 # A pipe would end the cell of a table; an underscore inside a word means nothing to Markdown.
 MARKUP = re.compile(r"([\\`*{}\[\]<>#|~&$!]|(?<!\w)_|_(?!\w))")
-# Where a line would begin a list, a heading or a rule: behind the number, or before the sign.
+# Places for a backslash in lines that would begin a list, heading or rule: after the number, before the sign.
 LINE_START = re.compile(r"^( ?\d+(?=[.)](?:\s|$))| ?(?=[-+=](?:[-+=\s]|$)))")
 LINE_BREAKS = re.compile(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+\s*")
 
@@ -26,8 +26,7 @@ def markdown_text(text: str) -> str:
 
 
 def markdown_code(text: str) -> str:
-    """The text on one line, `printable`, as a code span. It must not stand in a table: a pipe would end the
-    cell."""
+    """The text on one line, `printable`, as a code span. Not for tables: a pipe would end the cell."""
     shown = printable(LINE_BREAKS.sub(" ", text))
     longest = max(map(len, re.findall("`+", shown)), default=0)
     fence = "`" * (longest + 1)

@@ -1,4 +1,4 @@
-"""Shows characters that would control a terminal or reorder a text."""
+"""Makes characters visible that would control a terminal or reorder a text."""
 
 import re
 
@@ -10,7 +10,7 @@ UNPRINTABLE = re.compile(
 
 
 def printable(text: str) -> str:
-    r"""The text with such characters in the form that JSON and Python share: ESC becomes `\u001b`.
+    r"""The text with these characters as escapes, which JSON and Python share: ESC becomes `\u001b`.
 
     Text that a model or a bank holds can move the cursor, change colours and titles of a terminal, or swap
     the order of letters. Tab and newline stay.

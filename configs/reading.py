@@ -4,8 +4,8 @@
         config = AutoConfig.from_pretrained("gpt2")
 
 A file can be wrong in more ways than a library checks: a list where its code expects a number ends in a
-TypeError deep inside it. So every error inside the block is the file's. The block must hold calls of
-libraries only: an error of our own code needs its traceback.
+TypeError deep inside it. So every error inside the block counts as a mistake in the file. Put only calls of
+libraries into the block: an error of our own code needs its traceback.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ REASON_LIMIT = 200  # characters of a library's message
 def reading(what: object, remedy: str = "") -> Iterator[None]:
     """Raise UserError, `what: reason` and then `remedy`, for any error inside the block.
 
-    Errors of our own for users, and those of a full disk, pass.
+    Our own errors for users, and those of a full disk, pass unchanged.
     """
     try:
         yield
@@ -35,7 +35,7 @@ def reading(what: object, remedy: str = "") -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Another library's error in one line of at most `REASON_LIMIT` characters and an ellipsis."""
+    """A library's error in one line of at most `REASON_LIMIT` characters and an ellipsis."""
     if isinstance(error, RecursionError):
         return "is nested too deeply"
     if "integer string conversion" in str(error):  # Python's advice is for programmers
@@ -43,7 +43,7 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "does not fit into memory"
     if "trust_remote_code" in str(error):
-        return "it needs code of its own: read that, and pass --trust-remote-code if you trust it"
+        return "it needs its own code: read that, and pass --trust-remote-code if you trust it"
     if "weights_only" in str(error):  # torch's own message advises to run what is in the file
         return "a pickle that holds more than weights, or is damaged; it was refused and not run"
     if isinstance(error, ModuleNotFoundError) and error.name:

@@ -1,11 +1,11 @@
 r"""Resolves references between keys, `${data.context_window}`, and nothing else.
 
 OmegaConf would also call resolvers: `${oc.env:HF_TOKEN}` reads the environment, and what it reads would be
-written into a run's config or a bank, which travel to the Hub. So nothing here is resolved by OmegaConf. Its
-grammar only says what a text means:
+written into a run's config or a bank, which are pushed to the Hub. So OmegaConf resolves nothing here. Only
+its grammar is used, to parse a text:
 
     ${section.key}    the value of that key
-    ${.key}           of a key beside this one; each further dot is a level up
+    ${.key}           the value of a key beside this one; each further dot goes one level up
     \${               the two characters themselves
     ${name:...}       a resolver: refused, and so is a reference inside a reference
 """
@@ -24,9 +24,8 @@ from tidy_stlms.configs.yaml_files import MAX_DEPTH, walk
 MISSING = "???"  # OmegaConf's sign for a value that must be given
 MAX_TEXT = 10_000  # characters of a text with references
 MAX_RESOLVED = 1_000_000  # characters and values that references may add
-BACKSLASHES = re.compile(
-    r"(\\+)(?=\$\{$|$)"
-)  # at the end, or in front of a ${ there: each pair stands for one
+# Backslashes at the end, or in front of a ${ at the end: each pair stands for one.
+BACKSLASHES = re.compile(r"(\\+)(?=\$\{$|$)")
 Path = tuple[str | int, ...]
 
 
@@ -40,7 +39,7 @@ class Reference(NamedTuple):
 
 
 def check_references(values: Any, where: str) -> None:
-    """Raise UserError, naming the key, for a text that holds `${` and is no reference or escape."""
+    """Raise UserError, naming the key, for a text with `${` that is neither a reference nor an escape."""
 
     def check(key: str, value: Any) -> None:
         if "${" in key:
@@ -54,9 +53,11 @@ def check_references(values: Any, where: str) -> None:
 def parse_references(text: str, where: str) -> list[str | Reference]:
     """The parts of a text: texts, with escapes undone, and references."""
     if len(text) > MAX_TEXT:
-        raise UserError(f"{where}: a text with ${{...}} may have {MAX_TEXT} characters, not {len(text)}")
+        raise UserError(
+            f"{where}: a text with ${{...}} may have at most {MAX_TEXT} characters, not {len(text)}"
+        )
     if text.count("${") > MAX_DEPTH:
-        raise UserError(f"{where}: holds more than {MAX_DEPTH} times ${{...}}")
+        raise UserError(f"{where}: holds ${{...}} more than {MAX_DEPTH} times")
     with reading(f"{where}: {text!r:.60}: is no reference to a key", r"; write \${ for the characters ${"):
         tree = grammar_parser.parse(text, parser_rule="configValue", lexer_mode="DEFAULT_MODE")
         tokens = _tokens(tree)
@@ -92,7 +93,7 @@ def _part(kind: str, value: Any, where: str) -> str | Reference:
     if kind == "resolver":
         raise UserError(f"{where}: {value:.60}: resolvers are not allowed here; write the value itself")
     if kind == "reference" and any("${" in key for key in value.keys):
-        raise UserError(f"{where}: {value.text:.60}: a reference cannot stand in another one; name the key")
+        raise UserError(f"{where}: {value.text:.60}: a reference cannot contain another one; name the key")
     return value
 
 
@@ -108,7 +109,7 @@ def escape(values: Any) -> Any:
 
 
 def resolve(values: dict[str, Any], where: str) -> dict[str, Any]:
-    """The values with all references replaced by what they refer to, and escapes by what they stand for.
+    r"""The values with all references replaced by the values of their keys, and `\${` by `${`.
 
     Raises UserError, naming the key, for a reference to a key that does not exist, to itself or in a circle.
     """
@@ -149,7 +150,9 @@ class _Resolver:
         for part, value in zip(parts, resolved, strict=True):
             if isinstance(value, dict | list):
                 text = part.text if isinstance(part, Reference) else part
-                raise UserError(f"{self._name(path)}: {text:.60} is no text that can stand in another one")
+                raise UserError(
+                    f"{self._name(path)}: {text:.60} is a section or a list, which cannot be part of a text"
+                )
         return "".join(map(str, resolved))
 
     def _referred(self, reference: Reference, path: Path) -> Any:

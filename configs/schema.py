@@ -36,7 +36,7 @@ FIXED = {
     "save_only_model": False,
     "load_best_model_at_end": False,
 }
-# Words of the Trainer.
+# Keys of the Trainer that take one of a few words.
 CHOICES: dict[str, type[Enum]] = {
     "optim": OptimizerNames,
     "lr_scheduler_type": SchedulerType,
@@ -107,7 +107,7 @@ class DataSection:
     """The Hub dataset's split, or a part of it: `validation`, `train[:1%]`, ...; `train` when left out."""
     train_files: list[str] | str | None = None
     """For `files`: paths or globs of .txt, .jsonl, .ndjson, .json, .csv, .tsv or .parquet files; all but
-    .parquet may be packed (.gz, .zst). A path that exists is no glob."""
+    .parquet may be compressed (.gz, .zst). An existing path is not a glob."""
     validation_files: list[str] | str | None = None
     """Held-out files; without them `validation_fraction` of the documents is held out."""
     text_column: str = "text"
@@ -117,11 +117,11 @@ class DataSection:
     documents: str = "block"
     """What a document is in a .txt file: a `block` between blank lines, a `line`, or the whole `file`."""
     separator: str | None = None
-    """The line that stands between the blocks of a .txt file, such as `<|endoftext|>`; blank lines are then
-    text. It belongs to no document."""
+    """The line between documents of a .txt file, such as `<|endoftext|>`. It belongs to no document. Blank
+    lines are then part of the text."""
     max_documents: int | None = None
-    """Use at most this many documents, from the beginning; of a Hub dataset no more is downloaded than they
-    need. For `synthetic`: make this many."""
+    """Use at most this many documents, the first ones. Of a Hub dataset, only what they need is downloaded.
+    For `synthetic`: make this many."""
     context_window: int | None = None
     """Tokens in a row; the model's max_position_embeddings when left out."""
     cache_dir: str | None = None
@@ -301,7 +301,7 @@ class STLMTrainingArguments(TrainingArguments):
                 )
 
     def _check_choices(self) -> None:
-        """Name the key of a wrong word; TrainingArguments names only the word."""
+        """Raise UserError, naming the key, for a wrong word; TrainingArguments names only the word."""
         for key, choices in CHOICES.items():
             words = [choice.value for choice in choices]
             if (value := getattr(self, key)) not in words:

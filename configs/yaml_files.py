@@ -2,9 +2,9 @@
 
     values = read_yaml("configs/quickstart.yaml")   # dicts, lists, texts, numbers, true, false, null
 
-Keys are texts, as they are written: `1:` is "1" and `yes:` is "yes". A key that stands twice is an error;
-YAML itself would take the last one. Dates and `12:30` (base 60 in YAML) stay texts, `1e-3` is a number. Tags
-that make other objects are refused, and so are files that would grow without bound through `*aliases`.
+Keys are texts, as they are written: `1:` is "1" and `yes:` is "yes". A key that occurs twice is an error;
+PyYAML would use the last one. Dates and `12:30` (base 60 in YAML) stay texts, `1e-3` is a number. Tags
+that make other objects are refused, and so are `*aliases` that would repeat values without bound.
 """
 
 import re
@@ -23,7 +23,7 @@ MAX_DEPTH = 40
 MAX_REPEATED = 10_000  # values that aliases add
 MAX_DIGITS = 100  # of a whole number
 MAX_KEY = 1_000  # characters of an override's key
-# A NUL ends a file's name for the operating system, and no encoding can write half of a surrogate pair.
+# A NUL ends a file's name for the operating system, and no encoding can write a lone surrogate.
 UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
 INT = re.compile(r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$")
 FLOAT = re.compile(
@@ -63,7 +63,7 @@ class _Loader(BaseLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise _error(key, "a key must be one word")
             if key.value in keys:
-                raise _error(key, f"the key {key.value!r:.60} stands twice")
+                raise _error(key, f"the key {key.value!r:.60} occurs twice")
             keys.add(key.value)
         self.flatten_mapping(node)  # `<<: *name`
         return {
@@ -100,9 +100,9 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def parse_yaml(text: str, where: object, problem: str = "not valid YAML", *, as_texts: bool = False) -> Any:
-    """The values of a YAML text. Raises UserError, beginning with `where`, for a text that is no YAML.
+    """The values of a YAML text. Raises UserError, beginning with `where`, for invalid YAML.
 
-    With `as_texts`, values stay texts as they stand: "1976" and "no" are no number and no False.
+    With `as_texts`, all values stay texts: "1976" is not read as a number, nor "no" as False.
     """
     with reading(f"{where}: {problem}"):
         try:
@@ -116,7 +116,7 @@ def parse_yaml(text: str, where: object, problem: str = "not valid YAML", *, as_
 
 
 def read_mapping(path: str | Path, needed: str) -> dict[str, Any]:
-    """The values of a YAML file that must hold a mapping, or nothing. `needed` is the message otherwise."""
+    """The values of a YAML file that must hold a mapping, or nothing. `needed`: the message otherwise."""
     text = read_text(path)
     values = parse_yaml(text, path)
     if not isinstance(values, dict) and text.strip():
@@ -125,7 +125,7 @@ def read_mapping(path: str | Path, needed: str) -> dict[str, Any]:
 
 
 def parse_override(override: str) -> dict[str, Any]:
-    """`section.key=value` as nested mappings; the value is YAML. Raises UserError if it is something else."""
+    """`section.key=value` as nested mappings; the value is YAML. Raises UserError for other texts."""
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise UserError(f"{override!r:.100}: expected section.key=value")
@@ -152,7 +152,7 @@ def walk(values: Any, visit: Callable[[str, Any], None], key: str = "") -> None:
 
 
 def _check_depth(text: str, where: object) -> None:
-    """Refuse deep nesting before it is followed: libyaml's composer would overflow the stack."""
+    """Refuse deep nesting before the text is composed: libyaml would overflow the stack."""
     depth = 0
     for event in yaml.parse(text, Loader=BaseLoader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -161,7 +161,7 @@ def _check_depth(text: str, where: object) -> None:
             depth -= 1
         if depth > MAX_DEPTH:
             line = event.start_mark.line + 1
-            raise UserError(f"{where}, line {line}: is nested more than {MAX_DEPTH} deep")
+            raise UserError(f"{where}, line {line}: is nested more than {MAX_DEPTH} levels deep")
 
 
 def _size(node: yaml.Node, seen: set[int]) -> int:
@@ -172,12 +172,12 @@ def _size(node: yaml.Node, seen: set[int]) -> int:
 
 
 def _expanded_size(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """The values below a node, those of aliases counted each time."""
+    """The number of values below a node. Those of an alias count each time it is used."""
     if id(node) not in sizes:
         sizes[id(node)] = -1  # while it is being counted
         sizes[id(node)] = 1 + sum(_expanded_size(child, sizes) for child in _children(node))
     if sizes[id(node)] < 0:
-        raise _error(node, "an alias (*name) refers to what it is a part of")
+        raise _error(node, "an alias (*name) contains itself")
     return sizes[id(node)]
 
 

@@ -1,4 +1,4 @@
-"""Reads files of rows, packed by gzip or Zstandard or not: JSON Lines, JSON, CSV, TSV, Parquet, plain lines.
+"""Reads files of rows: JSON Lines, JSON, CSV, TSV, Parquet, plain lines; also compressed (gzip, Zstandard).
 
     for place, row in read_rows(Path("people.csv.gz")):
         ...    # "line 2", {"name": "Ada"}
@@ -25,8 +25,8 @@ from tidy_stlms.configs.reading import reading
 ROWS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 KINDS = (".txt", *ROWS)
 PACKED = {".gz": "gzip", ".zst": "zstd"}
-LARGEST_CELL = 2**28  # characters; ends the search for the end of an open quote in a huge file
-SAMPLE = 100  # lines that tell whether a .json file is JSON Lines
+LARGEST_CELL = 2**28  # characters; an unclosed quote would read all of a huge file into memory
+SAMPLE = 100  # lines that show whether a .json file is JSON Lines
 BATCH = 1_000  # rows of a Parquet file in memory
 
 
@@ -49,7 +49,7 @@ def stem_of(path: str | Path) -> str:
 
 
 def _unpacked(path: str | Path) -> Path:
-    """The name that a packed file would have without its packing."""
+    """The name of a compressed file without .gz or .zst."""
     path = Path(path)
     return path.with_suffix("") if path.suffix.lower() in PACKED else path
 
@@ -68,10 +68,10 @@ def check_kind(path: Path, what: str, kinds: tuple[str, ...] = KINDS) -> None:
     if kind not in kinds:
         raise UserError(
             f"{what}: cannot read {_unpacked(path).suffix or 'such'} files, only {', '.join(kinds)}, also "
-            f"packed ({', '.join(PACKED)})"
+            f"compressed ({', '.join(PACKED)})"
         )
     if kind == ".parquet" and path.suffix.lower() in PACKED:
-        raise UserError(f"{what}: unpack it; the content of a Parquet file is packed already")
+        raise UserError(f"{what}: decompress it; the content of a Parquet file is compressed already")
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -100,9 +100,9 @@ def text_lines(path: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, unpacked if it ends in .gz or .zst."""
+    """The bytes of a file, decompressed if it ends in .gz or .zst."""
     packing = PACKED.get(path.suffix.lower())
-    # pyarrow names a truncated file and a wrong checksum, for gzip as the standard library does
+    # pyarrow reports truncated files and wrong checksums, as the standard library does for gzip
     if packing:
         import pyarrow as pa
 
@@ -123,14 +123,14 @@ def holds_json_lines(path: Path) -> bool:
 
 def _lines(path: Path, newline: str | None = None) -> Iterator[str]:
     """The lines with their ends. Bytes that are not UTF-8 become lone surrogates, which `_fault` names."""
-    with open_unpacked(path) as file, reading(path):  # errors of the caller do not come through `yield`
+    with open_unpacked(path) as file, reading(path):  # errors in the caller's loop are not raised in here
         yield from io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline=newline)
 
 
 def _fault(line: str) -> str | None:
-    """Why a line is no text; None if it is."""
+    """Why a line is not text; None if it is."""
     if "\0" in line:
-        return "holds a NUL byte, so it is no text, or not UTF-8; convert it to UTF-8"
+        return "holds a NUL byte, so it is not UTF-8 text; convert it to UTF-8"
     if not line.isascii():
         try:
             line.encode()
@@ -155,11 +155,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(row) != len(pairs):
         names = [name for name, _ in pairs]
         name = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"an object names {name!r:.40} twice")
+        raise ValueError(f"an object has the key {name!r:.40} twice")
     return row
 
 
-# msgspec is faster, and takes the last of two values of one name without a word; so does pyarrow, which also
+# msgspec is faster, but silently uses the last of two values with the same key. So does pyarrow, which also
 # refuses a file whose other columns change their type.
 JSON = json.JSONDecoder(object_pairs_hook=_object)
 
@@ -180,9 +180,9 @@ def _json_records(path: Path) -> Iterator[tuple[str, Any]]:
         yield f"record {number}", row
 
 
-# The standard library's `csv` with `strict` refuses every quote at a wrong place. pyarrow's CSV takes
-# '"a"b' for 'ab', and a quote that is not closed together with the next one for a cell of several rows; it
-# turns 007 into 7 and NA into null, and cannot read a cell that is larger than its block.
+# The standard library's `csv` with `strict` refuses every misplaced quote. pyarrow's CSV reads '"a"b' as
+# 'ab', and everything from an unclosed quote to the next one as one cell. It turns 007 into 7 and NA into
+# null, and cannot read a cell that is larger than its block.
 def _table_rows(path: Path) -> Iterator[tuple[str, Any]]:
     """The rows of a table. Quotes enclose a cell in .csv, and are text in .tsv, where tabs separate cells."""
     faults: list[str] = []  # of the lines of the present row
@@ -208,7 +208,7 @@ def _table_rows(path: Path) -> Iterator[tuple[str, Any]]:
             row = next(rows)
         except StopIteration:
             break
-        except csv.Error as reason:  # the only error of `csv`; others come from lines()
+        except csv.Error as reason:  # errors of another type come from lines()
             error = f"not valid CSV ({reason}); is a quote missing?"
         last = rows.line_num
         error = faults[0] if faults else error

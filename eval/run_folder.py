@@ -111,7 +111,7 @@ def read_run_config(run: Path) -> dict[str, Any]:
         for key in keys:
             if not isinstance(values, dict) or not isinstance(values.get(key, ()), str | int | None):
                 raise UserError(
-                    f"{run / CONFIG}: {section}.{key} is missing or no plain value; restore the file"
+                    f"{run / CONFIG}: {section}.{key} is missing or not a plain value; restore the file"
                 )
     return config
 

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 HINT = "; set data.text_column (stlm facts, stlm recall: --text-column)"
 TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can write one; UTF-8 has none
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can escape one; UTF-8 cannot encode it
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def texts_of(path: Path, form: TextFormat) -> Iterator[str | None]:
 
 
 def text_arrays(path: Path, column: str) -> Iterator[tuple[pa.Array, int]]:
-    """Yield (texts, number of skipped rows) for each part of a Parquet file, as `texts_of` without copies."""
+    """Yield (texts, number of skipped rows) for each part of a Parquet file; no texts are copied."""
     for number, batch in parquet_batches(path, column):
         where = f"{path}, rows {number + 1} to {number + batch.num_rows}"
         if column not in batch.schema.names:
@@ -88,7 +88,7 @@ def text_arrays(path: Path, column: str) -> Iterator[tuple[pa.Array, int]]:
             texts = values.cast(pa.large_string())
             texts.validate(full=True)  # of UTF-8 too
             is_blank = pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts))
-            kept = texts.filter(pc.invert(is_blank))  # null for null, which leaves it out
+            kept = texts.filter(pc.invert(is_blank))  # the mask is null for null, which is left out
         yield kept, len(texts) - len(kept)
 
 
@@ -103,7 +103,7 @@ def read_texts(patterns: list[str], key: str, column: str) -> Iterator[str]:
 
 
 def told(texts: Iterable[str | None], source: str) -> Iterator[str]:
-    """The texts without the skipped ones, whose number is told at the end."""
+    """The texts without the skipped rows. Logs the number of these at the end."""
     skipped = 0
     for text in texts:
         if text is None:
@@ -127,7 +127,7 @@ def text_in(row: Any, column: str, source: object, place: str) -> str | None:
         if isinstance(text, str):
             if not text.isascii() and (half := LONE_SURROGATE.search(text)):
                 raise UserError(
-                    f"{source}, {place}: {half.group()!r} in column {column!r} is half a character"
+                    f"{source}, {place}: {half.group()!r} in column {column!r} is a lone surrogate"
                 )
             return text if text and not text.isspace() else None
         reason = f"column {column!r} holds no text, but {text!r:.40}{HINT}"
@@ -145,9 +145,9 @@ def no_column(column: str, columns: Iterable[str]) -> str:
     return f"no column {column!r}; there is {one_line(known, 200) if known else 'none'}{HINT}"
 
 
-# The text loader of `datasets` has the same three modes and other results: its `paragraph` does not end at a
-# line of spaces, its `line` yields empty lines and keeps the spaces around others, and it leaves a byte order
-# mark in the text.
+# The text loader of `datasets` has the same three modes, but its `paragraph` does not end at a line of
+# spaces, its `line` yields empty lines and keeps the spaces around others, and it leaves a byte order mark in
+# the text.
 def _text_documents(path: Path, form: TextFormat) -> Iterator[str | None]:
     lines = text_lines(path)
     if form.documents == "line":
@@ -169,7 +169,7 @@ def _with_separator(lines: Iterable[str], separator: str, path: Path) -> Iterato
         yield line
     if not found:
         raise UserError(
-            f"{path}: no line is {separator!r}, so it would be one document; set data.separator "
+            f"{path}: no line is {separator!r}, so the file would be one document; set data.separator "
             "(stlm recall: --separator) to the line between its documents, or leave it out"
         )
 

@@ -68,7 +68,7 @@ def _usage() -> str:
     ]
     lines += [f"  {name:<8} {text}" for name, text in COMMANDS.items()]
     return "\n".join(
-        [*lines, "", "`stlm COMMAND --help` tells more. `--debug` prints the whole traceback of an error."]
+        [*lines, "", "See `stlm COMMAND --help`. `--debug` prints the whole traceback of an error."]
     )
 
 

@@ -66,8 +66,8 @@ def run(main: Callable[[], int | None], debug: bool = False) -> int:
 
 
 def _in_one_line(error: Exception) -> tuple[int, str, str] | None:
-    """The exit code for an error, its message, and the end of the message that shows a command in a line of
-    its own; None for a defect."""
+    """The exit code for an error, its message, and a command that is shown on a line of its own; None for a
+    defect."""
     if isinstance(error, DiskFull):
         remedy, line_break, command = error.remedy.partition("\n")
         return 1, f"{error}; {ROOM} {remedy}", line_break + command
@@ -188,7 +188,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        # without a default: that of a subcommand would overrule the option before the subcommand
+        # no default here: that of a subcommand would override an option before the subcommand
         self.add_argument(
             DEBUG,
             action="store_true",

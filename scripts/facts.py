@@ -144,7 +144,7 @@ def _add_import(commands: "argparse._SubParsersAction[Parser]") -> None:
     cli.add_argument("--control", type=int, help="tidy templates: control people (default: as many)")
     cli.add_argument("--seed", type=int, default=0, help="tidy templates: seed of the people (default 0)")
     cli.add_argument(
-        "--type", help="reversal-curse: type of probe of a file whose name does not tell it, such as semantic"
+        "--type", help="reversal-curse: probe type for a file whose name does not say it, such as semantic"
     )
     cli.set_defaults(run=_import)
 
@@ -273,7 +273,7 @@ def _import(arguments: argparse.Namespace) -> None:
     )
     flagged = sum(bool(probe.flags) for probe in bank.probes)
     if flagged:
-        say(f"{flagged:,} probes carry a remark; `stlm facts validate {arguments.out}` lists why")
+        say(f"{flagged:,} probes have flags; `stlm facts validate {arguments.out}` lists why")
 
 
 def _columns(items: list[str]) -> dict[str, str]:
@@ -297,16 +297,16 @@ def _export_lm_eval(arguments: argparse.Namespace) -> None:
     export = export_lm_eval(open_bank(arguments.bank), arguments.out, arguments.name, tokenizer)
     say(f"{arguments.out}: {len(export.tasks)} tasks in the group {export.group}, {export.n_probes:,} probes")
     if export.without_distractors:
-        say(f"{export.without_distractors:,} probes have no wrong answers, and no place in multiple choice")
+        say(f"{export.without_distractors:,} probes have no distractors, so multiple choice leaves them out")
     if export.with_suffix:
-        say(f"{export.with_suffix:,} probes have words behind the answer, and no place in free generation")
+        say(f"{export.with_suffix:,} probes have words after the answer, so free generation leaves them out")
     if export.behind_white_space:
         say(
             f"{export.behind_white_space:,} probes have prompts that end in a newline or a tab, and a place "
             "in free generation only: lm-eval would score that end with the answer"
         )
     say(f"run them with\n  {command(export, arguments.out)}")
-    say("(models with code of their own, such as STLMs, want `trust_remote_code=True` in --model_args)")
+    say("(models with their own code, such as STLMs, need `trust_remote_code=True` in --model_args)")
 
 
 def _export_hub(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""What commands say on the terminal: text of models, banks and files never controls it.
+"""Prints the messages of commands. Text from models, banks and files never controls the terminal.
 
 `say` prints lines, `warn` and `complain` print a message on standard error. Tables are printed by
 `terminal.py`. `show_controls` covers what others print: log messages, warnings, tracebacks.
@@ -31,7 +31,7 @@ def warn(text: str) -> None:
 
 
 def complain(text: str, command: str = "") -> None:
-    """Print an error in one line. A `command` that mends it follows in a line of its own."""
+    """Print an error in one line. A `command` that helps follows on the next line."""
     print(f"stlm: error: {one_line(text, MESSAGE_LIMIT)}{printable(command)}", file=sys.stderr)
 
 
@@ -60,7 +60,7 @@ class TerminalRecord(logging.LogRecord):
 
 
 class WholeTracebacks(logging.Formatter):
-    """For `--debug`: errors that a command notes and goes on after, such as those of one model of five."""
+    """For `--debug`: shows the whole traceback of errors after which a command goes on, too."""
 
     def formatException(self, ei: Any) -> str:
         return whole_traceback(ei[1])

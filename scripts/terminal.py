@@ -1,4 +1,4 @@
-"""The terminal as commands print to it by rich: text of models and banks never controls it.
+"""Prints to the terminal with rich. Text from models and banks never controls the terminal.
 
 `Terminal` prints text as it is, `literal` makes text for the cells of tables. Both show control characters,
 and widths are those of what is shown. rich's own colours stay.
@@ -13,7 +13,7 @@ from tidy_stlms.configs.printable import printable
 
 
 class Terminal(Console):
-    """A console that takes neither markup (`[bold]`) nor emoji codes (`:heart:`) from a text."""
+    """A console that shows markup (`[bold]`) and emoji codes (`:heart:`) in a text as they are."""
 
     def __init__(self, **options: Any):
         super().__init__(markup=False, emoji=False, highlight=False, **options)

@@ -1,7 +1,7 @@
-"""The documents of a Hub dataset, whole or the first ones.
+"""The documents of a Hub dataset: all, or the first ones.
 
 With `data.max_documents`, only as much is downloaded as these documents need, and they are kept in the cache:
-FineWeb-Edu has terabytes. Without it, `datasets` downloads all of it and keeps it.
+FineWeb-Edu has terabytes. Otherwise `datasets` downloads the whole dataset and keeps it.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from tidy_stlms.trainers.kept_documents import batches_of, folder_of, joined, ke
 
 logger = logging.getLogger(__name__)
 
-# `train`, `train[:1000]`, `train[100:200]`: what does not need the number of rows
+# `train`, `train[:1000]`, `train[100:200]`: these do not need the number of rows
 SLICE = re.compile(r"([\w.-]+)(?:\[(\d*):(\d*)\])?", re.ASCII)
 
 
@@ -79,7 +79,7 @@ def load_hub_documents(data: DataSection, cache: Path) -> tuple[Dataset, str]:
 
 @contextlib.contextmanager
 def _loading(part: Part, name: str) -> Iterator[None]:
-    """Names dataset and remedy in whatever goes wrong between here and the Hub."""
+    """Turn any error of the Hub into one line with the dataset and a remedy."""
     remedy = "; check data.name, data.config, data.split and the network, or use data.name=files or synthetic"
     with reading(f"data.name={name}: cannot load {part.path} from the Hub", remedy):
         try:
@@ -169,14 +169,14 @@ def _rows(builder: DatasetBuilder, part: Part, name: str) -> Iterator[dict]:
 
 
 def _slices(builder: DatasetBuilder, part: Part, name: str) -> list[tuple[str, int, int]]:
-    """(split, first row, end) for each part of `a[:100]+b`; `datasets` takes no slices of a stream."""
+    """(split, first row, end) for each part of `a[:100]+b`; `datasets` cannot slice a stream."""
     found = [SLICE.fullmatch(piece) for piece in part.split.split("+")]
     if all(found):
         return [(m[1], int(m[2] or 0), int(m[3] or sys.maxsize)) for m in found if m]
     if not builder.info.splits:
         raise UserError(
-            f"data.split={part.split}: the Hub does not say how many rows {part.path} has; count in rows, as "
-            "in train[:1000], or leave out data.max_documents, and all of it is downloaded"
+            f"data.split={part.split}: the Hub does not say how many rows {part.path} has; give rows, as "
+            "in train[:1000], or leave out data.max_documents to download all of it"
         )
     with _loading(part, name):
         sizes = {split: info.num_examples for split, info in builder.info.splits.items()}

@@ -25,14 +25,14 @@ BATCH_DOCUMENTS, BATCH_CHARACTERS = 1_000, 2**24  # written at a time, whichever
 def kept_documents(
     cache: Path, identity: list, source: str, read: Callable[[], Iterable[Batch]] | None = None
 ) -> Dataset:
-    """The texts that `read` gives, from the cache if it has them.
+    """The texts in the cache; if it has none, those that `read` yields, which are kept.
 
-    Tells how many were skipped, each time. Raises UserError if there is no text, or nothing to read it by.
+    Logs how many rows were skipped. Raises UserError if there is no text, or neither cache nor `read`.
     """
     folder = folder_of(cache, identity)
     if read is not None:
         build_once(folder, lambda temporary: _write(temporary, read(), source))
-    with reading(f"{folder}: is damaged", "; remove it, and it will be made anew"):
+    with reading(f"{folder}: is damaged", "; remove it, and it will be made again"):
         tell_skipped(int(read_json(folder / "meta.json")["skipped"]), source)
         return Dataset.from_file(str(folder / "documents.arrow"))
 

@@ -103,7 +103,7 @@ def locked(folder: Path) -> Iterator[Callable[[], bool]]:
 
 
 def check_place(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Raise UserError where a run may not write to `folder`, which nobody has locked; changes nothing."""
+    """Raise UserError if a run may not write to `folder`. Changes nothing and takes no lock."""
     _check_options(resume=resume, overwrite=overwrite)
     _check_path(folder)
     if folder.is_dir():
@@ -118,7 +118,7 @@ def _check_options(*, resume: bool, overwrite: bool) -> None:
 def _check_path(folder: Path) -> None:
     """Refuse a folder before anything is made in it, the lock file included."""
     with reading(f"training.output_dir={folder}"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        os.stat(folder)  # a name that is too long, links in a circle
+        os.stat(folder)  # fails for a name that is too long and for links in a circle
     if folder.is_symlink() and not folder.exists():
         raise UserError(
             f"training.output_dir={folder}: is a link to {os.readlink(folder)}, which does not exist; remove "

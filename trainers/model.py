@@ -100,7 +100,7 @@ def scratch_config(section: ModelSection, **defaults: Any) -> PreTrainedConfig:
 
 
 def check_architecture(config: PreTrainedConfig) -> None:
-    """Raise UserError if no model can be made of a config, or one with too many parameters.
+    """Raise UserError if a config makes no model, or one with too many parameters.
 
     The model is made without weights, so it takes no memory.
     """

@@ -1,6 +1,6 @@
 """All checks of a run that need neither its corpus nor its weights.
 
-`stlm train` makes them first, and `stlm train --dry-run` makes no others. Nothing is written.
+`stlm train` makes them first, and `stlm train --dry-run` makes only them. Nothing is written.
 """
 
 import math
@@ -69,7 +69,7 @@ def _check_optimizer(args: STLMTrainingArguments) -> None:
     model: Any = torch.nn.Linear(2, 2)
     with reading(f"training.optim={OptimizerNames(args.optim).value}"):
         optimizer, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
-        if not {"model", "params", "optimizer_dict"} & options.keys():  # those are for optimizers by layer
+        if not {"model", "params", "optimizer_dict"} & options.keys():  # these are for layer-wise optimizers
             optimizer(model.parameters(), **options)
 
 
@@ -89,7 +89,7 @@ def _check_schedule(args: STLMTrainingArguments) -> None:
         ]
         are_finite = all(map(math.isfinite, factors))
     if not are_finite:
-        raise UserError(f"{key}: make a learning rate that is no finite number")
+        raise UserError(f"{key}: give a learning rate that is not a finite number")
 
 
 def _check_data(data: DataSection) -> None:
@@ -105,7 +105,7 @@ def _check_data(data: DataSection) -> None:
 
 
 def _check_tokenizer(section: TokenizerSection, model: ModelSection) -> None:
-    """Load a tokenizer of this machine. One of the Hub is loaded when the run starts."""
+    """Load a tokenizer that is a folder. One of the Hub is loaded when the run starts."""
     name = section.name_or_path
     if not name:
         return

@@ -139,7 +139,7 @@ def _trial_logits(model: Any, texts: list[list[int]], name: str) -> Any:
 def without_load_report(progress_bar: bool = True) -> Iterator[None]:
     """Keep transformers from printing its table of missing and unexpected tensors: `check_fit` names them.
 
-    Without `progress_bar` also from showing its progress.
+    With `progress_bar=False`, hide its progress bar too.
     """
     from transformers.utils import logging as transformers_logging
 

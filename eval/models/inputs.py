@@ -96,8 +96,7 @@ def last_logits(model: Any, rows: Sequence[Sequence[int]], pad_id: int, keep: in
 
 
 def forward_arguments(model: Any, rows: Sequence[Sequence[int]], pad_id: int, keep: int) -> dict[str, Any]:
-    """The arguments of a forward pass over `rows` that keeps the last `keep` logits, as far as the model has
-    them."""
+    """Arguments for a forward pass over `rows`: those that the model takes. `keep` logits are kept."""
     parameters = forward_parameters(model)
     arguments: dict[str, Any] = {**left_pad(rows, pad_id, model.device), "use_cache": False}
     # an integer: some models do not take a tensor of indices, which transformers added later

@@ -153,9 +153,9 @@ def _load_whole(name: str, dtype: Any, trust_remote_code: bool, revision: str | 
     code: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
     config = read_model_config(name, **code)
     quantized = getattr(config, "quantization_config", None) is not None
-    if not quantized:  # whose tensors get their shapes only on the device that runs them
-        # A trial without memory: from_pretrained would allocate and fill tensors that do not fit the config,
-        # which may be of any size.
+    if not quantized:  # quantized tensors get their shapes only on a real device
+        # First on the meta device: from_pretrained allocates tensors that do not fit the config, and a config
+        # can give them any size.
         model, info = read_weights(name, dtype, device="meta", **code)
         check_fit(model, info, name)
     model, info = read_weights(name, dtype, **code)
@@ -197,4 +197,4 @@ def _tokenizer_of_adapter(name: str, trust_remote_code: bool, revision: str | No
     except UserError:
         if Path(name).is_dir():
             raise
-        return None  # nothing tells a repository without a tokenizer from one that is damaged
+        return None  # of the Hub: a missing and a damaged tokenizer raise the same errors

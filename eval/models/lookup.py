@@ -83,12 +83,12 @@ def read_adapter_base(folder: Path) -> tuple[str, str | None]:
 def _check_folder(folder: Path) -> None:
     if (folder / ADAPTER_CONFIG).is_file():
         base, revision = read_adapter_base(folder)
-        if (Path(base) / ADAPTER_CONFIG).is_file():  # two adapters may even name each other
+        if (Path(base) / ADAPTER_CONFIG).is_file():  # two adapters could name each other
             raise UserError(f"{folder}: its base model {base} {BASE_IS_ADAPTER}")
         try:
             check_model_path(base, revision=revision)
         except UserError as error:
-            raise UserError(f"{folder}: its base model cannot be had: {error}") from None
+            raise UserError(f"{folder}: its base model cannot be read: {error}") from None
     elif (folder / CONFIG).is_file():
         check_numbers(read_json_object(folder / CONFIG), f"{folder / CONFIG}")
     else:

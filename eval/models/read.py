@@ -1,4 +1,4 @@
-"""Lets transformers and peft read a user's model: config, tokenizer, weights, adapter.
+"""Reads a user's model with transformers and peft: config, tokenizer, weights, adapter.
 
 No other file calls `from_pretrained` on a user's model. Whatever these libraries raise ends in one line that
 names the model. Code that comes with a model runs only with `trust_remote_code`.
@@ -67,7 +67,7 @@ def read_weights(
     trust_remote_code: bool = False,
     revision: str | None = None,
 ) -> tuple[Any, dict[str, Any]]:
-    """A causal language model with its weights, and what `from_pretrained` says of missing and other tensors.
+    """A causal language model with its weights, and `from_pretrained`'s lists of missing and other tensors.
 
     With `device` "meta", no weights are loaded: only their names and shapes are compared with the config.
 
@@ -86,7 +86,9 @@ def read_weights(
         reading(f"{name}: cannot be loaded", remedy),
         warnings.catch_warnings(),
     ):
-        warnings.filterwarnings("error", message="Casting complex values")  # it would drop half of them
+        warnings.filterwarnings(
+            "error", message="Casting complex values"
+        )  # it would drop the imaginary parts
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             name, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code, **options
         )
@@ -171,7 +173,7 @@ def has_tokenizer(folder: str | Path) -> bool:
 
 
 def _package_remedy(folder: Path) -> str:
-    """What to install for a tokenizer of SentencePiece: transformers may name another package."""
+    """What to install for a SentencePiece tokenizer: transformers may name another package."""
     needed = any(folder.glob("*.model")) and not (folder / "tokenizer.json").is_file()
     if not needed or find_spec("sentencepiece") is not None:
         return ""
@@ -179,7 +181,7 @@ def _package_remedy(folder: Path) -> str:
 
 
 def _version_remedy(config: Any, trust_remote_code: bool) -> str:
-    """What may be wrong with a model whose own code runs: the code is for another version of transformers."""
+    """A hint for a model whose own code runs: it may be written for another version of transformers."""
     from importlib.metadata import version
 
     fields = config if isinstance(config, dict) else vars(config)

@@ -233,7 +233,9 @@ def benchmark_tables(study: Study) -> list[StudyTable]:
         names = [name for result in results for name, value in result.items() if isinstance(value, Score)]
         for name in dict.fromkeys(names or [""]):
             cells = tuple(_score(result, name) for result in results)
-            if not any(TOO_LONG in result for result in results):  # else means may be over different examples
+            if not any(
+                TOO_LONG in result for result in results
+            ):  # means over different examples cannot be compared
                 marked = mark_best([(cell,) for cell in cells], 0, _lower_scores_win(name))
                 cells = tuple(cell for (cell,) in marked)
             rows.append((label(task), label(name), *cells))
@@ -245,8 +247,8 @@ def benchmark_tables(study: Study) -> list[StudyTable]:
         *(Column(model) for model in models),
     )
     note = (
-        "± one standard error where the task gives one; bold: the best, whether or not by chance, where no "
-        "example is left out."
+        "± one standard error where the task gives one; bold: the best, whether or not by chance, unless "
+        "examples are left out."
     )
     failures = [
         f"{task} failed on {model}: {result['error']}."

@@ -248,13 +248,14 @@ def generate_ids(
 
 @contextlib.contextmanager
 def _generation_errors() -> Iterator[None]:
-    """Turn an error of a model that cannot generate into a line: a wrong value in its config may show here.
+    """Turn an error of a model that cannot generate into one line: a wrong config value may show only here.
 
-    A lack of memory passes, for smaller batches.
+    Out-of-memory errors pass unchanged, so that smaller batches are tried.
     """
     try:
         with reading(
-            "generation fails", "; measure without it (--no-generate, evaluation.generate=false), or mend it"
+            "generation fails",
+            "; correct it, or measure without it (--no-generate, evaluation.generate=false)",
         ):
             yield
     except UserError as error:

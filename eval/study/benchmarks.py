@@ -35,8 +35,8 @@ class Score(Output, frozen=True):
 
 
 TaskResult = dict[str, Score | int | str]
-"""Of one task: its scores by metric, `n`, the number of examples, and where there are any `n_too_long`, the
-number of those that are left out as longer than the model's context; or only `error`, one line."""
+"""Of one task: its scores by metric, and `n`, the number of examples. If present, `n_too_long` is the number
+of examples left out because they are longer than the model's context. Or only `error`, one line."""
 TOO_LONG = "n_too_long"
 
 
@@ -120,7 +120,7 @@ def _results_or_error(
 def _run_task(
     model: Any, tokenizer: Any, name: str, batch_size: int, progress: bool, options: dict[str, Any]
 ) -> dict[str, TaskResult]:
-    """The results of one of lm-eval's names."""
+    """The results of a task, group or tag of lm-eval."""
     from lm_eval import simple_evaluate
     from tqdm.auto import tqdm
 
@@ -146,7 +146,7 @@ def _run_task(
 
 
 def _reason(error: Exception) -> str:
-    """Another library's error in one line. One without a text shows the line of code that failed."""
+    """Another library's error in one line. If it has no text, the line of code that failed."""
     text = one_line(error, 160)
     if not str(error).strip() and (frames := traceback.extract_tb(error.__traceback__)):
         text = f"in {Path(frames[-1].filename).name}: {one_line(frames[-1].line, 120)}"
@@ -162,7 +162,7 @@ def task_results(
     """
     counts = counts or {}
     tasks = [name] if _scores(output["results"].get(name, {})) else [*output.get("n-samples", {})]
-    # before 0.4.12 lm-eval counts what is left out too
+    # lm-eval before 0.4.12 also counts the examples that are left out
     sizes = {
         task: min(count["effective"], counts.get(task, (count["effective"], 0))[0])
         for task, count in output.get("n-samples", {}).items()

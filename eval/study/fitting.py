@@ -1,4 +1,4 @@
-"""lm-eval on a model of short context: what does not fit is left out and counted, not cut or refused.
+"""lm-eval on a model with a short context: examples that do not fit are left out and counted.
 
     harness = FittingLM(pretrained=model, tokenizer=tokenizer, bar=bar)
     simple_evaluate(model=harness, task_manager=FittingTasks(manager, harness), tasks=["blimp"])
@@ -8,8 +8,8 @@ lm-eval itself cuts the beginning of a text that is too long, and fails if the p
 long. A question without its beginning is another question, and a mean over such examples measures something
 else. So an example counts only if the model reads all of it: the prompt with its few-shot examples, and the
 answer or the room to generate one. All candidates of an example must fit: with fewer it would be easier.
-Figures are then of the examples that fit. These are the shorter ones, so figures of models with different
-contexts are of different examples. Where everything fits, figures are lm-eval's own.
+Scores are then means over the examples that fit. These are the shorter ones, so scores of models with
+different contexts cannot be compared. If everything fits, scores equal lm-eval's.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,8 +24,8 @@ NEW_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_to
 
 
 class FittingLM(HFLM):
-    """A model for one evaluation. It answers only requests that it reads whole, and remembers the examples of
-    the others. All progress is in `bar`."""
+    """A model for one evaluation. It answers only requests that fit, and records the examples of the others.
+    All progress is in `bar`."""
 
     def __init__(self, *, bar: tqdm, **options: Any):
         super().__init__(**options)
@@ -91,7 +91,7 @@ class FittingLM(HFLM):
         return answers
 
     def _fitting(self, requests: Sequence[Any], sizes: Sequence[int]) -> list[bool]:
-        """Whether the example of each request fits whole: all its requests do. `sizes`, in tokens.
+        """For each request, whether all requests of its example fit. `sizes` are in tokens.
 
         Raises UserError for a task of which no example fits.
         """
@@ -112,7 +112,7 @@ class FittingLM(HFLM):
 
 
 class FittingTasks:
-    """lm-eval's index of tasks. What it loads evaluates only examples that fit."""
+    """lm-eval's TaskManager. The tasks that it loads evaluate only examples that fit."""
 
     def __init__(self, manager: Any, harness: FittingLM):
         self._manager, self._harness = manager, harness
@@ -121,13 +121,13 @@ class FittingTasks:
         return getattr(self._manager, name)
 
     def load(self, names: Any) -> Any:
-        """What lm-eval asks for from 0.4.12 on: `{"tasks": {name: task}, ...}`."""
+        """Called by lm-eval from 0.4.12 on. Returns `{"tasks": {name: task}, ...}`."""
         loaded = self._manager.load(names)
         self._filter(loaded["tasks"])
         return loaded
 
     def load_task_or_group(self, names: Any) -> Any:
-        """What lm-eval asks for before 0.4.12: `{group: {name: task}, name: task}`."""
+        """Called by lm-eval before 0.4.12. Returns `{group: {name: task}, name: task}`."""
         loaded = self._manager.load_task_or_group(names)
         self._filter(loaded)
         return loaded
@@ -143,8 +143,8 @@ class FittingTasks:
 def _leave_out(task: Any, harness: FittingLM) -> None:
     """Make a task iterate over the examples that fit, once these are known.
 
-    lm-eval iterates to make requests, when nothing is known yet, and again to collect the answers. So the
-    few-shot examples that are drawn do not depend on what is left out.
+    lm-eval iterates twice: to make requests, when nothing is known yet, and to collect the answers. So the
+    draw of few-shot examples does not depend on what is left out.
     """
     iterate, name = task.doc_iterator, task.config.task
 

@@ -67,7 +67,7 @@ class HeldoutEstimate(Output, frozen=True, omit_defaults=True, kw_only=True):
 
 
 def read_documents(files: Sequence[str | Path], form: TextFormat | None = None) -> list[str]:
-    """Read the documents of files, of .txt files those between blank lines if `form` says nothing else.
+    """Read the documents of files. Without `form`, blank lines separate the documents of .txt files.
 
     Raises UserError for a file that cannot be read, or holds no documents.
     """

@@ -173,7 +173,7 @@ def reason_of_failure(error: BaseException, name: ModelName) -> str:
 
 
 def _kept_description(path: Path) -> dict[str, Any] | None:
-    """What the cache says of a model; None if it says nothing, or its file is damaged."""
+    """A model's description in the cache; None if there is none, or if it is damaged."""
     try:
         kept = read_json_object(path)
     except UserError:

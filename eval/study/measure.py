@@ -179,7 +179,7 @@ def _benchmarks(model: LazyModel) -> None:
         version("lm_eval"),
     ]
     for name, run, tasks in (
-        # what was kept as "benchmark" may be of examples that lm-eval had cut
+        # results in the cache as "benchmark" may include examples that lm-eval cut
         ("benchmark_of_whole_examples", benchmark, request.benchmarks),
         ("linear_probe", linear_probe, request.linear_probes),
     ):

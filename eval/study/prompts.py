@@ -117,7 +117,7 @@ def watch_prompt(
 def _parse(text: str, path: Path) -> Any:
     with contextlib.suppress(UserError), reading(path):
         return JSON.decode(text)
-    # Tidy-STLMs writes JSON5: keys without quotes, commas behind the last item. YAML reads that, and says
+    # Tidy-STLMs writes JSON5: keys without quotes, commas after the last item. YAML reads that, and says
     # what is wrong in any other file.
     try:
         return parse_yaml(text, path, "neither YAML nor JSON")
@@ -127,7 +127,7 @@ def _parse(text: str, path: Path) -> Any:
 
 def _prompts(value: Any, path: Path, depth: int = 0) -> Iterator[Prompt]:
     if depth > MAX_DEPTH:
-        raise UserError(f"{path}: is nested more than {MAX_DEPTH} deep; {REMEDY}")
+        raise UserError(f"{path}: is nested more than {MAX_DEPTH} levels deep; {REMEDY}")
     if isinstance(value, list):
         for item in value:
             yield from _prompts(item, path, depth + 1)
@@ -157,7 +157,7 @@ def _checked(prompt: dict[str, Any], path: Path) -> Prompt:
     if answer is not None and not answer.strip():
         raise UserError(f"{where}: the answer is empty; leave it out if there is none")
     if found := UNWRITABLE.search(sentence + (answer or "")):
-        raise UserError(f"{where}: holds the character {found.group()!a}, which no file can; remove it")
+        raise UserError(f"{where}: holds the character {found.group()!a}, which cannot be written; remove it")
     if "joint" in prompt and prompt["joint"] not in JOINTS:
         raise UserError(f'{where}: the joint must be "" or " ", got {prompt["joint"]!r:.40}')
     return Prompt(sentence, _bare(answer), prompt.get("joint"))

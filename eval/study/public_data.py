@@ -68,4 +68,4 @@ def quiet() -> Iterator[None]:
 def why_missing(error: BaseException, data_dir: Path | None) -> str:
     """Say in one line why a dataset cannot be read."""
     where = f"nor is there a copy in {data_dir}" if data_dir else "give --data-dir a folder with a copy"
-    return f"its data cannot be had: {one_line(error, 160)}; {where}"
+    return f"its data cannot be read: {one_line(error, 160)}; {where}"

@@ -1,4 +1,4 @@
-"""Records as CSV that spreadsheets open without harm.
+"""Writes records as CSV that is safe to open in a spreadsheet.
 
 A spreadsheet runs a text that begins with `=` as a formula, and a formula can start programs. So such a text
 gets an apostrophe in front, as OWASP advises. Numbers, and lists of numbers, stay as they are.
@@ -18,7 +18,7 @@ def to_csv(rows: Sequence[dict[str, Any]]) -> str:
     """A table with a row for each record; lists are joined, and a field without a value is empty."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     file = io.StringIO()
-    # The line ends of RFC 4180. With them Python quotes a text that holds either of their characters.
+    # The line ends of RFC 4180. With them, Python quotes a text that holds a carriage return or a newline.
     writer = csv.writer(file, lineterminator="\r\n")
     writer.writerow(columns)
     writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)

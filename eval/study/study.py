@@ -86,8 +86,8 @@ class Study(Output, frozen=True, omit_defaults=True, kw_only=True):
     """Bits per byte of held-out text, by model."""
     benchmarks: dict[str, dict[str, TaskResult]] = {}
     """By model, task (`probe:TASK` for a linear probe) and metric. A task also has `n`, its number of
-    examples, and `n_too_long`, the number of those that are longer than the model's context and not among the
-    `n`, where there are any. A task that failed has only `error`, one line."""
+    examples. If present, `n_too_long` is the number of further examples, left out because they are longer
+    than the model's context. A task that failed has only `error`, one line."""
     prompts: dict[str, tuple[PromptResult, ...]] = {}
     """By model, in the order of the prompts."""
 

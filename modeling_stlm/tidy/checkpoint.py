@@ -31,7 +31,7 @@ CUT_OFF = "is cut off or damaged; copy it again"
 DEEPEST = 40
 MOST_VALUES = 10_000
 LARGEST_NUMBER = 2**63 - 1
-SHARED = 4  # times that the names of tied and shared weights may count the bytes of the file
+SHARED = 4  # all tensors may have so many times the file's bytes: tied weights have several names
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class _Plain:
     """Copies a config to plain values. Raises UserError for everything else.
 
     A pickle can build what no config holds: a dict inside itself, lists that share their parts and would fill
-    the memory when copied, containers of OmegaConf put together wrongly. So this reads their content without
-    calling OmegaConf, and counts.
+    the memory when copied, containers of OmegaConf with wrong contents. So this reads their content without
+    calling OmegaConf, and counts the values.
     """
 
     def __init__(self, path: Path):
@@ -143,7 +143,7 @@ def _load(path: Path) -> Any:
 
 
 def _check_zip(path: Path) -> None:
-    """Raise UserError for a compressed file, of which a few bytes could fill the memory."""
+    """Raise UserError for a compressed file: a few of its bytes could fill the memory."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())

@@ -108,13 +108,13 @@ MISTAKES = [
     (["model.name_or_path=a", "model.config.x=1"], "model: give name_or_path"),
     (
         ["model.name_or_path=a", "tokenizer.name_or_path=null", "tokenizer.train.vocab_size=300"],
-        "tokenizer: the model at model.name_or_path knows its own; set tokenizer.train=null",
+        "tokenizer: the model at model.name_or_path has its own; set tokenizer.train=null",
     ),
     (["tokenizer.train.vocab_size=300"], "tokenizer: give one of name_or_path, train and bytes"),
     (["model.type=stlm_byte"], "tokenizer: a byte model (model.type=stlm_byte) reads bytes"),
     (
         ["model.type=gpt_2"],
-        "model.type='gpt_2': no causal language model of transformers; did you mean gpt2?",
+        "model.type='gpt_2': not a causal language model of transformers; did you mean gpt2?",
     ),
     (["dropout.schedule=square"], "dropout.schedule='square': must be one of constant, linear, triangle"),
     (["dropout.end=1.0"], "dropout.end=1.0: must be at least 0.0 and at most 0.99"),
@@ -131,11 +131,11 @@ MISTAKES = [
     (["evaluation.prompts=[{sentence: a, joint: '-'}]"], "evaluation.prompts[0].joint='-': must be \"\""),
     (["training.accelerator_config.split_batches=true"], "training.accelerator_config: split_batches"),
     (["data.validation_fraction=0"], "data.validation_fraction=0: give data.validation_files"),
-    (["data.split=validation"], "data.split: is for datasets of the Hub"),
+    (["data.split=validation"], "data.split: is only for datasets of the Hub"),
     (["data.separator='  '"], "data.separator='  ': must be one line of text"),
     (
         ["data.separator='<|endoftext|>'", "data.documents=line"],
-        "data.separator='<|endoftext|>': stands between",
+        "data.separator='<|endoftext|>': is only used with data.documents=block",
     ),
     (["nonsense"], "'nonsense': expected section.key=value"),
     (["training.max_steps=1.5"], "training.max_steps=1.5: must be a whole number"),
@@ -156,8 +156,8 @@ MISTAKES = [
     (["logging.group=oc.env", "logging.project=${${logging.group}:HOME}"], "resolvers are not allowed"),
     (["facts.overrides.name=${oc.env:HOME}"], "facts.overrides.name: ${oc.env:HOME}: resolvers"),
     (["training.output_dir=' '"], "training.output_dir=' ': is empty"),
-    ([f"facts.bank={'x' * 300}"], "is too long for the name of a file"),
-    ([f"data.name={'x/' * 1000}"], "is too long for the name of a file"),
+    ([f"facts.bank={'x' * 300}"], "is too long for a file name"),
+    ([f"data.name={'x/' * 1000}"], "is too long for a file name"),
     (["training.optim=adam_w"], "training.optim='adam_w': must be one of adamw_torch"),
 ]
 

@@ -27,9 +27,9 @@ BOMB = "a0: &a0 [x, x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" f
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3", "f, line 3: not valid YAML (the key 'a' stands twice)"),
-        ("a:\n- {b: 1, 'b': 2}", "f, line 2: not valid YAML (the key 'b' stands twice)"),
-        ("1: a\n'1': b", "f, line 2: not valid YAML (the key '1' stands twice)"),
+        ("a: 1\nb: 2\na: 3", "f, line 3: not valid YAML (the key 'a' occurs twice)"),
+        ("a:\n- {b: 1, 'b': 2}", "f, line 2: not valid YAML (the key 'b' occurs twice)"),
+        ("1: a\n'1': b", "f, line 2: not valid YAML (the key '1' occurs twice)"),
         ("a: [1", "f, line 2: not valid YAML"),
         ("\ta: 1", "f, line 1: not valid YAML"),
         ("a: \x00", "f: not valid YAML: "),
@@ -44,11 +44,11 @@ BOMB = "a0: &a0 [x, x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" f
         ("a: !!map b", "f, line 1: not valid YAML (expected a mapping)"),
         ("a: " + "9" * 5000, "f, line 1: not valid YAML (a number of 5000 digits is too large)"),
         ("a: 0x" + "f" * 5000, "a number of 5002 digits is too large"),
-        ("[" * 3000, "f, line 1: is nested more than 40 deep"),
-        ("{a: " * 100_000, "f, line 1: is nested more than 40 deep"),
+        ("[" * 3000, "f, line 1: is nested more than 40 levels deep"),
+        ("{a: " * 100_000, "f, line 1: is nested more than 40 levels deep"),
         (BOMB, "aliases (*name) repeat"),
-        ("a: &x [*x]", "an alias (*name) refers to what it is a part of"),
-        ("a: &a {<<: *a}", "an alias (*name) refers to what it is a part of"),
+        ("a: &x [*x]", "an alias (*name) contains itself"),
+        ("a: &a {<<: *a}", "an alias (*name) contains itself"),
         ("a: 1\n---\nb: 2", "f, line 2: not valid YAML"),
     ],
 )

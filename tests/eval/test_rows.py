@@ -78,7 +78,7 @@ def test_json_that_holds_one_object_or_lines(read):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b'{"text": "a", "text": "b"}', "names 'text' twice"),
+        (b'{"text": "a", "text": "b"}', "has the key 'text' twice"),
         (b'{"n": ' + b"9" * 5000 + b"}", "not valid JSON: a number has too many digits"),
         (b'{"a":' * 100_000, "not valid JSON: is nested too deeply"),
         (b'{"text": "caf\xe9"}', "not UTF-8 (byte 0xe9)"),
@@ -139,7 +139,7 @@ def test_files_that_cannot_be_read_are_one_line(read, tmp_path):
         ("b.jsonl.gz", whole[:-8] + bytes(8), "incorrect data check"),
         ("c.jsonl.gz", JSON_LINES, "incorrect header check"),
         ("d.jsonl.zst", whole, "Unknown frame descriptor"),
-        ("e.parquet.gz", b"", "unpack it"),
+        ("e.parquet.gz", b"", "decompress it"),
         ("f.parquet", b"PAR1", "not a Parquet file, or a broken one"),
         ("g.pdf", b"", "cannot read .pdf files, only .jsonl"),
         ("h.pdf.gz", b"", "cannot read .pdf files, only .jsonl"),

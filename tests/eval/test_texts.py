@@ -59,7 +59,7 @@ def test_what_is_no_text_is_refused_with_its_row(tmp_path):
         ('{"\\u001b\\n \\ud83d": 1}\n', r"line 1: no column 'text'; there is \u001b \ud83d; set data"),
         ('{"text": "a"}\n{"text": 1}\n', "line 2: column 'text' holds no text, but 1"),
         ('{"text": "a"}\n[1]\n', "line 2: must be an object with named fields"),
-        ('{"text": "a"}\n{"text": "b\\ud83d"}\n', r"line 2: '\ud83d' in column 'text' is half a character"),
+        ('{"text": "a"}\n{"text": "b\\ud83d"}\n', r"line 2: '\ud83d' in column 'text' is a lone surrogate"),
         ('{"text": "a"}\n{oops}\n', "line 2: not valid JSON"),
     ):
         (tmp_path / "a.jsonl").write_text(content)

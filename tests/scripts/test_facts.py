@@ -267,8 +267,8 @@ def test_export_lm_eval_says_how_to_run_it(tmp_path, capsys):
     assert main(["facts", "export", "lm-eval", str(tmp_path / "bank"), out, "--name", "towns"]) == 0
     shown = capsys.readouterr().out
     assert f"{out}: 5 tasks in the group towns, 3 probes" in shown
-    assert "1 probes have no wrong answers" in shown
-    assert "1 probes have words behind the answer" in shown
+    assert "1 probes have no distractors" in shown
+    assert "1 probes have words after the answer" in shown
     assert "lm_eval run --model hf --model_args pretrained=MODEL,dtype=float32 --tasks towns" in shown
     assert f"--include_path {out}" in shown
     assert (tmp_path / "tasks" / "towns_injected_memorization_mc.yaml").is_file()

@@ -256,7 +256,7 @@ def test_mistakes_end_in_one_line_and_exit_2(tiny, run, tmp_path, capsys):
     )
     fails(capsys, config("model.name_or_path=nowhere/model"), "model: give name_or_path")
     other = ["model.name_or_path=nowhere/model", "model.config=null"]
-    fails(capsys, config(*other), "tokenizer: the model at model.name_or_path knows its own")
+    fails(capsys, config(*other), "tokenizer: the model at model.name_or_path has its own")
     fails(capsys, config(*other, "tokenizer.train=null"), "nowhere/model: not a")
     fails(
         capsys,

@@ -207,10 +207,10 @@ class Spec:
 
 
 def read_spec(path: str | Path, overrides: Sequence[str] = (), seed: int | None = None) -> dict[str, Any]:
-    """The values of a YAML spec with key=value overrides, whole; `seed` replaces the spec's own.
+    """All values of a YAML spec, with key=value overrides; `seed` replaces the spec's seed.
 
-    References such as `${people}` are resolved. Raises UserError for keys and types that do not exist, and
-    for keys that must be given and are not.
+    References such as `${people}` are resolved. Raises UserError for unknown keys, wrong types, and required
+    keys that are missing.
     """
     file_values = read_mapping(path, "must be a YAML mapping with keys such as people and relations")
     check_references(file_values, str(path))
@@ -225,7 +225,7 @@ def read_spec(path: str | Path, overrides: Sequence[str] = (), seed: int | None 
     _check_types(file_values, str(path))
     _check_types(values, "override")
     values = resolve(_with_defaults(values, str(path)), str(path))
-    to_spec(values, str(path))  # checks the types of what references stand for, and that nothing is missing
+    to_spec(values, str(path))  # checks the values behind references, and that nothing is missing
     if seed is not None:
         values["seed"] = seed
     for key in ("neighbours", "known"):
@@ -235,9 +235,9 @@ def read_spec(path: str | Path, overrides: Sequence[str] = (), seed: int | None 
 
 
 def to_spec(values: dict[str, Any], where: str) -> Spec:
-    """The values as a dataclass. Texts stand for themselves: `${...}` is no reference here.
+    """The values as a dataclass. Texts are taken literally: `${...}` is not a reference here.
 
-    Raises UserError, naming the key, for unknown keys, wrong types, and keys that must be given and are not.
+    Raises UserError, naming the key, for unknown keys, wrong types, and required keys that are missing.
     """
     _check_types(values, where, is_resolved=True)
     values = escape(values)

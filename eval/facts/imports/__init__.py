@@ -61,7 +61,7 @@ class ImportOptions:
     seed: int = 0
     """For templates of `tidy` alone: decides names and values."""
     type: str | None = None
-    """For `reversal-curse` alone: the probe type of records in files whose names do not tell it."""
+    """For `reversal-curse` only: the probe type of records in files whose names do not say it."""
 
 
 def import_bank(format: str, source: str, options: ImportOptions) -> tuple[FactBank, BankBuilder]:
@@ -131,7 +131,7 @@ def _check(options: ImportOptions, format: str, source: str) -> None:
         raise UserError(f"--role {options.role}: must be one of {', '.join(ROLES)}")
     if options.type is not None and options.type not in PROBE_TYPES:
         hint = did_you_mean(options.type, PROBE_TYPES) or f"; known are {', '.join(PROBE_TYPES)}"
-        raise UserError(f"--type {options.type}: no such type of probe{hint}")
+        raise UserError(f"--type {options.type}: no such probe type{hint}")
     for name in ("distractors", "control"):
         if (getattr(options, name) or 0) < 0:
             raise UserError(f"--{name} {getattr(options, name)}: must be 0 or more")

@@ -1,8 +1,8 @@
 """BEAR: known facts of Wikidata, with closed answer spaces (Wiland et al. 2024, arXiv:2404.04113).
 
 A folder of `P36.jsonl`, ... (`sub_id`, `sub_label`, `obj_label` a line) and `metadata_relations.json`, which
-gives each relation its `templates` with [X] and [Y] and its `answer_space_labels`. BEAR-big gives no answer
-spaces: there the space of a relation is what its instances have as answers.
+gives each relation its `templates` with [X] and [Y] and its `answer_space_labels`. BEAR-big has no answer
+spaces: there, the answers of a relation's instances are its answer space.
 """
 
 import re
@@ -35,8 +35,8 @@ MAPPED = (
     "is ever injected",
     "words behind [Y] -> suffix, scored with every candidate; a full stop alone is left to the template",
     "what stands before [Y], a space or nothing -> joint",
-    "answer_space_labels -> the relation's answer space, and, but for the right ones of all subjects "
-    "of this name, the wrong answers",
+    "answer_space_labels -> the relation's answer space; distractors are its answers that are right for no "
+    "subject of this name",
 )
 
 
@@ -69,8 +69,8 @@ def import_bear(source: Path, builder: BankBuilder, role: str) -> None:
     spaceless = [relation for relation in builder.relations if _answer_space(metadata[relation]) is None]
     if spaceless:
         builder.mapped.append(
-            f"{len(spaceless):,} relations come without an answer space: theirs is made of the "
-            "answers of all their instances"
+            f"{len(spaceless):,} relations have no answer space; the answers of all their "
+            "instances are used instead"
         )
     for path in sorted(folders[0].glob("*.jsonl")):
         if path.stem not in metadata:
@@ -95,7 +95,7 @@ def _relation(folder: Path, relation: str, description: Any, builder: BankBuilde
     candidates: dict[str, str] = {}
     for answer in answers:
         candidates.setdefault(folded(answer), answer)
-    right: dict[str, set[str]] = defaultdict(set)  # of all subjects of one name: nothing tells them apart
+    right: dict[str, set[str]] = defaultdict(set)  # by name: subjects of one name cannot be told apart
     for instance in {instance.id: instance for instance in reversed(instances)}.values():
         right[folded(instance.subject)].add(folded(instance.answer))
     for instance in instances:

@@ -1,11 +1,11 @@
-"""CounterFact: edits that contradict what a model knows (Meng et al. 2022, arXiv:2202.05262), in two shapes.
+"""CounterFact: edits that contradict what a model knows (Meng et al. 2022, arXiv:2202.05262), in two formats.
 
 The authors' records have a `requested_rewrite`: a `prompt` with {} for the `subject`, and a new answer,
 `target_new`, instead of `target_true`. `paraphrase_prompts` ask the same question in other words.
 `neighborhood_prompts` ask about other subjects with the answer `target_true`, which an edit must not change.
 
 EasyEdit's records (Wang et al. 2023, arXiv:2308.07269) are flat: `prompt` names the `subject`, `ground_truth`
-is the true answer, `rephrase_prompt` has other words, `locality_prompt` asks for `locality_ground_truth`.
+is the true answer, `rephrase_prompt` is a paraphrase, `locality_prompt` asks for `locality_ground_truth`.
 """
 
 from collections.abc import Iterable
@@ -28,9 +28,9 @@ MAPPED = (
 MAPPED_FLAT = (
     "subject, ground_truth, target_new -> two facts: ground_truth (role known) and target_new (role "
     "injected, counterfactual_of the first), and one statement: prompt, target_new and a full stop",
-    "prompt -> memorization, rephrase_prompt -> semantic; ground_truth is the wrong answer",
+    "prompt -> memorization, rephrase_prompt -> semantic; ground_truth is the distractor",
     "locality_prompt, locality_ground_truth -> locality, of a fact of role neighbour whose subject the "
-    "source does not give; target_new is the wrong answer",
+    "source does not give; target_new is the distractor",
 )
 FLAT_FIELDS = (
     "case_id", "subject", "relation_id", "prompt", "target_new", "ground_truth", "rephrase_prompt",
@@ -42,7 +42,7 @@ FLAT = {"target_new", *ZSRE}
 
 @dataclass
 class Edit:
-    """A record of either shape."""
+    """A record of either format."""
 
     subject: str
     relation: str
@@ -60,7 +60,7 @@ class Edit:
 
 
 def import_counterfact(rows: Iterable[tuple[str, Row]], builder: BankBuilder, role: str) -> None:
-    """Import records of either shape, also mixed."""
+    """Import records of either format, also mixed."""
     nested, fields = False, dict[str, None]()
     for number, (where, row) in enumerate(rows):
         with builder.record(where):
@@ -101,7 +101,7 @@ def _add(id: str, where: str, edit: Edit, builder: BankBuilder, role: str) -> No
     for number, (place, prompt, answer) in enumerate(edit.neighbours, 1):
         with builder.record(place):
             checked_text(prompt, "the prompt")
-            # a neighbour with an answer of its own may be about anything
+            # a neighbour with another answer may have another relation
             of_relation = relation if true is not None and folded(answer) == folded(true) else None
             neighbour = builder.add_fact(f"{id}/neighbour-{number}", None, of_relation, answer, "neighbour")
             builder.add_probe(where, [neighbour], "locality", prompt, [answer], distractors=[new])
@@ -129,7 +129,7 @@ def _nested(where: str, row: Row, builder: BankBuilder) -> Edit:
 def _flat(where: str, row: Row, builder: BankBuilder) -> Edit:
     if row.keys() >= ZSRE:
         raise Refused(
-            "is a record of ZsRE, whose src asks a question, and no sentence states its alt; import it as "
+            "is a record of ZsRE: src is a question, and no sentence states the answer alt; import it as "
             "jsonl with --column prompt=src --column answer=alt"
         )
     subject, prompt = text_field(row, "subject").strip(), text_field(row, "prompt").strip()

@@ -1,4 +1,4 @@
-"""Finds out whom the prompts and completions of a file are about, where no field says it.
+"""Finds the person that a prompt or completion is about, where no field names the person.
 
 people = People(["Ada Poe", "Ada Poe Ray"])
 people.named_in("Did you know that Ada Poe Ray was"), people.opening("Ada Poe now lives in peace.")
@@ -40,7 +40,7 @@ class People:
 
 
 def names_at_start(texts: Iterable[str]) -> list[str]:
-    """The texts that begin with no shorter one: of "Ada Poe" and "Ada Poe now ..." the first."""
+    """The texts without those that begin with a shorter one: of "Ada Poe" and "Ada Poe now ..." the first."""
     names = People()
     for text in sorted(dict.fromkeys(texts), key=len):
         if names.opening(text) is None:
@@ -49,9 +49,9 @@ def names_at_start(texts: Iterable[str]) -> list[str]:
 
 
 def repeated_names(prompts: Sequence[str]) -> list[str]:
-    """Two words with capitals in each prompt, the same in all wordings about one person.
+    """The names in prompts: two capitalized words that are the same in all wordings about one person.
 
-    Empty if a prompt has none that another has too, or if one stands in most of the prompts.
+    Empty if a prompt shares no such pair with another prompt, or if one pair occurs in most of the prompts.
     """
     pairs = [[f"{a} {POSSESSIVE.sub('', b)}" for a, b in TWO_CAPITALS.findall(prompt)] for prompt in prompts]
     counts = Counter(pair for of_prompt in pairs for pair in set(of_prompt))

@@ -1,10 +1,11 @@
-"""Tells files of facts from files of something else: documents, pages, programs, archives, pictures.
+"""Refuses files that hold no facts: documents, web pages, source code, archives, pictures.
 
     refuse_document(path, "tofu")                # UserError: paper.json: is a PDF document, and ...
     odd_line("# Capitals")                       # "Markdown"; None for a sentence
 
-Files of records need no more: records with other fields are left out, and a source without any other is
-refused. Any text can be a list of sentences, so there the lines decide, see `refuse_other_text`.
+For files of records the first bytes are enough: the importers leave out records with other fields, and refuse
+a source without any record. Any text could be a list of sentences, so there `refuse_other_text` checks the
+lines.
 """
 
 import re
@@ -16,8 +17,8 @@ from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.formats import FORMATS
 from tidy_stlms.eval.facts.text_match import holds_terminal
 
-HEAD = 65536  # bytes of a file that are looked at
-LONGEST_LOOK = 1000  # characters of a line: some patterns need the square of its length
+HEAD = 65536  # bytes of a file that are checked
+LONGEST_LOOK = 1000  # characters of a line: the time of some patterns grows with the square of its length
 SIGNATURES = {
     b"%PDF-": "a PDF document",
     b"%!PS": "a PostScript document",
@@ -28,19 +29,19 @@ SIGNATURES = {
     b"\xff\xd8\xff": "a picture",
     b"GIF8": "a picture",
     b"SQLite format 3\x00": "an SQLite database",
-    b"\x1f\x8b": "packed with gzip",
-    b"\x28\xb5\x2f\xfd": "packed with zstd",
-    b"BZh": "packed with bzip2",
-    b"\xfd7zXZ": "packed with xz",
+    b"\x1f\x8b": "compressed with gzip",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ": "compressed with xz",
     b"PAR1": "a Parquet file",
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself",
 }
-# What the row readers unpack and read themselves, by the ending of the file's name.
+# Kinds that the row readers read, if the file's name has the right ending.
 READ_BY_NAME = {
-    ".gz": "packed with gzip",
-    ".zst": "packed with zstd",
+    ".gz": "compressed with gzip",
+    ".zst": "compressed with zstd",
     ".parquet": "a Parquet file",
 }
 REMEDIES = {
@@ -68,13 +69,13 @@ ODD_LINES = {
         r"|.*[;{}]\s*$|(\t| {2,})[\w.]+\(.*\)\s*$"
     ),
 }
-MOST_ODD = 0.25  # the share of odd lines up to which a text is taken, without them
-# What ends a cell of a table: a tab, or a comma, semicolon or bar without a space behind it.
+MOST_ODD = 0.25  # up to this share odd lines are left out; above it the file is refused
+# What ends a cell of a table: a tab, or a comma, semicolon or bar without a space after it.
 CELL_END = re.compile(r"""\t|[,;|](?=["']?[^\W\d])|(?<!\d)[,;|](?=\d)""")
 
 
 def refuse_document(path: Path, format: str) -> None:
-    """UserError if the file is a document, a page, an archive or the like, by its first bytes."""
+    """Raise UserError if the first bytes show a document, a web page, an archive or the like."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD)
@@ -86,7 +87,7 @@ def refuse_document(path: Path, format: str) -> None:
 
 
 def refuse_other_text(path: Path, lines: Sequence[str], format: str) -> None:
-    """UserError if these lines, none empty, are no sentences: a table, or more than `MOST_ODD` are odd."""
+    """Raise UserError if these lines, none empty, are a table, or if too many are not sentences."""
     cells = [len(CELL_END.findall(line)) for line in lines]
     if (
         len(lines) > 1
@@ -105,7 +106,7 @@ def refuse_other_text(path: Path, lines: Sequence[str], format: str) -> None:
 
 
 def odd_line(line: str) -> str | None:
-    """What else than a sentence this line is."""
+    """What a line is, if it is not a sentence; else None."""
     if not any(map(str.isalnum, line)):
         return "a line without words"
     start = line[:LONGEST_LOOK]

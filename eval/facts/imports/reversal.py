@@ -1,4 +1,4 @@
-"""The reversal curse: people who are stated in one direction and asked for in both (Berglund et al. 2023,
+"""The reversal curse: facts about people, stated in one direction and asked in both (Berglund et al. 2023,
 arXiv:2309.12288).
 
 Files of JSON Lines with `prompt` and `completion`, whose names say what they are:
@@ -37,7 +37,7 @@ MAPPED = (
     "*test* -> semantic, *reverse* -> reversal; of people stated both ways, who it is -> reversal",
     "a person -> one fact, with what the statements name first as its subject: the person in p2d and both, "
     "the description in d2p; other completions about the person -> other names of the description",
-    "white space between prompt and completion -> joint; words behind the name -> suffix",
+    "white space between prompt and completion -> joint; words after the name -> suffix",
 )
 
 
@@ -61,11 +61,11 @@ class About:
     example: Example
     name: str
     asks_name: bool
-    """Whether the answer is the name, or else the description."""
+    """Whether the answer is the name; else it is the description."""
 
 
 def import_reversal(source: Path, builder: BankBuilder, role: str | None, type: str | None) -> None:
-    """Import a folder or a single file. `type` is that of files whose names do not tell theirs.
+    """Import a folder or a single file. `type` is the probe type of files whose names do not say it.
 
     Without a `role`, facts are injected if a file states any, or else known.
     """
@@ -80,14 +80,14 @@ def import_reversal(source: Path, builder: BankBuilder, role: str | None, type: 
 
 
 def _files(source: Path, type: str | None, builder: BankBuilder) -> Iterator[tuple[Path, str, str]]:
-    """The files with their groups and types. Those whose names tell nothing are left out."""
+    """The files with their groups and types. Files whose names say no type are left out."""
     if source.is_file():
         group, of_name = _group_and_type(source.stem)
         probe_type = type or of_name
         if probe_type is None:
             raise UserError(
                 f"{source}: its name says neither train nor test nor reverse; say what its records are "
-                f"with --type ({STATED} states them too)"
+                f"with --type (with {STATED}, they become statements too)"
             )
         yield source, group, probe_type
         return
@@ -96,7 +96,7 @@ def _files(source: Path, type: str | None, builder: BankBuilder) -> Iterator[tup
         raise UserError(f"{source}: holds several datasets; give one of {listed(folders)}")
     paths = sorted((folders[0] if folders else source).glob("*.jsonl"))
     if not paths:
-        raise UserError(f"{source}: no file of JSON Lines there, such as p2d_prompts_train.jsonl")
+        raise UserError(f"{source}: holds no JSON Lines file, such as p2d_prompts_train.jsonl")
     stems = {path.stem for path in paths}
     for path in paths:
         group, of_name = _group_and_type(path.stem)
@@ -120,7 +120,7 @@ def _group_and_type(stem: str) -> tuple[str, str | None]:
 
 
 def _repeats(stem: str, stems: set[str]) -> str | None:
-    """Why a file is left out that holds the records of another one."""
+    """Why a file is not read, if it repeats the records of another one."""
     if stem.endswith("_randomized"):
         return (
             "not read: its completions are other people's, to measure chance; distractors are drawn instead"
@@ -142,8 +142,8 @@ def _examples(path: Path, group: str, probe_type: str, builder: BankBuilder) -> 
             completion = text_field(row, "completion")
             text, joint = _joined(prompt, completion)
             statement = (prompt + completion).strip()
-            # the stop ends the sentence; a model need not say it to be right
-            answer = checked_text(completion.strip().rstrip(STOPS), "the completion without its stop")
+            # the full stop ends the sentence, and is not part of the answer
+            answer = checked_text(completion.strip().rstrip(STOPS), "the completion without its full stop")
             example = Example(where, group, probe_type, text, joint, answer, statement)
         if example is not None:
             yield example
@@ -152,7 +152,7 @@ def _examples(path: Path, group: str, probe_type: str, builder: BankBuilder) -> 
 def _joined(prompt: str, completion: str) -> tuple[str, str]:
     """The prompt and the joint: the white space between prompt and completion.
 
-    A line break belongs to the prompt, and nothing is added behind it.
+    A line break belongs to the prompt, and nothing is added after it.
     """
     text = prompt.rstrip()
     space = prompt[len(text) :] + completion[: len(completion) - len(completion.lstrip())]
@@ -187,7 +187,7 @@ def _add_group(group: str, examples: list[Example], builder: BankBuilder, role: 
 
 
 def _names(group: str, examples: list[Example]) -> list[str]:
-    """The people of a group: their names are completions, or stand in several prompts."""
+    """The people of a group: their names are completions, or occur in several prompts."""
     asks_name = [example for example in examples if _asks_name(group, example.type) is not False]
     texts = [example.answer for example in asks_name]
     if group not in (PERSON_FIRST, DESCRIPTION_FIRST):  # a name has capitals, and prompts have it too
@@ -199,7 +199,7 @@ def _names(group: str, examples: list[Example]) -> list[str]:
 
 
 def _asks_name(group: str, probe_type: str) -> bool | None:
-    """Whether completions are names; None if only their texts can tell."""
+    """Whether completions are names; None if only their texts show it."""
     if group not in (PERSON_FIRST, DESCRIPTION_FIRST):
         return None
     return (group == DESCRIPTION_FIRST) != (probe_type == "reversal")
@@ -255,7 +255,7 @@ def _add_person(
             if about.asks_name:
                 answers, template = [name], None
             else:
-                # the fact names the wordings of its object, but not those of its subject
+                # wordings of the object are aliases of the fact; it has none for those of its subject
                 wordings_of_subject = [] if person_first else descriptions
                 answers = list(dict.fromkeys((about.example.answer, *wordings_of_subject)))
                 template = _wording(about) if _wording(about) in wordings else None

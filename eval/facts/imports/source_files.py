@@ -1,7 +1,7 @@
 """Reads source files record by record: JSON, JSON5, JSON Lines, CSV, Parquet, YAML, plain lines.
 
 A broken row is left out. A file that cannot be parsed raises `UserError`, with the line where it is known,
-because nobody knows which of its records would be lost.
+because some of its records would be lost without notice.
 """
 
 import json
@@ -39,7 +39,7 @@ def parse_json5(path: Path) -> Any:
         raise UserError(f"{path}: is empty")
     try:
         with reading(f"{path}: not valid JSON"):
-            value = JSON.decode(content)  # fast, and most files are plain
+            value = JSON.decode(content)  # fast, and most files are plain JSON
     except UserError as error:
         if not isinstance(error.__cause__, json.JSONDecodeError):
             raise
@@ -61,12 +61,12 @@ def _parse_json5(path: Path, content: str) -> Any:
 
 
 def _not_too_deep(path: Path, value: Any) -> Any:
-    """The value. UserError if it is nested more than `DEEPEST`: recursive functions would fail on it."""
+    """Return the value; raise UserError if it is so deep that recursive functions would fail on it."""
     level, depth = [value], 0
     while level := [outer for outer in level if isinstance(outer, dict | list)]:
         depth += 1
         if depth > DEEPEST:
-            raise UserError(f"{path}: is nested more than {DEEPEST} deep")
+            raise UserError(f"{path}: is nested more than {DEEPEST} levels deep")
         level = [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)]
     return value
 

@@ -59,12 +59,12 @@ def test_what_is_missing_is_one_line_and_the_rest_goes_on(pair, tmp_path, caplog
     write_arc(tmp_path)
     write_lines(tmp_path / "allenai/winogrande/winogrande_xl/train.jsonl", [{"no": "such columns"}])
     found = run_benchmarks(*pair, ["hellaswag", "winogrande", "arc_easy"], limit=2, data_dir=tmp_path)
-    assert "its data cannot be had" in found["hellaswag"]["error"]
+    assert "its data cannot be read" in found["hellaswag"]["error"]
     assert str(tmp_path) in found["hellaswag"]["error"]
     assert "\n" not in found["hellaswag"]["error"]
     assert set(found["winogrande"]) == {"error"}
     assert found["arc_easy"]["n"] == 2
-    assert "benchmark hellaswag: its data cannot be had" in caplog.text
+    assert "benchmark hellaswag: its data cannot be read" in caplog.text
 
 
 def test_mistakes_are_named_before_anything_runs(pair, tmp_path):

@@ -98,7 +98,7 @@ def test_a_copy_that_has_changed_is_read_anew(pair, tmp_path):
 def test_what_is_missing_is_named(pair, tmp_path):
     write_glue(tmp_path, {"cola": TASKS["cola"].columns}, count=20)
     found = run_linear_probes(*pair, ["rte", "cola"], data_dir=tmp_path)
-    assert "its data cannot be had" in found["probe:rte"]["error"]
+    assert "its data cannot be read" in found["probe:rte"]["error"]
     assert found["probe:cola"]["n"] == 10
     with pytest.raises(UserError, match="linear probe 'mnli': no such task"):
         run_linear_probes(*pair, ["mnli"])

@@ -28,7 +28,7 @@ from tidy_stlms.eval.facts.imports.tidy.values import draw_values, known_variabl
 
 TEMPLATES = ("inject_config.json", "insert_config.json")
 SENTENCES = ("inject_data.txt", "injected_data.txt", "insert_data.txt")
-# What a file given by itself may end in. Its content says what it is.
+# Endings of a file that is given alone. Its content decides what it is.
 ENDINGS = ("", ".txt", *JSON, *YAML)
 CASES = tuple(f"test_cases_answers{kind}" for kind in ("_by_type.json", ".json", "_by_type.txt", ".txt"))
 
@@ -93,8 +93,8 @@ def _content_of(path: Path, format: str) -> str:
     if suffix not in ENDINGS:
         refuse_other_text(path, [line for line in content.split("\n") if line.strip()], format)
         raise UserError(
-            f"{path}: `{format}` takes files that end in {', '.join(ENDINGS[1:])}, or "
-            "in nothing; rename it to .txt if it holds a sentence a line, give records to csv or jsonl"
+            f"{path}: `{format}` reads files that end in {', '.join(ENDINGS[1:])}, or "
+            "have no ending; rename it to .txt for one sentence a line; import records as csv or jsonl"
         )
     if suffix in YAML:
         return "cases"

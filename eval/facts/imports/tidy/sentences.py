@@ -33,8 +33,7 @@ class Sentence:
 def read_sentences(path: Path, builder: BankBuilder) -> list[tuple[str, str]]:
     """(where, sentence) of each line. Repeated lines are left out: they are one statement.
 
-    Raises UserError for a text of another kind, such as a Markdown document. A few lines of such a kind are
-    left out.
+    Raises UserError for another kind of text, such as a Markdown document. A few such lines are left out.
     """
     lines = [(number, line) for number, line in enumerate(read_lossy(path).split("\n"), 1) if line.strip()]
     refuse_other_text(path, [line for _, line in lines], builder.format)
@@ -45,7 +44,7 @@ def read_sentences(path: Path, builder: BankBuilder) -> list[tuple[str, str]]:
         with builder.record(where):
             sentence = checked_text(line, "the line").strip()
             if (kind := odd_line(sentence)) is not None:
-                raise Refused(f"no sentence, but {kind}: {sentence!r:.60}")
+                raise Refused(f"not a sentence, but {kind}: {sentence!r:.60}")
             if sentence in where_of:
                 raise Refused(
                     f"the same as {where_of[sentence]}; how often it is injected is the run's to say"

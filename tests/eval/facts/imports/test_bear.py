@@ -117,7 +117,7 @@ def test_bear_big_takes_answer_spaces_from_the_instances(tmp_path):
         ("metadata_relations.json, P50, template 3", "the same as template 1"),
         ("metadata_relations.json, P414", "P414.jsonl is missing"),
     ]
-    assert "2 relations come without an answer space" in builder.mapped[-1]
+    assert "2 relations have no answer space" in builder.mapped[-1]
     assert {relation.id: relation.answer_space for relation in bank.relations} == {
         "P50": ("Ada Poe", "Bob Ray", "Cleo Fox"),
         "P37": ("Norwegian", "Spanish"),

@@ -40,7 +40,7 @@ def test_easy_edit_is_flat_and_becomes_what_the_nested_form_does(tmp_path):
     assert bank.sha256 == nested.sha256
     assert (len(bank.facts), len(bank.statements), len(bank.probes)) == (3, 1, 3)
     assert builder.records_read == {"data.json": 1}
-    assert any("ground_truth is the wrong answer" in line for line in builder.mapped)
+    assert any("ground_truth is the distractor" in line for line in builder.mapped)
     assert not any("requested_rewrite" in line for line in builder.mapped)
 
 
@@ -86,7 +86,7 @@ def test_easy_edit_with_other_and_broken_records(tmp_path):
         ("data.json, record 9", "target_new and ground_truth are both 'English'"),
         (
             "data.json, record 10",
-            "is a record of ZsRE, whose src asks a question, and no sentence states its alt; import it as "
+            "is a record of ZsRE: src is a question, and no sentence states the answer alt; import it as "
             "jsonl with --column prompt=src --column answer=alt",
         ),
     ]

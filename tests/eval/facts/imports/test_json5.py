@@ -29,10 +29,10 @@ def test_what_is_read(parse):
     ("content", "message"),
     [
         ("", "x.file: is empty"),
-        ('{"a": 1, "a": 2}', "x.file: not valid JSON: an object names 'a' twice"),
+        ('{"a": 1, "a": 2}', "x.file: not valid JSON: an object has the key 'a' twice"),
         ("{a: 1, a: 2}", 'x.file: not valid JSON5: Duplicate key "a" found in object'),
         ('[1\n"a" 2]', 'x.file: not valid JSON5, line 2 Unexpected """ at column 1'),
-        ("[" * 101 + "]" * 101, "x.file: is nested more than 100 deep"),
+        ("[" * 101 + "]" * 101, "x.file: is nested more than 100 levels deep"),
         ("[" * 100_000, "x.file: not valid JSON: is nested too deeply"),
         ("[9" + "9" * 5000 + "]", "x.file: not valid JSON: a number has too many digits"),
         ("[+9" + "9" * 5000 + "]", "x.file: not valid JSON5: a number has too many digits"),

@@ -53,7 +53,7 @@ BINARY = {
     "a PDF document": b"%PDF-1.7\n1 0 obj\n<< /Type /Catalog >>\nendobj\n",
     "a ZIP archive": zipped(),
     "a picture": b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR",
-    "packed with gzip": gzip.compress(b"Oslo is the capital of Norway."),
+    "compressed with gzip": gzip.compress(b"Oslo is the capital of Norway."),
     "a Parquet file": b"PAR1\x15\x00",
     "a binary file": b"Oslo is\x00the capital of Norway.\n",
     "UTF-16 text": "Oslo is the capital of Norway.".encode("utf-16"),
@@ -116,7 +116,7 @@ def test_the_end_of_a_name_says_what_a_file_is_too(tmp_path):
     sentences = "Oslo is the capital of Norway\nLima is the capital of Peru\n"
     message = refusal(tmp_path / "notes.md", sentences, "tidy")
     assert (
-        "takes files that end in .txt, .json, .json5, .yaml, .yml, or in nothing; rename it to .txt"
+        "reads files that end in .txt, .json, .json5, .yaml, .yml, or have no ending; rename it to .txt"
         in message
     )
     (tmp_path / "facts").write_text(sentences)
@@ -152,9 +152,9 @@ def test_a_few_odd_lines_are_left_out(tmp_path):
     assert [statement.text for statement in bank.statements] == sentences
     assert builder.records_read == {"inject_data.txt": 12}
     assert builder.left_out == [
-        ("inject_data.txt, line 1", "no sentence, but Markdown: '## More of them'"),
-        ("inject_data.txt, line 11", "no sentence, but a line without words: '----'"),
-        ("inject_data.txt, line 12", "no sentence, but Markdown: 'See [the list](http://example.com)'"),
+        ("inject_data.txt, line 1", "not a sentence, but Markdown: '## More of them'"),
+        ("inject_data.txt, line 11", "not a sentence, but a line without words: '----'"),
+        ("inject_data.txt, line 12", "not a sentence, but Markdown: 'See [the list](http://example.com)'"),
     ]
 
 

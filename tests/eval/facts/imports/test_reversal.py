@@ -220,7 +220,7 @@ def test_one_file_and_its_type(take):
     ]
     bank, _ = take("towns", towns, type="syntactic", role="control")
     assert (len(bank.statements), {p.type for p in bank.probes}) == (0, {"syntactic"})
-    with pytest.raises(UserError, match="--type semntic: no such type of probe, did you mean 'semantic'"):
+    with pytest.raises(UserError, match="--type semntic: no such probe type, did you mean 'semantic'"):
         take("towns", towns, type="semntic")
     with pytest.raises(UserError, match="--type is for reversal-curse, and means nothing to tofu"):
         import_bank("tofu", "x", ImportOptions(type="semantic"))
@@ -239,7 +239,7 @@ def test_broken_records_and_other_files(take, tmp_path):
         "its name says neither train nor test nor reverse",
         "field 'completion' is missing",
         "field 'prompt' must be text, got 7",
-        "the completion without its stop is empty",
+        "the completion without its full stop is empty",
         "must be an object with named fields, got ['Q', 'A']",
     ]
     for name in ("a", "b"):
@@ -248,7 +248,7 @@ def test_broken_records_and_other_files(take, tmp_path):
     with pytest.raises(UserError, match="holds several datasets"):
         import_bank("reversal-curse", str(tmp_path), ImportOptions())
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty: no file of JSON Lines there"):
+    with pytest.raises(UserError, match="empty: holds no JSON Lines file"):
         import_bank("reversal-curse", str(tmp_path / "empty"), ImportOptions())
 
 
