@@ -167,7 +167,7 @@ class _Resolver:
         target: Path = path[: -reference.levels] if reference.levels else ()
         if reference.levels > len(path):
             raise self._no_such_key(reference, path)
-        for key in reference.keys:
+        for number, key in enumerate(reference.keys, 1):
             found = self._at(target)
             if isinstance(found, list) and key.isascii() and key.isdigit() and int(key[:9]) < len(found):
                 target = (*target, int(key[:9]))
@@ -176,7 +176,7 @@ class _Resolver:
             else:
                 raise self._no_such_key(reference, path)
             raw = self._at(target)
-            if isinstance(raw, str) and "${" in raw and key is not reference.keys[-1]:
+            if isinstance(raw, str) and "${" in raw and number < len(reference.keys):
                 parts = parse_references(raw, self._name(target))
                 if len(parts) == 1 and isinstance(parts[0], Reference):
                     with self._opened(target):

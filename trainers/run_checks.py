@@ -110,8 +110,7 @@ def _check_tokenizer(section: TokenizerSection, model: ModelSection) -> None:
     if not name:
         return
     if Path(name).exists():
-        with reading(f"tokenizer.name_or_path={name}: no tokenizer there"):
-            load_tokenizer(name, trust_remote_code=model.trust_remote_code)
+        load_tokenizer(name, trust_remote_code=model.trust_remote_code)
     elif not HUB_ID.fullmatch(name) or ("/" in name and Path(name).parent.is_dir()):
         raise UserError(
             f"tokenizer.name_or_path={name}: no such folder; give a tokenizer's folder or a Hub id"
