@@ -80,7 +80,10 @@ def load_prompts(path: str | Path) -> list[Prompt]:
     text = read_text(path)
     if path.suffix.lower() in (".md", ".markdown") and (blocks := FENCED.findall(text)):
         text = "\n".join(blocks)
-    prompts = list(_prompts(_parse(text, path), path))
+    value = _parse(text, path)
+    if isinstance(value, str) and "\n" in text.strip():  # a page or a table, which YAML reads as one text
+        raise UserError(f"{path}: is no list of prompts; {REMEDY}")
+    prompts = list(_prompts(value, path))
     if not prompts:
         raise UserError(f"{path}: holds no prompts; {REMEDY}")
     return prompts

@@ -37,7 +37,7 @@ FLAT_FIELDS = (
     "locality_prompt", "locality_ground_truth",
 )  # fmt: skip
 ZSRE = {"src", "alt"}
-FLAT = {"target_new", *ZSRE}
+FLAT = {"target_new", "subject", "prompt", *ZSRE}
 
 
 @dataclass

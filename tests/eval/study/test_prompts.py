@@ -68,6 +68,8 @@ def test_all_spellings_say_the_same(tmp_path, name, text):
     [
         ("", "holds no prompts"),
         ("just words", None),  # a sentence, as a list of one would be
+        ("name,place\nAda,Rome\n", "is no list of prompts"),
+        ("<html>\n<p>Page</p>\n</html>", "is no list of prompts"),
         ("[]", "holds no prompts"),
         ("- {sentence: a, anwser: b}", "'a': anwser: no such key"),
         ("- {sentence: Turing was born in, answer: 1912}", "put it in quotes"),
