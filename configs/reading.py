@@ -40,6 +40,8 @@ def reason_of(error: BaseException) -> str:
         return "is nested too deeply"
     if "integer string conversion" in str(error):  # Python's advice is for programmers
         return "a number has too many digits"
+    if type(error).__name__.startswith("StrictDataclass") and error.__cause__ is not None:
+        return reason_of(error.__cause__)  # a config's own words; around them are only names of classes
     if isinstance(error, MemoryError):
         return "does not fit into memory"
     if "trust_remote_code" in str(error):

@@ -11,6 +11,7 @@ import glob
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -26,8 +27,9 @@ from tidy_stlms.eval.rows import Broken, check_kind, kind_of, parquet_batches, r
 
 logger = logging.getLogger(__name__)
 
-HINT = "; set data.text_column (stlm facts, stlm recall: --text-column)"
+HINT = "; set data.text_column, or --text-column"
 TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
+MARK = re.compile(r"<\|\w{1,40}\|>")  # as `<|endoftext|>` between the stories of TinyStories
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can escape one; UTF-8 cannot encode it
 
 
@@ -141,8 +143,8 @@ def text_in(row: Any, column: str, source: object, place: str) -> str | None:
 
 
 def no_column(column: str, columns: Iterable[str]) -> str:
-    known = ", ".join(columns)
-    return f"no column {column!r}; there is {one_line(known, 200) if known else 'none'}{HINT}"
+    known = one_line(", ".join(map(repr, columns)), 200)
+    return f"no column {column!r}, only {known or 'none'}{HINT}"
 
 
 # The text loader of `datasets` has the same three modes, but its `paragraph` does not end at a line of
@@ -159,7 +161,24 @@ def _text_documents(path: Path, form: TextFormat) -> Iterator[str | None]:
         bare: Iterator[str] = (line.rstrip("\n") for line in lines)
         if form.separator is not None:
             bare = _with_separator(bare, form.separator, path)
+        else:
+            bare = _without_marks(bare, path)
         yield from split_documents(bare, form.separator or "")
+
+
+def _without_marks(lines: Iterable[str], path: Path) -> Iterator[str]:
+    """The lines, and a warning if some hold only a mark like `<|endoftext|>`, which may separate documents."""
+    marks: Counter[str] = Counter()
+    for line in lines:
+        if line.startswith("<|") and MARK.fullmatch(line.strip()):
+            marks[line.strip()] += 1
+        yield line
+    for mark, number in marks.most_common(1):
+        logger.warning(
+            "%s: %d lines hold only %s; if they stand between its documents, set data.separator, or "
+            "--separator, to it: now a blank line ends a document",
+            *(path, number, mark),
+        )
 
 
 def _with_separator(lines: Iterable[str], separator: str, path: Path) -> Iterator[str]:
@@ -169,8 +188,8 @@ def _with_separator(lines: Iterable[str], separator: str, path: Path) -> Iterato
         yield line
     if not found:
         raise UserError(
-            f"{path}: no line is {separator!r}, so the file would be one document; set data.separator "
-            "(stlm recall: --separator) to the line between its documents, or leave it out"
+            f"{path}: no line is {separator!r}, so the file would be one document; set data.separator, or "
+            "--separator, to the line between its documents, or leave it out"
         )
 
 

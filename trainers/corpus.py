@@ -119,8 +119,7 @@ def _write_tokens(
             bar.update(len(texts))
     if n_with_control_tokens:
         logger.warning(
-            "%d %s documents hold a control token (%s): it is encoded as plain text and ends no document; if "
-            "it stands between the documents of a .txt file, set data.separator to it",
+            "%d %s documents hold a control token (%s): it is encoded as plain text and ends no document",
             *(n_with_control_tokens, split, ", ".join(controls)),
         )
     return total

@@ -4,7 +4,6 @@ from dataclasses import fields
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoModelForCausalLM,
     PreTrainedConfig,
@@ -17,7 +16,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 import modeling_stlm  # noqa: F401  registers its model types
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.keys import MODEL_CONFIG, check_known
-from tidy_stlms.configs.reading import reading, reason_of
+from tidy_stlms.configs.reading import reading
 from tidy_stlms.configs.schema import ModelSection
 from tidy_stlms.eval.models.checks import check_causal, check_logits
 from tidy_stlms.eval.models.inputs import context_length_of
@@ -92,11 +91,7 @@ def scratch_config(section: ModelSection, **defaults: Any) -> PreTrainedConfig:
     check_known(given, [*names, *config_class.attribute_map], MODEL_CONFIG)  # second names of some fields
     check_numbers(given, MODEL_CONFIG)
     with reading(MODEL_CONFIG):
-        try:
-            return config_class(**{**dict.fromkeys(SPECIAL_TOKENS), **defaults, **given})
-        except StrictDataclassError as error:
-            # a validator's own words are in the cause
-            raise UserError(f"{MODEL_CONFIG}: {reason_of(error.__cause__ or error)}") from error
+        return config_class(**{**dict.fromkeys(SPECIAL_TOKENS), **defaults, **given})
 
 
 def check_architecture(config: PreTrainedConfig) -> None:

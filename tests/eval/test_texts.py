@@ -25,6 +25,20 @@ def test_a_separator_of_ones_own(tmp_path):
         texts(path, separator="---")
 
 
+def test_lines_that_look_like_separators_are_named(tmp_path, caplog):
+    path = tmp_path / "stories.txt"
+    path.write_text(STORIES.replace(" <|", "<|"))
+    texts(path)
+    assert [message.split(";")[0] for message in caplog.messages] == [
+        f"{path}: 3 lines hold only <|endoftext|>"
+    ]
+    caplog.clear()
+    texts(path, separator="<|endoftext|>")
+    path.write_text("Tags <|a|> inside a line.\n\n<|b|> too\n")
+    texts(path)
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet", "a.json"])
 def test_a_row_without_text_is_skipped_and_told(tmp_path, name, caplog):
     path = tmp_path / name
@@ -55,8 +69,8 @@ def test_every_kind_of_arrow_text_is_text(tmp_path, column):
 
 def test_what_is_no_text_is_refused_with_its_row(tmp_path):
     for content, reason in (
-        ('{"text": "a"}\n{"n": 1}\n', "line 2: no column 'text'; there is n; set data.text_column"),
-        ('{"\\u001b\\n \\ud83d": 1}\n', r"line 1: no column 'text'; there is \u001b \ud83d; set data"),
+        ('{"text": "a"}\n{"n": 1}\n', "line 2: no column 'text', only 'n'; set data.text_column"),
+        ('{"\\u001b\\n \\ud83d": 1}\n', r"line 1: no column 'text', only '\x1b\n \ud83d'; set data"),
         ('{"text": "a"}\n{"text": 1}\n', "line 2: column 'text' holds no text, but 1"),
         ('{"text": "a"}\n[1]\n', "line 2: must be an object with named fields"),
         ('{"text": "a"}\n{"text": "b\\ud83d"}\n', r"line 2: '\ud83d' in column 'text' is a lone surrogate"),

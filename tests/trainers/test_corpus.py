@@ -72,7 +72,7 @@ def test_texts_of_every_format_are_read_without_a_copy(tmp_path):
         assert list(read_texts([str(tmp_path / name)], "--corpus", "x")) == texts
     with pytest.raises(UserError, match=r"--corpus: .*: no such file"):
         read_texts([str(tmp_path / "gone.txt")], "--corpus", "x")
-    with pytest.raises(UserError, match="column 'z'; there is x"):
+    with pytest.raises(UserError, match="column 'z', only 'x'"):
         list(read_texts([str(tmp_path / "d.parquet")], "--corpus", "z"))
 
 
@@ -200,7 +200,7 @@ def test_mistakes_are_named(tmp_path, tokenizer):
     ):
         pq.write_table(pa.table({"body": ["a"]}), tmp_path / "c.parquet")
         message = mistake(tmp_path, tokenizer, train_files=path)
-        assert "column 'text'; there is body" in message
+        assert "column 'text', only 'body'" in message
         assert "data.text_column" in message
     assert "not a Parquet file" in mistake(tmp_path, tokenizer, train_files=file("bad.parquet", b"torn"))
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "zero.parquet")
