@@ -35,6 +35,7 @@ FIXED = {
     "ignore_data_skip": False,
     "save_only_model": False,
     "load_best_model_at_end": False,
+    "metric_for_best_model": None,
 }
 # Keys of the Trainer that take one of a few words.
 CHOICES: dict[str, type[Enum]] = {
@@ -320,6 +321,8 @@ class STLMTrainingArguments(TrainingArguments):
                 f"training.hub_strategy={self.hub_strategy}: would push optimizer states; choose every_save "
                 "or end"
             )
+        if self.save_strategy == "best":
+            raise UserError("training.save_strategy=best: not supported; choose steps, epoch or no")
         if self.fsdp or self.deepspeed:
             raise UserError("training.fsdp, training.deepspeed: not supported; use several processes (DDP)")
 

@@ -184,7 +184,10 @@ def _json_records(path: Path) -> Iterator[tuple[str, Any]]:
 # 'ab', and everything from an unclosed quote to the next one as one cell. It turns 007 into 7 and NA into
 # null, and cannot read a cell that is larger than its block.
 def _table_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """The rows of a table. Quotes enclose a cell in .csv, and are text in .tsv, where tabs separate cells."""
+    """The rows of a table. Quotes enclose a cell in .csv, and are text in .tsv, where tabs separate cells.
+
+    Raises UserError for a misplaced quote: nobody knows where the next row begins.
+    """
     faults: list[str] = []  # of the lines of the present row
 
     def lines() -> Iterator[str]:
@@ -202,29 +205,34 @@ def _table_rows(path: Path) -> Iterator[tuple[str, Any]]:
     while True:
         first = rows.line_num + 1
         faults.clear()
-        row: list[str] = []
-        error = None
         try:
             row = next(rows)
         except StopIteration:
             break
-        except csv.Error as reason:  # errors of another type come from lines()
-            error = f"not valid CSV ({reason}); is a quote missing?"
-        last = rows.line_num
-        error = faults[0] if faults else error
+        except csv.Error as error:  # errors of another type come from lines()
+            place = _span(first, rows.line_num)
+            raise UserError(f"{path}, {place}: not valid CSV ({error}); is a quote missing?") from None
         if header is None:
-            if error:
-                span = f"line {first}" if last <= first else f"lines {first} to {last}"
-                raise UserError(f"{path}: {span}, the header: {error}")
+            if faults:
+                raise UserError(f"{path}, {_span(first, rows.line_num)}, the header: {faults[0]}")
             header = [name.strip() for name in row]
             _check_names(path, header)
-        elif error:
-            yield f"line {first}" if last <= first else f"lines {first} to {last}", Broken(error)
+        elif faults:
+            yield _span(first, rows.line_num), Broken(faults[0])
+        elif not row and len(header) == 1:
+            yield f"line {rows.line_num}", {header[0]: None}
         elif row and len(row) != len(header):
-            yield f"line {last}", Broken(f"has {len(row)} columns, the header {len(header)}")
+            yield f"line {rows.line_num}", Broken(f"has {len(row)} cells, the header has {len(header)}")
         elif row:
             # an empty cell is a missing value
-            yield f"line {last}", {name: cell or None for name, cell in zip(header, row, strict=True)}
+            yield (
+                f"line {rows.line_num}",
+                {name: cell or None for name, cell in zip(header, row, strict=True)},
+            )
+
+
+def _span(first: int, last: int) -> str:
+    return f"line {first}" if last <= first else f"lines {first} to {last}"
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:

@@ -167,7 +167,7 @@ def _text_documents(path: Path, form: TextFormat) -> Iterator[str | None]:
 
 
 def _without_marks(lines: Iterable[str], path: Path) -> Iterator[str]:
-    """The lines, and a warning if some hold only a mark like `<|endoftext|>`, which may separate documents."""
+    """The lines. Warns if some hold only a mark such as `<|endoftext|>`, which may separate documents."""
     marks: Counter[str] = Counter()
     for line in lines:
         if line.startswith("<|") and MARK.fullmatch(line.strip()):

@@ -78,7 +78,12 @@ def _scratch_model(section: ModelSection, tokenizer: PreTrainedTokenizerBase) ->
     config = scratch_config(section, vocab_size=vocabulary_size(tokenizer), **special)
     check_architecture(config)
     with reading(MODEL_CONFIG):  # what the config itself does not check
-        return AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config)
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise UserError(
+            f"{MODEL_CONFIG}: makes weights that are not finite numbers; is an initializer_range wrong?"
+        )
+    return model
 
 
 def scratch_config(section: ModelSection, **defaults: Any) -> PreTrainedConfig:

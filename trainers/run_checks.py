@@ -4,6 +4,7 @@
 """
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from transformers import Trainer, get_scheduler
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.training_args import OptimizerNames
+from transformers.utils import is_liger_kernel_available
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.processes import check_processes
@@ -43,8 +45,8 @@ def check_run(config: RunConfig) -> FactBank | None:
     """
     _check_optimizer(config.training)
     _check_schedule(config.training)
-    with reading("training.report_to"):
-        get_reporting_integration_callbacks(config.training.report_to)
+    _check_reporters(config.training)
+    _check_libraries(config.training)
     _check_data(config.data)
     check_model(config.model, config.data.context_window)
     _check_tokenizer(config.tokenizer, config.model)
@@ -92,16 +94,43 @@ def _check_schedule(args: STLMTrainingArguments) -> None:
         raise UserError(f"{key}: give a learning rate that is not a finite number")
 
 
+def _check_reporters(args: STLMTrainingArguments) -> None:
+    """Make the callbacks, as the Trainer will: they look for their packages."""
+    with reading(f"training.report_to={args.report_to}"):
+        for callback in get_reporting_integration_callbacks(args.report_to):
+            callback() if isinstance(callback, type) else callback
+
+
+def _check_libraries(args: STLMTrainingArguments) -> None:
+    """What transformers and torch check only when training has begun."""
+    if args.use_liger_kernel and not is_liger_kernel_available():
+        raise UserError("training.use_liger_kernel: needs the package liger-kernel; pip install liger-kernel")
+    if args.dataloader_num_workers == 0:
+        for key in ("dataloader_persistent_workers", "dataloader_prefetch_factor"):
+            if getattr(args, key):
+                raise UserError(f"training.{key}: needs training.dataloader_num_workers above 0")
+    if args.torch_compile:
+        backend, mode = args.torch_compile_backend, args.torch_compile_mode
+        with reading(f"training.torch_compile_backend={backend}, training.torch_compile_mode={mode}"):
+            torch.compile(torch.nn.Linear(2, 2), backend=backend or "inductor", mode=mode)
+
+
 def _check_data(data: DataSection) -> None:
     if data.name == "files":
         expand_files(data.train_files, "data.train_files")
-    elif data.name != "synthetic" and data.name not in short_names() and not HUB_ID.fullmatch(data.name):
+    elif data.name != "synthetic" and not _is_dataset(data.name):
         raise UserError(
             f"data.name={data.name!r:.100}: must be files, synthetic, a short name of configs/datasets.yaml "
             "or the id of a Hub dataset, such as owner/name; local files are data.train_files"
         )
     if data.validation_files is not None:
         expand_files(data.validation_files, "data.validation_files")
+
+
+def _is_dataset(name: str) -> bool:
+    """Whether a name can be that of a dataset: a short name, a local folder or a Hub id."""
+    is_hub_id = HUB_ID.fullmatch(name) is not None and not name.startswith(".")
+    return name in short_names() or is_hub_id or os.path.isdir(name)
 
 
 def _check_tokenizer(section: TokenizerSection, model: ModelSection) -> None:

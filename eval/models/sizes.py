@@ -13,12 +13,12 @@ from tidy_stlms.configs.errors import UserError
 LIMITS = (
     # modules, which are built one by one: some milliseconds each, even without memory for their weights
     (
-        re.compile(r"(^|_)(n|num)_.*(layer|block|expert|group|stage)|(layers|blocks|experts|depth)$"),
+        re.compile(r"(^|_)(n|num)_(.*_)?(layer|block|expert|group|stage)s?$|(layers|blocks|experts|depth)$"),
         2_000,
     ),
     (re.compile(r"labels$"), 1_000_000),  # transformers makes a name for each
-    (re.compile(r"position|seq|n_ctx"), 20_000_000),  # some models compute a table of them
-    (re.compile(r"size|dim|hidden|width|embd|inner|d_model|vocab|head|rank|_tokens|^r$"), 100_000_000),
+    (re.compile(r"position|max_seq|n_ctx"), 20_000_000),  # some models compute a table of them
+    (re.compile(r"size|dim|hidden|width|embd|inner|d_model|vocab|head|rank|^r$"), 100_000_000),
     (re.compile(""), 2**63 - 1),  # torch's integers end here
 )
 

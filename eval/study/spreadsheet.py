@@ -7,11 +7,13 @@ gets an apostrophe in front, as OWASP advises. Numbers, and lists of numbers, st
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
 # What begins a formula in one spreadsheet or another, the full-width forms included.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+INNER_START = re.compile("(;\\s*)([=+\\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -34,6 +36,8 @@ def _cell(value: Any) -> Any:
 
 
 def _guarded(text: str) -> str:
+    # where a semicolon separates cells, one could begin in the middle of a text
+    text = INNER_START.sub(r"\1'\2", text)
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 

@@ -99,10 +99,8 @@ def test_a_broken_line_is_named_and_the_next_one_read(read, line, reason):
 @pytest.mark.parametrize(
     ("rows", "place", "reason"),
     [
-        (b'a,1\n"b,2\nc,3\n', "lines 3 to 4", "unexpected end of data"),
-        (b'a,1\n"b"x,2\n', "line 3", "',' expected after '\"'"),
-        (b"a,1\nb\n", "line 3", "has 1 columns, the header 2"),
-        (b"a,1\nb,2,3\n", "line 3", "has 3 columns, the header 2"),
+        (b"a,1\nb\n", "line 3", "has 1 cells, the header has 2"),
+        (b"a,1\nb,2,3\n", "line 3", "has 3 cells, the header has 2"),
         (b"a,1\nb\0,2\n", "line 3", "holds a NUL byte"),
         (b"a,1\nb\xff,2\n", "line 3", "not UTF-8 (byte 0xff)"),
     ],
@@ -164,3 +162,22 @@ def test_a_column_of_parquet_that_is_not_utf8(tmp_path):
     pq.write_table(pa.table({"text": text}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"a\.parquet, rows 1 to 1: .*utf-8"):
         list(read_rows(tmp_path / "a.parquet"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['a,b\n1,"x"y,"He said:\nZ,2,was wrong"\n3,4,5\n', 'a,b\n1,"2\n3,4\n5,6\n'],
+    ids=["misplaced", "unclosed"],
+)
+def test_a_misplaced_quote_ends_the_reading(tmp_path, text):
+    """Rows after it would begin anywhere, also inside a cell."""
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"a\.csv, lines? 2.*: not valid CSV .*is a quote missing"):
+        list(read_rows(path))
+
+
+def test_a_blank_line_of_one_column_is_a_row_without_a_value(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('text\n"a"\n\n"b"\n')
+    assert [row for _, row in read_rows(path)] == [{"text": "a"}, {"text": None}, {"text": "b"}]

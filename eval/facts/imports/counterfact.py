@@ -137,7 +137,7 @@ def _flat(where: str, row: Row, builder: BankBuilder) -> Edit:
         raise Refused(f"the subject {subject!r:.60} is not in the prompt {prompt!r:.60}")
     template = replace_words(prompt, subject, "{}")
     true = [text.strip() for text in text_list(row, "ground_truth", optional=True)]
-    paraphrases = text_list(row, "rephrase_prompt", optional=True)
+    paraphrases = text_list(row, "rephrase_prompt") if row.get("rephrase_prompt") else []
     return Edit(
         subject,
         relation=checked_text(str(row.get("relation_id") or template), "relation_id"),

@@ -12,7 +12,7 @@ from tests.eval.facts.bank_files import ADA, BOB, probe, small_bank, statement
 from tests.eval.recall.made import result
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_json, read_jsonl
-from tidy_stlms.configs.records import from_row, read_records, to_row
+from tidy_stlms.configs.records import from_row, read_records, to_row, write_records
 from tidy_stlms.eval.facts.records import Fact
 from tidy_stlms.eval.models.names import ModelName
 from tidy_stlms.eval.recall.exposures import dose_response, doses_of_facts, exposures_until
@@ -84,8 +84,7 @@ def save_plan(run, exposures):
     (run / "facts").mkdir(parents=True)
     steps, fact_ids = zip(*exposures, strict=True)
     pq.write_table(pa.table({"step": steps, "fact_ids": fact_ids}), run / "plan.parquet")
-    lines = [{"id": fact.id, "subject": fact.subject, "object": fact.object} for fact in FACTS]
-    (run / "facts" / "facts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_records(run / "facts" / "facts.jsonl", FACTS)
 
 
 def test_the_sections_of_a_study():

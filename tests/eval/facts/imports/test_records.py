@@ -293,7 +293,7 @@ def test_csv(take, tmp_path):
             "needs an object or an answer",
             "needs a statement or a prompt",
             "unknown type 'odd'",
-            "has 2 columns, the header 8",
+            "has 2 cells, the header has 8",
             "not UTF-8 (byte 0xff)",
         ),
         5,
