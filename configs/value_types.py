@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import types
 import typing
+from enum import Enum
 from typing import Any, NamedTuple
 
 from omegaconf import BooleanNode, FloatNode, IntegerNode, StringNode
@@ -80,6 +81,8 @@ class _Check(NamedTuple):
                 for name, item in zip(names, value, strict=True)
             )
             return next(filter(None, found), None)
+        if _is_enum(hint) and not isinstance(value, str):
+            return Mismatch(key, value, _in_words(hint))
         if hint in NODES and not _fits(value, hint, is_strict):
             return Mismatch(key, value, _in_words(hint))
         return None
@@ -104,7 +107,8 @@ class _Check(NamedTuple):
         if len(mismatches) < len(options):
             return None
         inside = next((mismatch for mismatch in mismatches if mismatch.key != key), None)
-        return inside or Mismatch(key, value, " or ".join(map(_in_words, options)))
+        named = [hint for hint in options if _is_enum(hint)] or options  # TrainingArguments: enum or text
+        return inside or Mismatch(key, value, " or ".join(map(_in_words, named)))
 
 
 def _fits(value: Any, hint: Any, is_strict: bool) -> bool:
@@ -119,7 +123,13 @@ def _fits(value: Any, hint: Any, is_strict: bool) -> bool:
     return True
 
 
+def _is_enum(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Enum)
+
+
 def _in_words(hint: Any) -> str:
+    if _is_enum(hint):  # in quotes, as YAML reads no as false
+        return f"one of {', '.join(repr(str(member.value)) for member in hint)}, in quotes"
     origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         return IN_WORDS[dict][0]

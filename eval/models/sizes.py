@@ -13,7 +13,9 @@ from tidy_stlms.configs.errors import UserError
 LIMITS = (
     # modules, which are built one by one: some milliseconds each, even without memory for their weights
     (
-        re.compile(r"(^|_)(n|num)_(.*_)?(layer|block|expert|group|stage)s?$|(layers|blocks|experts|depth)$"),
+        re.compile(
+            r"^(?!.*_per_)(.*_)?(n|num)_(.*_)?(layer|block|expert|group|stage)s?$|(layers|blocks|experts|depth)$"
+        ),
         2_000,
     ),
     (re.compile(r"labels$"), 1_000_000),  # transformers makes a name for each

@@ -21,6 +21,12 @@ def test_a_text_that_would_be_a_formula_gets_an_apostrophe(start):
     assert cells["none"] == ""
 
 
+def test_a_formula_behind_a_semicolon_gets_one_too():
+    """Where a semicolon separates cells, one could begin in the middle of a text."""
+    rows = [{"distractors": ["a", "=1+1", "-x"], "prompt": "The;=cmd", "text": "one; two - three"}]
+    assert to_csv(rows).splitlines()[1] == "a; '=1+1; '-x,The;'=cmd,one; two - three"
+
+
 def test_numbers_stay_numbers_and_texts_are_read_back_whole():
     texts = [
         "a\rb",
