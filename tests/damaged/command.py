@@ -56,8 +56,10 @@ class Case:
         """A folder that only foreign code would make."""
         return self.folder / "made-by-foreign-code"
 
-    def run(self, *argv: object, typed: str = "") -> Outcome:
+    def run(self, *argv: object, typed: str = "", works_in: str = "") -> Outcome:
         """Run `stlm ARGV`, with `typed` as standard input, and check what always holds.
+
+        `works_in` names a folder of the case that the command may change.
 
         No traceback (it would leave `main`), one line that names what is wrong, no result where the command
         failed, no temporary file left, nothing changed that was there, no foreign code, no secret.
@@ -81,8 +83,12 @@ class Case:
         assert shown is None, f"control characters on the terminal: {outcome}"
         assert "Traceback" not in outcome.errors, outcome.errors
         changed = {name for name in before if after.get(name) != before[name]}
-        assert not changed, f"changed: {changed}"
         new = after.keys() - before.keys()
+        if works_in:
+            changed, new = (
+                {n for n in names if not n.startswith(f"{works_in}/")} for names in (changed, new)
+            )
+        assert not changed, f"changed: {changed}"
         temporary = [name for name in new if any(TEMPORARY.fullmatch(part) for part in Path(name).parts)]
         assert not temporary, f"left behind: {temporary}"
         if outcome.code == 2:

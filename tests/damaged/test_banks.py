@@ -50,13 +50,12 @@ def use(case, files, command, model):
 @given(data=st.data(), name=st.sampled_from(FILES), command=st.sampled_from(COMMANDS))
 def test_any_value(new_case, bank, model, data, name, command):
     files = dict(bank)
-    if name in files:
-        if name.endswith(".json"):
-            files[name] = to_json(data.draw(damaged_value(json.loads(files[name]))))
-        else:
-            rows = [json.loads(line) for line in files[name].splitlines()]
-            damaged = data.draw(damaged_value(rows))
-            files[name] = b"\n".join(map(to_json, damaged)) if isinstance(damaged, list) else to_json(damaged)
+    if name.endswith(".json"):
+        files[name] = to_json(data.draw(damaged_value(json.loads(files[name]))))
+    else:
+        rows = [json.loads(line) for line in files[name].splitlines()]
+        damaged = data.draw(damaged_value(rows))
+        files[name] = b"\n".join(map(to_json, damaged)) if isinstance(damaged, list) else to_json(damaged)
     use(new_case(), files, command, model)
 
 
@@ -64,6 +63,5 @@ def test_any_value(new_case, bank, model, data, name, command):
 @given(data=st.data(), name=st.sampled_from(FILES), command=st.sampled_from(COMMANDS))
 def test_any_bytes(new_case, bank, model, data, name, command):
     files = dict(bank)
-    if name in files:
-        files[name] = data.draw(damaged_bytes(files[name]))
+    files[name] = data.draw(damaged_bytes(files[name]))
     use(new_case(), files, command, model)

@@ -1,10 +1,11 @@
 """Run configs and overrides, damaged in any place."""
 
 import math
+import re
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.conftest import TINY
@@ -18,6 +19,14 @@ CONFIG["data"]["context_window"] = 32
 CONFIG["logging"] = {"level": "error", "tags": ["a"], "group": "oc.env"}
 CONFIG["dropout"] = {"schedule": "linear", "start": 0.1, "end": 0.0}
 KEYS = [f"{section}.{key}" for section, values in CONFIG.items() for key in values]
+
+
+# What only corpus, tokenizer, Hub or checkpoint show.
+SHOWN_LATER = re.compile(
+    r"error: (injection\.exposures: .* do not fit|injection\.fraction|data: the \w+ part has|\S+: has \d+ doc"
+    r"|statement .* tokens|model: its vocabulary has|tokenizer|.* cannot be (read|loaded).* the Hub"
+    r"|.*couldn't connect)"
+)
 
 
 @pytest.fixture
@@ -47,8 +56,8 @@ def test_any_bytes(train, content):
 @given(key=st.one_of(st.sampled_from(KEYS), st.text(max_size=20)), value=st.one_of(odd_values, st.text()))
 def test_any_override(train, key, value):
     override = f"{key}={value}"
-    if not override.startswith("-") and "\0" not in override:
-        train(TINY.encode(), "--dry-run", override)
+    assume(not override.startswith("-") and "\0" not in override)
+    train(TINY.encode(), "--dry-run", override)
 
 
 @cases(3, 250)
@@ -61,17 +70,7 @@ def test_what_a_dry_run_accepts_can_be_trained(train, cache, value):
         return
     fixed = [f"training.output_dir={case.out}", f"data.cache_dir={cache}"]
     outcome = case.run("train", case.folder / "run.yaml", *short, *fixed)
-    shown_later = (
-        "fit",
-        "less than one row",
-        "documents",
-        "exposures",
-        "vocabulary",
-        "longer",
-        "the Hub",
-        "connect",
-    )
-    assert outcome.code != 2 or any(words in outcome.message for words in shown_later), outcome.message
+    assert outcome.code != 2 or SHOWN_LATER.search(outcome.message), outcome.message
     if outcome.code == 0:
         saved = read_config(case.out / "config.yaml")
         assert not any(isinstance(v, float) and not math.isfinite(v) for v in saved["training"].values())
