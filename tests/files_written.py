@@ -165,7 +165,8 @@ STUDY = (
         study.TABLE,
         "`write_study` (`eval/study/study.py`)",
         f"`{study.RESULTS}` as a table. Items of a list are separated by a semicolon. A text that a "
-        "spreadsheet would run as a formula has an apostrophe in front.",
+        "spreadsheet would run as a formula has an apostrophe in front. All other characters are as in "
+        f"`{study.RESULTS}`, control characters too.",
     ),
     File("report.md", "`write_study_report` (`eval/report/study_report.py`)", "Tables and figures."),
     File(
