@@ -67,7 +67,7 @@ def files_of(folder, ending):
     return sorted(path.name for path in folder.iterdir() if path.name.endswith(ending))
 
 
-@cases(30, 1500)
+@cases(16, 1500)
 @given(data=st.data(), kind=st.sampled_from(KINDS), command=st.sampled_from(COMMANDS))
 def test_any_value(new_case, folders, data, kind, command):
     name = data.draw(st.sampled_from(files_of(folders / kind, ".json")))
@@ -75,7 +75,7 @@ def test_any_value(new_case, folders, data, kind, command):
     use(new_case(), folders, kind, name, to_json(data.draw(damaged_value(value))), command)
 
 
-@cases(20, 800)
+@cases(10, 800)
 @given(data=st.data(), kind=st.sampled_from(KINDS), command=st.sampled_from(COMMANDS))
 def test_any_bytes(new_case, folders, data, kind, command):
     name = data.draw(st.sampled_from(files_of(folders / kind, (".json", ".safetensors"))))

@@ -59,7 +59,7 @@ def files_below(whole, *endings):
     return sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.name.endswith(endings))
 
 
-@cases(15, 700)
+@cases(6, 700)
 @given(data=st.data(), command=st.sampled_from(COMMANDS))
 def test_any_value(new_case, whole, cache, data, command):
     name = data.draw(st.sampled_from(files_below(whole, ".json", ".jsonl", ".yaml")))
@@ -75,7 +75,7 @@ def test_any_value(new_case, whole, cache, data, command):
         use(new_case, whole, cache, name, to_json(data.draw(damaged_value(json.loads(text)))), command)
 
 
-@cases(15, 700)
+@cases(6, 700)
 @given(data=st.data(), command=st.sampled_from(COMMANDS))
 def test_any_bytes(new_case, whole, cache, data, command):
     name = data.draw(st.sampled_from(files_below(whole, "")))
