@@ -21,7 +21,7 @@ from tidy_stlms.configs.full_disk import writing
 from tidy_stlms.configs.reading import reading
 from tidy_stlms.configs.temporary import remove_abandoned, remove_tree, temporary_path
 
-HALVES = re.compile("[\ud800-\udfff]")  # lone surrogates
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can escape one; UTF-8 cannot encode it
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
@@ -180,7 +180,7 @@ def to_json(value: Any, **options: Any) -> str:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
     except ValueError:
         text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, **options)
-    return text if text.isascii() else HALVES.sub(lambda half: f"\\u{ord(half.group()):04x}", text)
+    return text if text.isascii() else LONE_SURROGATE.sub(lambda half: f"\\u{ord(half.group()):04x}", text)
 
 
 def _finite(value: Any) -> Any:

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidy_stlms.configs.errors import UserError, one_line
+from tidy_stlms.configs.files import LONE_SURROGATE
 from tidy_stlms.configs.reading import reading
 from tidy_stlms.eval.rows import Broken, check_kind, kind_of, parquet_batches, read_rows, text_lines
 
@@ -30,7 +31,6 @@ logger = logging.getLogger(__name__)
 HINT = "; set data.text_column, or --text-column"
 TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 MARK = re.compile(r"<\|\w{1,40}\|>")  # as `<|endoftext|>` between the stories of TinyStories
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can escape one; UTF-8 cannot encode it
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,10 @@ def whole_traceback(error: BaseException) -> str:
 def _tracebacks(error: BaseException, seen: set[int]) -> list[str]:
     seen.add(id(error))
     parts: list[str] = []
-    for before, words in ((error.__context__, HIDDEN_BEFORE), (error.__cause__, CAUSE_BEFORE)):
+    for before in (error.__context__, error.__cause__):
         if before is not None and id(before) not in seen:
-            is_cause = before is error.__cause__
-            parts += [*_tracebacks(before, seen), CAUSE_BEFORE if is_cause else words]
+            words = CAUSE_BEFORE if before is error.__cause__ else HIDDEN_BEFORE
+            parts += [*_tracebacks(before, seen), words]
     return [*parts, *traceback.format_exception(error, chain=False)]
 
 

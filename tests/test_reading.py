@@ -18,8 +18,6 @@ OURS = {
     ("modeling_stlm.tidy.checkpoint", "torch.load"): "in a `try` that tells refused classes from damage",
     ("tidy_stlms.configs.load", "OmegaConf.to_container"): "a config whose values have been checked",
     ("tidy_stlms.configs.load", "OmegaConf.to_object"): "the same",
-    ("tidy_stlms.eval.report.card", "yaml.safe_load"): "our configs/datasets.yaml",
-    ("tidy_stlms.trainers.hub_documents", "yaml.safe_load"): "our configs/datasets.yaml",
     ("tidy_stlms.eval.scoring.bench", "json.loads"): "a tokenizer that the library has just serialised",
     ("tidy_stlms.eval.tokens", "json.loads"): "a tokenizer that the library has just serialised",
     ("tidy_stlms.trainers.text_bytes", "json.loads"): "a tokenizer that the library has just serialised",

@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import yaml
 from datasets import Dataset, DatasetBuilder, ReadInstruction, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
 
-from tidy_stlms import configs
+from tidy_stlms.configs.corpora import short_names
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_json, write_json
 from tidy_stlms.configs.reading import reading
@@ -49,12 +48,6 @@ class Part:
             with reading(f"{self.path}, {place}: does not fit {self.template!r}"):
                 row = {self.column: self.template.format(**row)}
         return text_in(row, self.column, self.path, place)
-
-
-def short_names() -> dict[str, list[dict]]:
-    """The corpora that have a short name: for each, the parts it is made of."""
-    table = yaml.safe_load((Path(configs.__file__).parent / "datasets.yaml").read_text(encoding="utf-8"))
-    return {name: parts if isinstance(parts, list) else [parts] for name, parts in table.items()}
 
 
 @writing_hub_cache()

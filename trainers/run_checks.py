@@ -14,6 +14,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 from transformers.training_args import OptimizerNames
 from transformers.utils import is_liger_kernel_available
 
+from tidy_stlms.configs.corpora import short_names
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.processes import check_processes
 from tidy_stlms.configs.reading import reading
@@ -29,7 +30,6 @@ from tidy_stlms.eval.models.load import load_tokenizer
 from tidy_stlms.eval.models.lookup import HUB_ID
 from tidy_stlms.eval.study.benchmarks import check_benchmarks
 from tidy_stlms.trainers.documents import expand_files
-from tidy_stlms.trainers.hub_documents import short_names
 from tidy_stlms.trainers.injection import arm_exposures, injected_statements, load_facts
 from tidy_stlms.trainers.layout import check_place
 from tidy_stlms.trainers.model import check_model
@@ -98,7 +98,8 @@ def _check_reporters(args: STLMTrainingArguments) -> None:
     """Make the callbacks, as the Trainer will: they look for their packages."""
     with reading(f"training.report_to={args.report_to}"):
         for callback in get_reporting_integration_callbacks(args.report_to):
-            callback() if isinstance(callback, type) else callback
+            if isinstance(callback, type):
+                callback()
 
 
 def _check_libraries(args: STLMTrainingArguments) -> None:

@@ -8,12 +8,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+from tidy_stlms.configs.corpora import CORPORA, short_names
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.tidy.account import SO_HERE, Account, TidyConversion, leaves
 from tidy_stlms.configs.tidy.evaluation import carry_benchmarks, carry_prompts
 from tidy_stlms.configs.yaml_files import read_yaml
 
-CORPORA = Path(__file__).parent.parent / "datasets.yaml"
 # Keys without a counterpart here, and the values for which both projects do the same.
 SETTLED: dict[str, tuple[Any, ...]] = {
     "trainer.training.trainer_type": ("base_trainer",),
@@ -157,12 +157,11 @@ def _dropout(source: Account) -> None:
 
 def _data(source: Account) -> None:
     corpus = source.get("trainer.dataset")
-    known = read_yaml(CORPORA)
     source.put("data.validation_fraction", 0.1)  # Tidy-STLMs holds out a tenth of any corpus
     if corpus == "debug":
         source.put("data.max_documents", 2048)
         source.carry("trainer.dataset", "data.name", "simple_en_wiki")
-    elif corpus in known:
+    elif corpus in short_names():
         source.carry("trainer.dataset", "data.name")
     else:
         source.put("data.name", "files")  # without data.train_files a run stops, and says so

@@ -156,9 +156,9 @@ def _load_whole(name: str, dtype: Any, trust_remote_code: bool, revision: str | 
     if not quantized:  # quantized tensors get their shapes only on a real device
         # First on the meta device: from_pretrained allocates tensors that do not fit the config, and a config
         # can give them any size.
-        model, info = read_weights(name, dtype, device="meta", **code)
+        model, info = read_weights(name, config, dtype, device="meta", **code)
         check_fit(model, info, name)
-    model, info = read_weights(name, dtype, **code)
+    model, info = read_weights(name, config, dtype, **code)
     if quantized:
         check_fit(model, info, name)
     return model

@@ -61,6 +61,7 @@ def empty_model(config: Any, *, trust_remote_code: bool = False) -> Any:
 @writing_hub_cache()
 def read_weights(
     name: str,
+    config: Any,
     dtype: Any,
     *,
     device: str = "cpu",
@@ -69,13 +70,13 @@ def read_weights(
 ) -> tuple[Any, dict[str, Any]]:
     """A causal language model with its weights, and `from_pretrained`'s lists of missing and other tensors.
 
-    With `device` "meta", no weights are loaded: only their names and shapes are compared with the config.
+    `config` is what `read_model_config` has read. With `device` "meta", no weights are loaded: only their
+    names and shapes are compared with the config.
 
     Raises UserError, naming the model, if it cannot be loaded.
     """
     from transformers import AutoModelForCausalLM
 
-    config = read_model_config(name, trust_remote_code=trust_remote_code, revision=revision)
     # tensors of another size would raise an error that names none of them: `check_fit` names one
     options: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
     if device != "cpu":

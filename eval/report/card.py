@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from modeling_stlm import LOWEST_TRANSFORMERS
-from tidy_stlms.configs.files import find_shipped, read_json_object, read_text
+from tidy_stlms.configs.corpora import short_names
+from tidy_stlms.configs.files import read_json_object, read_text
 from tidy_stlms.configs.markdown import markdown_code, markdown_text
 from tidy_stlms.configs.printable import printable
 from tidy_stlms.eval.facts.bank import FactBank
@@ -181,8 +181,7 @@ def _dataset_ids(name: str) -> list[str]:
     """The Hub's ids behind `data.name`; none for local files and the built-in corpus."""
     if name in ("files", "synthetic"):
         return []
-    parts = yaml.safe_load(read_text(find_shipped("configs/datasets.yaml"))).get(name, {"path": name})
-    return _hub_ids(part["path"] for part in (parts if isinstance(parts, list) else [parts]))
+    return _hub_ids(part["path"] for part in short_names().get(name, [{"path": name}]))
 
 
 def _hub_ids(names: Iterable[str]) -> list[str]:

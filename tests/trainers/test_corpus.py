@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
+from tidy_stlms.configs.corpora import short_names
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.schema import DataSection, ModelSection, TokenizerSection, TokenizerTraining
 from tidy_stlms.eval.texts import read_texts
 from tidy_stlms.trainers.corpus import prepare_corpus
 from tidy_stlms.trainers.documents import load_documents
-from tidy_stlms.trainers.hub_documents import short_names
 from tidy_stlms.trainers.synthetic import synthetic_documents
 from tidy_stlms.trainers.tokenizer import load_tokenizer
 
