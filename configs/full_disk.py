@@ -74,7 +74,10 @@ def _file_of(error: BaseException) -> Path | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what led to it. An error that is raised again can be among its own causes."""
     cause: BaseException | None = error
-    while cause is not None:
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:
         yield cause
+        seen.add(id(cause))
         cause = cause.__cause__ or cause.__context__

@@ -10,7 +10,7 @@ libraries into the block: an error of our own code needs its traceback.
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tidy_stlms.configs.errors import RunFailed, UserError, one_line
 from tidy_stlms.configs.full_disk import full_disk_reason
@@ -19,17 +19,19 @@ REASON_LIMIT = 200  # characters of a library's message
 
 
 @contextlib.contextmanager
-def reading(what: object, remedy: str = "") -> Iterator[None]:
+def reading(
+    what: object, remedy: str = "", *, passes: Callable[[Exception], bool] = lambda error: False
+) -> Iterator[None]:
     """Raise UserError, `what: reason` and then `remedy`, for any error inside the block.
 
-    Our own errors for users, and those of a full disk, pass unchanged.
+    Our own errors for users, those of a full disk, and those for which `passes` is true pass unchanged.
     """
     try:
         yield
     except (UserError, RunFailed):
         raise
     except Exception as error:
-        if full_disk_reason(error) is not None:
+        if full_disk_reason(error) is not None or passes(error):
             raise
         raise UserError(f"{what}: {reason_of(error)}{remedy}") from error
 

@@ -246,22 +246,13 @@ def generate_ids(
     return output.sequences[:, width:].tolist(), output.logits or ()  # `generate` returns the prompts too
 
 
-@contextlib.contextmanager
-def _generation_errors() -> Iterator[None]:
+def _generation_errors() -> contextlib.AbstractContextManager[None]:
     """Turn an error of a model that cannot generate into one line: a wrong config value may show only here.
 
     Out-of-memory errors pass unchanged, so that smaller batches are tried.
     """
-    try:
-        with reading(
-            "generation fails",
-            "; correct it, or measure without it (--no-generate, evaluation.generate=false)",
-        ):
-            yield
-    except UserError as error:
-        if error.__cause__ is not None and is_out_of_memory(error.__cause__):
-            raise error.__cause__ from None
-        raise
+    remedy = "; correct it, or measure without it (--no-generate, evaluation.generate=false)"
+    return reading("generation fails", remedy, passes=is_out_of_memory)
 
 
 @contextlib.contextmanager

@@ -71,3 +71,21 @@ def test_printable_text_inside_json_is_the_same_value():
 
 def test_one_line_has_no_control_characters():
     assert one_line(ValueError("a\x1b[2J\r\n b")) == "a\\u001b[2J b"
+
+
+def test_an_error_among_its_own_causes_ends():
+    """As one that is raised again while what it caused is handled."""
+    error, effect = ValueError("a"), UserError("b")
+    error.__context__, effect.__cause__ = effect, error
+    with pytest.raises(UserError, match=r"^a\.json: a$"), reading("a.json"):
+        raise error
+
+
+def test_some_errors_may_pass():
+    def is_mine(error):
+        return "mine" in str(error)
+
+    with pytest.raises(ValueError, match="mine"), reading("a.json", passes=is_mine):
+        raise ValueError("mine")
+    with pytest.raises(UserError), reading("a.json", passes=is_mine):
+        raise ValueError("other")
