@@ -144,11 +144,11 @@ def check_values(values: Values) -> None:
     """Refuse values outside their choices and ranges, and keys that contradict each other."""
     _check_choices(values)
     _check_names(values)
+    _check_ranges(values)
     _check_model_type(values["model"]["type"])
     _check_model_and_tokenizer(values["model"], values["tokenizer"])
     _check_facts_and_data(values)
     _check_prompts(values["evaluation"]["prompts"])
-    _check_ranges(values)
 
 
 def _check_choices(values: Values) -> None:
@@ -193,6 +193,13 @@ def _check_model_and_tokenizer(model: Values, tokenizer: Values) -> None:
             "tokenizer: the model at model.name_or_path has its own; set tokenizer.train=null and "
             "tokenizer.bytes=false"
         )
+    if tokenizer["train"] is not None:
+        wanted = tokenizer["train"]["vocab_size"]
+        if isinstance(given := (model["config"] or {}).get("vocab_size"), int) and given < wanted:
+            raise UserError(
+                f"model.config.vocab_size={given}: is less than tokenizer.train.vocab_size={wanted}; leave "
+                "it out, and it is the tokenizer's"
+            )
     if model["type"] == "stlm_byte" and (tokenizer["name_or_path"] or tokenizer["train"] is not None):
         raise UserError("tokenizer: a byte model (model.type=stlm_byte) reads bytes; remove the section")
 
@@ -201,6 +208,8 @@ def _check_facts_and_data(values: Values) -> None:
     facts, injection, data, training = (values[name] for name in ("facts", "injection", "data", "training"))
     if facts["bank"] and facts["spec"]:
         raise UserError("facts: give bank (a folder) or spec (to generate one), not both")
+    if injection["arms"] and not (facts["bank"] or facts["spec"]):
+        raise UserError("injection.arms: there are no facts; give facts.bank or facts.spec, or remove it")
     if injection["exposures"] is not None and injection["fraction"] is not None:
         raise UserError("injection: give exposures or fraction, not both")
     if data["name"] != "files" and data["train_files"] is not None:

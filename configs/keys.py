@@ -22,6 +22,7 @@ from tidy_stlms.configs.source_fields import (
 SCHEMA = Path(__file__).parent / "schema.py"
 ARGUMENTS = "STLMTrainingArguments"  # a subclass of transformers' TrainingArguments
 MODEL_CONFIG = "model.config"
+DTYPE = "dtype"  # the only field of transformers' PreTrainedConfig that a run's config may set
 MODEL_CLASSES = {
     "stlm": (("configuration_stlm.py", "STLMConfig"),),
     "stlm_byte": (("configuration_stlm.py", "STLMConfig"), ("configuration_stlm_byte.py", "STLMByteConfig")),
@@ -122,7 +123,8 @@ def _fields(class_name: str) -> Fields:
 @functools.cache
 def model_fields(model_type: str) -> Fields:
     """The fields of the config of an STLM, by name."""
-    fields = _of_class(package_folder("transformers") / "configuration_utils.py", "PreTrainedConfig")
+    base = _of_class(package_folder("transformers") / "configuration_utils.py", "PreTrainedConfig")
+    fields = {DTYPE: base[DTYPE]}
     for file, class_name in MODEL_CLASSES[model_type]:
         fields |= _of_class(package_folder("modeling_stlm") / file, class_name)
     return fields

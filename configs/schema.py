@@ -9,7 +9,7 @@ TrainingArguments, with other defaults, which suit a small model.
 import inspect
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
@@ -21,7 +21,7 @@ from transformers.trainer_utils import HubStrategy, IntervalStrategy, SaveStrate
 from transformers.training_args import OptimizerNames
 
 from tidy_stlms.configs.errors import UserError, did_you_mean, one_line
-from tidy_stlms.configs.processes import check_devices, check_launcher, needs_cpu
+from tidy_stlms.configs.processes import check_devices, check_launcher, launched_processes, needs_cpu
 from tidy_stlms.configs.reading import reading
 
 # The default schedule ends at this share of the learning rate, unless its arguments give another end.
@@ -265,6 +265,8 @@ class STLMTrainingArguments(TrainingArguments):
     save_steps: float = 500
     save_total_limit: int | None = 2
     ddp_find_unused_parameters: bool | None = False
+    parallelism_config: Any = None
+    """Not supported: several processes share the rows of a step (DDP)."""
     train_sampling_strategy: str = "sequential"
     """Fixed: the stream itself shuffles, so that the rows of a step depend only on its number."""
     remove_unused_columns: bool = False
@@ -303,9 +305,10 @@ class STLMTrainingArguments(TrainingArguments):
 
     def _check_choices(self) -> None:
         """Raise UserError, naming the key, for a wrong word; TrainingArguments names only the word."""
-        for key, choices in CHOICES.items():
-            words = [choice.value for choice in choices]
-            if (value := getattr(self, key)) not in words:
+        choices = {argument.name: argument.metadata.get("choices") for argument in fields(self)}
+        choices |= {key: [word.value for word in words] for key, words in CHOICES.items()}
+        for key, words in choices.items():
+            if words and (value := getattr(self, key)) is not None and value not in words:
                 hint = did_you_mean(value, words)
                 listed = one_line(", ".join(words), WORDS_LIMIT)
                 raise UserError(f"training.{key}={value!r:.60}: must be one of {listed}{hint}")
@@ -316,6 +319,11 @@ class STLMTrainingArguments(TrainingArguments):
                 "training.hub_token: would be written into config.yaml; remove it, and log in with "
                 "`hf auth login` or set HF_TOKEN"
             )
+        if self.ddp_backend is not None and launched_processes() == 1:
+            raise UserError(
+                f"training.ddp_backend={self.ddp_backend}: is for several processes, and this is the only "
+                "one; remove it"
+            )
         if self.hub_strategy in ("checkpoint", "all_checkpoints"):
             raise UserError(
                 f"training.hub_strategy={self.hub_strategy}: would push optimizer states; choose every_save "
@@ -323,8 +331,9 @@ class STLMTrainingArguments(TrainingArguments):
             )
         if self.save_strategy == "best":
             raise UserError("training.save_strategy=best: not supported; choose steps, epoch or no")
-        if self.fsdp or self.deepspeed:
-            raise UserError("training.fsdp, training.deepspeed: not supported; use several processes (DDP)")
+        for key in ("fsdp", "deepspeed", "parallelism_config"):
+            if getattr(self, key) not in (None, False, "", []):
+                raise UserError(f"training.{key}: not supported; remove it, and use several processes (DDP)")
 
     def _check_schedule(self) -> None:
         """Refuse arguments of another schedule, and a schedule without those that it needs."""

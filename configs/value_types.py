@@ -116,6 +116,8 @@ def _fits(value: Any, hint: Any, is_strict: bool) -> bool:
         return False
     if isinstance(value, str) and "${" in value:  # a node would take it for a reference
         return hint is str
+    if hint is bool and isinstance(value, int | float) and value not in (0, 1):
+        return False  # a node would take any other number for true
     try:
         NODES[hint](value, is_optional=False)
     except ValidationError:

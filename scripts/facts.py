@@ -233,9 +233,9 @@ def _validate(arguments: argparse.Namespace) -> None:
         raise UserError(
             f"{arguments.bank}: the bank has errors and will not be used; correct the lines named above"
         )
+    refuse_generated(bank, findings, arguments.bank)
     if arguments.out:
         _save(flag_probes(bank, findings), arguments.out)
-    refuse_generated(bank, findings, arguments.bank)
 
 
 def _import(arguments: argparse.Namespace) -> None:

@@ -28,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     cli.add_argument(
         "--dry-run",
         action="store_true",
-        help="check everything that needs no corpus and no weights, print the resolved config, then stop",
+        help="check everything that needs neither corpus nor trained weights, try a step with random weights, "
+        "print the resolved config, then stop",
     )
     cli.add_argument("--overwrite", action="store_true", help="replace the run in the output folder")
     cli.add_argument(
@@ -60,6 +61,7 @@ def _train(items: list[str], dry_run: bool, overwrite: bool) -> int:
 
         check_start(config, overwrite=overwrite)
         say(_escaped(config_yaml(merged)), end="")
+        print("stlm: the config passes all checks; corpus and trained weights were not read", file=sys.stderr)
         return 0
     from tidy_stlms.trainers.run import Interrupted, command_line, train
 

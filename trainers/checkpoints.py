@@ -107,7 +107,7 @@ def named_checkpoint(folder: Path, path: str, run_id: str) -> Path:
         if checkpoint.resolve() in (Path(path).resolve(), (folder / path).resolve()):
             check_checkpoint(checkpoint, run_id)
             return checkpoint
-    raise UserError(f"{path}: is not a checkpoint of {folder}")
+    raise UserError(f"training.resume_from_checkpoint={path}: is not a checkpoint of {folder}")
 
 
 def remove_old_checkpoints(folder: Path, limit: int | None) -> None:

@@ -60,11 +60,7 @@ def prepare_corpus(documents: Documents, tokenizer: Any, cache: Path, progress: 
 
     Raises UserError if the tokenizer has no end-of-text token.
     """
-    if tokenizer.eos_token_id is None:
-        raise UserError(
-            "tokenizer: it has no end-of-text token, which must stand between documents; set its "
-            "eos_token and save it, or take another"
-        )
+    check_end_of_text(tokenizer)
     key = _key(documents.key, tokenizer)
     folder = cache / "corpora" / key
     dtype = "uint16" if vocabulary_size(tokenizer) <= 1 << 16 else "uint32"
@@ -78,6 +74,15 @@ def prepare_corpus(documents: Documents, tokenizer: Any, cache: Path, progress: 
 
     build_once(folder, build)
     return _read_corpus(folder, key)
+
+
+def check_end_of_text(tokenizer: Any) -> None:
+    """Raise UserError if the tokenizer has no end-of-text token."""
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            "tokenizer: it has no end-of-text token, which must stand between documents; set its "
+            "eos_token and save it, or take another"
+        )
 
 
 def _read_corpus(folder: Path, key: str) -> Corpus:

@@ -55,21 +55,26 @@ KEPT_BY_CHECKPOINT = (
 )
 
 
-def choose_checkpoint(args: STLMTrainingArguments, geometry: Geometry) -> Path | None:
+def find_checkpoint(args: STLMTrainingArguments) -> Path | None:
     """The checkpoint that `training.resume_from_checkpoint` stands for; None to start from the beginning.
 
-    Raises UserError if the run cannot continue from it: damage, another stream, other settings.
+    Raises UserError if it or the logs are damaged, or if the run has other settings.
     """
     if not args.resume_from_checkpoint:
         return None
     folder = Path(args.output_dir)
-    checkpoint = _find_checkpoint(folder, args.resume_from_checkpoint)
+    checkpoint = _named_or_newest(folder, args.resume_from_checkpoint)
     if checkpoint is None:
         logger.warning("%s has no checkpoint: starting from the beginning", folder)
         return None
     check_logs(checkpoint)
-    load_stream_state(checkpoint, geometry)  # refuses another geometry
     check_optimizer_settings(folder, args)
+    return checkpoint
+
+
+def check_resume(checkpoint: Path, args: STLMTrainingArguments, geometry: Geometry) -> None:
+    """Raise UserError if a run of this geometry cannot go on from `checkpoint`."""
+    load_stream_state(checkpoint, geometry)  # refuses another geometry
     if step_of(checkpoint) > args.max_steps:
         raise UserError(f"training.max_steps={args.max_steps}: {checkpoint} is already past it")
     logger.warning("going on from %s (step %d of %d)", checkpoint, step_of(checkpoint), args.max_steps)
@@ -79,10 +84,9 @@ def choose_checkpoint(args: STLMTrainingArguments, geometry: Geometry) -> Path |
             "uninterrupted run",
             *(checkpoint, processes, args.world_size),
         )
-    return checkpoint
 
 
-def _find_checkpoint(folder: Path, wanted: str | bool) -> Path | None:
+def _named_or_newest(folder: Path, wanted: str | bool) -> Path | None:
     """The checkpoint that is named, or the newest whole one of the run, if it has any."""
     if isinstance(wanted, str):
         return named_checkpoint(folder, wanted, read_run_id(folder) if is_laid_out(folder) else "")

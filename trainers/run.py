@@ -51,8 +51,8 @@ from tidy_stlms.trainers.interrupt import StopCallback, catch_signals
 from tidy_stlms.trainers.layout import claimed, lay_out
 from tidy_stlms.trainers.model import build_model, choose_context_window
 from tidy_stlms.trainers.plan import InjectionPlan
-from tidy_stlms.trainers.resume import choose_checkpoint
-from tidy_stlms.trainers.run_checks import check_run
+from tidy_stlms.trainers.resume import check_resume, find_checkpoint
+from tidy_stlms.trainers.run_checks import check_run, rows_per_step
 from tidy_stlms.trainers.stream import Geometry, RowCounts, TrainingStream, ValidationRows
 from tidy_stlms.trainers.text_bytes import bytes_per_token
 from tidy_stlms.trainers.tokenizer import load_tokenizer
@@ -113,13 +113,14 @@ def train(config: RunConfig, merged: DictConfig, *, overwrite: bool = False) -> 
 def prepare(config: RunConfig) -> Prepared:
     """Build and check everything but the run folder. Cheap checks come before long work."""
     args = config.training
+    checkpoint = in_first_process(lambda: find_checkpoint(args))
     bank = check_run(config)
     tokenizer, corpus = _prepare_corpus(config, bank)  # may take hours
     model = build_model(config.model, tokenizer, args.seed)
     window = choose_context_window(config.data.context_window, model.config)
     blocks = corpus.blocks("train", window)
     args = _with_max_steps(args, len(blocks))
-    rows = RowCounts(_rows_per_step(args), len(blocks), args.max_steps * _rows_per_step(args))
+    rows = RowCounts(rows_per_step(args), len(blocks), args.max_steps * rows_per_step(args))
     plan, collator = build_injection(config.injection, bank, tokenizer, rows, window, args.seed)
     geometry = Geometry(
         rows_per_step=rows.per_step,
@@ -130,6 +131,8 @@ def prepare(config: RunConfig) -> Prepared:
         injection=collator.key if plan else None,
         model=_shapes_hash(model),
     )
+    if checkpoint is not None:
+        in_first_process(lambda: check_resume(checkpoint, args, geometry))
     return Prepared(
         args=args,
         bank=bank,
@@ -140,7 +143,7 @@ def prepare(config: RunConfig) -> Prepared:
         collator=collator,
         plan=plan,
         geometry=geometry,
-        checkpoint=in_first_process(lambda: choose_checkpoint(args, geometry)),
+        checkpoint=checkpoint,
     )
 
 
@@ -172,15 +175,11 @@ def _writing_cache(cache: Path) -> Iterator[None]:
         ) from None
 
 
-def _rows_per_step(args: STLMTrainingArguments) -> int:
-    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-
-
 def _with_max_steps(args: STLMTrainingArguments, rows_per_pass: int) -> STLMTrainingArguments:
     """A copy of `args` with max_steps filled in. The config stays as it was written."""
     args = copy.copy(args)
     if args.max_steps <= 0:
-        args.max_steps = math.ceil(args.num_train_epochs * rows_per_pass / _rows_per_step(args))
+        args.max_steps = math.ceil(args.num_train_epochs * rows_per_pass / rows_per_step(args))
     return args
 
 

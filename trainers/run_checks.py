@@ -3,36 +3,35 @@
 `stlm train` makes them first, and `stlm train --dry-run` makes only them. Nothing is written.
 """
 
+import copy
 import math
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, get_scheduler
+from transformers import PreTrainedTokenizerBase, SchedulerType, Trainer, get_scheduler
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.training_args import OptimizerNames
 from transformers.utils import is_liger_kernel_available
 
+from modeling_stlm.tokenization_stlm import byte_tokenizer
 from tidy_stlms.configs.corpora import short_names
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.processes import check_processes
 from tidy_stlms.configs.reading import reading
-from tidy_stlms.configs.schema import (
-    DataSection,
-    ModelSection,
-    RunConfig,
-    STLMTrainingArguments,
-    TokenizerSection,
-)
+from tidy_stlms.configs.schema import DataSection, RunConfig, STLMTrainingArguments
 from tidy_stlms.eval.facts.bank import FactBank
-from tidy_stlms.eval.models.load import load_tokenizer
-from tidy_stlms.eval.models.lookup import HUB_ID
+from tidy_stlms.eval.models.lookup import check_model_path, may_be_hub_id
 from tidy_stlms.eval.study.benchmarks import check_benchmarks
+from tidy_stlms.trainers.corpus import check_end_of_text
 from tidy_stlms.trainers.documents import expand_files
-from tidy_stlms.trainers.injection import arm_exposures, injected_statements, load_facts
+from tidy_stlms.trainers.injection import arm_exposures, build_injection, injected_statements, load_facts
 from tidy_stlms.trainers.layout import check_place
-from tidy_stlms.trainers.model import check_model
+from tidy_stlms.trainers.resume import find_checkpoint
+from tidy_stlms.trainers.stream import RowCounts
+from tidy_stlms.trainers.tokenizer import load_existing_tokenizer
+from tidy_stlms.trainers.trial import try_one_step
 
 STEPS_TO_TRY = 100  # of a schedule, if the corpus decides the number of steps
 
@@ -40,20 +39,28 @@ STEPS_TO_TRY = 100  # of a schedule, if the corpus decides the number of steps
 def check_run(config: RunConfig) -> FactBank | None:
     """Raise UserError for a config that cannot be trained; returns the run's bank.
 
-    The bank is read or generated. A model of the Hub is looked up, but neither model nor tokenizer of the Hub
-    is loaded.
+    The bank is read or generated, the tokenizer is loaded, and a model of the same config with random weights
+    makes one step.
     """
     _check_optimizer(config.training)
     _check_schedule(config.training)
     _check_reporters(config.training)
     _check_libraries(config.training)
     _check_data(config.data)
-    check_model(config.model, config.data.context_window)
-    _check_tokenizer(config.tokenizer, config.model)
+    if config.model.name_or_path:
+        check_model_path(config.model.name_or_path, revision=config.model.revision)
     bank = load_facts(config.facts)
     if bank is not None and config.injection.enabled:
         arm_exposures(config.injection, bank)
         injected_statements(bank)
+    if config.tokenizer.train is None:
+        tokenizer = load_existing_tokenizer(config.tokenizer, config.model)
+        check_end_of_text(tokenizer)
+        window = try_one_step(config, tokenizer)
+        if window is not None:
+            _check_plan(config, bank, tokenizer, window)
+    else:
+        try_one_step(config, byte_tokenizer())  # the tokenizer is trained later
     if config.evaluation.benchmarks:
         check_benchmarks(config.evaluation.benchmarks)  # lm-eval needs seconds to list its tasks
     return bank
@@ -64,20 +71,53 @@ def check_start(config: RunConfig, *, overwrite: bool) -> None:
     check_processes(config.training.world_size)
     resume = bool(config.training.resume_from_checkpoint)
     check_place(Path(config.training.output_dir), resume=resume, overwrite=overwrite)
+    find_checkpoint(config.training)
     check_run(config)
 
 
+def rows_per_step(args: STLMTrainingArguments) -> int:
+    """Rows of an optimizer step, over all processes and accumulation steps together."""
+    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+
 def _check_optimizer(args: STLMTrainingArguments) -> None:
-    model: Any = torch.nn.Linear(2, 2)
-    with reading(f"training.optim={OptimizerNames(args.optim).value}"):
+    model = _tiny_model()
+    name = OptimizerNames(args.optim).value
+    with reading(f"training.optim={name}"):
         optimizer, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
         if not {"model", "params", "optimizer_dict"} & options.keys():  # these are for layer-wise optimizers
             optimizer(model.parameters(), **options)
+    for argument in (args.optim_args or "").replace(" ", "").split(","):
+        if argument and not _is_read(argument, args):
+            raise UserError(
+                f"training.optim_args={argument}: the optimizer {name} does not read it; remove it, or use "
+                "the key of the Trainer, such as training.adam_beta2"
+            )
+
+
+def _tiny_model() -> Any:
+    return torch.nn.Linear(2, 2)
+
+
+def _is_read(argument: str, args: STLMTrainingArguments) -> bool:
+    """Whether the optimizer of `args` reads an argument, `name=value`: other values change what it gets."""
+    args, model = copy.copy(args), _tiny_model()
+    results = []
+    for value in (None, "true", "not a value"):
+        args.optim_args = f"{argument.partition('=')[0]}={value}" if value else None
+        try:
+            results.append(Trainer.get_optimizer_cls_and_kwargs(args, model))
+        except (ValueError, AttributeError):  # it was read, and it is no number
+            return True
+    return any(result != results[0] for result in results)
 
 
 def _check_schedule(args: STLMTrainingArguments) -> None:
     """Make the schedule, and try its rates at the beginning, in the middle and at the end."""
     key = f"training.lr_scheduler_kwargs={args.lr_scheduler_kwargs}"
+    if args.lr_scheduler_kwargs is None:
+        name = SchedulerType(args.lr_scheduler_type).value
+        key = f"training.learning_rate={args.learning_rate} with training.lr_scheduler_type={name}"
     steps = args.max_steps if args.max_steps > 0 else STEPS_TO_TRY
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
     with reading(key):
@@ -116,6 +156,17 @@ def _check_libraries(args: STLMTrainingArguments) -> None:
             torch.compile(torch.nn.Linear(2, 2), backend=backend or "inductor", mode=mode)
 
 
+def _check_plan(
+    config: RunConfig, bank: FactBank | None, tokenizer: PreTrainedTokenizerBase, window: int
+) -> None:
+    """Make the plan, unless the corpus decides the number of rows or where the passes end."""
+    args = config.training
+    if args.max_steps > 0 and config.injection.span == "run":
+        total = args.max_steps * rows_per_step(args)
+        rows = RowCounts(rows_per_step(args), per_pass=total, total=total)
+        build_injection(config.injection, bank, tokenizer, rows, window, args.seed)
+
+
 def _check_data(data: DataSection) -> None:
     if data.name == "files":
         expand_files(data.train_files, "data.train_files")
@@ -130,18 +181,4 @@ def _check_data(data: DataSection) -> None:
 
 def _is_dataset(name: str) -> bool:
     """Whether a name can be that of a dataset: a short name, a local folder or a Hub id."""
-    is_hub_id = HUB_ID.fullmatch(name) is not None and not name.startswith(".")
-    return name in short_names() or is_hub_id or os.path.isdir(name)
-
-
-def _check_tokenizer(section: TokenizerSection, model: ModelSection) -> None:
-    """Load a tokenizer that is a folder. One of the Hub is loaded when the run starts."""
-    name = section.name_or_path
-    if not name:
-        return
-    if Path(name).exists():
-        load_tokenizer(name, trust_remote_code=model.trust_remote_code)
-    elif not HUB_ID.fullmatch(name) or ("/" in name and Path(name).parent.is_dir()):
-        raise UserError(
-            f"tokenizer.name_or_path={name}: no such folder; give a tokenizer's folder or a Hub id"
-        )
+    return name in short_names() or may_be_hub_id(name) or os.path.isdir(name)

@@ -28,6 +28,11 @@ def load_tokenizer(
     """
     if section.train is not None:
         return _trained_tokenizer(section.train, documents, bank, cache)
+    return load_existing_tokenizer(section, model)
+
+
+def load_existing_tokenizer(section: TokenizerSection, model: ModelSection) -> PreTrainedTokenizerBase:
+    """The tokenizer of a run that trains none. Raises UserError if there is none under its name."""
     if section.bytes or (model.type == "stlm_byte" and not section.name_or_path):
         return byte_tokenizer()
     is_models_own = bool(model.name_or_path) and not section.name_or_path

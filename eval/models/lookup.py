@@ -37,10 +37,16 @@ def check_model_path(path: str | Path, *, revision: str | None = None) -> None:
         _check_folder(folder)
     elif folder.exists():
         raise UserError(f"{name}: not a model (a file); give a folder with {CONFIG} and weights, or a Hub id")
-    elif not HUB_ID.fullmatch(name) or ("/" in name and folder.parent.is_dir()):
+    elif not may_be_hub_id(name):
         raise UserError(f"{name}: not a model (no such folder); give a model folder or a Hub id")
     else:
         _check_hub_id(name, revision)
+
+
+def may_be_hub_id(name: str) -> bool:
+    """Whether a name can be a Hub id, and is not a path with an existing folder before its last slash."""
+    is_path = name.startswith(".") or ("/" in name and Path(name).parent.is_dir())
+    return HUB_ID.fullmatch(name) is not None and not is_path
 
 
 def resolve_commit(name: str, revision: str | None) -> str | None:

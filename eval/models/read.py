@@ -14,7 +14,7 @@ from tidy_stlms.configs.files import read_json_object
 from tidy_stlms.configs.reading import reading
 from tidy_stlms.eval.hub import writing_hub_cache
 from tidy_stlms.eval.models.checks import without_load_report
-from tidy_stlms.eval.models.lookup import CONFIG, HUB_ID
+from tidy_stlms.eval.models.lookup import CONFIG, may_be_hub_id
 from tidy_stlms.eval.models.sizes import check_numbers
 
 # A folder with any of these has a tokenizer.
@@ -134,7 +134,7 @@ def load_tokenizer(name: str, **options: Any) -> Any:
     import modeling_stlm  # noqa: F401  registers STLMs, so that their folders need no remote code
 
     folder = Path(name)
-    if not folder.is_dir() and not HUB_ID.fullmatch(name):
+    if not folder.is_dir() and not may_be_hub_id(name):
         raise UserError(f"{name}: no tokenizer there (no such folder); give a folder or a Hub id")
     if folder.is_dir() and not has_tokenizer(folder):  # transformers would make an empty one
         raise UserError(f"{name}: no tokenizer there; save the model's tokenizer in the folder")

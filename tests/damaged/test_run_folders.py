@@ -56,7 +56,8 @@ def use(new_case, whole, cache, name, content, command):
 
 def files_below(whole, *endings):
     run = whole / "run"
-    return sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.name.endswith(endings))
+    files = (path for path in run.rglob("*") if path.is_file() and path.name.endswith(endings))
+    return sorted(str(path.relative_to(run)) for path in files)
 
 
 @cases(6, 700)

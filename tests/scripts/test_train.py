@@ -352,7 +352,7 @@ def test_dry_run_prints_the_resolved_config(tiny, tmp_path, capsys):
         (["training.torch_compile=true", "training.torch_compile_mode=x"], "training.torch_compile_mode=x: "),
         (
             ["tokenizer.train=null", "tokenizer.name_or_path=./nowhere"],
-            "tokenizer.name_or_path=./nowhere: no such",
+            "tokenizer.name_or_path=./nowhere: no tokenizer there",
         ),
         (["facts.spec=null", "facts.bank=nowhere"], "nowhere: not a fact bank"),
         (["facts.spec=nowhere.yaml"], "nowhere.yaml: no such file"),
@@ -364,6 +364,42 @@ def test_dry_run_prints_the_resolved_config(tiny, tmp_path, capsys):
         (
             ["training.lr_scheduler_kwargs={min_lr_rate: abc}"],
             "training.lr_scheduler_kwargs={'min_lr_rate': 'abc'}: ",
+        ),
+        (
+            ["training.learning_rate=0", "training.lr_scheduler_type=polynomial"],
+            "training.learning_rate=0.0 with",
+        ),
+        (
+            ["training.optim_args=foo=1"],
+            "training.optim_args=foo=1: the optimizer adamw_torch_fused does not",
+        ),
+        (["training.optim=sgd", "training.optim_args=momentum=0.9, foo=1"], "training.optim_args=foo=1: "),
+        (["training.gradient_checkpointing=true", "training.gradient_checkpointing_kwargs={foo: 1}"], "foo"),
+        (["training.accelerator_config={gradient_accumulation_kwargs: {foo: 1}}"], "argument 'foo'"),
+        (["training.log_level=foo"], "training.log_level='foo': must be one of detail, debug"),
+        (["training.ddp_backend=gloo"], "training.ddp_backend=gloo: is for several processes"),
+        (["training.parallelism_config={}"], "training.parallelism_config: not supported"),
+        (["training.disable_tqdm=3"], "training.disable_tqdm=3: must be true or false"),
+        (["training.resume_from_checkpoint=foo"], "training.resume_from_checkpoint=foo: is not a checkpoint"),
+        (
+            ["model.config.vocab_size=300"],
+            "model.config.vocab_size=300: is less than tokenizer.train.vocab_size",
+        ),
+        (
+            ["model.config.vocab_size=100", "tokenizer.train=null", "tokenizer.bytes=true"],
+            "model: its vocabulary has 100 entries, the tokenizer's ids need 258",
+        ),
+        (["model.config.eos_token_id=99999"], "model.config.eos_token_id=99999: the vocabulary has"),
+        (["model.config.initializer_range=.inf"], "weights that are not finite numbers"),
+        (["model.config.return_dict=false"], "model.config.return_dict: no such key"),
+        (
+            ["model.type=gpt2", "model.config=null", "model.config.architectures=[a]"],
+            "model.config.architectures: no such key",
+        ),
+        (["facts.spec=null", "injection.arms={a: 3}"], "injection.arms: there are no facts"),
+        (
+            ["tokenizer.train=null", "tokenizer.bytes=true", "injection.exposures=100000"],
+            "injection.exposures: ",
         ),
         (["training.report_to=wandbb"], "training.report_to=['wandbb']: wandbb is not supported"),
         (["evaluation.benchmarks=[blimpp]"], "benchmark 'blimpp': lm-eval has no such task"),
