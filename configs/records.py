@@ -59,12 +59,15 @@ class _Field(NamedTuple):
 def read_records(path: str | Path, record_type: type[AnyRecord]) -> tuple[AnyRecord, ...]:
     """Read a JSON Lines file; UserError, naming the file and the line or its id, for what is wrong in it."""
     decode = msgspec.json.Decoder(record_type).decode
+    keys = [f'"{field.name}"' for field in _fields(record_type)]
     records: list[AnyRecord] = []
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
             records.append(decode(line))
+            if any(line.count(key) > 1 for key in keys):
+                parse_json_line(line, path, number)  # refuses a key that occurs twice, which msgspec does not
         except msgspec.DecodeError:  # a mistake, or null for a default: both are seen field by field
             row = parse_json_line(line, path, number)
             name = repr(row["id"]) if isinstance(row.get("id"), str) else f"row {len(records) + 1}"

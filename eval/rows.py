@@ -12,7 +12,6 @@ import contextlib
 import csv
 import io
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import JSON
 from tidy_stlms.configs.reading import reading
 
 ROWS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -148,20 +148,6 @@ def _parsed(line: str) -> Any:
             return JSON.decode(line.rstrip("\n"))  # so that a mistake at the end has its column
     except UserError as error:
         return Broken(str(error))
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) != len(pairs):
-        names = [name for name, _ in pairs]
-        name = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"an object has the key {name!r:.40} twice")
-    return row
-
-
-# msgspec is faster, but silently uses the last of two values with the same key. So does pyarrow, which also
-# refuses a file whose other columns change their type.
-JSON = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:

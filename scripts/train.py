@@ -28,8 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     cli.add_argument(
         "--dry-run",
         action="store_true",
-        help="check everything that needs neither corpus nor trained weights, try a step with random weights, "
-        "print the resolved config, then stop",
+        help="check everything that needs neither corpus nor trained weights, try a step with random "
+        "weights, print the resolved config, then stop",
     )
     cli.add_argument("--overwrite", action="store_true", help="replace the run in the output folder")
     cli.add_argument(

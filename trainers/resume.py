@@ -34,11 +34,17 @@ from tidy_stlms.trainers.stream import Geometry
 
 logger = logging.getLogger(__name__)
 
-# The config keys that decide each hash in the geometry, for errors: a hash alone says nothing to the user.
+# What decides each value of the geometry, for errors: a hash alone says nothing to the user.
 DECIDED_BY = {
-    "corpus": "data and tokenizer",
-    "injection": "training.max_steps, injection and facts",
-    "model": "model and tokenizer",
+    "rows_per_step": (
+        "training.per_device_train_batch_size times training.gradient_accumulation_steps times processes"
+    ),
+    "context_window": "data.context_window",
+    "seed": "training.seed",
+    "rows_per_pass": "the corpus (data, tokenizer)",
+    "corpus": "data or tokenizer",
+    "injection": "training.max_steps, injection or facts",
+    "model": "model or tokenizer",
 }
 # Settings that a resumed optimizer and schedule take from the checkpoint. New values in the config have no
 # effect, so they are refused.
@@ -134,10 +140,9 @@ def load_stream_state(checkpoint: Path, geometry: Geometry) -> tuple[float, int]
     for key, now in asdict(geometry).items():
         before = mark.geometry.get(key)
         if before != now:
-            keys = DECIDED_BY.get(key)
-            other = f"another {key} ({keys} decide it)" if keys else f"{key}={before}, this run has {now}"
+            other = f"{key}={before}, this run has {now}" if isinstance(now, int) else f"another {key}"
             raise UserError(
-                f"{checkpoint}: was written with {other}; a resumed run must "
+                f"{checkpoint}: was written with {other} ({DECIDED_BY[key]} decides it); a resumed run must "
                 "see the same stream: use the same config, or start anew in another training.output_dir"
             )
     return mark.loss_sum, mark.last_logged

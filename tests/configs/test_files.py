@@ -13,6 +13,7 @@ from tidy_stlms.configs.errors import DiskFull, UserError
 from tidy_stlms.configs.files import (
     append_jsonl,
     build_once,
+    read_json,
     remove_folder,
     whole_folder,
     write_whole,
@@ -228,3 +229,9 @@ def test_the_machine_is_told_by_more_than_its_name(monkeypatch):
     monkeypatch.setattr(os, "readlink", lambda path: "pid:[1]")
     assert temporary._machine() != here
     temporary._machine.cache_clear()
+
+
+def test_a_json_object_with_a_key_twice_is_refused(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": {"b": 1, "b": 2}}')
+    with pytest.raises(UserError, match=r"a\.json: not valid JSON: an object has the key 'b' twice"):
+        read_json(tmp_path / "a.json")

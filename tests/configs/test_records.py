@@ -125,7 +125,12 @@ def test_a_line_with_an_id_is_named_by_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "problem"), [('{"id": ', "not valid JSON"), ("[1]", "must be a JSON object")]
+    ("line", "problem"),
+    [
+        ('{"id": ', "not valid JSON"),
+        ("[1]", "must be a JSON object"),
+        ('{"id": "b", "seen": true, "seen": false}', "not valid JSON: an object has the key 'seen' twice"),
+    ],
 )
 def test_a_line_that_is_no_object_is_named_by_its_number(tmp_path, line, problem):
     (tmp_path / "lines.jsonl").write_text('{"id": "a"}\n\n' + line)

@@ -158,6 +158,14 @@ def test_show_prints_texts_as_they_are(tmp_path, capsys):
     assert "facts by arm: dup 1 (exposures 16, form original)" in shown
 
 
+def test_a_generated_bank_that_is_refused_is_not_written(tmp_path, capsys):
+    flawed = small_bank(meta={"provenance": "generated"}, probes=(probe(ADA, distractors=("Bernstein",)),))
+    flawed.save(tmp_path / "bank")
+    assert main(["facts", "validate", str(tmp_path / "bank"), "--fix", "--out", str(tmp_path / "out")]) == 2
+    assert "prefix of the distractor" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_validate_mends_what_is_certain(bank, tmp_path, capsys):
     edit_line(
         tmp_path / "bank", "probes", 0, answers=[" bern"], distractors=[], flags=["case_differs", "odd"]

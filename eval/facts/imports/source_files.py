@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import JSON
 from tidy_stlms.configs.reading import reading
 from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
-from tidy_stlms.eval.rows import JSON, ROWS, Broken, holds_json_lines, kind_of, open_unpacked, stem_of
+from tidy_stlms.eval.rows import ROWS, Broken, holds_json_lines, kind_of, open_unpacked, stem_of
 from tidy_stlms.eval.rows import read_rows as rows_of
 
 Row = dict[str, Any]
