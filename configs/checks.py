@@ -25,7 +25,7 @@ CHOICES = {
 MAX_PATH = 1_000  # characters; operating systems take up to 4,096 bytes
 MAX_NAME = 255  # bytes between two slashes
 # Keys whose values name files, folders or repositories.
-NAMES = (
+PATHS = (
     "model.name_or_path",
     "model.revision",
     "tokenizer.name_or_path",
@@ -47,22 +47,22 @@ class Range(NamedTuple):
 
     low: float
     high: float
-    above: bool = False
+    excludes_low: bool = False
     """Whether `low` itself is too low."""
 
     def holds(self, value: float) -> bool:
         """False for NaN too."""
-        return (value > self.low if self.above else value >= self.low) and value <= self.high
+        return (value > self.low if self.excludes_low else value >= self.low) and value <= self.high
 
     def __str__(self) -> str:
-        low = f"above {self.low}" if self.above else f"at least {self.low}"
+        low = f"above {self.low}" if self.excludes_low else f"at least {self.low}"
         return f"{low} and at most {self.high}"
 
 
 STEPS = 10**9
 SIZE = 10**6
 SEED = 2**32 - 1
-POSITIVE, SHARE, BELOW_ONE = Range(0.0, 1e6), Range(0.0, 1.0), Range(0.0, 0.999999)
+NOT_NEGATIVE, SHARE, BELOW_ONE = Range(0.0, 1e6), Range(0.0, 1.0), Range(0.0, 0.999999)
 RANGES: dict[str, Range] = {
     "injection.exposures": Range(1, STEPS),
     "injection.fraction": SHARE,
@@ -87,17 +87,16 @@ RANGES: dict[str, Range] = {
     "training.per_device_train_batch_size": Range(1, SIZE),
     "training.per_device_eval_batch_size": Range(1, SIZE),
     "training.gradient_accumulation_steps": Range(1, SIZE),
-    "training.eval_accumulation_steps": Range(1, SIZE),
-    "training.learning_rate": POSITIVE,
+    "training.learning_rate": NOT_NEGATIVE,
     "training.warmup_steps": Range(0.0, STEPS),
-    "training.weight_decay": POSITIVE,
+    "training.weight_decay": NOT_NEGATIVE,
     "training.adam_beta1": BELOW_ONE,
     "training.adam_beta2": BELOW_ONE,
-    "training.adam_epsilon": POSITIVE,
-    "training.max_grad_norm": POSITIVE,
+    "training.adam_epsilon": NOT_NEGATIVE,
+    "training.max_grad_norm": NOT_NEGATIVE,
     "training.label_smoothing_factor": SHARE,
-    "training.neftune_noise_alpha": POSITIVE,
-    "training.logging_steps": Range(0, STEPS, above=True),
+    "training.neftune_noise_alpha": NOT_NEGATIVE,
+    "training.logging_steps": Range(0, STEPS, excludes_low=True),
     "training.eval_steps": Range(0, STEPS),
     "training.eval_delay": Range(0, STEPS),
     "training.save_steps": Range(0, STEPS),
@@ -143,11 +142,11 @@ def check_finite(values: Values) -> None:
 def check_values(values: Values) -> None:
     """Refuse values outside their choices and ranges, and keys that contradict each other."""
     _check_choices(values)
-    _check_names(values)
-    _check_ranges(values)
+    _check_paths(values)
+    _check_ranges(values)  # before the checks that compare values
     _check_model_type(values["model"]["type"])
     _check_model_and_tokenizer(values["model"], values["tokenizer"])
-    _check_facts_and_data(values)
+    _check_facts_data_and_steps(values)
     _check_prompts(values["evaluation"]["prompts"])
 
 
@@ -159,8 +158,8 @@ def _check_choices(values: Values) -> None:
             raise UserError(f"{key}={shown(value)}: must be one of {listed}")
 
 
-def _check_names(values: Values) -> None:
-    for key in NAMES:
+def _check_paths(values: Values) -> None:
+    for key in PATHS:
         value = _select(values, key)
         for name in value if isinstance(value, list) else [value]:
             if not isinstance(name, str):
@@ -195,16 +194,17 @@ def _check_model_and_tokenizer(model: Values, tokenizer: Values) -> None:
         )
     if tokenizer["train"] is not None:
         wanted = tokenizer["train"]["vocab_size"]
-        if isinstance(given := (model["config"] or {}).get("vocab_size"), int) and given < wanted:
+        given = (model["config"] or {}).get("vocab_size")
+        if isinstance(given, int) and given < wanted:
             raise UserError(
                 f"model.config.vocab_size={given}: is less than tokenizer.train.vocab_size={wanted}; leave "
-                "it out, and it is the tokenizer's"
+                "it out to use the tokenizer's"
             )
     if model["type"] == "stlm_byte" and (tokenizer["name_or_path"] or tokenizer["train"] is not None):
         raise UserError("tokenizer: a byte model (model.type=stlm_byte) reads bytes; remove the section")
 
 
-def _check_facts_and_data(values: Values) -> None:
+def _check_facts_data_and_steps(values: Values) -> None:
     facts, injection, data, training = (values[name] for name in ("facts", "injection", "data", "training"))
     if facts["bank"] and facts["spec"]:
         raise UserError("facts: give bank (a folder) or spec (to generate one), not both")

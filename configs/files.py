@@ -195,24 +195,23 @@ def write_json(path: str | Path, value: Any) -> None:
     write_whole(path, to_json(value, indent=2) + "\n")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) != len(pairs):
+def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
         names = [name for name, _ in pairs]
         name = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"an object has the key {name!r:.40} twice")
-    return row
+    return value
 
 
-# json and msgspec silently use the last of two values with the same key. So does pyarrow, which also
-# refuses a file whose other columns change their type.
-JSON = json.JSONDecoder(object_pairs_hook=_object)
+# json and msgspec silently use the last of two values with the same key
+STRICT_JSON = json.JSONDecoder(object_pairs_hook=_object_without_duplicates)
 
 
 def parse_json(text: str | bytes, where: object, remedy: str = "") -> Any:
     """The value of a JSON text. Raises UserError, `where: reason` and `remedy`, for any other text."""
     with reading(f"{where}: not valid JSON", remedy):
-        return json.loads(text, object_pairs_hook=_object)
+        return json.loads(text, object_pairs_hook=_object_without_duplicates)
 
 
 def read_json(path: str | Path) -> Any:

@@ -7,7 +7,7 @@ a misspelled key is reported within a second.
 import ast
 import functools
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +76,14 @@ def check_model_keys(model_type: str, given: dict[str, Any]) -> None:
         check_known(given, model_fields(model_type), MODEL_CONFIG)
 
 
-def check_known(given: Iterable[str], names: Iterable[str], section: str) -> None:
+def check_known(given: Iterable[str], names: Collection[str], section: str) -> None:
     """Raise UserError, with the nearest name, for the first key in `given` that is not in `names`."""
     for name in given:
         if name not in names:
             raise UserError(unknown_key(section, name, names))
 
 
-def unknown_key(section: str, name: str, names: Iterable[str]) -> str:
+def unknown_key(section: str, name: str, names: Collection[str]) -> str:
     """`training.max_step: no such key; did you mean training.max_steps?`"""
     prefix = f"{section}." if section else ""
     sections = _sections()
@@ -122,7 +122,7 @@ def _fields(class_name: str) -> Fields:
 
 @functools.cache
 def model_fields(model_type: str) -> Fields:
-    """The fields of the config of an STLM, by name."""
+    """The fields of an STLM's config that a run may set, by name; transformers sets the others."""
     base = _of_class(package_folder("transformers") / "configuration_utils.py", "PreTrainedConfig")
     fields = {DTYPE: base[DTYPE]}
     for file, class_name in MODEL_CLASSES[model_type]:

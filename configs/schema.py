@@ -37,7 +37,22 @@ FIXED = {
     "load_best_model_at_end": False,
     "metric_for_best_model": None,
 }
-# Keys of the Trainer that take one of a few words.
+# Arguments that only other loops of evaluation, or scripts of transformers, read.
+WITHOUT_EFFECT = (
+    "do_train",
+    "do_eval",
+    "do_predict",
+    "prediction_loss_only",
+    "label_names",
+    "include_for_metrics",
+    "batch_eval_metrics",
+    "eval_do_concat_batches",
+    "eval_use_gather_object",
+    "eval_accumulation_steps",
+    "greater_is_better",
+)
+COUNTED_TOKENS = [True, False, "all", "non_padding", "no"]  # of include_num_input_tokens_seen
+# Keys of the Trainer that take one of a few words, which their fields do not list as `choices`.
 CHOICES: dict[str, type[Enum]] = {
     "optim": OptimizerNames,
     "lr_scheduler_type": SchedulerType,
@@ -275,6 +290,7 @@ class STLMTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         self._check_fixed()
+        self._check_effect()
         self._check_choices()
         self._check_unsupported()
         self._check_schedule()
@@ -289,6 +305,11 @@ class STLMTrainingArguments(TrainingArguments):
             self.disable_tqdm = not sys.stderr.isatty()  # a progress bar is unreadable in a log file
         with reading("training"):
             super().__post_init__()
+        if (self.accelerator_config.gradient_accumulation_kwargs or {}).get("num_steps"):
+            raise UserError(
+                "training.accelerator_config.gradient_accumulation_kwargs.num_steps: set "
+                "training.gradient_accumulation_steps instead"
+            )
         if self.accelerator_config.split_batches or self.accelerator_config.dispatch_batches:
             raise UserError(
                 "training.accelerator_config: split_batches and dispatch_batches would change which process "
@@ -303,14 +324,26 @@ class STLMTrainingArguments(TrainingArguments):
                     "or measures would not be what its report says; remove the key"
                 )
 
+    def _check_effect(self) -> None:
+        """Refuse keys that nothing reads: a user would believe that they act."""
+        without = dict.fromkeys(WITHOUT_EFFECT, "has no effect here")
+        if not self.gradient_checkpointing:
+            without["gradient_checkpointing_kwargs"] = "has no effect without gradient_checkpointing=true"
+        for argument in fields(self):
+            given = getattr(self, argument.name)
+            if argument.name in without and given not in (argument.default, []):
+                raise UserError(f"training.{argument.name}={given}: {without[argument.name]}; remove it")
+
     def _check_choices(self) -> None:
         """Raise UserError, naming the key, for a wrong word; TrainingArguments names only the word."""
         choices = {argument.name: argument.metadata.get("choices") for argument in fields(self)}
         choices |= {key: [word.value for word in words] for key, words in CHOICES.items()}
+        choices["include_num_input_tokens_seen"] = COUNTED_TOKENS
         for key, words in choices.items():
-            if words and (value := getattr(self, key)) is not None and value not in words:
-                hint = did_you_mean(value, words)
-                listed = one_line(", ".join(words), WORDS_LIMIT)
+            value = getattr(self, key)
+            if words and value is not None and value not in words:
+                hint = did_you_mean(str(value), map(str, words))
+                listed = one_line(", ".join(map(str, words)), WORDS_LIMIT)
                 raise UserError(f"training.{key}={value!r:.60}: must be one of {listed}{hint}")
 
     def _check_unsupported(self) -> None:
@@ -332,7 +365,7 @@ class STLMTrainingArguments(TrainingArguments):
         if self.save_strategy == "best":
             raise UserError("training.save_strategy=best: not supported; choose steps, epoch or no")
         for key in ("fsdp", "deepspeed", "parallelism_config"):
-            if getattr(self, key) not in (None, False, "", []):
+            if getattr(self, key) not in (None, False, "", []):  # what TrainingArguments takes for off
                 raise UserError(f"training.{key}: not supported; remove it, and use several processes (DDP)")
 
     def _check_schedule(self) -> None:

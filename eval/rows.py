@@ -5,7 +5,7 @@
 
 The file's ending says what it holds. A row that cannot be read is a `Broken` with the reason, so that the
 caller can refuse the file or go on. A file that cannot be read at all raises UserError. Files may be larger
-than memory, except a `.json` file that holds a list.
+than memory, except a `.json` file that holds a list or one object.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.configs.files import JSON
+from tidy_stlms.configs.files import STRICT_JSON
 from tidy_stlms.configs.reading import reading
 
 ROWS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -75,7 +75,9 @@ def check_kind(path: Path, what: str, kinds: tuple[str, ...] = KINDS) -> None:
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield (place, row) of a file, such as ("line 3", {"name": "Ada"}); rows may be `Broken`, or no dicts.
+    """Yield (place, row) of a file, such as ("line 3", {"name": "Ada"}).
+
+    A row is a dict, a `Broken` or, in JSON, any other value.
 
     Raises UserError for a file that cannot be read, and for a table with two columns of one name.
     """
@@ -145,7 +147,7 @@ def _parsed(line: str) -> Any:
         return Broken(fault)
     try:
         with reading("not valid JSON"):
-            return JSON.decode(line.rstrip("\n"))  # so that a mistake at the end has its column
+            return STRICT_JSON.decode(line.rstrip("\n"))  # so that a mistake at the end has its column
     except UserError as error:
         return Broken(str(error))
 
@@ -161,7 +163,7 @@ def _json_records(path: Path) -> Iterator[tuple[str, Any]]:
     if not content.strip():
         return
     with reading(f"{path}: not valid JSON"):
-        value = JSON.decode(content)
+        value = STRICT_JSON.decode(content)
     for number, row in enumerate(value if isinstance(value, list) else [value], 1):
         yield f"record {number}", row
 

@@ -61,7 +61,10 @@ def _train(items: list[str], dry_run: bool, overwrite: bool) -> int:
 
         check_start(config, overwrite=overwrite)
         say(_escaped(config_yaml(merged)), end="")
-        print("stlm: the config passes all checks; corpus and trained weights were not read", file=sys.stderr)
+        print(
+            "stlm: the config passes the checks of a dry run; corpus and trained weights were not read",
+            file=sys.stderr,
+        )
         return 0
     from tidy_stlms.trainers.run import Interrupted, command_line, train
 

@@ -24,41 +24,40 @@ from tidy_stlms.eval.models.load import load_weights
 from tidy_stlms.eval.models.sizes import check_numbers
 from tidy_stlms.eval.tokens import vocabulary_size
 
-MAX_PARAMETERS = 10**11
 # Taken from the tokenizer: a model's config has defaults for them, which belong to another vocabulary.
 SPECIAL_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 # Fields that transformers itself sets, or that do not concern a causal language model.
-NOT_FOR_USERS = {field.name for field in fields(PreTrainedConfig)} - {DTYPE}
+FIELDS_OF_TRANSFORMERS = {field.name for field in fields(PreTrainedConfig)} - {DTYPE}
 
 
 def build_model(section: ModelSection, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
     """A model from `section.config`, initialised from `seed`, or the model to go on training.
 
-    Raises UserError for a config that makes no model, a model that is not causal, and a vocabulary that is
-    smaller than the tokenizer's.
+    Raises UserError for a config that makes no model, weights that are not finite or give no usable logits, a
+    model that is not causal, and a vocabulary that is smaller than the tokenizer's.
     """
     set_seed(seed)
     model: Any
     if section.name_or_path:
+        name = f"model {section.name_or_path}"
         model = load_weights(
             section.name_or_path,
             torch.float32,
             trust_remote_code=section.trust_remote_code,
             revision=section.revision,
         )
-    else:
-        model = random_model(scratch_config_for(section, tokenizer), MODEL_CONFIG)
-    name = f"model {section.name_or_path or section.type}"
-    if section.name_or_path:
         check_logits(model.eval(), name)
+    else:
+        name = f"model {section.type}"
+        model = random_model(config_for_tokenizer(section, tokenizer), MODEL_CONFIG)
     check_causal(model.eval(), name)
-    check_vocabulary(model, tokenizer)
+    check_vocabulary(model, vocabulary_size(tokenizer))
     return model
 
 
 def random_model(config: PreTrainedConfig, where: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
     """A model with weights drawn as its config says. Raises UserError if they are not finite numbers."""
-    with reading(where):  # what the config itself does not check
+    with reading(where):  # some wrong values show only here
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise UserError(f"{where}: makes weights that are not finite numbers; is an initializer_range wrong?")
@@ -68,55 +67,42 @@ def random_model(config: PreTrainedConfig, where: str, *, trust_remote_code: boo
 def scratch_config(section: ModelSection, **defaults: Any) -> PreTrainedConfig:
     """The config of a model from scratch: `model.config`, with `defaults` for what it leaves open.
 
-    Raises UserError if it is wrong.
+    Raises UserError for a wrong key or value.
     """
     config_class, given = CONFIG_MAPPING[section.type], section.config or {}
     names = [field.name for field in fields(config_class) if not field.name.startswith("_")]
     names += config_class.attribute_map  # second names of some fields
-    check_known(given, [name for name in names if name not in NOT_FOR_USERS], MODEL_CONFIG)
+    check_known(given, [name for name in names if name not in FIELDS_OF_TRANSFORMERS], MODEL_CONFIG)
     check_numbers(given, MODEL_CONFIG)
     with reading(MODEL_CONFIG):
-        config = config_class(**{**dict.fromkeys(SPECIAL_TOKENS), **defaults, **given})
-    _check_token_ids(given, config)
-    return config
+        return config_class(**{**dict.fromkeys(SPECIAL_TOKENS), **defaults, **given})
 
 
-def scratch_config_for(section: ModelSection, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
-    """The same, with vocabulary size and special tokens of the tokenizer.
+def config_for_tokenizer(
+    section: ModelSection, tokenizer: PreTrainedTokenizerBase, vocab_size: int | None = None
+) -> PreTrainedConfig:
+    """The config of a model from scratch, with vocabulary size and special tokens of the tokenizer.
 
-    Raises UserError also if it makes no model, or one with too many parameters.
+    Those that `model.config` gives stay. `vocab_size` is used in place of the tokenizer's, if given.
+
+    Raises UserError for a wrong key or value, and for a special token outside of the vocabulary.
     """
     special = {name: getattr(tokenizer, name) for name in SPECIAL_TOKENS}
-    config = scratch_config(section, vocab_size=vocabulary_size(tokenizer), **special)
-    parameters = number_of_parameters(shapes_of(config, MODEL_CONFIG))
-    if parameters > MAX_PARAMETERS:
-        raise UserError(
-            f"{MODEL_CONFIG}: makes a model of {parameters / 1e9:,.0f} billion parameters, more than "
-            f"{MAX_PARAMETERS / 1e9:,.0f} billion; lower its sizes"
-        )
+    config = scratch_config(section, vocab_size=vocab_size or vocabulary_size(tokenizer), **special)
+    _check_token_ids(section.config or {}, config)
     return config
 
 
-def _check_token_ids(given: dict[str, Any], config: Any) -> None:
-    """Raise UserError for a special token outside of the vocabulary, which no text could hold."""
-    vocab_size = config.vocab_size
-    for name, value in given.items():
-        if name.endswith("token_id"):
-            for token_id in value if isinstance(value, list) else [value]:
-                if token_id is not None and not 0 <= token_id < vocab_size:
-                    raise UserError(
-                        f"{MODEL_CONFIG}.{name}={token_id}: the vocabulary has {vocab_size} entries; leave "
-                        "it out, and it is the tokenizer's"
-                    )
-
-
-def shapes_of(config: PreTrainedConfig, where: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
-    """The model of a config on the meta device, where weights have shapes and take no memory.
-
-    Raises UserError if the config makes none.
-    """
-    with reading(where), torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+def _check_token_ids(given: dict[str, Any], config: PreTrainedConfig) -> None:
+    lists = {name: value if isinstance(value, list) else [value]
+             for name, value in given.items() if name.endswith("token_id")}  # fmt: skip
+    for name, token_id in ((name, token_id) for name, ids in lists.items() for token_id in ids):
+        size = config.get_text_config(decoder=True).vocab_size
+        if token_id is not None and not 0 <= token_id < size:
+            raise UserError(
+                f"{MODEL_CONFIG}.{name}={token_id}: the vocabulary has {size} entries; leave it out to use "
+                "the tokenizer's"
+            )
 
 
 def number_of_parameters(model: PreTrainedModel) -> int:
@@ -124,14 +110,13 @@ def number_of_parameters(model: PreTrainedModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise UserError if the tokenizer has ids that the model does not embed."""
+def check_vocabulary(model: PreTrainedModel, needed: int) -> None:
+    """Raise UserError if the model embeds fewer token ids than `needed`, the size of the tokenizer."""
     embeddings: Any = model.get_input_embeddings()
-    embedded = embeddings.num_embeddings
-    if (needed := vocabulary_size(tokenizer)) > embedded:
+    if needed > embeddings.num_embeddings:
         raise UserError(
-            f"model: its vocabulary has {embedded} entries, the tokenizer's ids need {needed}; leave out "
-            "model.config.vocab_size, or take the model's own tokenizer"
+            f"model: its vocabulary has {embeddings.num_embeddings} entries, the tokenizer's ids need "
+            f"{needed}; leave out model.config.vocab_size, or take the model's own tokenizer"
         )
 
 

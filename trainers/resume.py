@@ -14,7 +14,7 @@ from pathlib import Path
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import parse_json, read_json_object, remove_folder
 from tidy_stlms.configs.schema import STLMTrainingArguments, schedule_arguments
-from tidy_stlms.eval.checkpoint_mark import read_mark
+from tidy_stlms.eval.checkpoint_mark import Mark, read_mark
 from tidy_stlms.eval.run_folder import (
     ENVIRONMENT,
     SUMMARY,
@@ -37,11 +37,11 @@ logger = logging.getLogger(__name__)
 # What decides each value of the geometry, for errors: a hash alone says nothing to the user.
 DECIDED_BY = {
     "rows_per_step": (
-        "training.per_device_train_batch_size times training.gradient_accumulation_steps times processes"
+        "training.per_device_train_batch_size x training.gradient_accumulation_steps x number of processes"
     ),
     "context_window": "data.context_window",
     "seed": "training.seed",
-    "rows_per_pass": "the corpus (data, tokenizer)",
+    "rows_per_pass": "data or tokenizer",
     "corpus": "data or tokenizer",
     "injection": "training.max_steps, injection or facts",
     "model": "model or tokenizer",
@@ -64,7 +64,8 @@ KEPT_BY_CHECKPOINT = (
 def find_checkpoint(args: STLMTrainingArguments) -> Path | None:
     """The checkpoint that `training.resume_from_checkpoint` stands for; None to start from the beginning.
 
-    Raises UserError if it or the logs are damaged, or if the run has other settings.
+    Raises UserError if no checkpoint can be used, if a log line up to it is missing or changed, or if a
+    setting of `KEPT_BY_CHECKPOINT` is not the run's.
     """
     if not args.resume_from_checkpoint:
         return None
@@ -79,16 +80,19 @@ def find_checkpoint(args: STLMTrainingArguments) -> Path | None:
 
 
 def check_resume(checkpoint: Path, args: STLMTrainingArguments, geometry: Geometry) -> None:
-    """Raise UserError if a run of this geometry cannot go on from `checkpoint`."""
-    load_stream_state(checkpoint, geometry)  # refuses another geometry
+    """Log where the run goes on.
+
+    Raises UserError if the run's geometry is another one, or `max_steps` is passed already.
+    """
+    mark = check_geometry(checkpoint, geometry)
     if step_of(checkpoint) > args.max_steps:
         raise UserError(f"training.max_steps={args.max_steps}: {checkpoint} is already past it")
     logger.warning("going on from %s (step %d of %d)", checkpoint, step_of(checkpoint), args.max_steps)
-    if (processes := read_mark(checkpoint).processes) != args.world_size:
+    if mark.processes != args.world_size:
         logger.warning(
             "%s was saved by %d processes, this run has %d: dropout draws other numbers than in an "
             "uninterrupted run",
-            *(checkpoint, processes, args.world_size),
+            *(checkpoint, mark.processes, args.world_size),
         )
 
 
@@ -131,8 +135,8 @@ def check_logs(checkpoint: Path) -> None:
             ) from None
 
 
-def load_stream_state(checkpoint: Path, geometry: Geometry) -> tuple[float, int]:
-    """The checkpoint's `(loss_sum, last_logged)`: the loss since the last logged one, and that one's step.
+def check_geometry(checkpoint: Path, geometry: Geometry) -> Mark:
+    """The checkpoint's mark.
 
     Raises UserError if the run's geometry is another one: its positions would stand for other rows.
     """
@@ -142,9 +146,18 @@ def load_stream_state(checkpoint: Path, geometry: Geometry) -> tuple[float, int]
         if before != now:
             other = f"{key}={before}, this run has {now}" if isinstance(now, int) else f"another {key}"
             raise UserError(
-                f"{checkpoint}: was written with {other} ({DECIDED_BY[key]} decides it); a resumed run must "
+                f"{checkpoint}: was written with {other} (set by {DECIDED_BY[key]}); a resumed run must "
                 "see the same stream: use the same config, or start anew in another training.output_dir"
             )
+    return mark
+
+
+def load_stream_state(checkpoint: Path, geometry: Geometry) -> tuple[float, int]:
+    """The checkpoint's `(loss_sum, last_logged)`: the loss since the last logged one, and that one's step.
+
+    Raises UserError if the run's geometry is another one.
+    """
+    mark = check_geometry(checkpoint, geometry)
     return mark.loss_sum, mark.last_logged
 
 

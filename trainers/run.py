@@ -60,6 +60,8 @@ from tidy_stlms.trainers.trainer import STLMTrainer
 
 logger = logging.getLogger(__name__)
 
+REPORTERS = "transformers.integrations.integration_utils"  # the module of its callbacks
+
 
 class Interrupted(Exception):
     """The run was asked to stop and has saved a checkpoint."""
@@ -240,13 +242,25 @@ def _add_records(
 
 
 def _open_run(trainer: STLMTrainer, run: Prepared, folder: Path, merged: DictConfig, overwrite: bool) -> str:
-    """Make the Hub's repository, if one is wanted, then lay out the folder; returns the run's id."""
+    """Make the Hub's repository and start the reporters, then lay out the folder; returns the run's id."""
     if run.args.push_to_hub:
         trainer.pusher = CheckpointPusher(run.args, folder)
+    _start_reporters(trainer)
     environment = describe_environment(run.args, run.geometry)
     return lay_out(
         folder, merged, environment, run.bank, run.plan, checkpoint=run.checkpoint, overwrite=overwrite
     )
+
+
+def _start_reporters(trainer: STLMTrainer) -> None:
+    """Start W&B and others now. They would start, and perhaps fail, when training begins.
+
+    Raises UserError if one cannot be started, such as W&B without a login.
+    """
+    for callback in trainer.callback_handler.callbacks:
+        if callback.__module__ == REPORTERS and hasattr(callback, "setup"):
+            with reading(f"training.report_to: {type(callback).__name__} cannot start"):
+                callback.setup(trainer.args, trainer.state, trainer.model)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
-"""All checks of a run that need neither its corpus nor its weights.
+"""All checks of a run that need neither its corpus nor trained weights.
 
-`stlm train` makes them first, and `stlm train --dry-run` makes only them. Nothing is written.
+`stlm train` makes them first, and `stlm train --dry-run` makes only them. They change neither the run folder
+nor the run's cache.
 """
 
 import copy
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils import validate_repo_id
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from transformers import PreTrainedTokenizerBase, SchedulerType, Trainer, get_scheduler
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.training_args import OptimizerNames
@@ -24,14 +27,16 @@ from tidy_stlms.configs.schema import DataSection, RunConfig, STLMTrainingArgume
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.models.lookup import check_model_path, may_be_hub_id
 from tidy_stlms.eval.study.benchmarks import check_benchmarks
+from tidy_stlms.eval.tokens import vocabulary_size
 from tidy_stlms.trainers.corpus import check_end_of_text
 from tidy_stlms.trainers.documents import expand_files
 from tidy_stlms.trainers.injection import arm_exposures, build_injection, injected_statements, load_facts
 from tidy_stlms.trainers.layout import check_place
+from tidy_stlms.trainers.model import choose_context_window
 from tidy_stlms.trainers.resume import find_checkpoint
 from tidy_stlms.trainers.stream import RowCounts
 from tidy_stlms.trainers.tokenizer import load_existing_tokenizer
-from tidy_stlms.trainers.trial import try_one_step
+from tidy_stlms.trainers.trial import trial_config, try_one_step
 
 STEPS_TO_TRY = 100  # of a schedule, if the corpus decides the number of steps
 
@@ -39,8 +44,8 @@ STEPS_TO_TRY = 100  # of a schedule, if the corpus decides the number of steps
 def check_run(config: RunConfig) -> FactBank | None:
     """Raise UserError for a config that cannot be trained; returns the run's bank.
 
-    The bank is read or generated, the tokenizer is loaded, and a model of the same config with random weights
-    makes one step.
+    The bank is read or generated, the tokenizer is loaded unless it is still to be trained, and a model of
+    the same config with random weights is trained for one step, within the limits of `try_one_step`.
     """
     _check_optimizer(config.training)
     _check_schedule(config.training)
@@ -50,17 +55,10 @@ def check_run(config: RunConfig) -> FactBank | None:
     if config.model.name_or_path:
         check_model_path(config.model.name_or_path, revision=config.model.revision)
     bank = load_facts(config.facts)
-    if bank is not None and config.injection.enabled:
+    if bank is not None and config.injection.enabled:  # also where no plan can be made yet
         arm_exposures(config.injection, bank)
         injected_statements(bank)
-    if config.tokenizer.train is None:
-        tokenizer = load_existing_tokenizer(config.tokenizer, config.model)
-        check_end_of_text(tokenizer)
-        window = try_one_step(config, tokenizer)
-        if window is not None:
-            _check_plan(config, bank, tokenizer, window)
-    else:
-        try_one_step(config, byte_tokenizer())  # the tokenizer is trained later
+    _check_model_and_plan(config, bank)
     if config.evaluation.benchmarks:
         check_benchmarks(config.evaluation.benchmarks)  # lm-eval needs seconds to list its tasks
     return bank
@@ -81,57 +79,66 @@ def rows_per_step(args: STLMTrainingArguments) -> int:
 
 
 def _check_optimizer(args: STLMTrainingArguments) -> None:
-    model = _tiny_model()
     name = OptimizerNames(args.optim).value
+    model: Any = torch.nn.Linear(2, 2)
     with reading(f"training.optim={name}"):
-        optimizer, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
         if not {"model", "params", "optimizer_dict"} & options.keys():  # these are for layer-wise optimizers
-            optimizer(model.parameters(), **options)
+            optimizer_class(model.parameters(), **options)
+    if args.optim_target_modules is not None:
+        without = copy.copy(args)
+        without.optim_target_modules = None
+        if Trainer.get_optimizer_cls_and_kwargs(without, model) == (optimizer_class, options):
+            raise UserError(
+                f"training.optim_target_modules: the optimizer {name} does not read it; remove it"
+            )
     for argument in (args.optim_args or "").replace(" ", "").split(","):
-        if argument and not _is_read(argument, args):
+        if argument and not _optimizer_reads(argument.partition("=")[0], args, model):
             raise UserError(
                 f"training.optim_args={argument}: the optimizer {name} does not read it; remove it, or use "
                 "the key of the Trainer, such as training.adam_beta2"
             )
 
 
-def _tiny_model() -> Any:
-    return torch.nn.Linear(2, 2)
+def _optimizer_reads(name: str, args: STLMTrainingArguments, model: Any) -> bool:
+    """Whether the optimizer of `args` reads the argument `name` of `training.optim_args`.
 
-
-def _is_read(argument: str, args: STLMTrainingArguments) -> bool:
-    """Whether the optimizer of `args` reads an argument, `name=value`: other values change what it gets."""
-    args, model = copy.copy(args), _tiny_model()
-    results = []
-    for value in (None, "true", "not a value"):
-        args.optim_args = f"{argument.partition('=')[0]}={value}" if value else None
+    If it does, it refuses "not a number", or it gets other options with "true" than without the argument:
+    a few arguments take `true` and treat all other texts as false.
+    """
+    args = copy.copy(args)
+    options = []
+    for optim_args in (None, f"{name}=true", f"{name}=not a number"):
+        args.optim_args = optim_args
         try:
-            results.append(Trainer.get_optimizer_cls_and_kwargs(args, model))
-        except (ValueError, AttributeError):  # it was read, and it is no number
+            options.append(Trainer.get_optimizer_cls_and_kwargs(args, model))
+        except (ValueError, AttributeError):
             return True
-    return any(result != results[0] for result in results)
+    return any(other != options[0] for other in options)
 
 
 def _check_schedule(args: STLMTrainingArguments) -> None:
-    """Make the schedule, and try its rates at the beginning, in the middle and at the end."""
-    key = f"training.lr_scheduler_kwargs={args.lr_scheduler_kwargs}"
-    if args.lr_scheduler_kwargs is None:
-        name = SchedulerType(args.lr_scheduler_type).value
-        key = f"training.learning_rate={args.learning_rate} with training.lr_scheduler_type={name}"
+    """Make the schedule; try its factors at the first, a middle and the last step, where it has them."""
+    name, given = SchedulerType(args.lr_scheduler_type).value, args.lr_scheduler_kwargs
+    key = f"training.lr_scheduler_type={name} with training.learning_rate={args.learning_rate:g}"
+    if given is not None:
+        key += f" and training.lr_scheduler_kwargs={given}"
     steps = args.max_steps if args.max_steps > 0 else STEPS_TO_TRY
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
+    optimizer = torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), lr=args.learning_rate)
+    optimizer.step()  # torch warns of a schedule that steps first
     with reading(key):
-        schedule = get_scheduler(
-            args.lr_scheduler_type, optimizer, args.get_warmup_steps(steps), steps, args.lr_scheduler_kwargs
-        )
+        schedule = get_scheduler(name, optimizer, args.get_warmup_steps(steps), steps, given)
         factors = [
             factor(step)
-            for factor in getattr(schedule, "lr_lambdas", ())
             for step in (0, steps // 2, steps - 1)
+            for factor in getattr(schedule, "lr_lambdas", ())
         ]
-        are_finite = all(map(math.isfinite, factors))
-    if not are_finite:
-        raise UserError(f"{key}: give a learning rate that is not a finite number")
+        are_rates = all(0 <= factor < math.inf for factor in factors)
+        if isinstance(schedule, ReduceLROnPlateau):  # it reads most of its arguments when it lowers the rate
+            for _ in range(min(schedule.patience + schedule.cooldown, STEPS_TO_TRY) + 3):
+                schedule.step(1.0)
+    if not are_rates:
+        raise UserError(f"{key}: the learning rate is negative or infinite at some step; take other values")
 
 
 def _check_reporters(args: STLMTrainingArguments) -> None:
@@ -143,7 +150,10 @@ def _check_reporters(args: STLMTrainingArguments) -> None:
 
 
 def _check_libraries(args: STLMTrainingArguments) -> None:
-    """What transformers and torch check only when training has begun."""
+    """What transformers, torch and the Hub check only when training has begun."""
+    if args.push_to_hub and args.hub_model_id:
+        with reading(f"training.hub_model_id={args.hub_model_id}"):
+            validate_repo_id(args.hub_model_id)
     if args.use_liger_kernel and not is_liger_kernel_available():
         raise UserError("training.use_liger_kernel: needs the package liger-kernel; pip install liger-kernel")
     if args.dataloader_num_workers == 0:
@@ -156,10 +166,28 @@ def _check_libraries(args: STLMTrainingArguments) -> None:
             torch.compile(torch.nn.Linear(2, 2), backend=backend or "inductor", mode=mode)
 
 
+def _check_model_and_plan(config: RunConfig, bank: FactBank | None) -> None:
+    """Try the model, then make the plan, unless the corpus decides the tokenizer or the number of rows."""
+    training = config.tokenizer.train
+    if training is None:
+        tokenizer = load_existing_tokenizer(config.tokenizer, config.model)
+        check_end_of_text(tokenizer)
+        vocab_size = vocabulary_size(tokenizer)
+    else:  # bytes stand in for the tokenizer, which is trained on the corpus
+        tokenizer, vocab_size = byte_tokenizer(), training.vocab_size
+    model_config = trial_config(config.model, tokenizer, vocab_size)
+    if model_config is None:
+        return
+    window = choose_context_window(config.data.context_window, model_config)
+    try_one_step(model_config, config, tokenizer, vocab_size)
+    if training is None:
+        _check_plan(config, bank, tokenizer, window)
+
+
 def _check_plan(
     config: RunConfig, bank: FactBank | None, tokenizer: PreTrainedTokenizerBase, window: int
 ) -> None:
-    """Make the plan, unless the corpus decides the number of rows or where the passes end."""
+    """Make the plan, unless the corpus decides the number of rows, or where the passes end."""
     args = config.training
     if args.max_steps > 0 and config.injection.span == "run":
         total = args.max_steps * rows_per_step(args)

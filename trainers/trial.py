@@ -9,35 +9,41 @@ import tempfile
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 
+from tidy_stlms.configs.errors import RunFailed, UserError
 from tidy_stlms.configs.keys import MODEL_CONFIG
 from tidy_stlms.configs.reading import reading
-from tidy_stlms.configs.schema import RunConfig, STLMTrainingArguments
+from tidy_stlms.configs.schema import ModelSection, RunConfig, STLMTrainingArguments
+from tidy_stlms.eval.models.checks import check_causal
 from tidy_stlms.eval.models.load import free_memory
-from tidy_stlms.eval.models.read import read_adapter_config, read_model_config
+from tidy_stlms.eval.models.read import empty_model, read_adapter_config, read_model_config
 from tidy_stlms.trainers.collator import InjectionCollator
 from tidy_stlms.trainers.model import (
     check_vocabulary,
     choose_context_window,
+    config_for_tokenizer,
     number_of_parameters,
     random_model,
-    scratch_config_for,
-    shapes_of,
 )
 from tidy_stlms.trainers.stream import Geometry
 from tidy_stlms.trainers.trainer import STLMTrainer
 
-TOKENS = 16  # in the only row
-LARGEST = 200_000_000  # parameters; of a larger model only the shapes are made
-# What is left out: a trial writes nothing, reports nothing, and does not compile.
-LEFT_OUT: dict[str, Any] = {
+TOKENS = 16  # in a row
+MAX_PARAMETERS = 10**11
+MAX_PARAMETERS_TO_TRAIN = 200_000_000
+# A trial writes nothing, reports nothing, and does not compile.
+TRIAL_ARGUMENTS: dict[str, Any] = {
     "max_steps": 1,
     "per_device_train_batch_size": 1,
     "gradient_accumulation_steps": 1,
     "dataloader_num_workers": 0,
     "dataloader_prefetch_factor": None,
     "dataloader_persistent_workers": False,
+    "dataloader_multiprocessing_context": None,
+    "lr_scheduler_type": "constant",  # a schedule of one step may divide by zero
+    "lr_scheduler_kwargs": None,
+    "warmup_steps": 0,
     "eval_strategy": "no",
     "eval_on_start": False,
     "logging_strategy": "no",
@@ -50,52 +56,85 @@ LEFT_OUT: dict[str, Any] = {
 }
 
 
-def try_one_step(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Train a model of `config` for one step on 16 tokens, with random weights; returns the context window.
+def trial_config(
+    section: ModelSection, tokenizer: PreTrainedTokenizerBase, vocab_size: int
+) -> PreTrainedConfig | None:
+    """The config of the model to try; None for a peft adapter, which is not tried.
 
-    Of a model with more than 200 million parameters, only the shapes are checked. A peft adapter is not
-    tried; the result is None.
-
-    Raises UserError if the run would fail.
+    Raises UserError if it is wrong or cannot be read.
     """
-    section, where = config.model, MODEL_CONFIG
-    trust = section.trust_remote_code
     if not section.name_or_path:
-        model_config = scratch_config_for(section, tokenizer)
-    elif read_adapter_config(section.name_or_path, section.revision) is None:
-        where = section.name_or_path
-        model_config = read_model_config(where, trust_remote_code=trust, revision=section.revision)
-    else:
+        return config_for_tokenizer(section, tokenizer, vocab_size)
+    if read_adapter_config(section.name_or_path, section.revision) is not None:
         return None
-    window = choose_context_window(config.data.context_window, model_config)
-    shapes = shapes_of(model_config, where, trust_remote_code=trust)
-    check_vocabulary(shapes, tokenizer)
-    if number_of_parameters(shapes) <= LARGEST:
+    return read_model_config(
+        section.name_or_path, trust_remote_code=section.trust_remote_code, revision=section.revision
+    )
+
+
+def try_one_step(
+    model_config: PreTrainedConfig, config: RunConfig, tokenizer: PreTrainedTokenizerBase, vocab_size: int
+) -> None:
+    """Train a model with random weights for one step on 16 tokens.
+
+    Of a model with more than 200 million parameters, only the shapes are checked. torch.compile is not tried.
+
+    Args:
+        model_config: What `trial_config` has returned.
+        vocab_size: The number of token ids that the run's tokenizer has, or may have if it is still to be
+            trained.
+
+    Raises UserError if no model can be made, if it has too few token ids, or if the step fails.
+    """
+    where, trust = config.model.name_or_path or MODEL_CONFIG, config.model.trust_remote_code
+    shapes = empty_model(model_config, trust_remote_code=trust, what=where)
+    parameters = number_of_parameters(shapes)
+    if parameters > MAX_PARAMETERS:
+        raise UserError(
+            f"{where}: makes a model of {parameters / 1e9:,.0f} billion parameters, more than "
+            f"{MAX_PARAMETERS / 1e9:,.0f} billion; lower its sizes"
+        )
+    check_vocabulary(shapes, vocab_size)
+    if parameters <= MAX_PARAMETERS_TO_TRAIN:
+        window = choose_context_window(config.data.context_window, model_config)
         model = random_model(model_config, where, trust_remote_code=trust)
-        _train_one_step(model, tokenizer, config.training, min(window, TOKENS))
+        check_causal(model.eval(), f"model {config.model.name_or_path or config.model.type}")
+        try:
+            _train(model, tokenizer, config.training, min(TOKENS, window))
+        except UserError:
+            if window <= TOKENS:
+                raise
+            _train(model, tokenizer, config.training, window)  # some models read only rows of one length
+        del model
         free_memory()
-    return window
 
 
-def _train_one_step(
+def _train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     args: STLMTrainingArguments,
     tokens: int,
 ) -> None:
-    rows = [{"input_ids": np.arange(tokens) % min(len(tokenizer), 100)}] * args.world_size
+    """Train for one step on a row of `tokens` tokens for each process."""
+    rows = [{"input_ids": np.arange(tokens) % len(tokenizer)}] * args.world_size
     counts = {"rows_per_step": len(rows), "rows_per_pass": len(rows), "context_window": tokens}
     geometry = Geometry(**counts, seed=args.seed, corpus="", injection=None, model="")
-    with tempfile.TemporaryDirectory() as folder, reading("training: no step can be made"):
-        args = copy.copy(args)
-        for name, value in {**LEFT_OUT, "output_dir": folder}.items():
+    collator = InjectionCollator(eos_token_id=tokenizer.eos_token_id)
+    args = copy.copy(args)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, value in {**TRIAL_ARGUMENTS, "output_dir": folder}.items():
             setattr(args, name, value)
-        trainer = STLMTrainer(
-            model=model,
-            args=args,
-            train_dataset=rows,
-            data_collator=InjectionCollator(eos_token_id=tokenizer.eos_token_id),
-            geometry=geometry,
-        )
-        trainer.pop_callback(PrinterCallback)
-        trainer.train()
+        # STLMTrainer is our own, but nearly all that runs in it is transformers'
+        with reading("model and training: one step fails"):
+            trainer = STLMTrainer(
+                model=model, args=args, train_dataset=rows, data_collator=collator, geometry=geometry
+            )
+            trainer.pop_callback(PrinterCallback)
+            try:
+                trainer.train()
+            except RunFailed as error:
+                reason = str(error).partition(" (")[0].removeprefix("step 1: ")
+                raise UserError(
+                    f"{MODEL_CONFIG}: in one step with random weights, {reason}; is a size or an "
+                    "initializer_range wrong?"
+                ) from error

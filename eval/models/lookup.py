@@ -44,7 +44,10 @@ def check_model_path(path: str | Path, *, revision: str | None = None) -> None:
 
 
 def may_be_hub_id(name: str) -> bool:
-    """Whether a name can be a Hub id, and is not a path with an existing folder before its last slash."""
+    """Whether a name has the form of a Hub id and does not look like a path.
+
+    A path has a dot in front, or an existing folder before its last slash.
+    """
     is_path = name.startswith(".") or ("/" in name and Path(name).parent.is_dir())
     return HUB_ID.fullmatch(name) is not None and not is_path
 

@@ -45,16 +45,21 @@ def read_model_config(name: str, *, trust_remote_code: bool = False, revision: s
         return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
 
 
-def empty_model(config: Any, *, trust_remote_code: bool = False) -> Any:
+def empty_model(
+    config: Any,
+    *,
+    trust_remote_code: bool = False,
+    what: str = "no causal language model can be made of this config",
+) -> Any:
     """The causal language model of a config on the meta device, where weights have shapes and no content.
 
-    Raises UserError if none can be made of it, or its sizes are absurd.
+    Raises UserError, beginning with `what`, if none can be made of it, or its sizes are absurd.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     check_numbers(vars(config), "the config")
-    with reading("no causal language model can be made of this config"), torch.device("meta"):
+    with reading(what), torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
 
 

@@ -23,14 +23,13 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.configs.files import find_shipped, read_text
+from tidy_stlms.configs.files import STRICT_JSON, find_shipped, read_text
 from tidy_stlms.configs.reading import reading
 from tidy_stlms.configs.records import Output, Record
 from tidy_stlms.configs.yaml_files import MAX_DEPTH, UNWRITABLE, parse_yaml
 from tidy_stlms.eval.facts.records import JOINTS
 from tidy_stlms.eval.facts.text_match import usual_joint
 from tidy_stlms.eval.recall.metrics import perplexity
-from tidy_stlms.eval.rows import JSON
 
 FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 KEYS = ("sentence", "answer", "joint")
@@ -119,7 +118,7 @@ def watch_prompt(
 
 def _parse(text: str, path: Path) -> Any:
     with contextlib.suppress(UserError), reading(path):
-        return JSON.decode(text)
+        return STRICT_JSON.decode(text)
     # Tidy-STLMs writes JSON5: keys without quotes, commas after the last item. YAML reads that, and says
     # what is wrong in any other file.
     try:

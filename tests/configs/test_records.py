@@ -130,6 +130,8 @@ def test_a_line_with_an_id_is_named_by_it(tmp_path):
         ('{"id": ', "not valid JSON"),
         ("[1]", "must be a JSON object"),
         ('{"id": "b", "seen": true, "seen": false}', "not valid JSON: an object has the key 'seen' twice"),
+        (r'{"id": "b", "\u0069d": "c"}', "not valid JSON: an object has the key 'id' twice"),
+        ('{"id": "b", "names": [{"a": 1, "a": 2}]}', "not valid JSON: an object has the key 'a' twice"),
     ],
 )
 def test_a_line_that_is_no_object_is_named_by_its_number(tmp_path, line, problem):

@@ -344,7 +344,7 @@ def test_dry_run_prints_the_resolved_config(tiny, tmp_path, capsys):
         (["data.validation_files=nowhere.txt"], "data.validation_files: nowhere.txt: no such file"),
         (["data.name=./my texts"], "data.name='./my texts': must be files, synthetic"),
         (["data.name=./absent"], "data.name='./absent': must be files, synthetic"),
-        (["training.report_to=tensorboard"], "training.report_to=['tensorboard']: "),
+        (["training.report_to=flyte"], "training.report_to=['flyte']: "),
         (["training.dataloader_persistent_workers=true"], "training.dataloader_persistent_workers: needs"),
         (["training.metric_for_best_model=loss"], "training.metric_for_best_model='loss': must stay None"),
         (["training.save_strategy=best"], "training.save_strategy=best: not supported"),
@@ -363,18 +363,21 @@ def test_dry_run_prints_the_resolved_config(tiny, tmp_path, capsys):
         (["training.optim=adamw_bnb_8bit"], "training.optim=adamw_bnb_8bit: "),
         (
             ["training.lr_scheduler_kwargs={min_lr_rate: abc}"],
-            "training.lr_scheduler_kwargs={'min_lr_rate': 'abc'}: ",
+            "training.learning_rate=0.001 and training.lr_scheduler_kwargs={'min_lr_rate': 'abc'}: ",
         ),
         (
             ["training.learning_rate=0", "training.lr_scheduler_type=polynomial"],
-            "training.learning_rate=0.0 with",
+            "training.lr_scheduler_type=polynomial with training.learning_rate=0: ",
         ),
         (
             ["training.optim_args=foo=1"],
             "training.optim_args=foo=1: the optimizer adamw_torch_fused does not",
         ),
         (["training.optim=sgd", "training.optim_args=momentum=0.9, foo=1"], "training.optim_args=foo=1: "),
-        (["training.gradient_checkpointing=true", "training.gradient_checkpointing_kwargs={foo: 1}"], "foo"),
+        (
+            ["training.gradient_checkpointing=true", "training.gradient_checkpointing_kwargs={foo: 1}"],
+            "Unexpected keyword arguments: foo",
+        ),
         (["training.accelerator_config={gradient_accumulation_kwargs: {foo: 1}}"], "argument 'foo'"),
         (["training.log_level=foo"], "training.log_level='foo': must be one of detail, debug"),
         (["training.ddp_backend=gloo"], "training.ddp_backend=gloo: is for several processes"),
@@ -390,6 +393,7 @@ def test_dry_run_prints_the_resolved_config(tiny, tmp_path, capsys):
             "model: its vocabulary has 100 entries, the tokenizer's ids need 258",
         ),
         (["model.config.eos_token_id=99999"], "model.config.eos_token_id=99999: the vocabulary has"),
+        (["model.config.initializer_range=1e20"], "model.config: in one step with random weights, the "),
         (["model.config.initializer_range=.inf"], "weights that are not finite numbers"),
         (["model.config.return_dict=false"], "model.config.return_dict: no such key"),
         (
@@ -400,6 +404,42 @@ def test_dry_run_prints_the_resolved_config(tiny, tmp_path, capsys):
         (
             ["tokenizer.train=null", "tokenizer.bytes=true", "injection.exposures=100000"],
             "injection.exposures: ",
+        ),
+        (
+            ["training.lr_scheduler_type=reduce_lr_on_plateau", "training.lr_scheduler_kwargs={min_lr: foo}"],
+            "training.lr_scheduler_kwargs={'min_lr': 'foo'}: ",
+        ),
+        (
+            [
+                "training.lr_scheduler_type=reduce_lr_on_plateau",
+                "training.lr_scheduler_kwargs={patience: foo}",
+            ],
+            "training.lr_scheduler_kwargs={'patience': 'foo'}: ",
+        ),
+        (
+            ["training.accelerator_config={gradient_accumulation_kwargs: {num_steps: 4}}"],
+            "num_steps: set training.gradient_accumulation_steps instead",
+        ),
+        (["training.push_to_hub=true", "training.hub_model_id=a b"], "training.hub_model_id=a b: "),
+        (
+            ["training.gradient_checkpointing_kwargs={use_reentrant: false}"],
+            "has no effect without",
+        ),
+        (["training.do_train=true"], "training.do_train=True: has no effect here"),
+        (["training.label_names=[a]"], "training.label_names=['a']: has no effect here"),
+        (["training.include_num_input_tokens_seen=foo"], "must be one of True, False, all"),
+        (
+            ["training.optim_target_modules=[q_proj]"],
+            "training.optim_target_modules: the optimizer",
+        ),
+        (
+            [
+                "model.type=xlnet",
+                "model.config=null",
+                "model.config={d_model: 32, n_layer: 1, n_head: 2, d_inner: 32}",
+                "data.context_window=64",
+            ],
+            "model xlnet: not a causal language model",
         ),
         (["training.report_to=wandbb"], "training.report_to=['wandbb']: wandbb is not supported"),
         (["evaluation.benchmarks=[blimpp]"], "benchmark 'blimpp': lm-eval has no such task"),
@@ -412,6 +452,44 @@ def test_dry_run_refuses_what_training_would(tiny, tmp_path, capsys, overrides, 
     fails(capsys, ["train", *arguments, "--dry-run"], message)
     fails(capsys, ["train", *arguments], message)
     assert set(tmp_path.rglob("*")) - set(before) <= {tmp_path / "tiny.yaml"}
+
+
+def test_a_reporter_that_cannot_start_is_named_and_nothing_written(tiny, tmp_path, capsys, monkeypatch):
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))  # where W&B keeps its login
+    fails(
+        capsys,
+        ["train", *tiny("new", "training.report_to=wandb")],
+        "training.report_to: WandbCallback cannot",
+    )
+    assert not (tmp_path / "new" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.config.eos_token_id=400"],  # in the vocabulary of the tokenizer that is still to be trained
+        ["training.optim=sgd", "training.optim_args=momentum=0.9,nesterov=true"],
+        ["training.lr_scheduler_type=polynomial"],  # of one step, its schedule would divide by zero
+        ["training.dataloader_num_workers=1", "training.dataloader_multiprocessing_context=spawn"],
+        [
+            "model.config=null",
+            "model.type=reformer",  # it reads only rows of one length in training
+            "model.config={hidden_size: 32, num_attention_heads: 2, attention_head_size: 16,"
+            " attn_layers: [local], axial_pos_shape: [8, 8], axial_pos_embds_dim: [16, 16],"
+            " max_position_embeddings: 64, is_decoder: true, feed_forward_size: 32}",
+        ],
+        [
+            "model.type=gpt2",
+            "model.config=null",
+            "model.config.n_embd=3072",
+            "model.config.n_layer=4",
+        ],  # 450M
+    ],
+)
+def test_dry_run_accepts_what_can_be_trained(tiny, capsys, overrides):
+    assert main(["train", *tiny("new", *overrides), "--dry-run"]) == 0, capsys.readouterr().err
 
 
 def test_keys_are_listed_with_their_meaning(capsys):

@@ -288,9 +288,9 @@ def test_a_resume_with_another_geometry_is_refused(run_tiny, tmp_path):
         ("training.per_device_train_batch_size=2", "rows_per_step=4, this run has 2"),
         ("data.context_window=48", "context_window=64, this run has 48"),
         ("training.seed=7", "seed=42, this run has 7"),
-        ("injection.exposures=3", "another injection .training.max_steps, injection or facts decides it"),
+        ("injection.exposures=3", "another injection .set by training.max_steps, injection or facts"),
         ("injection.placement=row", "another injection "),
-        ("model.config.hidden_size=48", "another model .model or tokenizer decides it"),
+        ("model.config.hidden_size=48", "another model .set by model or tokenizer"),
     ):
         with pytest.raises(UserError, match=named):
             run_tiny("run", *short, "training.resume_from_checkpoint=true", change)

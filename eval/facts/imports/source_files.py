@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.configs.files import JSON
+from tidy_stlms.configs.files import STRICT_JSON
 from tidy_stlms.configs.reading import reading
 from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
 from tidy_stlms.eval.rows import ROWS, Broken, holds_json_lines, kind_of, open_unpacked, stem_of
@@ -40,7 +40,7 @@ def parse_json5(path: Path) -> Any:
         raise UserError(f"{path}: is empty")
     try:
         with reading(f"{path}: not valid JSON"):
-            value = JSON.decode(content)  # fast, and most files are plain JSON
+            value = STRICT_JSON.decode(content)  # fast, and most files are plain JSON
     except UserError as error:
         if not isinstance(error.__cause__, json.JSONDecodeError):
             raise
