@@ -208,8 +208,6 @@ def _check_facts_data_and_steps(values: Values) -> None:
     facts, injection, data, training = (values[name] for name in ("facts", "injection", "data", "training"))
     if facts["bank"] and facts["spec"]:
         raise UserError("facts: give bank (a folder) or spec (to generate one), not both")
-    if injection["arms"] and not (facts["bank"] or facts["spec"]):
-        raise UserError("injection.arms: there are no facts; give facts.bank or facts.spec, or remove it")
     if injection["exposures"] is not None and injection["fraction"] is not None:
         raise UserError("injection: give exposures or fraction, not both")
     if data["name"] != "files" and data["train_files"] is not None:

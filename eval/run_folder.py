@@ -103,6 +103,22 @@ def read_run_config(run: Path) -> dict[str, Any]:
     return config
 
 
+def read_documents(run: Path) -> dict[str, int] | None:
+    """The documents of a run's `train` and `validation`; None for a run of an earlier version.
+
+    Raises UserError if environment.json is damaged.
+    """
+    corpus = read_json_object(run / ENVIRONMENT).get("corpus")
+    if corpus is None:
+        return None
+    documents = corpus.get("documents") if isinstance(corpus, dict) else None
+    if isinstance(documents, dict):
+        counts: dict[str, Any] = {split: documents.get(split) for split in ("train", "validation")}
+        if all(type(count) is int for count in counts.values()):
+            return counts
+    raise UserError(f"{run / ENVIRONMENT}: corpus.documents are missing; restore the file")
+
+
 def read_versions(run: Path) -> dict[str, str]:
     """The versions of packages that a run was made with. Raises UserError if environment.json is damaged."""
     versions = read_json_object(run / ENVIRONMENT).get("versions")

@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_json, whole_folder, write_json, write_whole
+from tidy_stlms.configs.reading import reading
 
 from .configuration_stlm import STLMConfig
 
@@ -55,7 +56,8 @@ def export_llama(model: Any, tokenizer: PreTrainedTokenizerBase | None, out: str
     if out.exists():
         raise UserError(f"{out}: exists already; take another folder")
     if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
+        with reading("the adapter cannot be merged into its base model"):  # some kinds of peft never can
+            model = model.merge_and_unload()
     llama_config = to_llama_config(model.config)
     llama: Any = LlamaForCausalLM.from_pretrained(
         None, config=llama_config, state_dict=model.state_dict(), dtype=model.dtype

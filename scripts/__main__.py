@@ -51,11 +51,12 @@ def _main(arguments: list[str], options: list[str]) -> int:
 
         print(f"tidy-stlms {version('tidy-stlms')}")
         return 0
-    problem = "a command is needed"
     if arguments:
-        problem = f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], COMMANDS)}"
-    print(f"{_usage()}\n", file=sys.stderr)
-    complain(problem)
+        near = did_you_mean(arguments[0], COMMANDS)
+        complain(f"unknown command {arguments[0]!r}{near}; see `stlm --help`")
+    else:
+        print(f"{_usage()}\n", file=sys.stderr)
+        complain("a command is needed")
     return 2
 
 

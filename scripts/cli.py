@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from tidy_stlms.configs.errors import DiskFull, RunFailed, UserError, one_line
+from tidy_stlms.configs.errors import DiskFull, RunFailed, UserError
 from tidy_stlms.configs.full_disk import free_space, full_disk_reason
 from tidy_stlms.scripts.messages import (
-    MESSAGE_LIMIT,
     complain,
     debug_logs,
     show_controls,
@@ -197,4 +196,5 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        super().error(one_line(message, MESSAGE_LIMIT))
+        complain(f"{message}; see `{self.prog} --help`")
+        raise SystemExit(2)

@@ -1,6 +1,8 @@
 """`stlm train`: train a model, also by `torchrun --no-python stlm train FILE.yaml ...`."""
 
+import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tidy_stlms.configs.errors import DiskFull, UserError
@@ -12,6 +14,7 @@ from tidy_stlms.scripts.messages import say
 if TYPE_CHECKING:
     from tidy_stlms.eval.report.run_summary import RunSummary
 
+KEY = re.compile(r"(model|tokenizer|data|facts|injection|training|dropout|evaluation|logging)\.\w+(\.\w+)*$")
 EPILOG = """\
 examples:
   stlm train configs/quickstart.yaml
@@ -47,6 +50,8 @@ def main(argv: list[str] | None = None) -> int:
 def _train(items: list[str], dry_run: bool, overwrite: bool) -> int:
     overrides = [item for item in items if "=" in item]
     files = [item for item in items if "=" not in item]
+    if wrong := next((item for item in files if KEY.match(item) and not Path(item).exists()), None):
+        raise UserError(f"{wrong}: a key needs a value; write {wrong}=VALUE")
     if not files:
         raise UserError("give a config file, such as configs/quickstart.yaml")
     from tidy_stlms.configs.load import config_yaml, load_config

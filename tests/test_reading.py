@@ -9,7 +9,7 @@ READERS = {
     "from_pretrained", "from_config", "load_dataset", "from_parquet", "read_table", "ParquetFile",
     "safe_open", "load_file", "torch.load", "safe_load", "json.load", "json.loads", "json5.loads",
     "OmegaConf.create", "OmegaConf.merge", "OmegaConf.to_container", "OmegaConf.to_object",
-    "OmegaConf.from_dotlist",
+    "OmegaConf.from_dotlist", "merge_and_unload",
 }  # fmt: skip
 # Calls that read nothing of a user, and why.
 OURS = {

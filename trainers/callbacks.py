@@ -27,8 +27,11 @@ from tidy_stlms.eval.scoring.generation_check import check_generation
 from tidy_stlms.eval.scoring.isolation import rng_untouched
 from tidy_stlms.eval.study.benchmarks import TOO_LONG, Score, check_benchmarks, run_benchmarks
 from tidy_stlms.eval.study.prompts import Prompt, watch_prompt
+from tidy_stlms.trainers.environment import CorpusCounts
+from tidy_stlms.trainers.stream import Geometry
 from tidy_stlms.trainers.trainer import STLMTrainer
 
+SOURCES_TO_NAME = 3
 TRACKED = ("accuracy", "greedy_match", "exact_match", "candidate_rank", "bits_per_byte")
 
 
@@ -42,6 +45,32 @@ class MetricsFile(TrainerCallback):
         if state.is_world_process_zero and "train_runtime" not in logs:
             values = {key: value for key, value in logs.items() if key not in ("epoch", "total_flos")}
             append_jsonl(self.path, [{"step": state.global_step, **values}])
+
+
+class FirstLine(TrainerCallback):
+    """Says before the first step which documents and tokens the run trains on."""
+
+    def __init__(self, corpus: CorpusCounts, geometry: Geometry):
+        self.corpus, self.geometry = corpus, geometry
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            sys.stderr.write(f"{printable(self.line(state.max_steps))}\n")
+
+    def line(self, steps: int) -> str:
+        """`data: a.csv: 300 documents; 285 to train: 4,121 tokens, 32 rows of 128 a pass; ...`"""
+        corpus, rows = self.corpus, self.geometry
+        names = list(corpus.sources)
+        read = [f"{name}: {corpus.sources[name]:,} documents" for name in names[:SOURCES_TO_NAME]]
+        if more := names[SOURCES_TO_NAME:]:
+            read.append(f"{len(more):,} more files: {sum(corpus.sources[n] for n in more):,} documents")
+        number = steps * rows.rows_per_step / rows.rows_per_pass
+        passes = f"{number:.3g}" if number >= 0.01 else "less than 0.01"
+        return (
+            f"data: {', '.join(read)}; {corpus.documents['train']:,} to train: {corpus.tokens['train']:,} "
+            f"tokens, {rows.rows_per_pass:,} rows of {rows.context_window:,} a pass, {passes} passes; "
+            f"{corpus.documents['validation']:,} held out"
+        )
 
 
 class Progress(ProgressCallback):

@@ -107,7 +107,10 @@ def named_checkpoint(folder: Path, path: str, run_id: str) -> Path:
         if checkpoint.resolve() in (Path(path).resolve(), (folder / path).resolve()):
             check_checkpoint(checkpoint, run_id)
             return checkpoint
-    raise UserError(f"training.resume_from_checkpoint={path}: is not a checkpoint of {folder}")
+    names = ", ".join(checkpoint.name for checkpoint in checkpoints_of(folder)) or "none"
+    raise UserError(
+        f"training.resume_from_checkpoint={path}: is not a checkpoint of {folder}, which has {names}"
+    )
 
 
 def remove_old_checkpoints(folder: Path, limit: int | None) -> None:

@@ -33,6 +33,8 @@ class Documents:
     """Its name in messages."""
     key: str
     """Hash of everything that decides the documents and their split."""
+    sources: dict[str, int]
+    """The number of documents by file or dataset, without the validation files."""
 
 
 def load_documents(data: DataSection, seed: int, cache: Path) -> Documents:
@@ -42,19 +44,20 @@ def load_documents(data: DataSection, seed: int, cache: Path) -> Documents:
     Hub that cannot be reached.
     """
     if data.name == "files":
-        train, identity = _from_files(data.train_files, "data.train_files", data, cache)
+        train, identity, sources = _from_files(data.train_files, "data.train_files", data, cache)
     elif data.name == "synthetic":
         count = data.max_documents or DEFAULT_DOCUMENTS
         train = Dataset.from_dict({"text": list(synthetic_documents(count, seed))})
-        identity = f"synthetic {count} {seed}"
+        identity, sources = f"synthetic {count} {seed}", {"synthetic": len(train)}
     else:
         train, identity = load_hub_documents(data, cache)
+        sources = {data.name: len(train)}
     if data.max_documents is not None:
         train = train.select(range(min(data.max_documents, len(train))))
 
     key: list = [VERSION, identity, data.max_documents]
     if data.validation_files is not None:
-        validation, held_out = _from_files(data.validation_files, "data.validation_files", data, cache)
+        validation, held_out, _ = _from_files(data.validation_files, "data.validation_files", data, cache)
         key.append(held_out)
     else:
         if len(train) < 2:
@@ -66,20 +69,22 @@ def load_documents(data: DataSection, seed: int, cache: Path) -> Documents:
         train, validation = parts["train"], parts["test"]
         key += [data.validation_fraction, seed]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
-    return Documents(train, validation, f"data.name={data.name}", digest)
+    return Documents(train, validation, f"data.name={data.name}", digest, sources)
 
 
 def _from_files(
     patterns: list[str] | str | None, key: str, data: DataSection, cache: Path
-) -> tuple[Dataset, str]:
+) -> tuple[Dataset, str, dict[str, int]]:
+    """The documents of some files, what decides them as JSON, and their number by file."""
     form = TextFormat(data.text_column, data.documents, data.separator)
-    parts, identity = [], []
+    parts, identity, sources = [], [], {}
     for file in expand_files(patterns, key):
         with file.open("rb") as handle:
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
         identity.append([VERSION, digest, kind_of(file), file.suffix.lower(), *astuple(form)])
         parts.append(kept_documents(cache, identity[-1], str(file), partial(_batches, file, form)))
-    return joined(parts), json.dumps(identity)
+        sources[str(file)] = len(parts[-1])
+    return joined(parts), json.dumps(identity), sources
 
 
 def _batches(file: Path, form: TextFormat) -> Iterator[Batch]:

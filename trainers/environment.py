@@ -14,6 +14,18 @@ from tidy_stlms.trainers.stream import Geometry
 PACKAGES = ("tidy-stlms", "torch", "transformers", "datasets", "tokenizers", "accelerate", "faker")
 
 
+@dataclass(frozen=True)
+class CorpusCounts:
+    """How much text a run has."""
+
+    sources: dict[str, int]
+    """Documents by file or dataset, those that are held out by share included."""
+    documents: dict[str, int]
+    """Documents of `train` and `validation`."""
+    tokens: dict[str, int]
+    """Their tokens, end-of-text tokens included."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Environment:
     """environment.json: what is needed, beside the config, to judge or repeat a run."""
@@ -34,9 +46,13 @@ class Environment:
     """The number of processes that trained."""
     stream: Geometry
     """How positions of the training stream map to optimizer steps, and what they hold."""
+    corpus: CorpusCounts
+    """Documents and tokens that were read."""
 
 
-def describe_environment(args: STLMTrainingArguments, geometry: Geometry) -> Environment:
+def describe_environment(
+    args: STLMTrainingArguments, geometry: Geometry, corpus: CorpusCounts
+) -> Environment:
     """The environment of this process, without a run's id."""
     return Environment(
         versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
@@ -46,6 +62,7 @@ def describe_environment(args: STLMTrainingArguments, geometry: Geometry) -> Env
         threads=torch.get_num_threads(),
         processes=args.world_size,
         stream=geometry,
+        corpus=corpus,
     )
 
 

@@ -254,9 +254,11 @@ def _fit(
                 break
         else:
             remedy = ", or use injection.placement=splice" if placement == "row" else ""
+            needed, there = sum(sizes[unit] for _, unit in wanted), num_rows * capacity
+            tokens = f" (they take {needed:,} tokens of {there:,})" if splices and needed > there else ""
             raise UserError(
                 f"injection.exposures: {total_exposures} exposures of {len(units)} facts do not fit into the "
-                f"{num_rows} rows they may stand in; lower them, train longer, widen "
+                f"{num_rows} rows they may stand in{tokens}; lower them, train longer, widen "
                 f"injection.window{remedy}"
             )
         used[row] += sizes[unit]

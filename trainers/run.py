@@ -34,6 +34,7 @@ from tidy_stlms.eval.run_folder import checkpoint_of
 from tidy_stlms.eval.scoring.processes import in_first_process
 from tidy_stlms.trainers.callbacks import (
     BenchmarksCallback,
+    FirstLine,
     Lines,
     MetricsFile,
     Progress,
@@ -42,9 +43,9 @@ from tidy_stlms.trainers.callbacks import (
 )
 from tidy_stlms.trainers.collator import InjectionCollator
 from tidy_stlms.trainers.corpus import Corpus, prepare_corpus
-from tidy_stlms.trainers.documents import load_documents
+from tidy_stlms.trainers.documents import Documents, load_documents
 from tidy_stlms.trainers.dropout import DropoutCallback
-from tidy_stlms.trainers.environment import describe_environment
+from tidy_stlms.trainers.environment import CorpusCounts, describe_environment
 from tidy_stlms.trainers.hub import CheckpointPusher
 from tidy_stlms.trainers.injection import build_injection
 from tidy_stlms.trainers.interrupt import StopCallback, catch_signals
@@ -84,6 +85,7 @@ class Prepared:
     collator: InjectionCollator
     plan: InjectionPlan | None
     geometry: Geometry
+    corpus: CorpusCounts
     checkpoint: Path | None
     """The whole checkpoint to resume from; None for a run from the beginning."""
 
@@ -117,7 +119,7 @@ def prepare(config: RunConfig) -> Prepared:
     args = config.training
     checkpoint = in_first_process(lambda: find_checkpoint(args))
     bank = check_run(config)
-    tokenizer, corpus = _prepare_corpus(config, bank)  # may take hours
+    documents, tokenizer, corpus = _prepare_corpus(config, bank)  # may take hours
     model = build_model(config.model, tokenizer, args.seed)
     window = choose_context_window(config.data.context_window, model.config)
     blocks = corpus.blocks("train", window)
@@ -145,12 +147,19 @@ def prepare(config: RunConfig) -> Prepared:
         collator=collator,
         plan=plan,
         geometry=geometry,
+        corpus=CorpusCounts(
+            sources=documents.sources,
+            documents={"train": len(documents.train), "validation": len(documents.validation)},
+            tokens=corpus.tokens,
+        ),
         checkpoint=checkpoint,
     )
 
 
-def _prepare_corpus(config: RunConfig, bank: FactBank | None) -> tuple[PreTrainedTokenizerBase, Corpus]:
-    """The tokenizer and the tokenised corpus, from the cache where they have been made before.
+def _prepare_corpus(
+    config: RunConfig, bank: FactBank | None
+) -> tuple[Documents, PreTrainedTokenizerBase, Corpus]:
+    """Documents, tokenizer and the tokenised corpus, from the cache where they have been made before.
 
     The first process makes them while the others wait.
     """
@@ -159,7 +168,7 @@ def _prepare_corpus(config: RunConfig, bank: FactBank | None) -> tuple[PreTraine
         documents = load_documents(config.data, args.seed, cache)
         tokenizer = load_tokenizer(config.tokenizer, config.model, documents, bank, cache)
         corpus = prepare_corpus(documents, tokenizer, cache, progress=not args.disable_tqdm)
-    return tokenizer, corpus
+    return documents, tokenizer, corpus
 
 
 @contextlib.contextmanager
@@ -211,6 +220,7 @@ def build_trainer(config: RunConfig, run: Prepared, folder: Path) -> STLMTrainer
     trainer.optimizer = trainer.lr_scheduler = None
     if config.dropout.schedule is not None:
         trainer.add_callback(DropoutCallback(trainer, config.dropout))
+    trainer.add_callback(FirstLine(run.corpus, run.geometry))
     _add_records(trainer, config.evaluation, run.bank, folder)
     return trainer
 
@@ -246,7 +256,7 @@ def _open_run(trainer: STLMTrainer, run: Prepared, folder: Path, merged: DictCon
     if run.args.push_to_hub:
         trainer.pusher = CheckpointPusher(run.args, folder)
     _start_reporters(trainer)
-    environment = describe_environment(run.args, run.geometry)
+    environment = describe_environment(run.args, run.geometry, run.corpus)
     return lay_out(
         folder, merged, environment, run.bank, run.plan, checkpoint=run.checkpoint, overwrite=overwrite
     )

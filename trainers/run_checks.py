@@ -5,6 +5,7 @@ nor the run's cache.
 """
 
 import copy
+import logging
 import math
 import os
 from pathlib import Path
@@ -38,6 +39,8 @@ from tidy_stlms.trainers.stream import RowCounts
 from tidy_stlms.trainers.tokenizer import load_existing_tokenizer
 from tidy_stlms.trainers.trial import trial_config, try_one_step
 
+logger = logging.getLogger(__name__)
+
 STEPS_TO_TRY = 100  # of a schedule, if the corpus decides the number of steps
 
 
@@ -55,6 +58,11 @@ def check_run(config: RunConfig) -> FactBank | None:
     if config.model.name_or_path:
         check_model_path(config.model.name_or_path, revision=config.model.revision)
     bank = load_facts(config.facts)
+    given = [key for key in ("exposures", "fraction", "arms") if getattr(config.injection, key)]
+    if bank is None and given:
+        logger.warning(
+            "injection.%s: there are no facts (facts.bank, facts.spec): nothing is injected", given[0]
+        )
     if bank is not None and config.injection.enabled:  # also where no plan can be made yet
         arm_exposures(config.injection, bank)
         injected_statements(bank)

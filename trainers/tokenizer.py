@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from tidy_stlms.configs.schema import ModelSection, TokenizerSection, TokenizerT
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.models.read import load_tokenizer as read_tokenizer
 from tidy_stlms.trainers.documents import Documents
+
+logger = logging.getLogger(__name__)
 
 # For a model from scratch where the config names none: STLMConfig's vocabulary is this one's.
 DEFAULT_TOKENIZER = "gpt2"
@@ -44,8 +47,11 @@ def load_existing_tokenizer(section: TokenizerSection, model: ModelSection) -> P
             revision=model.revision if is_models_own else None,
         )
     except UserError as error:
-        key = "model.name_or_path" if is_models_own else "tokenizer.name_or_path"
-        raise UserError(f"{key}={error}") from error
+        if is_models_own:
+            raise UserError(f"model.name_or_path={error}") from error
+        others = "; or train one (tokenizer.train={}), or use bytes (tokenizer.bytes=true)"
+        remedy = others if section.name_or_path is None else ""
+        raise UserError(f"tokenizer.name_or_path={error}{remedy}") from error
 
 
 def _trained_tokenizer(
@@ -64,4 +70,10 @@ def _trained_tokenizer(
         train_bpe_tokenizer([*texts, *statements], training.vocab_size).save_pretrained(temporary)
 
     build_once(folder, build)
-    return read_tokenizer(str(folder))
+    tokenizer = read_tokenizer(str(folder))
+    if len(tokenizer) < training.vocab_size:
+        logger.warning(
+            "tokenizer.train.vocab_size=%d: the corpus is too small; the tokenizer has %d entries",
+            *(training.vocab_size, len(tokenizer)),
+        )
+    return tokenizer

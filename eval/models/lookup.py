@@ -100,6 +100,11 @@ def _check_folder(folder: Path) -> None:
             raise UserError(f"{folder}: its base model cannot be read: {error}") from None
     elif (folder / CONFIG).is_file():
         check_numbers(read_json_object(folder / CONFIG), f"{folder / CONFIG}")
+    elif checkpoints := sorted(folder.glob("checkpoint-*")):
+        raise UserError(
+            f"{folder}: a run that has not ended; take a checkpoint ({folder}@last), or go on with the run "
+            f"(it has {len(checkpoints)})"
+        )
     else:
         raise UserError(f"{folder}: not a model (no {CONFIG}); give a model folder or a Hub id")
     if not has_weights(folder):

@@ -10,7 +10,7 @@ from tidy_stlms.eval.facts.summary import chance_of
 from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.recall.groups import GroupKey, groups_of, treatment_groups
 from tidy_stlms.eval.report.run_summary import RunSummary
-from tidy_stlms.eval.run_folder import count_exposures, has_plan, read_plan, read_versions
+from tidy_stlms.eval.run_folder import count_exposures, has_plan, read_documents, read_plan, read_versions
 
 FIGURES = {
     "loss.png": "Training and validation loss.",
@@ -40,7 +40,10 @@ def facts_of_the_run(
     size, amount, loss = "", "", []
     if summary is not None:
         size = f", {summary.parameters:,} parameters"
-        amount = f", {summary.tokens:,} tokens in {summary.steps:,} steps"
+        documents = read_documents(folder)
+        if documents:
+            amount = " ({train:,} documents, and {validation:,} held out)".format(**documents)
+        amount += f", {summary.tokens:,} tokens in {summary.steps:,} steps"
         bits = summary.eval_bits_per_byte
         held_out = f" ({_number(bits)} bits per byte)" if bits is not None else ""
         loss = [

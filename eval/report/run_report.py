@@ -4,7 +4,7 @@ Everything is read from the run folder, so that a run that was interrupted and r
 one that was not.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,11 @@ from tidy_stlms.eval.report.run_summary import LogRow, RunRecall, RunSummary
 from tidy_stlms.eval.report.run_table import recall_table
 from tidy_stlms.eval.run_folder import (
     CARD,
+    CONFIG,
     FACTS,
     FIGURES_FOLDER,
     METRICS_LOG,
+    PLAN,
     RECALL_LOG,
     REPORT,
     SUMMARY,
@@ -103,9 +105,19 @@ def _report(
     lines += ["## Curves", ""]
     for file in figures:
         lines += [f"![{FIGURES[file]}](figures/{file})", "", FIGURES[file], ""]
-    lines += ["Files: `config.yaml` (all settings), `plan.parquet` (every exposure), `recall.jsonl` (a line"]
-    lines += ["per probe and evaluation), `metrics.jsonl` (curves), `summary.json`.", ""]
+    lines += [f"Files: {', '.join(_files(folder))}.", ""]
     return "\n".join(lines)
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """The run's files that hold its figures, each with its meaning."""
+    yield f"`{CONFIG}` (all settings)"
+    if has_plan(folder):
+        yield f"`{PLAN}` (every exposure)"
+    if (folder / RECALL_LOG).exists():
+        yield f"`{RECALL_LOG}` (a line for each probe and evaluation)"
+    yield f"`{METRICS_LOG}` (curves)"
+    yield f"`{SUMMARY}`"
 
 
 def _read_log(path: Path) -> list[LogRow]:

@@ -105,7 +105,7 @@ def test_scores_generation_and_held_out_text_see_text():
 
 def documents(*texts: str) -> Documents:
     rows = Dataset.from_dict({"text": list(texts)})
-    return Documents(rows, rows, "test", str(hash(texts)))
+    return Documents(rows, rows, "test", str(hash(texts)), {})
 
 
 def test_a_corpus_line_cannot_end_its_document(tmp_path, caplog):

@@ -193,6 +193,15 @@ def test_an_adapter_is_merged(make_model, input_ids, tmp_path):
         torch.testing.assert_close(llama(input_ids).logits, expected, atol=1e-4, rtol=0)
 
 
+def test_an_adapter_that_cannot_be_merged_is_refused(make_model, tmp_path):
+    lora = LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM", alora_invocation_tokens=[1])
+    with pytest.raises(
+        UserError, match="cannot be merged into its base model: aLoRA does not support merging"
+    ):
+        export_llama(get_peft_model(make_model(), lora), None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_dtype_is_kept(make_model, tmp_path):
     export_llama(make_model().bfloat16(), None, tmp_path / "out")
     assert LlamaForCausalLM.from_pretrained(tmp_path / "out").dtype == torch.bfloat16

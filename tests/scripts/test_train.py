@@ -1,5 +1,6 @@
 """`stlm train` as its users meet it: a run folder that is all there, and mistakes in one line."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -400,7 +401,6 @@ def test_dry_run_prints_the_resolved_config(tiny, tmp_path, capsys):
             ["model.type=gpt2", "model.config=null", "model.config.architectures=[a]"],
             "model.config.architectures: no such key",
         ),
-        (["facts.spec=null", "injection.arms={a: 3}"], "injection.arms: there are no facts"),
         (
             ["tokenizer.train=null", "tokenizer.bytes=true", "injection.exposures=100000"],
             "injection.exposures: ",
@@ -496,3 +496,34 @@ def test_keys_are_listed_with_their_meaning(capsys):
     assert tidy_stlms.scripts.train.main(["--keys", "injection"]) == 0
     assert "injection.exposures: int | None = None" in capsys.readouterr().out
     fails(capsys, ["train", "--keys", "nothing"], "no section 'nothing'")
+
+
+def test_a_run_says_what_it_read(tiny, tmp_path, capsys):
+    (tmp_path / "a.txt").write_text(
+        "\n\n".join(f"the old farmer has {n} cows and a red barn" for n in range(300))
+    )
+    files = ["data.name=files", f"data.train_files={tmp_path / 'a.txt'}", "data.max_documents=null"]
+    files.append("data.validation_fraction=0.1")
+    plain = ["facts.spec=null", "training.max_steps=2", "evaluation.recall_steps=0"]
+    assert main(["train", *tiny("new", *files, *plain)]) == 0
+    shown = capsys.readouterr().err
+    assert f"data: {tmp_path / 'a.txt'}: 300 documents; 270 to train: " in shown
+    assert "; 30 held out" in shown
+    report = (tmp_path / "new" / "report.md").read_text()
+    assert "`files` (270 documents, and 30 held out)" in report
+    assert "plan.parquet" not in report
+    assert "recall.jsonl" not in report
+
+
+def test_what_is_wrong_on_the_command_line_is_one_line(capsys):
+    for arguments, message in (
+        (["trian"], "unknown command 'trian', did you mean 'train'?; see `stlm --help`"),
+        (["train", "--max_steps", "20"], "unrecognized arguments: --max_steps; see `stlm train --help`"),
+        (["ask", "m", "--steps", "0"], "argument --steps: "),
+        (["train", "configs/quickstart.yaml", "training.max_steps"], "write training.max_steps=VALUE"),
+    ):
+        with contextlib.suppress(SystemExit):
+            assert main(arguments) == 2
+        shown = capsys.readouterr().err
+        assert message in shown, shown
+        assert shown.count("\n") == 1
