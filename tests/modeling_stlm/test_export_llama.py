@@ -195,9 +195,7 @@ def test_an_adapter_is_merged(make_model, input_ids, tmp_path):
 
 def test_an_adapter_that_cannot_be_merged_is_refused(make_model, tmp_path):
     lora = LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM", alora_invocation_tokens=[1])
-    with pytest.raises(
-        UserError, match="cannot be merged into its base model: aLoRA does not support merging"
-    ):
+    with pytest.raises(UserError, match="cannot be merged into its base model: aLoRA does not"):
         export_llama(get_peft_model(make_model(), lora), None, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
