@@ -53,7 +53,7 @@ WITHOUT_EFFECT = (
 )
 COUNTED_TOKENS = [True, False, "all", "non_padding", "no"]  # of include_num_input_tokens_seen
 # Keys of the Trainer that take one of a few words, which their fields do not list as `choices`.
-CHOICES: dict[str, type[Enum]] = {
+ENUMS: dict[str, type[Enum]] = {
     "optim": OptimizerNames,
     "lr_scheduler_type": SchedulerType,
     "eval_strategy": IntervalStrategy,
@@ -337,7 +337,7 @@ class STLMTrainingArguments(TrainingArguments):
     def _check_choices(self) -> None:
         """Raise UserError, naming the key, for a wrong word; TrainingArguments names only the word."""
         choices = {argument.name: argument.metadata.get("choices") for argument in fields(self)}
-        choices |= {key: [word.value for word in words] for key, words in CHOICES.items()}
+        choices |= {key: [word.value for word in words] for key, words in ENUMS.items()}
         choices["include_num_input_tokens_seen"] = COUNTED_TOKENS
         for key, words in choices.items():
             value = getattr(self, key)

@@ -59,7 +59,7 @@ def check_run(config: RunConfig) -> FactBank | None:
         check_model_path(config.model.name_or_path, revision=config.model.revision)
     bank = load_facts(config.facts)
     given = [key for key in ("exposures", "fraction", "arms") if getattr(config.injection, key)]
-    if bank is None and given:
+    if bank is None and config.injection.enabled and given:
         logger.warning(
             "injection.%s: there are no facts (facts.bank, facts.spec): nothing is injected", given[0]
         )

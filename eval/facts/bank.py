@@ -144,7 +144,8 @@ def read_bank(folder: str | Path) -> tuple[FactBank, str | None]:
     meta = _read_meta(folder)
     recorded_hash = meta.pop("sha256", None)
     tables: dict[str, Any] = {
-        table: read_records(folder / f"{table}.jsonl", record_type) for table, record_type in TABLES.items()
+        table: read_records(folder / f"{table}.jsonl", record_type, by_hand=True)
+        for table, record_type in TABLES.items()
     }
     return FactBank(meta, **tables), recorded_hash
 

@@ -137,4 +137,4 @@ def test_a_line_with_an_id_is_named_by_it(tmp_path):
 def test_a_line_that_is_no_object_is_named_by_its_number(tmp_path, line, problem):
     (tmp_path / "lines.jsonl").write_text('{"id": "a"}\n\n' + line)
     with pytest.raises(UserError, match=rf"lines\.jsonl, line 3: {problem}"):
-        read_records(tmp_path / "lines.jsonl", Line)
+        read_records(tmp_path / "lines.jsonl", Line, by_hand=True)

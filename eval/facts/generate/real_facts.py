@@ -37,7 +37,7 @@ def read_real_facts(path: str | Path, role: str, distractors: int, seed: int) ->
     UserError, naming file and row, for a missing field, for one of another type, and for whatever the
     validator finds.
     """
-    rows = read_records(find_shipped(path), RealFact)
+    rows = read_records(find_shipped(path), RealFact, by_hand=True)
     if not rows:
         raise UserError(f"{path}: holds no facts")
     first_rows: dict[tuple[str, str, str], int] = {}
