@@ -61,8 +61,8 @@ def read_records(
 ) -> tuple[AnyRecord, ...]:
     """Read a JSON Lines file; UserError, naming the file and the line or its id, for what is wrong in it.
 
-    With `by_hand`, for files that people write, a key that occurs twice in an object is refused. It takes four
-    times as long. Otherwise the last of its two values is taken.
+    With `by_hand`, for files that people write, a key that occurs twice in an object is refused, which takes
+    four times as long. Otherwise the last of its two values is taken.
     """
     decode = msgspec.json.Decoder(record_type).decode
     records: list[AnyRecord] = []
