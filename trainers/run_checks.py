@@ -20,11 +20,12 @@ from transformers.utils import is_liger_kernel_available
 
 from modeling_stlm.tokenization_stlm import byte_tokenizer
 from tidy_stlms.configs.corpora import short_names
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, shown
 from tidy_stlms.configs.processes import check_processes
 from tidy_stlms.configs.reading import reading
 from tidy_stlms.configs.schema import DataSection, RunConfig, STLMTrainingArguments
 from tidy_stlms.eval.facts.bank import FactBank
+from tidy_stlms.eval.file_kinds import kind_of
 from tidy_stlms.eval.models.lookup import check_model_path, may_be_hub_id
 from tidy_stlms.eval.study.benchmarks import check_benchmarks
 from tidy_stlms.eval.tokens import vocabulary_size
@@ -196,15 +197,38 @@ def _check_plan(
 
 
 def _check_data(data: DataSection) -> None:
+    training: list[Path] = []
     if data.name == "files":
-        expand_files(data.train_files, "data.train_files")
+        training = expand_files(data.train_files, "data.train_files")
     elif data.name != "synthetic" and not _is_dataset(data.name):
         raise UserError(
-            f"data.name={data.name!r:.100}: must be files, synthetic, a short name of configs/datasets.yaml "
+            f"data.name={shown(data.name)}: must be files, synthetic, a short name of configs/datasets.yaml "
             "or the id of a Hub dataset, such as owner/name; local files are data.train_files"
         )
+    held_out: list[Path] = []
     if data.validation_files is not None:
-        expand_files(data.validation_files, "data.validation_files")
+        held_out = expand_files(data.validation_files, "data.validation_files")
+    trained = {file.resolve() for file in training}
+    if both := next((file for file in held_out if file.resolve() in trained), None):
+        raise UserError(
+            f"data.validation_files: {both}: is in data.train_files too, so it would be no held-out text; "
+            "remove it from one of them"
+        )
+    _check_format(data, {kind_of(file) for file in training + held_out})
+
+
+def _check_format(data: DataSection, kinds: set[str]) -> None:
+    """Raise UserError for a key that says how to read files of a kind, if there are none."""
+    names_column = data.name in ("files", "synthetic", *short_names())  # or what they are made of has one
+    usual = DataSection()
+    for key, why, is_read in (
+        ("text_column", "no file has columns", not names_column or kinds - {".txt"}),
+        ("separator", "there is no .txt file", ".txt" in kinds),
+        ("documents", "there is no .txt file", ".txt" in kinds),
+    ):
+        value = getattr(data, key)
+        if value != getattr(usual, key) and not is_read:
+            raise UserError(f"data.{key}={value!r}: is not used: {why}; remove it")
 
 
 def _is_dataset(name: str) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, shown
 from tidy_stlms.configs.records import Output
 from tidy_stlms.eval.models.inputs import (
     context_length,
@@ -105,7 +105,7 @@ def score_documents(
     broken = [text for text, value in zip(documents, nats, strict=True) if not math.isfinite(value)]
     if broken:
         raise UserError(
-            f"held-out text {broken[0][:30]!r}: its probability is not a finite number: the model's "
+            f"held-out text {shown(broken[0])}: its probability is not a finite number: the model's "
             "weights are broken, or the dtype too narrow (try float32)"
         )
     return [
