@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
@@ -77,6 +77,18 @@ def _several(pattern: str, key: str) -> str:
     return f"; for several files write {several}"
 
 
+def refuse_unused(files: Iterable[Path], form: TextFormat, keys: Mapping[str, str]) -> None:
+    """Raise UserError if a field of `form` was given and no file uses it. `keys`: its name for the user."""
+    kinds = {kind_of(file) for file in files}
+    for field, key in keys.items():
+        value = getattr(form, field)
+        missing, is_used = "file with columns", bool(kinds - {".txt"})
+        if field != "column":
+            missing, is_used = ".txt file", ".txt" in kinds
+        if value != getattr(TextFormat(), field) and not is_used:
+            raise UserError(f"{key}={shown(value)}: is not used, for there is no {missing}; remove it")
+
+
 def texts_of(path: Path, form: TextFormat) -> Iterator[str | None]:
     """The texts of a file, in order; None for each row that is skipped. Raises UserError for a broken row."""
     kind = kind_of(path)
@@ -113,6 +125,7 @@ def read_texts(patterns: list[str], key: str, column: str) -> Iterator[str]:
     """
     files = expand_files(patterns, key)
     form = TextFormat(column, "line")
+    refuse_unused(files, form, {"column": "--text-column"})
     return chain.from_iterable(told(texts_of(file, form), str(file)) for file in files)
 
 

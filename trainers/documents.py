@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from datasets import Dataset
@@ -76,10 +77,11 @@ def _too_few(data: DataSection) -> str:
     remedies = []
     if kind_of(file) == ".txt" and data.separator is None:
         if mark := next((line.strip() for line in text_lines(file) if is_mark(line)), None):
-            remedies.append(f"set data.separator={mark!r}, which stands between its documents")
+            remedies.append(f"set data.separator={mark!r} if that stands between its documents")
         if data.documents == "file":
             remedies.append("set data.documents=block")
-        if data.documents != "line":
+        has_lines = len(list(islice(filter(str.strip, text_lines(file)), 2))) > 1
+        if data.documents != "line" and has_lines:
             remedies.append("set data.documents=line")
     remedies.append("give data.validation_files")
     *first, last = remedies

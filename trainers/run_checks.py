@@ -25,12 +25,11 @@ from tidy_stlms.configs.processes import check_processes
 from tidy_stlms.configs.reading import reading
 from tidy_stlms.configs.schema import DataSection, RunConfig, STLMTrainingArguments
 from tidy_stlms.eval.facts.bank import FactBank
-from tidy_stlms.eval.file_kinds import kind_of
 from tidy_stlms.eval.models.lookup import check_model_path, may_be_hub_id
 from tidy_stlms.eval.study.benchmarks import check_benchmarks
+from tidy_stlms.eval.texts import TextFormat, expand_files, refuse_unused
 from tidy_stlms.eval.tokens import vocabulary_size
 from tidy_stlms.trainers.corpus import check_end_of_text
-from tidy_stlms.trainers.documents import expand_files
 from tidy_stlms.trainers.injection import arm_exposures, build_injection, injected_statements, load_facts
 from tidy_stlms.trainers.layout import check_place
 from tidy_stlms.trainers.model import choose_context_window
@@ -214,21 +213,10 @@ def _check_data(data: DataSection) -> None:
             f"data.validation_files: {both}: is in data.train_files too, so it would be no held-out text; "
             "remove it from one of them"
         )
-    _check_format(data, {kind_of(file) for file in training + held_out})
-
-
-def _check_format(data: DataSection, kinds: set[str]) -> None:
-    """Raise UserError for a key that says how to read files of a kind, if there are none."""
-    names_column = data.name in ("files", "synthetic", *short_names())  # or what they are made of has one
-    usual = DataSection()
-    for key, why, is_read in (
-        ("text_column", "no file has columns", not names_column or kinds - {".txt"}),
-        ("separator", "there is no .txt file", ".txt" in kinds),
-        ("documents", "there is no .txt file", ".txt" in kinds),
-    ):
-        value = getattr(data, key)
-        if value != getattr(usual, key) and not is_read:
-            raise UserError(f"data.{key}={value!r}: is not used: {why}; remove it")
+    keys = {"documents": "data.documents", "separator": "data.separator"}
+    if data.name in ("files", "synthetic", *short_names()):  # other datasets read the column too
+        keys["column"] = "data.text_column"
+    refuse_unused(training + held_out, TextFormat(data.text_column, data.documents, data.separator), keys)
 
 
 def _is_dataset(name: str) -> bool:

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.texts import TextFormat, expand_files, texts_of, told
+from tidy_stlms.eval.study.heldout import read_documents
+from tidy_stlms.eval.texts import TextFormat, expand_files, read_texts, texts_of, told
 
 STORIES = "Once.\n\nThen.\n <|endoftext|> \n\nTwo.\n<|endoftext|>\n<|endoftext|>\n  \nThree\n\n"
 
@@ -147,3 +148,14 @@ def test_a_file_of_another_kind_is_refused_by_its_first_bytes(tmp_path, content,
         expand_files(str(tmp_path / "a.txt"), "data.train_files")
     assert f"data.train_files: {tmp_path}/a.txt: is " in str(error.value)
     assert message in str(error.value)
+
+
+def test_an_option_that_no_file_uses_is_refused(tmp_path):
+    for name in ("a.txt", "a.csv"):
+        (tmp_path / name).write_text("content\na\n")
+    text, table = str(tmp_path / "a.txt"), str(tmp_path / "a.csv")
+    with pytest.raises(UserError, match=r"^--text-column='content': is not used, for there is no file with"):
+        read_texts([text], "--corpus", "content")
+    with pytest.raises(UserError, match=r"^--separator='--': is not used, for there is no \.txt file"):
+        read_documents([table], TextFormat("content", separator="--"))
+    assert list(read_texts([text, table], "--corpus", "content")) == ["content", "a", "a"]

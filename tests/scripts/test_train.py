@@ -459,11 +459,17 @@ def test_dry_run_refuses_what_training_would(tiny, tmp_path, capsys, overrides, 
     [
         (
             ["train_files=[a.txt]", "text_column=content"],
-            "data.text_column='content': is not used: no file has",
+            "data.text_column='content': is not used, for there is no file with",
         ),
-        (["train_files=[a.csv]", "separator=x"], "data.separator='x': is not used: there is no .txt file"),
-        (["train_files=[a.csv]", "documents=line"], "data.documents='line': is not used: there is no .txt"),
-        (["name=synthetic", "text_column=content"], "data.text_column='content': is not used"),
+        (
+            ["train_files=[a.csv]", "separator=x"],
+            "data.separator='x': is not used, for there is no .txt file",
+        ),
+        (
+            ["train_files=[a.csv]", "documents=line"],
+            "data.documents='line': is not used, for there is no .txt",
+        ),
+        (["name=synthetic", "text_column=content"], "data.text_column='content': is not used, for"),
         (
             ["train_files=[a.txt, a.csv]", "validation_files=[./b/../a.txt]"],
             "data.validation_files: b/../a.txt: is in data.train_files too",

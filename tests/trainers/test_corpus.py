@@ -138,6 +138,7 @@ def test_a_file_with_a_separator(tmp_path):
     ("name", "content", "changes", "remedy"),
     [
         ("a.txt", "One.\nTwo.\n", {}, "set data.documents=line, or give data.validation_files"),
+        ("a.txt", "One.\n\n", {}, "give data.validation_files"),
         ("a.txt", "One.\n", {"documents": "line"}, "give data.validation_files"),
         (
             "a.txt",
@@ -149,7 +150,7 @@ def test_a_file_with_a_separator(tmp_path):
             "a.txt",
             "One.\n<|endoftext|>\nTwo.\n",
             {},
-            "set data.separator='<|endoftext|>', which stands between its documents, set "
+            "set data.separator='<|endoftext|>' if that stands between its documents, set "
             "data.documents=line, or give data.validation_files",
         ),
         ("a.txt", "One.\n--\n", {"separator": "--"}, "give data.validation_files"),
