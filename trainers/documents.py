@@ -76,7 +76,8 @@ def _too_few(data: DataSection) -> str:
     (file,) = expand_files(data.train_files, "data.train_files")  # each file has a document or is refused
     remedies = []
     if kind_of(file) == ".txt" and data.separator is None:
-        if mark := next((line.strip() for line in text_lines(file) if is_mark(line)), None):
+        mark = next((line.strip() for line in text_lines(file) if is_mark(line)), None)
+        if mark and data.documents == "block":
             remedies.append(f"set data.separator={mark!r} if that stands between its documents")
         if data.documents == "file":
             remedies.append("set data.documents=block")

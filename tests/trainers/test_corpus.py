@@ -142,7 +142,7 @@ def test_a_file_with_a_separator(tmp_path):
         ("a.txt", "One.\n", {"documents": "line"}, "give data.validation_files"),
         (
             "a.txt",
-            "One.\n\nTwo.\n",
+            "One.\n<|a|>\n\nTwo.\n",
             {"documents": "file"},
             "set data.documents=block, set data.documents=line, or give data.validation_files",
         ),
