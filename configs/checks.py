@@ -8,10 +8,9 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from tidy_stlms.configs.errors import UserError, nearest
+from tidy_stlms.configs.errors import UserError, nearest, shown
 from tidy_stlms.configs.keys import MODEL_CONFIG
 from tidy_stlms.configs.references import MISSING
-from tidy_stlms.configs.value_types import shown
 from tidy_stlms.configs.yaml_files import walk
 
 CHOICES = {

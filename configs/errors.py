@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 from tidy_stlms.configs.printable import printable
 
+CLOSING = "'\")]}>"  # the last character of a value that Python writes between two signs
+
 
 class UserError(Exception):
     """A user's mistake: one line that names the key or the file and says what to do.
@@ -42,6 +44,15 @@ def one_line(error: object, limit: int | None = None) -> str:
     """
     text = printable(" ".join(str(error).split())) or type(error).__name__
     return text if limit is None or len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " ..."
+
+
+def shown(value: object) -> str:
+    """A value in a message, as Python writes it; null for None.
+
+    After 60 characters it is cut, and ends in an ellipsis and its closing quote or bracket: `'abc...'`.
+    """
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}...{text[-1] if text[-1] in CLOSING else ''}"
 
 
 def first_line(error: object) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, one_line, shown
 from tidy_stlms.configs.full_disk import writing
 from tidy_stlms.configs.reading import reading
 from tidy_stlms.configs.temporary import remove_abandoned, remove_tree, temporary_path
@@ -200,7 +200,7 @@ def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         names = [name for name, _ in pairs]
         name = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"an object has the key {name!r:.40} twice")
+        raise ValueError(f"an object has the key {shown(name)} twice")
     return value
 
 
@@ -241,7 +241,7 @@ def parse_json_line(line: str, path: str | Path, number: int) -> dict:
     """Parse one line of a JSON Lines file; raises UserError naming the file and the line."""
     row = parse_json(line, f"{path}, line {number}")
     if not isinstance(row, dict):
-        raise UserError(f"{path}, line {number}: must be a JSON object, got {line.strip()[:40]!r}")
+        raise UserError(f"{path}, line {number}: must be a JSON object, got {shown(line.strip())}")
     return row
 
 
@@ -254,7 +254,7 @@ def read_text(path: str | Path) -> str:
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, a file is needed") from None
     except OSError as error:
-        raise UserError(f"{path!s:.200}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{one_line(path, 200)}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}); convert the file to UTF-8") from None
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from tidy_stlms.configs.checks import check_finite, check_given, check_values
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, shown
 from tidy_stlms.configs.files import find_shipped, write_whole
 from tidy_stlms.configs.keys import check_model_keys, check_names
 from tidy_stlms.configs.reading import reading
 from tidy_stlms.configs.references import check_references, escape, resolve
-from tidy_stlms.configs.value_types import find_mismatch, shown
+from tidy_stlms.configs.value_types import find_mismatch
 from tidy_stlms.configs.yaml_files import parse_override, read_mapping
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _read_parts(files: Sequence[str | Path], overrides: Sequence[str]) -> list[P
     if defaults and not is_named:
         where, name = defaults[-1]
         if not isinstance(name, str) or "${" in name:
-            raise UserError(f"{where}: {DEFAULT_MODEL}: must be the name of a file, got {name!r:.60}")
+            raise UserError(f"{where}: {DEFAULT_MODEL}: must be the name of a file, got {shown(name)}")
         parts = [(name, _read_sections(name)), *parts]
     return [*parts, *given]
 

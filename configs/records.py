@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from tidy_stlms.configs.errors import UserError, did_you_mean
+from tidy_stlms.configs.errors import UserError, did_you_mean, shown
 from tidy_stlms.configs.files import parse_json_line, read_text, write_jsonl
 
 IN_WORDS = {
@@ -154,7 +154,7 @@ def _checked(value: Any, annotation: Any, where: str) -> Any:
         msgspec.json.encode(converted)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
         wanted = _in_words(annotation)
-        problem = f" must {wanted}, got {value!r:.40}" if wanted else f": {error}"
+        problem = f" must {wanted}, got {shown(value)}" if wanted else f": {error}"
         raise UserError(f"{where}{problem}") from None
     return converted
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import grammar_parser
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, shown
 from tidy_stlms.configs.reading import reading
 from tidy_stlms.configs.yaml_files import MAX_DEPTH, walk
 
@@ -58,7 +58,7 @@ def parse_references(text: str, where: str) -> list[str | Reference]:
         )
     if text.count("${") > MAX_DEPTH:
         raise UserError(f"{where}: holds ${{...}} more than {MAX_DEPTH} times")
-    with reading(f"{where}: {text!r:.60}: is no reference to a key", r"; write \${ for the characters ${"):
+    with reading(f"{where}: {shown(text)}: is no reference to a key", r"; write \${ for the characters ${"):
         tree = grammar_parser.parse(text, parser_rule="configValue", lexer_mode="DEFAULT_MODE")
         tokens = _tokens(tree)
     return [_part(kind, value, where) for kind, value in tokens]

@@ -20,7 +20,7 @@ from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from transformers.trainer_utils import HubStrategy, IntervalStrategy, SaveStrategy
 from transformers.training_args import OptimizerNames
 
-from tidy_stlms.configs.errors import UserError, did_you_mean, one_line
+from tidy_stlms.configs.errors import UserError, did_you_mean, one_line, shown
 from tidy_stlms.configs.processes import check_devices, check_launcher, launched_processes, needs_cpu
 from tidy_stlms.configs.reading import reading
 
@@ -344,7 +344,7 @@ class STLMTrainingArguments(TrainingArguments):
             if words and value is not None and value not in words:
                 hint = did_you_mean(str(value), map(str, words))
                 listed = one_line(", ".join(map(str, words)), WORDS_LIMIT)
-                raise UserError(f"training.{key}={value!r:.60}: must be one of {listed}{hint}")
+                raise UserError(f"training.{key}={shown(value)}: must be one of {listed}{hint}")
 
     def _check_unsupported(self) -> None:
         if self.hub_token:

@@ -49,12 +49,6 @@ def find_mismatch(
     return _Check(where, is_resolved).mismatch(values, dataclass, "", is_strict=False)
 
 
-def shown(value: Any) -> str:
-    """A value in a message."""
-    text = "null" if value is None else f"{value!r}"
-    return text if len(text) <= 60 else f"{text[:60]}..."
-
-
 class _Check(NamedTuple):
     where: str
     is_resolved: bool

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from tidy_stlms.configs.errors import UserError, one_line
+from tidy_stlms.configs.errors import UserError, one_line, shown
 from tidy_stlms.configs.files import read_text
 from tidy_stlms.configs.reading import REASON_LIMIT, reading
 
@@ -63,7 +63,7 @@ class _Loader(BaseLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise _error(key, "a key must be one word")
             if key.value in keys:
-                raise _error(key, f"the key {key.value!r:.60} occurs twice")
+                raise _error(key, f"the key {shown(key.value)} occurs twice")
             keys.add(key.value)
         self.flatten_mapping(node)  # `<<: *name`
         return {
@@ -128,13 +128,13 @@ def parse_override(override: str) -> dict[str, Any]:
     """`section.key=value` as nested mappings; the value is YAML. Raises UserError for other texts."""
     key, equals, value = override.partition("=")
     if not equals or not key:
-        raise UserError(f"{override!r:.100}: expected section.key=value")
-    shown = f"{override:.100}"
+        raise UserError(f"{shown(override)}: expected section.key=value")
+    written = one_line(f"{override:.100}")
     if len(key) > MAX_KEY or UNWRITABLE.search(key) or key.count(".") + key.count("[") > MAX_DEPTH:
         raise UserError(f"{key!a:.100}: no such key")
     values: Any = DictConfig({})
-    parsed = parse_yaml(value, one_line(shown))
-    with reading(one_line(shown)):
+    parsed = parse_yaml(value, written)
+    with reading(written):
         OmegaConf.update(values, key, parsed)
         return OmegaConf.to_container(values, resolve=False)  # type: ignore[return-value]
 

@@ -12,21 +12,30 @@ import contextlib
 import csv
 import io
 import itertools
+import logging
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, shown
 from tidy_stlms.configs.files import STRICT_JSON
 from tidy_stlms.configs.reading import reading
+from tidy_stlms.eval.file_kinds import PACKED, ROWS, check_kind, is_packed, kind_of
 
-ROWS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
-KINDS = (".txt", *ROWS)
-PACKED = {".gz": "gzip", ".zst": "zstd"}
+logger = logging.getLogger(__name__)
+
 LARGEST_CELL = 2**28  # characters; an unclosed quote would read all of a huge file into memory
+LEAST_LINES = 5  # inside one cell, that look like rows
+LINE_END = re.compile(r"\r\n?|\n")
+COMMA_OF_TEXT = re.compile(r",(\s|$)")
+SEPARATORS = {",": "commas", ";": "semicolons", "|": "bars", "\t": "tabs"}
+# By the ending of a table. A header may be missing, so that a sentence with commas stands in its place.
+OTHER_SEPARATORS = {".csv": re.compile(r"[;|\t]"), ".tsv": re.compile(r"[;|]|,(?!\s)")}
 SAMPLE = 100  # lines that show whether a .json file is JSON Lines
+DAMAGED = "; copy or download the file again, or take the ending off its name if it is not compressed"
 BATCH = 1_000  # rows of a Parquet file in memory
 
 
@@ -35,43 +44,6 @@ class Broken:
     """A row that cannot be read."""
 
     reason: str
-
-
-def kind_of(path: str | Path) -> str:
-    """The ending that says how to read a file: ".csv" for `Data.CSV.gz`; empty if it is none of `KINDS`."""
-    ending = _unpacked(path).suffix.lower()
-    return ending if ending in KINDS else ""
-
-
-def stem_of(path: str | Path) -> str:
-    """A file's name without its endings: "Data" for `Data.CSV.gz`."""
-    return _unpacked(path).stem
-
-
-def _unpacked(path: str | Path) -> Path:
-    """The name of a compressed file without .gz or .zst."""
-    path = Path(path)
-    return path.with_suffix("") if path.suffix.lower() in PACKED else path
-
-
-def check_kind(path: Path, what: str, kinds: tuple[str, ...] = KINDS) -> None:
-    """Raise UserError, which begins with `what`, unless `path` is a file of one of these kinds."""
-    with reading(what):
-        is_file, is_folder, exists = path.is_file(), path.is_dir(), path.exists()
-    if is_folder:
-        raise UserError(f"{what}: is a folder; write {path}/*{kinds[0]}")
-    if not exists:
-        raise UserError(f"{what}: no such file")
-    if not is_file:
-        raise UserError(f"{what}: is a pipe or a device; write its content to a file")
-    kind = kind_of(path)
-    if kind not in kinds:
-        raise UserError(
-            f"{what}: cannot read {_unpacked(path).suffix or 'such'} files, only {', '.join(kinds)}, also "
-            f"compressed ({', '.join(PACKED)})"
-        )
-    if kind == ".parquet" and path.suffix.lower() in PACKED:
-        raise UserError(f"{what}: decompress it; the content of a Parquet file is compressed already")
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -102,19 +74,20 @@ def text_lines(path: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, decompressed if it ends in .gz or .zst."""
-    packing = PACKED.get(path.suffix.lower())
-    # pyarrow reports truncated files and wrong checksums, as the standard library does for gzip
-    if packing:
-        import pyarrow as pa
+    """The bytes of a file, decompressed if it ends in .gz or .zst.
 
-        with reading(path):
-            file = pa.input_stream(str(path), compression=packing)
-    else:
-        with reading(path):
+    Raises UserError, with the file, for any error inside the block: put only calls that read the file there.
+    """
+    with reading(path, DAMAGED if is_packed(path) else ""):
+        # pyarrow reports truncated files and wrong checksums, as the standard library does for gzip
+        if is_packed(path):
+            import pyarrow as pa
+
+            file = pa.input_stream(str(path), compression=PACKED[path.suffix.lower()])
+        else:
             file = path.open("rb")
-    with file:
-        yield file
+        with file:
+            yield file
 
 
 def holds_json_lines(path: Path) -> bool:
@@ -125,7 +98,7 @@ def holds_json_lines(path: Path) -> bool:
 
 def _lines(path: Path, newline: str | None = None) -> Iterator[str]:
     """The lines with their ends. Bytes that are not UTF-8 become lone surrogates, which `_fault` names."""
-    with open_unpacked(path) as file, reading(path):  # errors in the caller's loop are not raised in here
+    with open_unpacked(path) as file:  # errors in the caller's loop are not raised in here
         yield from io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline=newline)
 
 
@@ -174,7 +147,8 @@ def _json_records(path: Path) -> Iterator[tuple[str, Any]]:
 def _table_rows(path: Path) -> Iterator[tuple[str, Any]]:
     """The rows of a table. Quotes enclose a cell in .csv, and are text in .tsv, where tabs separate cells.
 
-    Raises UserError for a misplaced quote: nobody knows where the next row begins.
+    Raises UserError for a quote that is not closed, or closed inside a cell: nobody knows where the next row
+    begins. Warns of the first cell that seems to hold whole rows.
     """
     faults: list[str] = []  # of the lines of the present row
 
@@ -190,6 +164,7 @@ def _table_rows(path: Path) -> Iterator[tuple[str, Any]]:
     else:
         rows = csv.reader(lines(), strict=True)
     header: list[str] | None = None
+    is_warned = False
     while True:
         first = rows.line_num + 1
         faults.clear()
@@ -205,18 +180,64 @@ def _table_rows(path: Path) -> Iterator[tuple[str, Any]]:
                 raise UserError(f"{path}, {_span(first, rows.line_num)}, the header: {faults[0]}")
             header = [name.strip() for name in row]
             _check_names(path, header)
+            _check_separator(path, header)
         elif faults:
             yield _span(first, rows.line_num), Broken(faults[0])
         elif not row and len(header) == 1:
             yield f"line {rows.line_num}", {header[0]: None}
         elif row and len(row) != len(header):
-            yield f"line {rows.line_num}", Broken(f"has {len(row)} cells, the header has {len(header)}")
+            yield f"line {rows.line_num}", Broken(_ragged(len(row), len(header), kind_of(path)))
         elif row:
+            if not is_warned and rows.line_num - first > LEAST_LINES and _holds_rows(row):
+                is_warned = True
+                logger.warning(
+                    "%s, %s: one cell holds lines that look like whole rows; is a quote missing?",
+                    *(path, _span(first, rows.line_num)),
+                )
             # an empty cell is a missing value
             yield (
                 f"line {rows.line_num}",
                 {name: cell or None for name, cell in zip(header, row, strict=True)},
             )
+
+
+def _ragged(cells: int, columns: int, kind: str) -> str:
+    reason = f"has {cells} cell{'s' * (cells != 1)}, the header has {columns}"
+    if cells < columns:
+        return f"{reason}; add the cells, empty ones too"
+    return f"{reason}; " + (
+        "a cell cannot hold a tab" if kind == ".tsv" else "a cell that holds a comma needs quotes"
+    )
+
+
+def _holds_rows(row: list[str]) -> bool:
+    """Whether a cell's inner lines all have as many commas as a row, none before a space, as in a text.
+
+    A quote that is closed many rows later makes one cell of all of them. In a table of one column nothing
+    shows this.
+    """
+    for cell in row if len(row) > 1 else ():
+        inner = LINE_END.split(cell)[1:-1]
+        if len(inner) >= LEAST_LINES and all(
+            line.count(",") == len(row) - 1 and not COMMA_OF_TEXT.search(line) for line in inner
+        ):
+            return True
+    return False
+
+
+def _check_separator(path: Path, header: list[str]) -> None:
+    """Raise UserError for one column whose name holds another separator than the table's."""
+    found = OTHER_SEPARATORS[kind_of(path)].findall(header[0]) if len(header) == 1 else []
+    if not found:
+        return
+    name = SEPARATORS[Counter(found).most_common(1)[0][0]]
+    here = "tabs" if kind_of(path) == ".tsv" else "commas"
+    ending = {"tabs": ".tsv", "commas": ".csv"}.get(name)
+    remedy = f"give it the ending {ending}" if ending else f"save it with {here}"
+    raise UserError(
+        f"{path}: the header is one cell, {shown(header[0])}, so the file seems to be separated by {name}, "
+        f"not by {here}; {remedy}"
+    )
 
 
 def _span(first: int, last: int) -> str:
@@ -253,4 +274,4 @@ def parquet_batches(path: Path, column: str | None = None) -> Iterator[tuple[int
 def _check_names(path: Path, names: list[str]) -> None:
     name, times = next(iter(Counter(filter(None, names)).most_common(1)), ("", 1))
     if times > 1:
-        raise UserError(f"{path}: the header names {name!r:.40} twice; rename one of the columns")
+        raise UserError(f"{path}: the header names {shown(name)} twice; rename one of the columns")

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
@@ -21,14 +21,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidy_stlms.configs.errors import UserError, one_line
+from tidy_stlms.configs.errors import UserError, one_line, shown
 from tidy_stlms.configs.files import LONE_SURROGATE
 from tidy_stlms.configs.reading import reading
-from tidy_stlms.eval.rows import Broken, check_kind, kind_of, parquet_batches, read_rows, text_lines
+from tidy_stlms.eval.file_kinds import check_kind, kind_of
+from tidy_stlms.eval.rows import Broken, parquet_batches, read_rows, text_lines
 
 logger = logging.getLogger(__name__)
 
 HINT = "; set data.text_column, or --text-column"
+LONGEST_NAME = 60  # characters of a column's name
 TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 MARK = re.compile(r"<\|\w{1,40}\|>")  # as `<|endoftext|>` between the stories of TinyStories
 
@@ -58,11 +60,33 @@ def expand_files(patterns: list[str] | str | None, key: str) -> list[Path]:
         with reading(f"{key}: {pattern}"):
             names = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
         if not names:
-            raise UserError(f"{key}: {pattern}: no such file")
+            raise UserError(f"{key}: {pattern}: no such file{_several(pattern, key)}")
         files += map(Path, names)
     for file in files:
         check_kind(file, f"{key}: {file}")
     return files
+
+
+def _several(pattern: str, key: str) -> str:
+    """A hint, if `pattern` holds the names of several files that exist."""
+    names = re.split(r"[,\s]+", pattern.strip("[], "))
+    with reading(f"{key}: {pattern}"):
+        if len(names) < 2 or not all(os.path.exists(os.path.expanduser(name)) for name in names):
+            return ""
+    several = f"{key} {' '.join(names)}" if key.startswith("--") else f"{key}=[{','.join(names)}]"
+    return f"; for several files write {several}"
+
+
+def refuse_unused(files: Iterable[Path], form: TextFormat, keys: Mapping[str, str]) -> None:
+    """Raise UserError if a field of `form` was given and no file uses it. `keys`: its name for the user."""
+    kinds = {kind_of(file) for file in files}
+    for field, key in keys.items():
+        value = getattr(form, field)
+        missing, is_used = "file with columns", bool(kinds - {".txt"})
+        if field != "column":
+            missing, is_used = ".txt file", ".txt" in kinds
+        if value != getattr(TextFormat(), field) and not is_used:
+            raise UserError(f"{key}={shown(value)}: is not used, for there is no {missing}; remove it")
 
 
 def texts_of(path: Path, form: TextFormat) -> Iterator[str | None]:
@@ -101,6 +125,7 @@ def read_texts(patterns: list[str], key: str, column: str) -> Iterator[str]:
     """
     files = expand_files(patterns, key)
     form = TextFormat(column, "line")
+    refuse_unused(files, form, {"column": "--text-column"})
     return chain.from_iterable(told(texts_of(file, form), str(file)) for file in files)
 
 
@@ -132,19 +157,23 @@ def text_in(row: Any, column: str, source: object, place: str) -> str | None:
                     f"{source}, {place}: {half.group()!r} in column {column!r} is a lone surrogate"
                 )
             return text if text and not text.isspace() else None
-        reason = f"column {column!r} holds no text, but {text!r:.40}{HINT}"
+        reason = f"column {column!r} holds no text, but {shown(text)}{HINT}"
     elif isinstance(row, dict):
         reason = no_column(column, row)
     elif isinstance(row, Broken):
         reason = row.reason
     else:
-        reason = f"must be an object with named fields, got {row!r:.40}"
+        reason = f"must be an object with named fields, got {shown(row)}"
     raise UserError(f"{source}, {place}: {reason}")
 
 
 def no_column(column: str, columns: Iterable[str]) -> str:
-    known = one_line(", ".join(map(repr, columns)), 200)
-    return f"no column {column!r}, only {known or 'none'}{HINT}"
+    """The reason, with the columns there are. A text in place of a name shows that the header is missing."""
+    names = list(columns)
+    known = one_line(", ".join(map(shown, names)), 200)
+    has_text = any(len(name) > LONGEST_NAME for name in names)
+    remedy = "; the first row must name the columns" if has_text else HINT
+    return f"no column {shown(column)}, only {known or 'none'}{remedy}"
 
 
 # The text loader of `datasets` has the same three modes, but its `paragraph` does not end at a line of
@@ -166,11 +195,16 @@ def _text_documents(path: Path, form: TextFormat) -> Iterator[str | None]:
         yield from split_documents(bare, form.separator or "")
 
 
+def is_mark(line: str) -> bool:
+    """Whether a line holds only a mark such as `<|endoftext|>`."""
+    return line.startswith("<|") and MARK.fullmatch(line.strip()) is not None
+
+
 def _without_marks(lines: Iterable[str], path: Path) -> Iterator[str]:
     """The lines. Warns if some hold only a mark such as `<|endoftext|>`, which may separate documents."""
     marks: Counter[str] = Counter()
     for line in lines:
-        if line.startswith("<|") and MARK.fullmatch(line.strip()):
+        if is_mark(line):
             marks[line.strip()] += 1
         yield line
     for mark, number in marks.most_common(1):

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, shown
 
 
 def encode_texts(
@@ -68,7 +68,7 @@ def _encode_in_python(tokenizer: Any, texts: Sequence[str]) -> dict[str, list[li
         split = any(control in text for control in controls)
         if split and (word := next((word for word in words if word in text), None)):
             raise UserError(
-                f"{text[:60]!r}: this tokenizer cannot read its control token as text and keep {word!r} "
+                f"{shown(text)}: this tokenizer cannot read its control token as text and keep {word!r} "
                 "whole; take one of them out of the text, or use a fast tokenizer"
             )
         ids += _encode(tokenizer, [text], split=split)["input_ids"]

@@ -8,14 +8,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from datasets import Dataset
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.schema import DataSection
-from tidy_stlms.eval.rows import kind_of
-from tidy_stlms.eval.texts import TextFormat, expand_files, text_arrays, texts_of
+from tidy_stlms.eval.file_kinds import kind_of
+from tidy_stlms.eval.rows import text_lines
+from tidy_stlms.eval.texts import TextFormat, expand_files, is_mark, text_arrays, texts_of
 from tidy_stlms.trainers.hub_documents import load_hub_documents
 from tidy_stlms.trainers.kept_documents import Batch, batches_of, joined, kept_documents
 from tidy_stlms.trainers.synthetic import DEFAULT_DOCUMENTS, synthetic_documents
@@ -61,15 +63,34 @@ def load_documents(data: DataSection, seed: int, cache: Path) -> Documents:
         key.append(held_out)
     else:
         if len(train) < 2:
-            raise UserError(
-                f"{data.name}: has {len(train)} documents, so none can be held out; give "
-                "data.validation_files, or data.documents=block or line"
-            )
+            raise UserError(_too_few(data))
         parts = train.train_test_split(test_size=max(data.validation_fraction, 1 / len(train)), seed=seed)
         train, validation = parts["train"], parts["test"]
         key += [data.validation_fraction, seed]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     return Documents(train, validation, f"data.name={data.name}", digest, sources)
+
+
+def _too_few(data: DataSection) -> str:
+    """Why a corpus of one document cannot be split, and which keys would help."""
+    if data.name != "files":
+        where = f"data.name={data.name}"
+        return f"{where}: has 1 document, so none can be held out; give data.validation_files"
+    (file,) = expand_files(data.train_files, "data.train_files")  # each file has a document or is refused
+    remedies = []
+    if kind_of(file) == ".txt" and data.separator is None:
+        mark = next((line.strip() for line in text_lines(file) if is_mark(line)), None)
+        if mark and data.documents == "block":
+            remedies.append(f"set data.separator={mark!r} if that stands between its documents")
+        if data.documents == "file":
+            remedies.append("set data.documents=block")
+        has_lines = len(list(islice(filter(str.strip, text_lines(file)), 2))) > 1
+        if data.documents != "line" and has_lines:
+            remedies.append("set data.documents=line")
+    remedies.append("give data.validation_files")
+    *first, last = remedies
+    remedy = f"{', '.join(first)}, or {last}" if first else last
+    return f"data.train_files: {file}: has 1 document, so none can be held out; {remedy}"
 
 
 def _from_files(

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, shown
 from tidy_stlms.configs.files import parse_json, read_json_object, remove_folder
 from tidy_stlms.configs.schema import STLMTrainingArguments, schedule_arguments
 from tidy_stlms.eval.checkpoint_mark import Mark, read_mark
@@ -220,7 +220,7 @@ def _end_of_lines(log: Path, lines: int, digest: str, last_step: int) -> int:
             raise UserError(f"{log}, line {number}: is damaged: it has no step")
         if step > last_step:
             raise UserError(
-                f"{log}, line {number}: belongs to step {step!r:.40}, not to one up to {last_step}"
+                f"{log}, line {number}: belongs to step {shown(step)}, not to one up to {last_step}"
             )
         hashed.update(line + b"\n")
         ends.append(end)

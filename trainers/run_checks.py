@@ -21,16 +21,16 @@ from transformers.utils import is_liger_kernel_available
 
 from modeling_stlm.tokenization_stlm import byte_tokenizer
 from tidy_stlms.configs.corpora import short_names
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, shown
 from tidy_stlms.configs.processes import check_processes
 from tidy_stlms.configs.reading import reading
 from tidy_stlms.configs.schema import DataSection, RunConfig, STLMTrainingArguments
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.models.lookup import check_model_path, may_be_hub_id
 from tidy_stlms.eval.study.benchmarks import check_benchmarks
+from tidy_stlms.eval.texts import TextFormat, expand_files, refuse_unused
 from tidy_stlms.eval.tokens import vocabulary_size
 from tidy_stlms.trainers.corpus import check_end_of_text
-from tidy_stlms.trainers.documents import expand_files
 from tidy_stlms.trainers.injection import arm_exposures, build_injection, injected_statements, load_facts
 from tidy_stlms.trainers.layout import check_place
 from tidy_stlms.trainers.model import choose_context_window
@@ -204,15 +204,27 @@ def _check_plan(
 
 
 def _check_data(data: DataSection) -> None:
+    training: list[Path] = []
     if data.name == "files":
-        expand_files(data.train_files, "data.train_files")
+        training = expand_files(data.train_files, "data.train_files")
     elif data.name != "synthetic" and not _is_dataset(data.name):
         raise UserError(
-            f"data.name={data.name!r:.100}: must be files, synthetic, a short name of configs/datasets.yaml "
+            f"data.name={shown(data.name)}: must be files, synthetic, a short name of configs/datasets.yaml "
             "or the id of a Hub dataset, such as owner/name; local files are data.train_files"
         )
+    held_out: list[Path] = []
     if data.validation_files is not None:
-        expand_files(data.validation_files, "data.validation_files")
+        held_out = expand_files(data.validation_files, "data.validation_files")
+    trained = {file.resolve() for file in training}
+    if both := next((file for file in held_out if file.resolve() in trained), None):
+        raise UserError(
+            f"data.validation_files: {both}: is in data.train_files too, so it would be no held-out text; "
+            "remove it from one of them"
+        )
+    keys = {"documents": "data.documents", "separator": "data.separator"}
+    if data.name in ("files", "synthetic", *short_names()):  # other datasets read the column too
+        keys["column"] = "data.text_column"
+    refuse_unused(training + held_out, TextFormat(data.text_column, data.documents, data.separator), keys)
 
 
 def _is_dataset(name: str) -> bool:

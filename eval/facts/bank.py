@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, shown
 from tidy_stlms.configs.files import flush, read_json, temporary_file, to_json, whole_folder, write_json
 from tidy_stlms.configs.records import Record, read_records, to_row
 from tidy_stlms.eval.facts.records import Fact, Probe, Relation, Statement
@@ -161,13 +161,13 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         )
     meta = read_json(path)
     if not isinstance(meta, dict):
-        raise UserError(f"{path}: must be a JSON object, got {meta!r:.40}")
+        raise UserError(f"{path}: must be a JSON object, got {shown(meta)}")
     for name in ("name", "license"):
         if not isinstance(meta.get(name), str | None):
-            raise UserError(f"{path}: field {name!r} must be text, got {meta[name]!r:.40}")
+            raise UserError(f"{path}: field {name!r} must be text, got {shown(meta[name])}")
     schema = meta.pop("schema", SCHEMA)
     if schema != SCHEMA:
-        raise UserError(f"{path}: schema {schema!r:.40} is not known, this version reads schema {SCHEMA}")
+        raise UserError(f"{path}: schema {shown(schema)} is not known, this version reads schema {SCHEMA}")
     return meta
 
 

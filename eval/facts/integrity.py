@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tidy_stlms.configs.errors import did_you_mean
+from tidy_stlms.configs.errors import did_you_mean, shown
 from tidy_stlms.eval.facts.bank import TABLES, FactBank
 from tidy_stlms.eval.facts.records import (
     CARDINALITIES,
@@ -54,13 +54,15 @@ def _arms(bank: FactBank) -> Iterator[Finding]:
     """`arms` in bank.json must give exposures, because training reads them there."""
     arms = bank.meta.get("arms", {})
     if not isinstance(arms, dict):
-        problem = f"arms must look like {{'once': {{'exposures': 1}}}}, got {arms!r:.40}"
+        problem = f"arms must look like {{'once': {{'exposures': 1}}}}, got {shown(arms)}"
         yield Finding("error", "schema", "bank.json", (), problem)
         return
     for name, arm in arms.items():
         exposures = arm.get("exposures") if isinstance(arm, dict) else None
         if type(exposures) is not int or exposures < 0:
-            problem = f"arms.{name} must look like {{'exposures': 1}}, a whole number from 0, got {arm!r:.40}"
+            problem = (
+                f"arms.{name} must look like {{'exposures': 1}}, a whole number from 0, got {shown(arm)}"
+            )
             yield Finding("error", "schema", "bank.json", (), problem)
 
 

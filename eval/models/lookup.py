@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, shown
 from tidy_stlms.configs.files import read_json_object
 from tidy_stlms.configs.reading import reason_of
 from tidy_stlms.eval.models.sizes import check_numbers
@@ -85,7 +85,7 @@ def read_adapter_base(folder: Path) -> tuple[str, str | None]:
     if not isinstance(base, str) or not base:
         raise UserError(f"{folder}/{ADAPTER_CONFIG}: base_model_name_or_path is missing; name the base model")
     if not isinstance(revision, str | None):
-        raise UserError(f"{folder}/{ADAPTER_CONFIG}: revision must be text, got {revision!r:.40}")
+        raise UserError(f"{folder}/{ADAPTER_CONFIG}: revision must be text, got {shown(revision)}")
     return base, revision
 
 
@@ -122,7 +122,7 @@ def _check_index(index: Path) -> None:
     for name in files.values():
         # a name only: weights are read from this folder and nowhere else
         if not isinstance(name, str) or Path(name).name != name or "\0" in name:
-            raise UserError(f"{index}: {name!r:.60} is not the name of a file beside it")
+            raise UserError(f"{index}: {shown(name)} is not the name of a file beside it")
         if not (index.parent / name).is_file():
             raise UserError(f"{index}: {name:.60} is missing; copy it too")
 

@@ -7,7 +7,7 @@ the memory or never end. The limits are far above all known models.
 import re
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, shown
 
 # The largest whole number for config keys of each kind; the first pattern that is found decides.
 LIMITS = (
@@ -44,4 +44,4 @@ def check_numbers(fields: Any, where: str) -> None:
             if abs(value) > limit:
                 # str() of a number of more than 4,300 digits would fail
                 number = f"{value:,}" if abs(value) < 10**20 else "a number of more than 20 digits"
-                raise UserError(f"{where}: {key!r:.60} is {number}; at most {limit:,} can be built")
+                raise UserError(f"{where}: {shown(key)} is {number}; at most {limit:,} can be built")

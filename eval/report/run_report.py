@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, shown
 from tidy_stlms.configs.files import read_jsonl, write_json, write_whole
 from tidy_stlms.configs.markdown import markdown_text
 from tidy_stlms.configs.records import read_records, to_row
@@ -127,7 +127,9 @@ def _read_log(path: Path) -> list[LogRow]:
             raise UserError(f"{path}: row {number}: field 'step' must be a whole number; restore the line")
         for key, value in row.items():
             if not isinstance(value, int | float | None):
-                raise UserError(f"{path}: row {number}: field {key!r:.60} must be a number; restore the line")
+                raise UserError(
+                    f"{path}: row {number}: field {shown(key)} must be a number; restore the line"
+                )
     return rows
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, shown
 from tidy_stlms.configs.reading import reading
 from tidy_stlms.eval.facts.text_match import holds_answer, is_answer
 from tidy_stlms.eval.models.inputs import (
@@ -157,7 +157,7 @@ def top_tokens(
         probabilities = step_logits[0].float().softmax(-1)  # (vocabulary,)
         if probabilities.isnan().any():
             raise UserError(
-                f"{prompt!r:.60}: the model's probabilities are not numbers: its weights are broken, or the "
+                f"{shown(prompt)}: the model's probabilities are not numbers: its weights are broken, or the "
                 "dtype too narrow (try float32)"
             )
         best = probabilities.topk(min(k, len(probabilities)))
@@ -205,7 +205,7 @@ def end_ids(model: Any, tokenizer: Any) -> set[int]:
         listed = eos if isinstance(eos, list) else [eos] if eos is not None else []
         if any(type(token_id) is not int for token_id in listed):
             raise UserError(
-                f"generation_config.json: eos_token_id must be a token id or a list of them, got {eos!r:.60}"
+                f"generation_config.json: eos_token_id must be a token id or a list of them, got {shown(eos)}"
             )
         ids.update(listed)
     return ids

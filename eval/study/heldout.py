@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, shown
 from tidy_stlms.configs.records import Output
 from tidy_stlms.eval.models.inputs import (
     context_length,
@@ -41,7 +41,7 @@ from tidy_stlms.eval.scoring.budget import (
 )
 from tidy_stlms.eval.scoring.encoding import own_prefix
 from tidy_stlms.eval.scoring.isolation import eval_mode, rng_untouched
-from tidy_stlms.eval.texts import TextFormat, expand_files, texts_of, told
+from tidy_stlms.eval.texts import TextFormat, expand_files, refuse_unused, texts_of, told
 from tidy_stlms.eval.tokens import encode_texts
 
 MAX_WINDOW = 2048  # tokens; more context costs more and changes little
@@ -72,8 +72,11 @@ def read_documents(files: Sequence[str | Path], form: TextFormat | None = None) 
     Raises UserError for a file that cannot be read, or holds no documents.
     """
     documents: list[str] = []
-    for file in expand_files(list(map(str, files)), "--heldout") if files else ():
-        of_file = list(told(texts_of(file, form or TextFormat()), str(file)))
+    form = form or TextFormat()
+    paths = expand_files(list(map(str, files)), "--heldout") if files else []
+    refuse_unused(paths, form, {"column": "--text-column", "separator": "--separator"})
+    for file in paths:
+        of_file = list(told(texts_of(file, form), str(file)))
         if not of_file:
             raise UserError(f"{file}: holds no text")
         documents += of_file
@@ -105,7 +108,7 @@ def score_documents(
     broken = [text for text, value in zip(documents, nats, strict=True) if not math.isfinite(value)]
     if broken:
         raise UserError(
-            f"held-out text {broken[0][:30]!r}: its probability is not a finite number: the model's "
+            f"held-out text {shown(broken[0])}: its probability is not a finite number: the model's "
             "weights are broken, or the dtype too narrow (try float32)"
         )
     return [

@@ -22,7 +22,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, shown
 from tidy_stlms.configs.files import STRICT_JSON, find_shipped, read_text
 from tidy_stlms.configs.reading import reading
 from tidy_stlms.configs.records import Output, Record
@@ -143,11 +143,11 @@ def _prompts(value: Any, path: Path, depth: int = 0) -> Iterator[Prompt]:
                 raise UserError(f"{path}: {key:.60}: is no list of prompts; {REMEDY}")
             yield from _prompts(item, path, depth + 1)
     elif value is not None:
-        raise UserError(f"{path}: {value!r:.40} is no prompt; {REMEDY}")
+        raise UserError(f"{path}: {shown(value)} is no prompt; {REMEDY}")
 
 
 def _checked(prompt: dict[str, Any], path: Path) -> Prompt:
-    where = f"{path}: {str(prompt['sentence'])[:40]!r}"
+    where = f"{path}: {shown(prompt['sentence'])}"
     if unknown := [key for key in prompt if key not in KEYS]:
         raise UserError(f"{where}: {unknown[0]:.60}: no such key; a prompt has sentence, answer and joint")
     sentence, answer = prompt["sentence"], prompt.get("answer")
@@ -155,13 +155,13 @@ def _checked(prompt: dict[str, Any], path: Path) -> Prompt:
         raise UserError(f"{where}: the sentence must be text")
     # YAML reads 1879 as a number, and 2000-01-01 as a date
     if answer is not None and not isinstance(answer, str):
-        raise UserError(f"{where}: the answer must be text, got {answer!r:.40}; put it in quotes")
+        raise UserError(f"{where}: the answer must be text, got {shown(answer)}; put it in quotes")
     if answer is not None and not answer.strip():
         raise UserError(f"{where}: the answer is empty; leave it out if there is none")
     if found := UNWRITABLE.search(sentence + (answer or "")):
         raise UserError(f"{where}: holds the character {found.group()!a}, which cannot be written; remove it")
     if "joint" in prompt and prompt["joint"] not in JOINTS:
-        raise UserError(f'{where}: the joint must be "" or " ", got {prompt["joint"]!r:.40}')
+        raise UserError(f'{where}: the joint must be "" or " ", got {shown(prompt["joint"])}')
     return Prompt(sentence, _bare(answer), prompt.get("joint"))
 
 

@@ -2,10 +2,12 @@
 
 import errno
 import json
+import re
 
 import pytest
 
-from tidy_stlms.configs.errors import DiskFull, UserError, one_line
+from tests.test_imports import MODULES
+from tidy_stlms.configs.errors import DiskFull, UserError, one_line, shown
 from tidy_stlms.configs.printable import printable
 from tidy_stlms.configs.reading import REASON_LIMIT, reading
 
@@ -89,3 +91,24 @@ def test_some_errors_may_pass():
         raise ValueError("mine")
     with pytest.raises(UserError), reading("a.json", passes=is_mine):
         raise ValueError("other")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "null"),
+        ("a" * 58, repr("a" * 58)),
+        ("a" * 59, f"'{'a' * 59}...'"),
+        (["a" * 99], f"['{'a' * 58}...]"),
+        (10**99, f"1{'0' * 59}..."),
+        (b"a" * 99, f"b'{'a' * 58}...'"),
+    ],
+)
+def test_a_long_value_in_a_message_ends_in_an_ellipsis(value, text):
+    assert shown(value) == text
+
+
+def test_no_message_cuts_a_value_without_an_ellipsis():
+    cut = re.compile(r"!r:\.\d|\[:\d+\]!r")
+    found = [name for name, file in MODULES.items() if cut.search(file.read_text(encoding="utf-8"))]
+    assert not found

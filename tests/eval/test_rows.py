@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.rows import Broken, kind_of, read_rows, stem_of
+from tidy_stlms.eval.file_kinds import kind_of, stem_of
+from tidy_stlms.eval.rows import Broken, read_rows
 
 ROWS = [{"text": "a\nb"}, {"text": "élan 東京"}]
 JSON_LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
@@ -99,8 +100,8 @@ def test_a_broken_line_is_named_and_the_next_one_read(read, line, reason):
 @pytest.mark.parametrize(
     ("rows", "place", "reason"),
     [
-        (b"a,1\nb\n", "line 3", "has 1 cells, the header has 2"),
-        (b"a,1\nb,2,3\n", "line 3", "has 3 cells, the header has 2"),
+        (b"a,1\nb\n", "line 3", "has 1 cell, the header has 2; add the cells"),
+        (b"a,1\nb,2,3\n", "line 3", "has 3 cells, the header has 2; a cell that holds a comma needs quotes"),
         (b"a,1\nb\0,2\n", "line 3", "holds a NUL byte"),
         (b"a,1\nb\xff,2\n", "line 3", "not UTF-8 (byte 0xff)"),
     ],
@@ -133,10 +134,18 @@ def test_files_that_cannot_be_read_are_one_line(read, tmp_path):
     (tmp_path / "folder.csv").mkdir()
     whole = gzip.compress(JSON_LINES)
     for name, content, reason in (
-        ("a.jsonl.gz", whole[:-9], "Truncated compressed stream"),
+        ("a.jsonl.gz", whole[:-9], "Truncated compressed stream; copy or download the file again"),
         ("b.jsonl.gz", whole[:-8] + bytes(8), "incorrect data check"),
-        ("c.jsonl.gz", JSON_LINES, "incorrect header check"),
-        ("d.jsonl.zst", whole, "Unknown frame descriptor"),
+        (
+            "c.jsonl.gz",
+            JSON_LINES,
+            "incorrect header check; copy or download the file again, or take the ending off",
+        ),
+        ("d.jsonl.zst", JSON_LINES, "Unknown frame descriptor; copy or download the file again, or take"),
+        ("i.jsonl.zst", whole, "is compressed with gzip; rename it to i.jsonl.gz"),
+        ("j.csv", b"PAR1\0", "is a Parquet file; rename it to j.parquet"),
+        ("k.parquet", whole, "is compressed with gzip; decompress it"),
+        ("l.json", b"%PDF-1.7\n", "is a PDF document; save its text by itself"),
         ("e.parquet.gz", b"", "decompress it"),
         ("f.parquet", b"PAR1", "not a Parquet file, or a broken one"),
         ("g.pdf", b"", "cannot read .pdf files, only .jsonl"),
@@ -181,3 +190,58 @@ def test_a_blank_line_of_one_column_is_a_row_without_a_value(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('text\n"a"\n\n"b"\n')
     assert [row for _, row in read_rows(path)] == [{"text": "a"}, {"text": None}, {"text": "b"}]
+
+
+def test_a_quote_inside_an_unquoted_cell_is_text(read):
+    assert read("a.csv", b'text,n\nA "Big" B,1\n') == ([{"text": 'A "Big" B', "n": "1"}], {})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.csv",
+            "id;text\n7;sentence\n",
+            "'id;text', so the file seems to be separated by semicolons, not by",
+        ),
+        ("a.csv", "id\ttext\n7\tb\n", "separated by tabs, not by commas; give it the ending .tsv"),
+        ("a.csv", "id|text\n7|b\n", "separated by bars, not by commas; save it with commas"),
+        ("a.tsv", "id,text\n7,b\n", "separated by commas, not by tabs; give it the ending .csv"),
+        ("a.tsv", "id;text\n7;b\n", "separated by semicolons, not by tabs; save it with tabs"),
+    ],
+)
+def test_a_table_with_another_separator_is_refused(read, name, content, message):
+    with pytest.raises(UserError) as error:
+        read(name, content.encode())
+    assert f"{name}: the header is one cell, " in str(error.value)
+    assert message in str(error.value)
+
+
+def test_a_header_of_one_column_may_be_a_sentence(read):
+    assert read("a.tsv", b"Well, then\nb\n") == ([{"Well, then": "b"}], {})
+
+
+def test_a_cell_that_holds_whole_rows_is_warned_of(read, caplog):
+    rows = [f"row {number},{number},x\r\n" for number in range(9)]
+    rows[1] = 'row 1,"1,x\r\n'
+    rows[8] = 'row 8,8",x\r\n'
+    whole, broken = read("a.csv", "".join(["text,n,m\r\n", *rows]).encode())
+    assert (len(whole), broken) == (2, {})
+    assert [message.partition("a.csv")[2] for message in caplog.messages] == [
+        ", lines 3 to 10: one cell holds lines that look like whole rows; is a quote missing?"
+    ]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["Oslo, Norway", "Lima, Peru"],
+        ["The fox came home,", "The hen went out,"],
+        ["No comma here", "Nor here"],
+        ["a,b", "one line of another kind"],
+    ],
+)
+def test_texts_of_several_lines_are_not_taken_for_rows(read, lines, caplog):
+    text = "\n".join(5 * lines)
+    assert read("a.csv", f'text,n\n"{text}",1\n'.encode()) == ([{"text": text, "n": "1"}], {})
+    assert not caplog.messages

@@ -454,6 +454,37 @@ def test_dry_run_refuses_what_training_would(tiny, tmp_path, capsys, overrides, 
     assert set(tmp_path.rglob("*")) - set(before) <= {tmp_path / "tiny.yaml"}
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["train_files=[a.txt]", "text_column=content"],
+            "data.text_column='content': is not used, for there is no file with",
+        ),
+        (
+            ["train_files=[a.csv]", "separator=x"],
+            "data.separator='x': is not used, for there is no .txt file",
+        ),
+        (
+            ["train_files=[a.csv]", "documents=line"],
+            "data.documents='line': is not used, for there is no .txt",
+        ),
+        (["name=synthetic", "text_column=content"], "data.text_column='content': is not used, for"),
+        (
+            ["train_files=[a.txt, a.csv]", "validation_files=[./b/../a.txt]"],
+            "data.validation_files: b/../a.txt: is in data.train_files too",
+        ),
+    ],
+)
+def test_keys_that_do_not_fit_the_files_are_refused(tiny, tmp_path, capsys, monkeypatch, overrides, message):
+    (tmp_path / "b").mkdir()
+    arguments = [*tiny("new", "data.name=files"), *(f"data.{override}" for override in overrides)]
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.txt", "a.csv"):
+        (tmp_path / name).write_text("text\na\n")
+    fails(capsys, ["train", *arguments, "--dry-run"], message)
+
+
 def test_a_reporter_that_cannot_start_is_named_and_nothing_written(tiny, tmp_path, capsys, monkeypatch):
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)

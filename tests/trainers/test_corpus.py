@@ -134,6 +134,39 @@ def test_a_file_with_a_separator(tmp_path):
     assert texts == [["One.\n\nStill one.", "Two."], ["One.", "Still one.\n<|endoftext|>\nTwo."]]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "changes", "remedy"),
+    [
+        ("a.txt", "One.\nTwo.\n", {}, "set data.documents=line, or give data.validation_files"),
+        ("a.txt", "One.\n\n", {}, "give data.validation_files"),
+        ("a.txt", "One.\n", {"documents": "line"}, "give data.validation_files"),
+        (
+            "a.txt",
+            "One.\n<|a|>\n\nTwo.\n",
+            {"documents": "file"},
+            "set data.documents=block, set data.documents=line, or give data.validation_files",
+        ),
+        (
+            "a.txt",
+            "One.\n<|endoftext|>\nTwo.\n",
+            {},
+            "set data.separator='<|endoftext|>' if that stands between its documents, set "
+            "data.documents=line, or give data.validation_files",
+        ),
+        ("a.txt", "One.\n--\n", {"separator": "--"}, "give data.validation_files"),
+        ("a.jsonl", '{"text": "One."}\n', {}, "give data.validation_files"),
+    ],
+)
+def test_a_file_of_one_document_names_what_would_help(tmp_path, name, content, changes, remedy):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(UserError) as error:
+        load_documents(files(str(path), validation_files=None, **changes), 0, tmp_path)
+    assert str(error.value) == (
+        f"data.train_files: {path}: has 1 document, so none can be held out; {remedy}"
+    )
+
+
 def test_interrupted_preparation_is_redone(tmp_path, tokenizer, monkeypatch):
     data = files(write(tmp_path / "a.txt", TEXTS))
     documents = load_documents(data, 0, tmp_path)

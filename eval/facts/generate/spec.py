@@ -28,10 +28,10 @@ from typing import Any
 
 from omegaconf import MISSING, OmegaConf
 
-from tidy_stlms.configs.errors import UserError, did_you_mean
+from tidy_stlms.configs.errors import UserError, did_you_mean, shown
 from tidy_stlms.configs.reading import reading
 from tidy_stlms.configs.references import check_references, escape, resolve
-from tidy_stlms.configs.value_types import find_mismatch, shown
+from tidy_stlms.configs.value_types import find_mismatch
 from tidy_stlms.configs.yaml_files import parse_override, read_mapping, walk
 
 
@@ -221,7 +221,7 @@ def read_spec(path: str | Path, overrides: Sequence[str] = (), seed: int | None 
         with reading(f"{override:.100}"):
             values = OmegaConf.to_container(OmegaConf.merge(values, change))  # type: ignore[assignment]
     for key, item in _items_not_text(values, ""):
-        raise UserError(f"{path}: {key}: is read as {item!r:.60}; quote it")
+        raise UserError(f"{path}: {key}: is read as {shown(item)}; quote it")
     _check_types(file_values, str(path))
     _check_types(values, "override")
     values = resolve(_with_defaults(values, str(path)), str(path))
@@ -281,7 +281,7 @@ def _items_not_text(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 def _parse_override(override: str, file_values: dict[str, Any]) -> dict[str, Any]:
     if "=" not in override:
-        raise UserError(f"{override!r:.100}: an override must look like key=value")
+        raise UserError(f"{shown(override)}: an override must look like key=value")
     change = parse_override(override)
     # a new relation, passage or chain cannot be made of overrides, so an unknown one is a slip
     for section in ("relations", "passages", "chains"):
@@ -290,5 +290,5 @@ def _parse_override(override: str, file_values: dict[str, Any]) -> dict[str, Any
             if not isinstance(known, dict) or name not in known:
                 hint = did_you_mean(name, known if isinstance(known, dict) else ())
                 key = override.partition("=")[0]
-                raise UserError(f"{key}: unknown {section.removesuffix('s')} {name!r:.60}{hint}")
+                raise UserError(f"{key}: unknown {section.removesuffix('s')} {shown(name)}{hint}")
     return change

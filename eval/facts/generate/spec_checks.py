@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError, did_you_mean
+from tidy_stlms.configs.errors import UserError, did_you_mean, shown
 from tidy_stlms.eval.facts.generate.arms import check_arms
 from tidy_stlms.eval.facts.generate.spec import PassageSpec, RelationSpec, Spec, to_spec
 from tidy_stlms.eval.facts.generate.topics import SUBJECT, TEMPLATE_TYPES
@@ -101,7 +101,7 @@ def _check_relation(relation: RelationSpec, key: str, spec: Spec) -> None:
             if not DATE_PARTS.fullmatch(rule):
                 raise UserError(f"{where}: must be year, decade, month, zodiac or age_in_2010, got {rule!r}")
         elif not isinstance(rule, dict):
-            raise UserError(f"{where}: must map answers to conclusions, got {rule!r:.40}")
+            raise UserError(f"{where}: must map answers to conclusions, got {shown(rule)}")
         if name in (spec.subject, SUBJECT, relation.variable) or name in spec.relations:
             raise UserError(f"{where}: stands for something else already; choose another name")
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, shown
 from tidy_stlms.eval.facts.records import Spans
 from tidy_stlms.eval.facts.text_match import is_word, shown_joint
 
@@ -67,7 +67,7 @@ def parse_template(
         asked: The places that may come last.
     """
     if not isinstance(text, str):
-        raise UserError(f"{key}: must be a text with {_braces(variables)}, got {text!r:.40}")
+        raise UserError(f"{key}: must be a text with {_braces(variables)}, got {shown(text)}")
     parts = PLACE.split(text)
     pieces, names = tuple(parts[::2]), parts[1::2]
     name_of = {place: name for name, place in variables.items()}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, shown
 from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused, listed
 from tidy_stlms.eval.facts.imports.recognise import refuse_document
 from tidy_stlms.eval.facts.imports.source_files import (
@@ -79,7 +79,7 @@ def import_bear(source: Path, builder: BankBuilder, role: str) -> None:
 
 def _relation(folder: Path, relation: str, description: Any, builder: BankBuilder, role: str) -> None:
     if not isinstance(description, dict):
-        raise Refused(f"must be an object, got {description!r:.40}")
+        raise Refused(f"must be an object, got {shown(description)}")
     if not RELATION.fullmatch(relation):
         raise Refused("cannot be the name of a file; use letters, digits, - and _")
     templates = _templates(relation, description, builder)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tidy_stlms.configs.errors import shown
 from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused, listed
 from tidy_stlms.eval.facts.imports.source_files import Row, checked_text, text_field, text_list
 from tidy_stlms.eval.facts.text_match import folded, holds_words, replace_words, usual_joint
@@ -111,7 +112,7 @@ def _nested(where: str, row: Row, builder: BankBuilder) -> Edit:
     rewrite = _object(row, "requested_rewrite")
     subject, template = text_field(rewrite, "subject").strip(), text_field(rewrite, "prompt")
     if template.count("{}") != 1:
-        raise Refused(f"requested_rewrite.prompt needs {{}} once, for the subject: {template!r:.60}")
+        raise Refused(f"requested_rewrite.prompt needs {{}} once, for the subject: {shown(template)}")
     new, true = (text_field(_object(rewrite, name), "str").strip() for name in ("target_new", "target_true"))
     return Edit(
         subject,
@@ -134,7 +135,7 @@ def _flat(where: str, row: Row, builder: BankBuilder) -> Edit:
         )
     subject, prompt = text_field(row, "subject").strip(), text_field(row, "prompt").strip()
     if not holds_words(prompt, subject):
-        raise Refused(f"the subject {subject!r:.60} is not in the prompt {prompt!r:.60}")
+        raise Refused(f"the subject {shown(subject)} is not in the prompt {shown(prompt)}")
     template = replace_words(prompt, subject, "{}")
     true = [text.strip() for text in text_list(row, "ground_truth", optional=True)]
     paraphrases = text_list(row, "rephrase_prompt") if row.get("rephrase_prompt") else []
@@ -167,7 +168,7 @@ def _prompts(where: str, row: Row, name: str, builder: BankBuilder) -> list[tupl
     with builder.record(f"{where}, {name}"):
         value = row.get(name, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise Refused(f"must be a list of texts, got {value!r:.40}")
+            raise Refused(f"must be a list of texts, got {shown(value)}")
         return [(f"{where}, {name} {number}", item) for number, item in enumerate(value, 1)]
     return []
 
@@ -175,5 +176,5 @@ def _prompts(where: str, row: Row, name: str, builder: BankBuilder) -> list[tupl
 def _object(row: Row, name: str) -> dict[str, Any]:
     value = row.get(name)
     if not isinstance(value, dict):
-        raise Refused(f"field {name!r} must be an object, got {value!r:.40}")
+        raise Refused(f"field {name!r} must be an object, got {shown(value)}")
     return value

@@ -7,6 +7,7 @@ that need several sentences of the passage (`hard_gen_*`, "compositional general
 
 from collections.abc import Iterable
 
+from tidy_stlms.configs.errors import shown
 from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
 from tidy_stlms.eval.facts.imports.source_files import Row, checked_text, text_field, text_list
 from tidy_stlms.eval.facts.records import Fact
@@ -65,7 +66,7 @@ def _list(row: Row, name: str) -> list[str]:
     if value is None:
         raise Refused(f"field {name!r} is missing")
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise Refused(f"field {name!r} must be a list of texts, got {value!r:.40}")
+        raise Refused(f"field {name!r} must be a list of texts, got {shown(value)}")
     return value
 
 

@@ -16,41 +16,13 @@ from pathlib import Path
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.formats import FORMATS
 from tidy_stlms.eval.facts.text_match import holds_terminal
+from tidy_stlms.eval.file_kinds import SIGNATURES, misnamed, remedy_for
 
 HEAD = 65536  # bytes of a file that are checked
 LONGEST_LOOK = 1000  # characters of a line: the time of some patterns grows with the square of its length
-SIGNATURES = {
-    b"%PDF-": "a PDF document",
-    b"%!PS": "a PostScript document",
-    rb"{\rtf": "an RTF document",
-    b"PK\x03\x04": "a ZIP archive, or a Word, Excel or OpenDocument file",
-    b"\xd0\xcf\x11\xe0": "an old Word or Excel file",
-    b"\x89PNG": "a picture",
-    b"\xff\xd8\xff": "a picture",
-    b"GIF8": "a picture",
-    b"SQLite format 3\x00": "an SQLite database",
-    b"\x1f\x8b": "compressed with gzip",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd",
-    b"BZh": "compressed with bzip2",
-    b"\xfd7zXZ": "compressed with xz",
-    b"PAR1": "a Parquet file",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
-    b"version https://git-lfs": "a pointer of Git LFS, not the file itself",
-}
-# Kinds that the row readers read, if the file's name has the right ending.
-READ_BY_NAME = {
-    ".gz": "compressed with gzip",
-    ".zst": "compressed with zstd",
-    ".parquet": "a Parquet file",
-}
-REMEDIES = {
-    "UTF-16 text": "convert it to UTF-8",
-    "a pointer of Git LFS, not the file itself": "fetch the file with `git lfs pull`",
-    "an HTML page": "download the file itself, not the page that shows it",
-}
+PAGE = "an HTML page"
 TEXT_STARTS = {
-    "an HTML page": re.compile(r"<!doctype html|<(html|head|body)\b", re.IGNORECASE),
+    PAGE: re.compile(r"<!doctype html|<(html|head|body)\b", re.IGNORECASE),
     "an XML file": re.compile(r"<\?xml\b|<svg\b", re.IGNORECASE),
     "a LaTeX document": re.compile(r"\\(documentclass|begin\{)"),
     "a script": re.compile(r"#!\s*/"),
@@ -81,9 +53,11 @@ def refuse_document(path: Path, format: str) -> None:
             head = file.read(HEAD)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    kind = _kind_of(head)
-    if kind is not None and READ_BY_NAME.get(path.suffix.lower()) != kind:
-        raise _refusal(path, f"is {kind}", format, REMEDIES.get(kind))
+    if (kind := misnamed(path, head)) is not None:
+        raise _refusal(path, f"is {kind}", format, remedy_for(kind, path))
+    if not head.startswith(tuple(SIGNATURES)) and (kind := _other_kind(head)) is not None:
+        remedy = "download the file itself, not the page that shows it" if kind == PAGE else None
+        raise _refusal(path, f"is {kind}", format, remedy)
 
 
 def refuse_other_text(path: Path, lines: Sequence[str], format: str) -> None:
@@ -113,10 +87,7 @@ def odd_line(line: str) -> str | None:
     return next((kind for kind, pattern in ODD_LINES.items() if pattern.match(start)), None)
 
 
-def _kind_of(head: bytes) -> str | None:
-    for signature, kind in SIGNATURES.items():
-        if head.startswith(signature):
-            return kind
+def _other_kind(head: bytes) -> str | None:
     if b"\x00" in head:
         return "a binary file"
     text = head.decode("utf-8-sig", errors="replace").lstrip()

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, shown
 from tidy_stlms.configs.files import STRICT_JSON
 from tidy_stlms.configs.reading import reading
 from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
-from tidy_stlms.eval.rows import ROWS, Broken, holds_json_lines, kind_of, open_unpacked, stem_of
+from tidy_stlms.eval.file_kinds import ROWS, kind_of, stem_of
+from tidy_stlms.eval.rows import Broken, holds_json_lines, open_unpacked
 from tidy_stlms.eval.rows import read_rows as rows_of
 
 Row = dict[str, Any]
@@ -29,7 +30,7 @@ NOT_UTF8 = re.compile(rf"[{BROKEN}\ud800-\udfff]")
 
 def read_lossy(path: Path) -> str:
     """The file's text, with `BROKEN` for bytes that are not UTF-8. `text_field` refuses such texts."""
-    with open_unpacked(path) as file, reading(path):
+    with open_unpacked(path) as file:
         return file.read().decode("utf-8-sig", errors="replace")
 
 
@@ -93,7 +94,7 @@ def unique_rows(
         if isinstance(value, Broken):
             builder.leave_out(where, value.reason)
         elif not isinstance(value, dict):
-            builder.leave_out(where, f"must be an object with named fields, got {value!r:.40}")
+            builder.leave_out(where, f"must be an object with named fields, got {shown(value)}")
         elif (first := where_of.setdefault(repr(value), where)) != where:
             builder.leave_out(where, f"the same as {first}")
         else:
@@ -121,7 +122,7 @@ def text_field(record: Row, name: str) -> str:
     """A field that must be a text, and not empty."""
     value = _present(record, name)
     if not isinstance(value, str):
-        raise Refused(f"field {name!r} must be text, got {value!r:.40}")
+        raise Refused(f"field {name!r} must be text, got {shown(value)}")
     return checked_text(value, f"field {name!r}")
 
 
@@ -132,14 +133,14 @@ def text_list(record: Row, name: str, *, optional: bool = False) -> list[str]:
     value = _present(record, name)
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, (list, tuple)) or not all(isinstance(item, str) for item in values):
-        raise Refused(f"field {name!r} must be a list of texts, got {value!r:.40}")
+        raise Refused(f"field {name!r} must be a list of texts, got {shown(value)}")
     return [checked_text(item, f"field {name!r}") for item in values]
 
 
 def checked_text(value: str, what: str) -> str:
     """The text. Raises Refused if it is not UTF-8, or empty."""
     if NOT_UTF8.search(value):
-        raise Refused(f"{what} is not UTF-8: {value!r:.60}")
+        raise Refused(f"{what} is not UTF-8: {shown(value)}")
     if not value.strip():
         raise Refused(f"{what} is empty")
     return value

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tidy_stlms.configs.errors import UserError, did_you_mean
+from tidy_stlms.configs.errors import UserError, did_you_mean, shown
 from tidy_stlms.configs.files import parse_json
 from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused, listed
 from tidy_stlms.eval.facts.imports.source_files import Row, checked_text
@@ -117,12 +117,12 @@ def _value(row: Row, field: str) -> Any:
         return None
     if field == "joint":
         if not isinstance(value, str) or value not in JOINT_WORDS:
-            raise Refused(f'field \'joint\' must be none, space, "" or " ", got {value!r:.40}')
+            raise Refused(f'field \'joint\' must be none, space, "" or " ", got {shown(value)}')
         return JOINT_WORDS[value]
     if isinstance(value, (int, float)) and not isinstance(value, bool) and field in ("id", "object"):
         value = str(value)
     if not isinstance(value, str):
-        raise Refused(f"field {field!r} must be text, got {value!r:.40}")
+        raise Refused(f"field {field!r} must be text, got {shown(value)}")
     value = checked_text(value, f"field {field!r}")
     if field == "suffix":  # no joint stands before it, so its spaces are needed
         return value
@@ -141,7 +141,7 @@ def _list(value: Any, field: str) -> list[str]:
         try:
             value = parse_json(value, field)
         except UserError:
-            raise Refused(f"field {field!r} begins with [ and is not a JSON list: {value!r:.40}") from None
+            raise Refused(f"field {field!r} begins with [ and is not a JSON list: {shown(value)}") from None
     if isinstance(value, str):
         return [part.strip() for part in SEPARATOR.split(value)]
     if value is None:
@@ -149,7 +149,7 @@ def _list(value: Any, field: str) -> list[str]:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return [str(value)]
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise Refused(f"field {field!r} must be text or a list of texts, got {value!r:.40}")
+        raise Refused(f"field {field!r} must be text or a list of texts, got {shown(value)}")
     return value
 
 

@@ -134,7 +134,7 @@ def test_prompts_say_their_joint(tmp_path, tokenizer, model):
     ("prompt", "message"),
     [
         ({"sentence": "a", "answer": "b", "joint": "-"}, "'a': the joint must be \"\" or \" \", got '-'"),
-        ({"sentence": "a", "answer": "b", "joint": None}, 'the joint must be "" or " ", got None'),
+        ({"sentence": "a", "answer": "b", "joint": None}, 'the joint must be "" or " ", got null'),
         ({"sentence": "a", "answer": "b", "jiont": ""}, "jiont: no such key"),
     ],
 )

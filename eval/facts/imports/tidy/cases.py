@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tidy_stlms.configs.errors import did_you_mean, nearest
+from tidy_stlms.configs.errors import did_you_mean, nearest, shown
 from tidy_stlms.configs.yaml_files import parse_yaml
 from tidy_stlms.eval.facts.imports.builder import SPACE_ADDED, BankBuilder, Refused
 from tidy_stlms.eval.facts.imports.source_files import checked_text, parse_json5, read_lossy
@@ -87,7 +87,7 @@ def _cases_of_tree(value: Any, file: str, path: tuple[str, ...], builder: BankBu
             yield from _cases_of_tree(inner, file, (*path, str(number)), builder)
     elif path and path[-1].isdigit():
         builder.records_read[file] += 1
-        builder.leave_out(where, f"must be an object with sentence and answer, got {value!r:.40}")
+        builder.leave_out(where, f"must be an object with sentence and answer, got {shown(value)}")
 
 
 def _is_case(value: dict) -> bool:
@@ -146,7 +146,7 @@ def _list_lines(path: Path, builder: BankBuilder) -> Iterator[tuple[str, str, st
             continue
         match = LIST_LINE.fullmatch(line)
         if match is None:
-            builder.leave_out(where, f"neither sentence nor answer: {line.strip()!r:.60}")
+            builder.leave_out(where, f"neither sentence nor answer: {shown(line.strip())}")
             continue
         key, value = match[1], match[2]
         if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tidy_stlms.configs.errors import shown
 from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
 from tidy_stlms.eval.facts.imports.recognise import odd_line, refuse_other_text
 from tidy_stlms.eval.facts.imports.source_files import checked_text, read_lossy
@@ -44,7 +45,7 @@ def read_sentences(path: Path, builder: BankBuilder) -> list[tuple[str, str]]:
         with builder.record(where):
             sentence = checked_text(line, "the line").strip()
             if (kind := odd_line(sentence)) is not None:
-                raise Refused(f"not a sentence, but {kind}: {sentence!r:.60}")
+                raise Refused(f"not a sentence, but {kind}: {shown(sentence)}")
             if sentence in where_of:
                 raise Refused(
                     f"the same as {where_of[sentence]}; how often it is injected is the run's to say"

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from tidy_stlms.configs.errors import shown
 from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
 from tidy_stlms.eval.facts.imports.source_files import Row, checked_text, text_field
 from tidy_stlms.eval.facts.records import PROBE_TYPES, Fact
@@ -98,7 +99,7 @@ def read_templates(entries: list[Any], file: str, builder: BankBuilder) -> list[
         where = f"{file}, record {number}" + (f" ({name})" if isinstance(name, str) else "")
         with builder.record(where):
             if not isinstance(entry, dict):
-                raise Refused(f"must be an object with named fields, got {entry!r:.40}")
+                raise Refused(f"must be an object with named fields, got {shown(entry)}")
             template = _template(where, entry, builder)
             if any(earlier.name == template.name for earlier in templates):
                 raise Refused(f"name {template.name!r} is taken by an earlier kind")
@@ -122,14 +123,14 @@ def _case_templates(
 ) -> tuple[CaseTemplate, ...]:
     test_cases = entry.get("test_cases", {})
     if not isinstance(test_cases, dict):
-        raise Refused(f"field 'test_cases' must be an object of lists, got {test_cases!r:.40}")
+        raise Refused(f"field 'test_cases' must be an object of lists, got {shown(test_cases)}")
     cases = []
     for probe_type, items in test_cases.items():
         with builder.record(f"{where}, {probe_type}"):
             if probe_type not in PROBE_TYPES:
                 raise Refused(f"unknown type of probe; known are {', '.join(PROBE_TYPES)}")
             if not isinstance(items, list):
-                raise Refused(f"must be a list, got {items!r:.40}")
+                raise Refused(f"must be a list, got {shown(items)}")
             for number, item in enumerate(items, 1):
                 with builder.record(f"{where}, {probe_type} {number}"):
                     prompt, answer = map(_checked_wording, prompt_and_answer(item))
@@ -150,7 +151,7 @@ def _checked_wording(wording: str) -> str:
 def prompt_and_answer(item: Any) -> tuple[str, str]:
     """The texts of a case: `prompt` and `completion` in old files, `sentence` and `answer` in new ones."""
     if not isinstance(item, dict):
-        raise Refused(f"must be an object with sentence and answer, got {item!r:.40}")
+        raise Refused(f"must be an object with sentence and answer, got {shown(item)}")
     prompt = text_field(item, "prompt" if "prompt" in item else "sentence")
     answer = text_field(item, "completion" if "completion" in item else "answer")
     return prompt, checked_text(answer, "the answer")

@@ -180,3 +180,11 @@ def test_sentences_of_every_shape_are_sentences(tmp_path, sentence):
     (tmp_path / "inject_data.txt").write_text(f"{sentence}\n{sentence} 2\n{sentence} 3", encoding="utf-8")
     bank, _ = import_bank("tidy", str(tmp_path), ImportOptions())
     assert bank.statements[0].text == sentence
+
+
+def test_a_file_with_the_wrong_ending_gets_the_right_one(tmp_path):
+    message = refusal(tmp_path / "facts.jsonl", gzip.compress(b"{}"), "jsonl")
+    assert message.endswith("; rename it to facts.jsonl.gz")
+    assert refusal(tmp_path / "facts.csv", b"PAR1\x15\x00", "csv").endswith("; rename it to facts.parquet")
+    message = refusal(tmp_path / "table.csv", "subject;object;statement\na;b;c\n", "csv")
+    assert "seems to be separated by semicolons" in message
