@@ -68,8 +68,8 @@ def test_texts_of_every_format_are_read_without_a_copy(tmp_path):
     (tmp_path / "b.jsonl").write_text('{"x": "one"}\n{"x": "two\\nthree"}\n')
     (tmp_path / "c.csv").write_text('x,y\none,1\n"two\nthree",2\n')
     pq.write_table(pa.table({"x": ["one", None, "two\nthree"]}), tmp_path / "d.parquet")
-    for name, texts in (("a.txt", ["one", "two", "three"]), ("[bcd].*", 3 * ["one", "two\nthree"])):
-        assert list(read_texts([str(tmp_path / name)], "--corpus", "x")) == texts
+    assert list(read_texts([str(tmp_path / "a.txt")], "--corpus", "text")) == ["one", "two", "three"]
+    assert list(read_texts([str(tmp_path / "[bcd].*")], "--corpus", "x")) == 3 * ["one", "two\nthree"]
     with pytest.raises(UserError, match=r"--corpus: .*: no such file"):
         read_texts([str(tmp_path / "gone.txt")], "--corpus", "x")
     with pytest.raises(UserError, match="column 'z', only 'x'"):
