@@ -97,6 +97,7 @@ def unique_rows(
         elif (first := where_of.setdefault(repr(value), where)) != where:
             builder.leave_out(where, f"the same as {first}")
         else:
+            builder.fields.update(dict.fromkeys(map(str, value)))
             yield where, value
 
 
