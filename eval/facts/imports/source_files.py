@@ -147,6 +147,8 @@ def checked_text(value: str, what: str) -> str:
 
 
 def _present(record: Row, name: str) -> Any:
-    if record.get(name) is None:
+    if name not in record:
         raise Refused(f"field {name!r} is missing; it has {', '.join(map(repr, record)) or 'none'}")
+    if record[name] is None:  # null, or an empty cell
+        raise Refused(f"field {name!r} is empty")
     return record[name]

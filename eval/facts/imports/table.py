@@ -112,7 +112,7 @@ def _value(row: Row, field: str) -> Any:
     value = row[field]
     if field in LISTS:
         return [checked_text(item, f"field {field!r}") for item in _list(value, field)]
-    if value is None:
+    if value is None or (field == "suffix" and value == ""):
         return None
     if field == "joint":
         if not isinstance(value, str) or value not in JOINT_WORDS:

@@ -370,6 +370,19 @@ def test_fields_that_no_field_of_a_bank_takes_are_named(take, format, row, unrea
     ]
 
 
+def test_a_field_that_is_there_and_empty_is_not_called_missing(take):
+    whole = {"question": "Q?", "answer": "A"}
+    _, builder = take("tofu", [{**whole, "answer": None}, {**whole, "answer": ""}, {"question": "Q"}, whole])
+    assert [reason for _, reason in builder.left_out] == [
+        "field 'answer' is empty",
+        "field 'answer' is empty",
+        "field 'answer' is missing; it has 'question'",
+    ]
+    # no words after the answer is what most probes have
+    bank, builder = take("jsonl", [{"prompt": "Ada is from", "answer": "Bern", "suffix": ""}])
+    assert (bank.probes[0].suffix, builder.left_out) == ("", [])
+
+
 def test_columns_that_are_not_there(take):
     content = "person,object,prompt,\nAda,Bern,Ada is from,\n"
     with pytest.raises(UserError) as error:
