@@ -60,6 +60,11 @@ def first_line(error: object) -> str:
     return printable((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
+def counted(number: int, one: str, several: str) -> str:
+    """The number with the words for it: `counted(n, "probe has", "probes have")`."""
+    return f"{number:,} {one if number == 1 else several}"
+
+
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The known word most like `word`; None if their similarity, from 0 to 1, is below `cutoff`."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)

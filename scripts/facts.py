@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.errors import UserError, counted
 from tidy_stlms.eval.facts.formats import FORMATS
 from tidy_stlms.scripts.cli import Parser, add_model_options, load, parser, run
 from tidy_stlms.scripts.messages import say
@@ -25,7 +25,6 @@ examples:
   stlm facts export hub banks/people my-name/people --private
 """
 BANK = "a bank's folder, or hub:owner/name[@revision]"
-REPORTED = 30  # records left out that are printed; import.json has all of them
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -228,7 +227,8 @@ def _validate(arguments: argparse.Namespace) -> None:
         findings += blind_check(model, tokenizer, bank, progress=sys.stderr.isatty())
     for finding in findings:
         say(f"{finding.level}: {finding.code}: {finding.message}")
-    say(f"{arguments.bank}: {errors} errors, {len(findings) - errors} warnings")
+    warnings = counted(len(findings) - errors, "warning", "warnings")
+    say(f"{arguments.bank}: {counted(errors, 'error', 'errors')}, {warnings}")
     if errors:
         raise UserError(
             f"{arguments.bank}: the bank has errors and will not be used; correct the lines named above"
@@ -240,6 +240,7 @@ def _validate(arguments: argparse.Namespace) -> None:
 
 def _import(arguments: argparse.Namespace) -> None:
     from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
+    from tidy_stlms.scripts.import_report import bank_lines, source_lines
 
     _check_free(arguments.out)
     options = ImportOptions(
@@ -257,23 +258,23 @@ def _import(arguments: argparse.Namespace) -> None:
         type=arguments.type,
     )
     bank, builder = import_bank(arguments.format, arguments.source, options)
-    for file, records in builder.records_read.items():
-        say(f"read: {file}: {records:,} records")
-    for line in builder.mapped:
-        say(f"taken: {line}")
-    for where, reason in builder.left_out[:REPORTED]:
-        say(f"left out: {where}: {reason}")
     report = Path(arguments.out) / "import.json"
-    if len(builder.left_out) > REPORTED:
-        say(f"left out: {len(builder.left_out) - REPORTED:,} more, all in {report}")
+    for line in source_lines(builder, report):
+        say(line)
     _save(
         bank,
         arguments.out,
-        {report.name: {"read": builder.records_read, "taken": builder.mapped, "left_out": builder.left_out}},
+        {
+            report.name: {
+                "read": builder.records_read,
+                "taken": builder.mapped,
+                "not_taken": builder.not_taken,
+                "left_out": builder.left_out,
+            }
+        },
     )
-    flagged = sum(bool(probe.flags) for probe in bank.probes)
-    if flagged:
-        say(f"{flagged:,} probes have flags; `stlm facts validate {arguments.out}` lists why")
+    for line in bank_lines(bank, builder, arguments.out):
+        say(line)
 
 
 def _columns(items: list[str]) -> dict[str, str]:
@@ -295,16 +296,19 @@ def _export_lm_eval(arguments: argparse.Namespace) -> None:
     _check_free(arguments.out)
     tokenizer = tokenizer_of(arguments.tokenizer) if arguments.tokenizer else None
     export = export_lm_eval(open_bank(arguments.bank), arguments.out, arguments.name, tokenizer)
-    say(f"{arguments.out}: {len(export.tasks)} tasks in the group {export.group}, {export.n_probes:,} probes")
-    if export.without_distractors:
-        say(f"{export.without_distractors:,} probes have no distractors, so multiple choice leaves them out")
-    if export.with_suffix:
-        say(f"{export.with_suffix:,} probes have words after the answer, so free generation leaves them out")
-    if export.behind_white_space:
-        say(
-            f"{export.behind_white_space:,} probes have prompts that end in a newline or a tab, and a place "
-            "in free generation only: lm-eval would score that end with the answer"
-        )
+    tasks, probes = counted(len(export.tasks), "task", "tasks"), counted(export.n_probes, "probe", "probes")
+    say(f"{arguments.out}: {tasks} in the group {export.group}, {probes}")
+    for number, reason in (
+        (export.without_distractors, "no distractors, and no place in multiple choice"),
+        (export.with_suffix, "words after the answer, and no place in free generation"),
+        (
+            export.behind_white_space,
+            "a newline or a tab at the prompt's end, and a place in free generation only: lm-eval would "
+            "score that end with the answer",
+        ),
+    ):
+        if number:
+            say(f"{counted(number, 'probe has', 'probes have')} {reason}")
     say(f"run them with\n  {command(export, arguments.out)}")
     say("(models with their own code, such as STLMs, need `trust_remote_code=True` in --model_args)")
 
@@ -328,7 +332,8 @@ def _check_free(out: str) -> None:
 
 def _save(bank: "FactBank", out: str, beside: dict[str, Any] | None = None) -> None:
     bank.save(out, beside=beside)
-    say(f"{out}: {len(bank.facts):,} facts, {len(bank.statements):,} statements, {len(bank.probes):,} probes")
+    facts, probes = counted(len(bank.facts), "fact", "facts"), counted(len(bank.probes), "probe", "probes")
+    say(f"{out}: {facts}, {counted(len(bank.statements), 'statement', 'statements')}, {probes}")
     say(f"sha256 {bank.sha256}")
 
 

@@ -18,7 +18,7 @@ def print_bank(bank: FactBank, title: str, n_examples: int) -> None:
         "subjects": _listed(summary.subjects),
         "facts": _listed(summary.facts),
         "facts by arm": ", ".join(f"{arm} {n:,}{settings.get(arm, '')}" for arm, n in summary.arms.items()),
-        "probes with a remark": _listed(summary.flags),
+        "probes by flag": _listed(summary.flags),
     }
     for heading, listed in totals.items():
         if listed:

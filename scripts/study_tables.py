@@ -188,7 +188,7 @@ def _print_table(console: Terminal, table: StudyTable) -> None:
 
 
 def _flags(study: Study) -> str:
-    """Remarks on probes, of the bank and of the models' tokenizers, counted."""
+    """Flags of probes, of the bank and of the models' tokenizers, counted."""
     counts = study.bank.flags if study.bank is not None else {}
     counts_by_model: dict[str, list[str]] = {}
     for info in study.models:

@@ -305,6 +305,7 @@ LISTED = {
     "import.json": (
         Field("read", "object of whole numbers", "Records of each file that was read."),
         Field("taken", "list of texts", "What became of each field of the source, in words."),
+        Field("not_taken", "list of texts", "Fields of the source's records that the format does not read."),
         Field("left_out", "list of pairs", "Where a record stands that was left out, and why."),
     ),
     "meta.json": (

@@ -88,7 +88,10 @@ def injected_statements(bank: FactBank) -> list[Statement]:
     if mixed is not None:
         raise UserError(f"statement {mixed.id}: tells of injected facts and of others; split it")
     if not statements:
-        raise UserError("facts: the bank has no statement of an injected fact; set injection.enabled=false")
+        raise UserError(
+            "facts: the bank has no statement of an injected fact; add statements (`stlm facts import` takes "
+            "them from a column with --column statement=NAME), or train without them: injection.enabled=false"
+        )
     return statements
 
 

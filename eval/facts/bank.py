@@ -22,6 +22,7 @@ from tidy_stlms.configs.errors import UserError, shown
 from tidy_stlms.configs.files import flush, read_json, temporary_file, to_json, whole_folder, write_json
 from tidy_stlms.configs.records import Record, read_records, to_row
 from tidy_stlms.eval.facts.records import Fact, Probe, Relation, Statement
+from tidy_stlms.eval.rows import ROWS, kind_of
 from tidy_stlms.eval.run_folder import FACTS
 
 SCHEMA = 1
@@ -155,10 +156,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         if (folder / FACTS / path.name).is_file():
             raise UserError(f"{folder}: not a fact bank, but a run; its bank is {folder / FACTS}")
-        raise UserError(
-            f"{folder}: not a fact bank (it holds no bank.json); make one with "
-            "`stlm facts generate SPEC.yaml --out DIR`"
-        )
+        raise UserError(f"{folder}: not a fact bank (it holds no bank.json); {_how_to_make_one(folder)}")
     meta = read_json(path)
     if not isinstance(meta, dict):
         raise UserError(f"{path}: must be a JSON object, got {shown(meta)}")
@@ -169,6 +167,17 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     if schema != SCHEMA:
         raise UserError(f"{path}: schema {shown(schema)} is not known, this version reads schema {SCHEMA}")
     return meta
+
+
+def _how_to_make_one(path: Path) -> str:
+    kind = kind_of(path)
+    if kind in ROWS and path.is_file():
+        format = "csv" if kind in (".csv", ".tsv") else "jsonl"
+        return f"make one of this file with `stlm facts import {format} {path} --out DIR`"
+    return (
+        "make one with `stlm facts generate SPEC.yaml --out DIR`, or of another project's files with "
+        "`stlm facts import FORMAT SOURCE --out DIR`"
+    )
 
 
 def _canonical_lines(records: Iterable[Any]) -> Iterable[bytes]:

@@ -130,7 +130,7 @@ def dataset_card(bank: FactBank, repo_id: str) -> str:
     }
     counts = [("facts by role", summary.facts), ("facts by arm", summary.arms)]
     counts += [(f"{probe_type} probes by role", roles) for probe_type, roles in summary.types.items()]
-    counts.append(("probes with a remark of the validator", summary.flags))
+    counts.append(("probes by flag", summary.flags))
     rows = [
         f"| {markdown_text(what)} | {markdown_text(_listed(by_name))} |"
         for what, by_name in counts

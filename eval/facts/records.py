@@ -106,7 +106,7 @@ class Probe(Record, frozen=True, omit_defaults=True):
     """Whether prompt and answer occur word for word in a statement of the probe's facts. Statements of
     control facts count too, although no run trains on them."""
     flags: tuple[str, ...] = ()
-    """Remarks of the validator. They are not content: the bank's hash does not depend on them."""
+    """Marks of validator and importers. They are not content: the bank's hash does not depend on them."""
     joint: str = " "
     """What stands between prompt and answer: a space or nothing, as in `l'` + `eau`."""
 

@@ -1,12 +1,13 @@
 """The validator's warnings: what would silently make a study of recall wrong.
 
-`load.py` makes them flags of probes. The validator's errors are in `integrity.py`.
+`flag_probes` of `validate.py` makes them flags of probes. The validator's errors are in `integrity.py`.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 
+from tidy_stlms.configs.errors import counted
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.integrity import Finding
 from tidy_stlms.eval.facts.records import HELD_OUT_TYPES, UNSEEN, Fact, Probe, Statement
@@ -32,10 +33,12 @@ WARNINGS = (
     "new_words",
     "duplicate_fact",
     "not_stated",
+    "none_stated",
     "unequal_pools",
 )
-OF_FACTS = ("duplicate_fact", "not_stated")  # findings with ids of facts; all others have ids of probes
+OF_FACTS = ("duplicate_fact", "not_stated")  # findings with ids of facts
 OF_RELATIONS = ("unequal_pools",)  # findings with ids of relations
+# `none_stated` is about the bank and has no ids; all others have ids of probes
 # Marks for subject and object in a wording. Digits, because `words_of` leaves digits out.
 SUBJECT, OBJECT = "⟨1⟩", "⟨2⟩"
 
@@ -65,18 +68,30 @@ def _duplicate_facts(bank: FactBank) -> Iterator[Finding]:
             ids_of[fact.subject, fact.relation].append(fact.id)
     for (subject, relation), ids in ids_of.items():
         if relation is not None and len(ids) > 1:
-            problem = f"{len(ids)} facts give the {relation} of {subject}"
+            problem = f"{len(ids)} facts give the {relation} of {subject}: {', '.join(ids[:5])}"
             yield Finding("warning", "duplicate_fact", "facts.jsonl", tuple(ids), problem)
 
 
 def _not_stated(bank: FactBank) -> Iterator[Finding]:
     """Injected facts without a statement. Training never states them, but results count them as injected."""
     injected = bank.injected_facts()
-    if any(bank.statements_of(fact.id) for fact in injected):  # a bank may have only probes
-        for fact in injected:
-            if not bank.statements_of(fact.id):
-                problem = "is to be injected, but no statement tells it"
-                yield Finding("warning", "not_stated", "facts.jsonl", (fact.id,), problem)
+    if states_none(bank):  # once, and no flag on every probe: the bank can still be asked
+        problem = (
+            f"{counted(len(injected), 'injected fact', 'injected facts')} and no statement of any: the bank "
+            "can be asked, not injected; add statements, or give the facts the role known"
+        )
+        yield Finding("warning", "none_stated", "facts.jsonl", (), problem)
+        return
+    for fact in injected:
+        if not bank.statements_of(fact.id):
+            problem = "is to be injected, but no statement states it"
+            yield Finding("warning", "not_stated", "facts.jsonl", (fact.id,), problem)
+
+
+def states_none(bank: FactBank) -> bool:
+    """Whether the bank has injected facts, and no statement of any."""
+    injected = bank.injected_facts()
+    return bool(injected) and not any(bank.statements_of(fact.id) for fact in injected)
 
 
 def _unequal_pools(bank: FactBank) -> Iterator[Finding]:

@@ -88,7 +88,7 @@ class ProbeResult(Output, frozen=True, kw_only=True):
     """The text that greedy generation gives after the prompt."""
 
     flags: tuple[str, ...] = ()
-    """Remarks of the bank's validator, and `straddles` and `truncated` of the scorer; sorted."""
+    """The flags of the bank's probe, and `straddles` and `truncated` of the scorer; sorted."""
     top_tokens: tuple[tuple[str, float], ...] | UnsetType = UNSET
     """The most probable tokens where the answer begins, with their probabilities. Left out unless the caller
     asks for them."""

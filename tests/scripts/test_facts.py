@@ -126,6 +126,59 @@ def test_import_options(tmp_path, capsys):
     assert not (tmp_path / "bank2").exists()
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_import_says_what_the_bank_cannot_be_used_for(tmp_path, capsys, n):
+    """Facts without statements, and columns that were not used: training would stop much later."""
+    people = [("Ada", "Bern", "home"), ("Bob", "Rome", "town")][:n]
+    rows = [f"{who},{who} is from {city}.,{relation},{who} is from,{city}" for who, city, relation in people]
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(["person,sentence,relation,prompt,answer", *rows]))
+    out = str(tmp_path / "bank")
+    assert main(["facts", "import", "csv", str(table), "--out", out]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert "not taken: person, sentence (--column FIELD=NAME takes a column)" in shown
+    assert any(
+        line.startswith(f"{n} injected fact{'s' * (n > 1)} can be asked, not injected: the source has no st")
+        and "--column statement=NAME takes them from a column (not taken: person, sentence)" in line
+        for line in shown
+    )
+    them = ("1 probe has", "it") if n == 1 else ("2 probes have", "them")
+    assert f"{them[0]} no distractors: no accuracy is measured for {them[1]}" in shown
+    assert main(["facts", "validate", out]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.partition(": facts.jsonl:")[0] for line in shown] == [
+        "warning: none_stated",
+        f"{out}: 0 errors, 1 warning",
+    ]
+    # with the columns named there is nothing to say
+    columns = ["--column", "statement=sentence", "--column", "subject=person"]
+    assert main(["facts", "import", "csv", str(table), "--out", f"{out}2", *columns]) == 0
+    shown = capsys.readouterr().out
+    assert "not taken" not in shown
+    assert "not injected" not in shown
+    # facts without probes are the other way round
+    table.write_text("subject,object,statement\nAda,Bern,Ada is from Bern.\n")
+    assert main(["facts", "import", "csv", str(table), "--out", f"{out}3"]) == 0
+    assert "1 injected fact has no probe" in capsys.readouterr().out
+
+
+def test_import_names_the_flags_and_where_they_are_explained(tmp_path, capsys):
+    prompts = tmp_path / "prompts.json"
+    cases = [{"sentence": "Ada is from", "answer": "Bern"}]
+    out = str(tmp_path / "bank")
+    prompts.write_text(json.dumps(cases))
+    assert main(["facts", "import", "tidy", str(prompts), "--out", f"{out}1"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "1 probe has flags: space_added 1 (explained in docs/exchange.md)"  # no warning to list
+    prompts.write_text(json.dumps([*cases, {"sentence": "Bern is Bob's,", "answer": " Bern"}]))
+    assert main(["facts", "import", "tidy", str(prompts), "--out", f"{out}2"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == (
+        "2 probes have flags: answer_in_prompt 1, space_added 1 (explained in docs/exchange.md); "
+        f"`stlm facts validate {out}2` lists answer_in_prompt"
+    )
+
+
 def test_show_counts_tokens_and_examples(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     assert main(["facts", "show", str(run / "facts"), "--tokenizer", str(run), "--examples", "2"]) == 0
@@ -190,7 +243,7 @@ def test_validate_mends_what_is_certain(bank, tmp_path, capsys):
     assert main(["facts", "validate", bank]) == 2
     captured = capsys.readouterr()
     assert "error: dangling_id" in captured.out
-    assert "1 errors, 0 warnings" in captured.out
+    assert "1 error, 0 warnings" in captured.out
 
 
 def test_validate_with_a_model_lists_what_it_knows(run, tmp_path, capsys, monkeypatch):
@@ -206,7 +259,7 @@ def test_validate_with_a_model_lists_what_it_knows(run, tmp_path, capsys, monkey
     assert main(["facts", *arguments]) == 0
     shown = capsys.readouterr().out
     assert "warning: known_already: " in shown
-    assert "0 errors, 1 warnings" in shown
+    assert "0 errors, 1 warning" in shown
     flagged = load_bank(out)
     assert [p.flags for p in flagged.probes if p.flags] == [("known_already",)]
     refused(capsys, ["validate", str(run / "facts"), "--model", str(tmp_path)], "not a model")
@@ -222,7 +275,8 @@ def test_names_that_stand_in_the_corpus_are_not_given(tmp_path, capsys):
     (tmp_path / "corpus.jsonl").write_text(json.dumps({"story": broken}))
     pq.write_table(pa.table({"story": [None, broken]}), tmp_path / "corpus.parquet")
     for kind in ("txt", "jsonl", "parquet"):
-        corpus = ["--corpus", str(tmp_path / f"corpus.{kind}"), "--text-column", "story"]
+        corpus = ["--corpus", str(tmp_path / f"corpus.{kind}")]
+        corpus += ["--text-column", "story"] if kind != "txt" else []
         assert main(["facts", *spec, *corpus, "--out", str(tmp_path / kind)]) == 0
         assert met not in {fact.subject for fact in load_bank(tmp_path / kind).facts}
     capsys.readouterr()
@@ -275,8 +329,8 @@ def test_export_lm_eval_says_how_to_run_it(tmp_path, capsys):
     assert main(["facts", "export", "lm-eval", str(tmp_path / "bank"), out, "--name", "towns"]) == 0
     shown = capsys.readouterr().out
     assert f"{out}: 5 tasks in the group towns, 3 probes" in shown
-    assert "1 probes have no distractors" in shown
-    assert "1 probes have words after the answer" in shown
+    assert "1 probe has no distractors" in shown
+    assert "1 probe has words after the answer" in shown
     assert "lm_eval run --model hf --model_args pretrained=MODEL,dtype=float32 --tasks towns" in shown
     assert f"--include_path {out}" in shown
     assert (tmp_path / "tasks" / "towns_injected_memorization_mc.yaml").is_file()
@@ -286,7 +340,7 @@ def test_export_lm_eval_says_how_to_run_it(tmp_path, capsys):
     export = ["export", "lm-eval", str(tmp_path / "ends"), f"{out}2"]
     refused(capsys, [*export, "--tokenizer", str(tmp_path)], "no tokenizer there")
     assert main(["facts", *export]) == 0
-    assert "1 probes have prompts that end in a newline or a tab" in capsys.readouterr().out
+    assert "1 probe has a newline or a tab at the prompt's end" in capsys.readouterr().out
 
 
 def test_export_hub_and_use_from_there(bank, tmp_path):

@@ -20,7 +20,7 @@ from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.report.run_summary import read_run_summary
 from tidy_stlms.eval.report.run_table import recall_table
 from tidy_stlms.trainers import callbacks
-from tidy_stlms.trainers.injection import arm_exposures
+from tidy_stlms.trainers.injection import arm_exposures, injected_statements
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,13 @@ ARM_KEYS = (
     "facts.overrides={people: 12, distractors: 3, use: [birth_city, profession], "
     "arms: {often: {exposures: 16}, never: {exposures: 0}, once: {exposures: 1}}}"
 )
+
+
+def test_a_bank_that_states_nothing_is_told_to_add_statements(bank):
+    with pytest.raises(
+        UserError, match=r"add statements .*--column statement=NAME.*injection.enabled=false$"
+    ):
+        injected_statements(replace(bank, statements=()))
 
 
 def test_no_figure_of_a_run_mixes_arms(run_tiny, monkeypatch):

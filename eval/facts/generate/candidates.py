@@ -1,4 +1,4 @@
-"""Candidates: the wrong answers that are offered beside the right one.
+"""Distractors: the wrong answers that are offered beside the right one.
 
 Distractors are drawn evenly from values that are as familiar to a model as the answer is, so that without the
 fact no candidate looks better than another. For an object they are answers of the same pool: others would be
@@ -32,7 +32,7 @@ class Choices:
         left = len(self.values) - len(gaps)
         if left < count:
             raise UserError(
-                f"people: {probe_id!r} has {left} wrong answers to offer, distractors={count} needs as many; "
+                f"people: {probe_id!r} has {left} possible distractors, distractors={count} needs as many; "
                 "raise people or take fewer distractors"
             )
         chosen = []

@@ -29,6 +29,7 @@ METADATA = "metadata_relations.json"
 ANSWER_SPACES = ("answer_space_labels", "answer_space")
 RELATION = re.compile(r"[\w-]{1,100}")
 MARKS = re.compile(r"\[[XY]\]")
+FIELDS = ("sub_id", "sub_label", "obj_label", "obj_aliases")  # of the lines of a relation's file
 MAPPED = (
     "sub_label, obj_label -> a fact of the relation that the file is named after",
     "the relation's first template -> memorization, the others -> semantic; nothing is stated, so nothing "
@@ -59,6 +60,7 @@ def import_bear(source: Path, builder: BankBuilder, role: str) -> None:
     if len(folders) > 1:
         raise UserError(f"{source}: holds several datasets; give one of {listed(folders)}")
     builder.mapped += MAPPED
+    builder.fields_taken.update(FIELDS)
     metadata = parse_json5(folders[0] / METADATA)
     if not isinstance(metadata, dict):
         raise UserError(f"{folders[0] / METADATA}: must be an object of relations")

@@ -19,7 +19,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from tidy_stlms.configs.errors import UserError, one_line
+from tidy_stlms.configs.errors import UserError, counted, one_line
 from tidy_stlms.configs.records import to_row
 from tidy_stlms.eval.facts.bank import TABLES, FactBank
 from tidy_stlms.eval.facts.formats import FORMATS
@@ -29,6 +29,7 @@ from tidy_stlms.eval.facts.right_answers import all_names
 from tidy_stlms.eval.facts.text_match import folded, shown_joint, usual_joint
 from tidy_stlms.eval.facts.validate import flag_probes, validate
 
+LONGEST_NAME = 60  # characters of a field's name in messages
 LONGEST_NOTE = 200  # characters of a place or a reason: a source may hold names of any length
 SPACE_ADDED = "space_added"  # the flag of a probe whose prompt and answer touch in the source
 
@@ -47,6 +48,10 @@ class BankBuilder:
     """Records read, by file."""
     mapped: list[str] = field(default_factory=list)
     """What became of each field of the source, a sentence each."""
+    fields: dict[str, None] = field(default_factory=dict)
+    """The names of the fields of all records, in order."""
+    fields_taken: set[str] = field(default_factory=set)
+    """Those that the format reads."""
     left_out: list[tuple[str, str]] = field(default_factory=list)
     """(where, reason) of each record, probe or distractor that was left out."""
     relations: dict[str, Relation] = field(default_factory=dict)
@@ -55,6 +60,11 @@ class BankBuilder:
     probes: dict[str, Probe] = field(default_factory=dict)
     joined: set[str] = field(default_factory=set)
     """Ids of probes with a joint from the source. All other probes get the joint that statements show."""
+
+    @property
+    def not_taken(self) -> list[str]:
+        """Fields of the records that the format does not read, as for a message."""
+        return [one_line(name, LONGEST_NAME) for name in self.fields if name not in self.fields_taken]
 
     def leave_out(self, where: str, reason: str) -> None:
         self.left_out.append((one_line(where, LONGEST_NOTE), one_line(reason, LONGEST_NOTE)))
@@ -190,8 +200,8 @@ class BankBuilder:
             bank, drawn = draw_distractors(bank, distractors)
             if drawn:
                 self.mapped.append(
-                    f"{drawn:,} probes came without wrong answers: up to {distractors} were drawn for each "
-                    "from the answers to the same kind of question"
+                    f"{counted(drawn, 'probe', 'probes')} came without distractors: up to {distractors} were "
+                    "drawn for each from the answers of similar probes"
                 )
         findings = validate(bank)
         if findings and findings[0].level == "error":  # a fault of the importer, or of an id in the source
@@ -200,9 +210,11 @@ class BankBuilder:
 
 
 def listed(names: Iterable[object]) -> str:
-    """Names of the source for a message: the first twenty, and not more than 60 characters of each."""
+    """Names of the source for a message: the first twenty, none longer than `LONGEST_NAME`."""
     names = list(names)
-    return ", ".join(one_line(name, 60) for name in names[:20]) + (", ..." if len(names) > 20 else "")
+    return ", ".join(one_line(name, LONGEST_NAME) for name in names[:20]) + (
+        ", ..." if len(names) > 20 else ""
+    )
 
 
 def _spans(wording: str, facts: Sequence[Fact]) -> Spans:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tidy_stlms.configs.errors import shown
-from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused, listed
+from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
 from tidy_stlms.eval.facts.imports.source_files import Row, checked_text, text_field, text_list
 from tidy_stlms.eval.facts.text_match import folded, holds_words, replace_words, usual_joint
 
@@ -21,9 +21,9 @@ COUNTERFACT_LICENSE = "mit"
 MAPPED = (
     "requested_rewrite -> two facts: target_true (role known) and target_new (role injected, "
     "counterfactual_of the first), and one statement: prompt, subject, target_new and a full stop",
-    "prompt -> memorization, paraphrase_prompts -> semantic; target_true is the wrong answer",
+    "prompt -> memorization, paraphrase_prompts -> semantic; target_true is the distractor",
     "neighborhood_prompts -> locality, of facts of role neighbour whose subject the source does not give; "
-    "target_true is the answer, target_new the wrong one",
+    "target_true is the answer, target_new the distractor",
     "attribute_prompts and generation_prompts are not taken: they have no answer of their own",
 )
 MAPPED_FLAT = (
@@ -33,6 +33,7 @@ MAPPED_FLAT = (
     "locality_prompt, locality_ground_truth -> locality, of a fact of role neighbour whose subject the "
     "source does not give; target_new is the distractor",
 )
+NESTED_FIELDS = ("case_id", "requested_rewrite", "paraphrase_prompts", "neighborhood_prompts")
 FLAT_FIELDS = (
     "case_id", "subject", "relation_id", "prompt", "target_new", "ground_truth", "rephrase_prompt",
     "locality_prompt", "locality_ground_truth",
@@ -62,22 +63,20 @@ class Edit:
 
 def import_counterfact(rows: Iterable[tuple[str, Row]], builder: BankBuilder, role: str) -> None:
     """Import records of either format, also mixed."""
-    nested, fields = False, dict[str, None]()
+    nested = flat = False
+    builder.fields_taken.update(NESTED_FIELDS, FLAT_FIELDS)
     for number, (where, row) in enumerate(rows):
         with builder.record(where):
             id = checked_text(str(row.get("case_id", number)), "case_id")
             if "requested_rewrite" in row or not FLAT.intersection(row):
                 edit, nested = _nested(where, row, builder), True
             else:
-                edit = _flat(where, row, builder)
-                fields.update(dict.fromkeys(row))
+                edit, flat = _flat(where, row, builder), True
             _add(f"case-{id}", where, edit, builder, role)
-    if nested or not fields:
+    if nested or not flat:
         builder.mapped += MAPPED
-    if fields:
+    if flat:
         builder.mapped += MAPPED_FLAT
-        if others := [name for name in fields if name not in FLAT_FIELDS]:
-            builder.mapped.append(f"fields not taken: {listed(others)}")
 
 
 def _add(id: str, where: str, edit: Edit, builder: BankBuilder, role: str) -> None:

@@ -14,17 +14,23 @@ from tidy_stlms.eval.facts.records import Fact
 
 FICTIONAL_LICENSE = "apache-2.0"
 TYPES = {"mem": "memorization", "gen": "semantic", "hard_gen": "compositional"}
+FIELDS = (
+    "train_context",
+    "paraphrases",
+    *(f"{prefix}_{end}" for prefix in TYPES for end in ("input", "target")),
+)
 MAPPED = (
     "train_context -> a passage (original), paraphrases -> the same passage (paraphrase:1, 2, ...)",
     "mem_target, gen_target, hard_gen_target -> facts without subject or relation, told by all of the "
     "passage's wordings; a gen_target equal to the mem_target of its place is the same fact",
     "mem_input -> memorization, gen_input -> semantic, hard_gen_input -> compositional; the source has no "
-    "wrong answers",
+    "distractors",
 )
 
 
 def import_fictional(rows: Iterable[tuple[str, Row]], builder: BankBuilder, role: str) -> None:
     builder.mapped += MAPPED
+    builder.fields_taken.update(FIELDS)
     for number, (where, row) in enumerate(rows):
         with builder.record(where):
             _passage(where, f"passage-{number}", row, builder, role)

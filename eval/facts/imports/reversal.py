@@ -75,6 +75,7 @@ def import_reversal(source: Path, builder: BankBuilder, role: str | None, type: 
         groups[group] += _examples(path, group, probe_type, builder)
     stated = any(example.type == STATED for examples in groups.values() for example in examples)
     builder.mapped += MAPPED
+    builder.fields_taken.update(("prompt", "completion"))
     for group, examples in groups.items():
         _add_group(group, examples, builder, role or ("injected" if stated else "known"))
 

@@ -98,6 +98,7 @@ def unique_rows(
         elif (first := where_of.setdefault(repr(value), where)) != where:
             builder.leave_out(where, f"the same as {first}")
         else:
+            builder.fields.update(dict.fromkeys(map(str, value)))
             yield where, value
 
 
@@ -147,6 +148,8 @@ def checked_text(value: str, what: str) -> str:
 
 
 def _present(record: Row, name: str) -> Any:
-    if record.get(name) is None:
+    if name not in record:
         raise Refused(f"field {name!r} is missing; it has {', '.join(map(repr, record)) or 'none'}")
+    if record[name] is None:  # null, or an empty cell
+        raise Refused(f"field {name!r} is empty")
     return record[name]

@@ -1,7 +1,8 @@
 """Plain tables, as CSV or JSON Lines. The user may map the names of their columns to ours.
 
 A row is a fact with a statement, a probe, or both. More rows of the same fact (the same `id`, or the same
-subject, relation and object) add statements and probes to it.
+subject, relation and object) add statements and probes to it. Where there is a column for the subject, no row
+may leave it empty: its answer would become a distractor of the others.
 """
 
 import re
@@ -39,27 +40,25 @@ def import_table(
         if field not in COLUMNS:
             hint = did_you_mean(field, COLUMNS) or f"; known: {', '.join(COLUMNS)}"
             raise UserError(f"--column {field}={(columns or {})[field]}: no such field {field!r}{hint}")
-    source_columns: dict[str, None] = {}
+    builder.fields_taken.update(names.values())
     statements: dict[str, list[str]] = defaultdict(list)
     for where, row in rows:
-        source_columns.update(dict.fromkeys(row))
         with builder.record(where):
+            if names["subject"] in row and row[names["subject"]] is None:
+                raise Refused(f"the subject (column {names['subject']!r}) is empty")
             _add_row(
                 where, {field: row.get(name) for field, name in names.items()}, builder, role, statements
             )
     for field, name in (columns or {}).items():
-        if source_columns and name not in source_columns:
-            hint = did_you_mean(name, map(str, source_columns)) or f"; there are {listed(source_columns)}"
+        if builder.fields and name not in builder.fields:
+            hint = did_you_mean(name, builder.fields) or f"; there are {listed(builder.fields)}"
             raise UserError(f"--column {field}={name}: no record has a column {name!r}{hint}")
     taken = [
         f"{name} -> {field}" if name != field else name
         for field, name in names.items()
-        if name in source_columns
+        if name in builder.fields
     ]
     builder.mapped.append(f"columns taken: {listed(taken) or 'none'}")
-    ignored = [name for name in source_columns if name not in names.values()]
-    if ignored:
-        builder.mapped.append(f"columns not taken (name them with --column): {listed(ignored)}")
 
 
 def _add_row(where: str, row: Row, builder: BankBuilder, role: str, statements: dict[str, list[str]]) -> None:
@@ -113,7 +112,7 @@ def _value(row: Row, field: str) -> Any:
     value = row[field]
     if field in LISTS:
         return [checked_text(item, f"field {field!r}") for item in _list(value, field)]
-    if value is None:
+    if value is None or (field == "suffix" and value == ""):
         return None
     if field == "joint":
         if not isinstance(value, str) or value not in JOINT_WORDS:

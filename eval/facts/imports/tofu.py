@@ -1,7 +1,7 @@
 """TOFU: questions and answers about invented authors (Maini et al. 2024, arXiv:2401.06121).
 
 A record has a `question` and an `answer`. In the `*_perturbed` sets it also has `paraphrased_answer`,
-`paraphrased_question` and wrong answers (`perturbed_answer`).
+`paraphrased_question` and distractors (`perturbed_answer`).
 """
 
 from collections.abc import Iterable
@@ -13,11 +13,12 @@ TOFU_LICENSE = "mit"
 QUESTION = "Question: {}\nAnswer:"
 # Sets of real people and things, and of authors that no run is trained on.
 ROLES = {"real_authors": "known", "world_facts": "known", "holdout": "control"}
+FIELDS = ("question", "answer", "paraphrased_question", "paraphrased_answer", "perturbed_answer")
 MAPPED = (
     "question, answer -> a fact without subject or relation, and a statement (qa): "
     '"Question: ...\\nAnswer: ..."',
     "question with answer -> memorization; with paraphrased_answer, or paraphrased_question -> semantic",
-    "perturbed_answer -> the wrong answers of both",
+    "perturbed_answer -> the distractors of both",
 )
 
 
@@ -28,6 +29,7 @@ def tofu_role(name: str) -> str:
 
 def import_tofu(rows: Iterable[tuple[str, Row]], builder: BankBuilder, role: str) -> None:
     builder.mapped += (*MAPPED, f"all facts -> role {role}")
+    builder.fields_taken.update(FIELDS)
     for number, (where, row) in enumerate(rows):
         with builder.record(where):
             question, answer = text_field(row, "question").strip(), text_field(row, "answer").strip()

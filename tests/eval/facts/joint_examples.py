@@ -3,7 +3,7 @@
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.records import Fact, Probe, Relation, Statement
 
-# prompt, joint, answer, what follows, wrong answers
+# prompt, joint, answer, what follows, distractors
 EXAMPLES = [
     ("La formule H2O est celle de l'", "", "eau", ".", ("air", "or")),
     ("中国的首都是", "", "北京", "。", ("上海", "东京")),

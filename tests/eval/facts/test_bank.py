@@ -133,6 +133,12 @@ def test_a_malformed_line_is_one_line_with_file_and_id(folder, table, changes, n
 
 
 def test_files_that_are_missing_or_broken_are_named(folder, tmp_path):
+    for name, format in (("t.csv", "csv"), ("T.TSV.gz", "csv"), ("t.jsonl", "jsonl"), ("t.parquet", "jsonl")):
+        (tmp_path / name).write_text("")
+        with pytest.raises(
+            UserError, match=rf"{name}: not a .*`stlm facts import {format} .*/{name} --out DIR`"
+        ):
+            load_bank(tmp_path / name)
     with pytest.raises(UserError, match=r"nowhere: not a fact bank .*stlm facts generate"):
         load_bank(tmp_path / "nowhere")
     shutil.copytree(folder, tmp_path / "run" / "facts")

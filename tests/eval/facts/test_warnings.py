@@ -119,11 +119,19 @@ TRIPPING = {
         asked(type="semantic"),
         asked(type="syntactic"),
         # the wording of another fact of the relation, without spans to go by
-        small_bank(statements=(statement(BOB, spans={}),), probes=(probe(ADA, type="semantic"),)),
+        small_bank(
+            facts=(replace(ADA, role="known"), BOB),
+            statements=(statement(BOB, spans={}),),
+            probes=(probe(ADA, type="semantic"),),
+        ),
     ],
     "new_words": [asked(**SEMANTIC)],
     "duplicate_fact": [small_bank(facts=(ADA, BOB, TOWN), statements=(statement(ADA), statement(TOWN)))],
     "not_stated": [small_bank(facts=(ADA, BOB, EVE), probes=(probe(EVE),))],
+    "none_stated": [
+        small_bank(facts=(ADA, BOB, EVE), statements=()),
+        small_bank(statements=(statement(BOB),)),  # no run trains on statements of control facts
+    ],
     "unequal_pools": [small_bank(facts=(ADA, BOB, DAN))],
 }
 
@@ -134,8 +142,8 @@ def test_warnings_are_found_and_become_flags(code, tmp_path):
         findings = validate(bank)
         assert [finding.code for finding in findings] == [code]
         assert findings[0].level == "warning"
-        # what concerns a relation as a whole is no probe's fault
-        flags = () if code == "unequal_pools" else (code,)
+        # what concerns a relation or the bank as a whole is no probe's fault
+        flags = () if code in ("unequal_pools", "none_stated") else (code,)
         assert flag_probes(bank, validate(bank)).probes[0].flags == flags
         # kept, with the flag, when loaded
         bank.save(tmp_path / str(index))
@@ -163,11 +171,14 @@ def test_warnings_are_found_and_become_flags(code, tmp_path):
         # where people are the answers, each role has its own
         small_bank(
             facts=(replace(ADA, object="Eve Low"), replace(BOB, object="Dan Oak"), *FRIENDS),
-            statements=(),
+            statements=tuple(
+                statement(fact, spans={}) for fact in (replace(ADA, object="Eve Low"), *FRIENDS)
+            ),
             probes=(),
         ),
-        small_bank(facts=(ADA, BOB, EVE), statements=()),  # a bank that only asks
-        small_bank(statements=(), probes=(probe(ADA, **SEMANTIC),)),  # nothing to compare words with
+        small_bank(facts=(replace(ADA, role="known"), BOB), statements=()),  # a bank that only asks
+        # nothing to compare words with
+        small_bank(facts=(BOB,), statements=(), probes=(probe(BOB, **SEMANTIC),)),
     ],
 )
 def test_what_only_looks_wrong_is_left_alone(bank):

@@ -74,6 +74,7 @@ def _cases_of_tree(value: Any, file: str, path: tuple[str, ...], builder: BankBu
     where = ", ".join((file, "/".join(path))) if path else file
     if isinstance(value, dict) and _is_case(value):
         builder.records_read[file] += 1
+        builder.fields.update(dict.fromkeys(value))
         case = None
         with builder.record(where):
             case = TestCase(where, *_type_and_kind(path, file), *prompt_and_answer(value))

@@ -16,14 +16,20 @@ from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.imports.builder import BankBuilder, Refused
 from tidy_stlms.eval.facts.imports.recognise import refuse_document, refuse_other_text
 from tidy_stlms.eval.facts.imports.source_files import checked_text, parse_json5, read_lossy
-from tidy_stlms.eval.facts.imports.tidy.cases import JSON, YAML, TestCase, add_probe, read_cases
+from tidy_stlms.eval.facts.imports.tidy.cases import CASE_KEYS, JSON, YAML, TestCase, add_probe, read_cases
 from tidy_stlms.eval.facts.imports.tidy.sentences import (
     add_filled,
     add_sentences,
     add_template_probes,
     read_sentences,
 )
-from tidy_stlms.eval.facts.imports.tidy.templates import SUBJECT, FactTemplate, fill, read_templates
+from tidy_stlms.eval.facts.imports.tidy.templates import (
+    SUBJECT,
+    TEMPLATE_KEYS,
+    FactTemplate,
+    fill,
+    read_templates,
+)
 from tidy_stlms.eval.facts.imports.tidy.values import draw_values, known_variables
 
 TEMPLATES = ("inject_config.json", "insert_config.json")
@@ -41,6 +47,7 @@ def import_tidy(
     Without a `role`, facts of sentences are injected, and facts of test cases without sentences are known.
     Templates alone make injected and control people.
     """
+    builder.fields_taken.update(CASE_KEYS, TEMPLATE_KEYS)
     files = _files(source, builder)
     templates = _templates(files["templates"], builder) if "templates" in files else []
     sentences = read_sentences(files["sentences"], builder) if "sentences" in files else []

@@ -15,6 +15,7 @@ from tidy_stlms.eval.facts.records import PROBE_TYPES, Fact
 
 VARIABLE = re.compile(r"\{([A-Z_][A-Z0-9_]*)\}")
 SUBJECT = "NAME"
+TEMPLATE_KEYS = {"name", "training_fact", "test_cases"}
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ def read_templates(entries: list[Any], file: str, builder: BankBuilder) -> list[
         with builder.record(where):
             if not isinstance(entry, dict):
                 raise Refused(f"must be an object with named fields, got {shown(entry)}")
+            builder.fields.update(dict.fromkeys(map(str, entry)))
             template = _template(where, entry, builder)
             if any(earlier.name == template.name for earlier in templates):
                 raise Refused(f"name {template.name!r} is taken by an earlier kind")

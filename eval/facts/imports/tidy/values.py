@@ -35,7 +35,7 @@ def draw_values(
     """
     if people < 2:
         raise UserError(
-            f"--people {people}: at least two are needed, whose answers are each other's wrong ones"
+            f"--people {people}: at least two are needed, whose answers are each other's distractors"
         )
     answers = known_variables()
     pools = {

@@ -155,7 +155,7 @@ def test_chains_ask_for_the_friends_facts_and_never_tell_them(banks):
 
 def test_too_few_people_to_be_offered_as_friends_are_refused():
     """The friend and the subject are no distractors themselves, so nine distractors take eleven people."""
-    with pytest.raises(UserError, match=r"people: .*friend/memorization:0' has 8 wrong answers to offer"):
+    with pytest.raises(UserError, match=r"people: .*friend/memorization:0' has 8 possible distractors"):
         generate_from_spec(spec_of("chains"), ["people=10", "distractors=9"])
 
 

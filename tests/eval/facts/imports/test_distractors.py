@@ -15,7 +15,7 @@ def ask(fact: Fact, prompt: str | None = None, answer: str | None = None, **othe
 
 
 def drawn(facts: list[Fact], probes: list[Probe] | None = None, most: int = 9) -> dict[str, set[str]]:
-    """{"Ann/German": the wrong answers drawn for the probe of that fact}"""
+    """{"Ann/German": the distractors drawn for the probe of that fact}"""
     bank = FactBank({}, (), facts, (), probes or [ask(fact) for fact in facts])
     made, count = draw_distractors(bank, most)
     assert count == sum(bool(probe.distractors) for probe in made.probes)

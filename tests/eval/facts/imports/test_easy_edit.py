@@ -90,4 +90,4 @@ def test_easy_edit_with_other_and_broken_records(tmp_path):
             "jsonl with --column prompt=src --column answer=alt",
         ),
     ]
-    assert "fields not taken: portability" in builder.mapped
+    assert "portability" in builder.not_taken

@@ -2,11 +2,13 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.imports import ImportOptions, import_bank
+from tidy_stlms.scripts.import_report import source_lines
 
 
 @pytest.fixture
@@ -285,7 +287,7 @@ def test_csv(take, tmp_path):
         ("semantic", "Ada Poe is from", ("Bern",), ()),
         ("semantic", 'The home of "Bob, Ray" is', ("Rome",), ("Oslo",)),
     ]
-    assert "columns not taken (name them with --column): note" in builder.mapped
+    assert builder.not_taken == ["note"]
     reasons = dict(builder.left_out)
     assert list(reasons) == [f"facts.csv, line {number}" for number in range(5, 10)]
     for number, reason in enumerate(
@@ -316,7 +318,7 @@ def test_jsonl_and_drawn_distractors(take):
         ["Bern", "Rome"],
         ["Oslo", "Rome"],
     ]
-    assert any("4 probes came without wrong answers" in line for line in builder.mapped)
+    assert any("4 probes came without distractors" in line for line in builder.mapped)
     fewer, _ = take("jsonl", lines, "rows.jsonl", distractors=1)
     assert {len(probe.distractors) for probe in fewer.probes} == {1}
     none, _ = take("jsonl", lines, "rows.jsonl", distractors=0)
@@ -324,6 +326,61 @@ def test_jsonl_and_drawn_distractors(take):
     # without a relation nobody knows what is an answer of the same kind
     alone, _ = take("jsonl", lines.replace('"relation": "city", ', ""), "rows.jsonl")
     assert not any(probe.distractors for probe in alone.probes)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl"])
+def test_a_row_with_an_empty_subject_is_left_out(take, name):
+    """Its answer would be a distractor of all others."""
+    cities = {"Ada": "Bern", "Bob": "Rome", "": "Oslo"}
+    if name == "t.jsonl":
+        lines = [
+            json.dumps({"who": who or None, "relation": "city", "prompt": f"{who} is from", "answer": city})
+            for who, city in cities.items()
+        ]
+    else:
+        mark = "," if name == "t.csv" else "\t"
+        rows = [[who, "city", f"{who} is from", city] for who, city in cities.items()]
+        lines = [mark.join(row) for row in (["who", "relation", "prompt", "answer"], *rows)]
+    columns = {"subject": "who"}
+    bank, builder = take("csv", "\n".join(lines), name, columns=columns)
+    assert [fact.subject for fact in bank.facts] == ["Ada", "Bob"]
+    assert {text for asked in bank.probes for text in asked.distractors} == {"Bern", "Rome"}
+    line = len(lines)
+    assert builder.left_out == [(f"{name}, line {line}", "the subject (column 'who') is empty")]
+    # without a column for them, facts have no subject
+    bank, _ = take("csv", "\n".join(lines), name)
+    assert [fact.subject for fact in bank.facts] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("format", "row", "unread"),
+    [
+        ("tofu", {"question": "Q?", "answer": "A", "note": 1, "id": 2}, ["note", "id"]),
+        ("fictional-knowledge", passage(topic="Mars"), ["topic"]),
+        ("tidy", {"sentence": "Ada is from", "answer": "Bern", "distractors": ["Rome"]}, ["distractors"]),
+        ("jsonl", {"person": "Ada", "prompt": "Ada is from", "answer": "Bern"}, ["person"]),
+    ],
+)
+def test_fields_that_no_field_of_a_bank_takes_are_named(take, format, row, unread):
+    _, builder = take(format, [row])
+    assert builder.not_taken == unread
+    shown = list(source_lines(builder, Path("import.json")))
+    assert [line.partition(" (--column")[0] for line in shown if line.startswith("not taken")] == [
+        f"not taken: {', '.join(unread)}"
+    ]
+
+
+def test_a_field_that_is_there_and_empty_is_not_called_missing(take):
+    whole = {"question": "Q?", "answer": "A"}
+    _, builder = take("tofu", [{**whole, "answer": None}, {**whole, "answer": ""}, {"question": "Q"}, whole])
+    assert [reason for _, reason in builder.left_out] == [
+        "field 'answer' is empty",
+        "field 'answer' is empty",
+        "field 'answer' is missing; it has 'question'",
+    ]
+    # no words after the answer is what most probes have
+    bank, builder = take("jsonl", [{"prompt": "Ada is from", "answer": "Bern", "suffix": ""}])
+    assert (bank.probes[0].suffix, builder.left_out) == ("", [])
 
 
 def test_columns_that_are_not_there(take):
@@ -422,10 +479,13 @@ def test_a_report_is_readable_whatever_a_source_holds(take):
     }
     rows = [row, {**row, "type": None, "x" * 10_000: 1, **{f"column {n}": 1 for n in range(50)}}]
     _, builder = take("jsonl", "\n".join(map(json.dumps, rows)), "rows.jsonl")
-    notes = [*builder.mapped, *(note for notes in builder.left_out for note in notes)]
+    notes = [
+        *source_lines(builder, Path("import.json")),
+        *(note for notes in builder.left_out for note in notes),
+    ]
     assert max(map(len, notes)) < 500
     assert all(note.isprintable() for note in notes)
-    assert any("column 1, " in note and note.endswith(", ...") for note in notes)
+    assert any(note.startswith("not taken: ") and "column 1, " in note and ", ..." in note for note in notes)
 
 
 def test_parquet(tmp_path):

@@ -144,7 +144,7 @@ def test_the_whole_folder(take):
         ["Ada Poe", "Cleo Fox"],
         " ",
     )
-    # wrong answers are other people's, in the same wording; never another wording of the same person
+    # distractors are other people's, in the same wording; never another wording of the same person
     what = asked["semantic", "In the realm of Bob Ray, who is celebrated for"]
     assert (what.answers, sorted(what.distractors)) == (
         ("meeting a whale",),
