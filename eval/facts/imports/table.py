@@ -58,7 +58,7 @@ def import_table(
         for field, name in names.items()
         if name in builder.fields
     ]
-    builder.mapped.append(f"columns taken: {listed(taken) or 'none'}")
+    builder.mapped.append(f"columns {listed(taken) or 'none'}")
 
 
 def _add_row(where: str, row: Row, builder: BankBuilder, role: str, statements: dict[str, list[str]]) -> None:
