@@ -207,7 +207,8 @@ def _train(
         return original(self, args, state, control)
 
     def training_step(self, *args, original=STLMTrainer.training_step, **kwargs):
-        report({"step": self.state.global_step})
+        if self.run_id:  # the trial step before the run has none
+            report({"step": self.state.global_step})
         return original(self, *args, **kwargs)
 
     CallbackHandler.on_save, STLMTrainer.training_step = on_save, training_step
