@@ -16,6 +16,7 @@ from tidy_stlms.configs.errors import RunFailed, UserError, one_line
 from tidy_stlms.configs.full_disk import full_disk_reason
 
 REASON_LIMIT = 200  # characters of a library's message
+PANIC = "PanicException"  # of libraries in Rust, such as tokenizers; it is no Exception
 
 
 @contextlib.contextmanager
@@ -30,8 +31,11 @@ def reading(
         yield
     except (UserError, RunFailed):
         raise
-    except Exception as error:
-        if full_disk_reason(error) is not None or passes(error):
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            if type(error).__name__ != PANIC:
+                raise
+        elif full_disk_reason(error) is not None or passes(error):
             raise
         raise UserError(f"{what}: {reason_of(error)}{remedy}") from error
 

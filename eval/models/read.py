@@ -4,7 +4,11 @@ No other file calls `from_pretrained` on a user's model. Whatever these librarie
 names the model. Code that comes with a model runs only with `trust_remote_code`.
 """
 
+import contextlib
+import os
+import sys
 import warnings
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -154,10 +158,11 @@ def load_tokenizer(name: str, **options: Any) -> Any:
         tokenizer = (
             GPT2Tokenizer.from_pretrained(name) if is_bare else AutoTokenizer.from_pretrained(name, **options)
         )
-        special = tokenizer.all_special_ids
-        is_empty = len(tokenizer) <= len(special)
-        tokenizer.decode([*tokenizer(TRIAL_TEXT)["input_ids"], *special])
-        tokenizer.get_vocab(), tokenizer.added_tokens_decoder, tokenizer.convert_ids_to_tokens(special)
+        with _without_panic_messages():
+            special = tokenizer.all_special_ids
+            is_empty = len(tokenizer) <= len(special)
+            tokenizer.decode([*tokenizer(TRIAL_TEXT)["input_ids"], *special])
+            tokenizer.get_vocab(), tokenizer.added_tokens_decoder, tokenizer.convert_ids_to_tokens(special)
     if is_empty:  # transformers makes it of a tokenizer_config.json without a vocabulary
         raise UserError(f"{name}: the tokenizer is empty; save the model's tokenizer beside it")
     return tokenizer
@@ -176,6 +181,24 @@ def read_tokenizer(source: str | Path) -> Any:
 def has_tokenizer(folder: str | Path) -> bool:
     """Whether a folder holds files of a tokenizer."""
     return any(path.is_file() for pattern in TOKENIZER_FILES for path in Path(folder).glob(pattern))
+
+
+@contextlib.contextmanager
+def _without_panic_messages() -> Iterator[None]:
+    """Drop what is written to standard error inside the block.
+
+    The library tokenizers is written in Rust. When it panics, it prints some sixty lines before Python gets the
+    error.
+    """
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def _package_remedy(folder: Path) -> str:

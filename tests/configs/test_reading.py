@@ -12,6 +12,10 @@ from tidy_stlms.configs.printable import printable
 from tidy_stlms.configs.reading import REASON_LIMIT, reading
 
 
+class PanicException(BaseException):
+    """As libraries in Rust raise it."""
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [
@@ -23,6 +27,7 @@ from tidy_stlms.configs.reading import REASON_LIMIT, reading
             ModuleNotFoundError("No module named 'x'", name="x"),
             "a.json: it needs the Python package x, which is not installed",
         ),
+        (PanicException("no entry found for key"), "a.json: no entry found for key"),
         (MemoryError(), "a.json: does not fit into memory"),
         (AssertionError("\x1b[31mred\u202e"), "a.json: \\u001b[31mred\\u202e"),
     ],

@@ -132,6 +132,17 @@ def test_a_wrong_value_in_a_tokenizer(changed, command, file, values):
     line(error)
 
 
+def test_a_panic_in_rust_is_one_line(changed, capfd):
+    """A template with a special token that is not in its list: tokenizers loads it, and panics when used."""
+    parts = [{"SpecialToken": {"id": "<x>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    template = {"type": "TemplateProcessing", "single": parts, "pair": parts, "special_tokens": {}}
+    folder = changed("stlm", "tokenizer.json", post_processor=template)
+    capfd.readouterr()
+    with pytest.raises(UserError, match=f"{folder}: its tokenizer cannot be loaded: no entry found for key"):
+        load_tokenizer(str(folder))
+    assert "panicked" not in capfd.readouterr().err
+
+
 def test_values_that_show_only_in_a_forward_pass_or_in_generation(changed):
     with pytest.raises(UserError, match=r"model: cannot be used: its forward pass fails: dropout"):
         load_model(changed("gpt2", resid_pdrop=float("nan")))
