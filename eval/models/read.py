@@ -187,8 +187,8 @@ def has_tokenizer(folder: str | Path) -> bool:
 def _without_panic_messages() -> Iterator[None]:
     """Drop what is written to standard error inside the block.
 
-    The library tokenizers is written in Rust. When it panics, it prints some sixty lines before Python gets the
-    error.
+    The library tokenizers is written in Rust. When it panics, it prints up to sixty lines before Python gets
+    the error.
     """
     sys.stderr.flush()
     saved = os.dup(2)
