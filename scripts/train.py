@@ -66,6 +66,7 @@ def _train(items: list[str], dry_run: bool, overwrite: bool) -> int:
 
         check_start(config, overwrite=overwrite)
         say(_escaped(config_yaml(merged)), end="")
+        sys.stdout.flush()  # a full disk is reported in place of the next line
         print(
             "stlm: the config passes the checks of a dry run; corpus and trained weights were not read",
             file=sys.stderr,
