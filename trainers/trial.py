@@ -21,6 +21,7 @@ from tidy_stlms.eval.models.read import empty_model, read_adapter_config, read_m
 from tidy_stlms.trainers.collator import InjectionCollator
 from tidy_stlms.trainers.model import (
     check_vocabulary,
+    choose_context_window,
     config_for_tokenizer,
     number_of_parameters,
     random_model,
@@ -72,11 +73,7 @@ def trial_config(
 
 
 def try_one_step(
-    model_config: PreTrainedConfig,
-    config: RunConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    vocab_size: int,
-    context_window: int,
+    model_config: PreTrainedConfig, config: RunConfig, tokenizer: PreTrainedTokenizerBase, vocab_size: int
 ) -> None:
     """Train a model with random weights for one step on 16 tokens.
 
@@ -86,7 +83,6 @@ def try_one_step(
         model_config: What `trial_config` has returned.
         vocab_size: The number of token ids that the run's tokenizer has, or may have if it is still to be
             trained.
-        context_window: Tokens in a row of the run.
 
     Raises UserError if no model can be made, if it has too few token ids, or if the step fails.
     """
@@ -100,15 +96,15 @@ def try_one_step(
         )
     check_vocabulary(shapes, vocab_size)
     if parameters <= MAX_PARAMETERS_TO_TRAIN:
+        window = choose_context_window(config.data.context_window, model_config)
         model = random_model(model_config, where, trust_remote_code=trust)
         check_causal(model.eval(), f"model {config.model.name_or_path or config.model.type}")
         try:
-            _train(model, tokenizer, config.training, min(TOKENS, context_window))
+            _train(model, tokenizer, config.training, min(TOKENS, window))
         except UserError:
-            if context_window <= TOKENS:
+            if window <= TOKENS:
                 raise
-            # some models read only rows of one length
-            _train(model, tokenizer, config.training, context_window)
+            _train(model, tokenizer, config.training, window)  # some models read only rows of one length
         del model
         free_memory()
 
@@ -121,15 +117,8 @@ def _train(
 ) -> None:
     """Train for one step on a row of `tokens` tokens for each process."""
     rows = [{"input_ids": np.arange(tokens) % len(tokenizer)}] * args.world_size
-    geometry = Geometry(
-        rows_per_step=len(rows),
-        context_window=tokens,
-        seed=args.seed,
-        rows_per_pass=len(rows),
-        corpus="",
-        injection=None,
-        model="",
-    )
+    counts = {"rows_per_step": len(rows), "rows_per_pass": len(rows), "context_window": tokens}
+    geometry = Geometry(**counts, seed=args.seed, corpus="", injection=None, model="")
     collator = InjectionCollator(eos_token_id=tokenizer.eos_token_id)
     args = copy.copy(args)
     with tempfile.TemporaryDirectory() as folder:
