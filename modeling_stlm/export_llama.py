@@ -101,6 +101,8 @@ def to_llama_config(config: STLMConfig) -> LlamaConfig:
             )
             raise UserError(f"{option}: {words}; it cannot be exported as Llama")
     fields = {name: getattr(config, name) for name in SAME}
+    if hasattr(config, "document_prefix"):  # of a run; see eval/models/prefix.py
+        fields["document_prefix"] = config.document_prefix
     # Unset numbers mean something else in Llama, or the code that reads the config derives them itself.
     fields["num_key_value_heads"] = config.num_key_value_heads or config.num_attention_heads
     fields["head_dim"] = config.head_dim or config.hidden_size // config.num_attention_heads

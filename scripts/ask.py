@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.scripts.cli import add_model_options, parser, quiet_loading, run
+from tidy_stlms.scripts.cli import add_model_options, add_prefix_option, parser, quiet_loading, run
 from tidy_stlms.scripts.messages import say
 from tidy_stlms.scripts.recall import positive
 
@@ -39,12 +39,14 @@ def main(argv: list[str] | None = None) -> int:
     cli.add_argument(
         "--tokenizer", metavar="PATH", help="the tokenizer of Tidy-STLMs checkpoints (.pt files)"
     )
+    add_prefix_option(cli)
     add_model_options(cli)
     arguments = cli.parse_args(argv)
     return run(lambda: _ask(arguments), arguments.debug)
 
 
 def _ask(arguments: argparse.Namespace) -> None:
+    from tidy_stlms.eval.models.prefix import as_trained, warn_of_prefix
     from tidy_stlms.eval.scoring.generation import top_tokens
     from tidy_stlms.eval.scoring.generation_check import check_generation
     from tidy_stlms.scripts.terminal import Terminal
@@ -52,9 +54,10 @@ def _ask(arguments: argparse.Namespace) -> None:
     models = _load(arguments)
     for label, (model, tokenizer) in models.items():
         try:
-            check_generation(model, tokenizer, SELF_CHECK)
+            check_generation(model, tokenizer, SELF_CHECK, prefix=arguments.prefix)
         except UserError as error:
             raise UserError(f"{label}: {error}") from None
+        warn_of_prefix(label, as_trained(model, tokenizer), arguments.prefix)
     console = Terminal()
     interactive = sys.stdin.isatty()
     if interactive:
@@ -69,7 +72,11 @@ def _ask(arguments: argparse.Namespace) -> None:
             raise UserError("standard input: not UTF-8") from None
         if not prompt.strip():
             return
-        options = {"k": arguments.top_k, "control_tokens": arguments.control_tokens}
+        options = {
+            "k": arguments.top_k,
+            "prefix": arguments.prefix,
+            "control_tokens": arguments.control_tokens,
+        }
         continuations = {
             label: top_tokens(*model, prompt, steps=arguments.steps, **options)
             for label, model in models.items()

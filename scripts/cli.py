@@ -150,6 +150,18 @@ def add_model_options(cli: argparse.ArgumentParser) -> None:
     cli.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with a model")
 
 
+def add_prefix_option(cli: argparse._ActionsContainer) -> None:
+    """Add the option for the special token before each text."""
+    from tidy_stlms.eval.models.prefix import PREFIXES
+
+    cli.add_argument(
+        "--prefix",
+        choices=PREFIXES,
+        help="special token before each text: BOS, end-of-text or none (default: as the model was trained, "
+        "if its config says so, else as its tokenizer encodes a text)",
+    )
+
+
 def load(name: str, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """Load a model and its tokenizer with the model options."""
     from tidy_stlms.eval.models.load import load_model

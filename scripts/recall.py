@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.printable import printable
-from tidy_stlms.scripts.cli import add_model_options, parser, quiet_loading, run
+from tidy_stlms.scripts.cli import add_model_options, add_prefix_option, parser, quiet_loading, run
 from tidy_stlms.scripts.messages import complain, say, warn
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     cli.add_argument("models", nargs="+", metavar="MODEL", help="models to ask; see above")
     _add_questions(cli)
     _add_results(cli)
+    add_prefix_option(cli)
     add_model_options(cli)
     cli.add_argument(
         "--tokenizer", metavar="PATH", help="the tokenizer of Tidy-STLMs checkpoints (.pt files)"
@@ -219,6 +220,7 @@ def _request(arguments: argparse.Namespace) -> "StudyRequest":
         ),
         benchmarks=arguments.benchmarks,
         linear_probes=arguments.linear_probes,
+        prefix=arguments.prefix,
         generate=not arguments.no_generate,
         max_new_tokens=arguments.steps,
         top_k=arguments.top_k,

@@ -21,6 +21,7 @@ from tidy_stlms.configs.schema import ModelSection
 from tidy_stlms.eval.models.checks import check_causal, check_logits
 from tidy_stlms.eval.models.inputs import context_length_of
 from tidy_stlms.eval.models.load import load_weights
+from tidy_stlms.eval.models.prefix import record_prefix
 from tidy_stlms.eval.models.sizes import check_numbers
 from tidy_stlms.eval.tokens import vocabulary_size
 
@@ -32,6 +33,8 @@ FIELDS_OF_TRANSFORMERS = {field.name for field in fields(PreTrainedConfig)} - {D
 
 def build_model(section: ModelSection, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
     """A model from `section.config`, initialised from `seed`, or the model to go on training.
+
+    Its config records how the training stream begins documents.
 
     Raises UserError for a config that makes no model, weights that are not finite or give no usable logits, a
     model that is not causal, and a vocabulary that is smaller than the tokenizer's.
@@ -52,6 +55,7 @@ def build_model(section: ModelSection, tokenizer: PreTrainedTokenizerBase, seed:
         model = random_model(config_for_tokenizer(section, tokenizer), MODEL_CONFIG)
     check_causal(model.eval(), name)
     check_vocabulary(model, vocabulary_size(tokenizer))
+    record_prefix(model)
     return model
 
 

@@ -14,6 +14,7 @@ from tidy_stlms.eval.facts.records import Probe
 from tidy_stlms.eval.facts.right_answers import right_answers
 from tidy_stlms.eval.facts.text_match import closing_punctuation
 from tidy_stlms.eval.models.checks import check_logits
+from tidy_stlms.eval.models.prefix import prefix_of
 from tidy_stlms.eval.recall.metrics import bits_per_byte, candidate_metrics, perplexity, token_rank
 from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.scoring.generation import (
@@ -38,6 +39,7 @@ def evaluate_recall(
     batch_tokens: int | None = None,
     generate: bool = True,
     progress: bool = False,
+    prefix: str | None = None,
     roles: Collection[str] | None = None,
     top_k: int = 0,
     spread: bool = False,
@@ -49,6 +51,7 @@ def evaluate_recall(
 
     Args:
         generate: Generate freely after each prompt too, for `exact_match`, `containment` and `generation`.
+        prefix: What stands before each prompt, as for `prefix_of`; None for the model's own.
         roles: Only probes of these roles.
         top_k: The number of `top_tokens` in each result; none with 0.
         spread: Share the probes among the processes of `torchrun`; each process gets all results. All
@@ -63,18 +66,21 @@ def evaluate_recall(
     def measure(share: list[Probe]) -> list[ProbeResult]:
         show_progress = progress and process_rank() == 0
         if self_check and share:
-            _self_check(model, tokenizer, share, generate)
+            _self_check(model, tokenizer, share, generate, prefix)
         scores = score(
             model,
             tokenizer,
             [item_of(probe) for probe in share],
             batch_tokens=batch_tokens,
             top_k=top_k,
+            prefix=prefix,
             progress=show_progress,
         )
-        generated = _generate(model, tokenizer, bank, share, batch_tokens, show_progress) if generate else {}
+        options: dict[str, Any] = {"batch_tokens": batch_tokens, "prefix": prefix, "progress": show_progress}
+        generated = _generate(model, tokenizer, bank, share, **options) if generate else {}
+        name = prefix_of(model, tokenizer, prefix).name
         return [
-            _result(bank, probe, of_probe, generated.get(probe.id), tokenizer if top_k else None)
+            _result(bank, probe, of_probe, generated.get(probe.id), name, tokenizer if top_k else None)
             for probe, of_probe in zip(share, scores, strict=True)
         ]
 
@@ -93,11 +99,13 @@ def terminators_of(probe: Probe) -> str:
     return closing_punctuation(probe.template or "") or "."
 
 
-def _self_check(model: Any, tokenizer: Any, probes: Sequence[Probe], generate: bool) -> None:
+def _self_check(
+    model: Any, tokenizer: Any, probes: Sequence[Probe], generate: bool, prefix: str | None
+) -> None:
     with eval_mode(model):
         check_logits(model, "the model")
     if generate:
-        check_generation(model, tokenizer, [probe.prompt for probe in probes])
+        check_generation(model, tokenizer, [probe.prompt for probe in probes], prefix=prefix)
 
 
 class _Generated(NamedTuple):
@@ -113,10 +121,9 @@ def _generate(
     tokenizer: Any,
     bank: FactBank,
     probes: Sequence[Probe],
-    batch_tokens: int | None,
-    progress: bool,
+    **options: Any,
 ) -> dict[str, _Generated]:
-    """Generate after the prompts of probes without a suffix; by probe id.
+    """Generate after the prompts of probes without a suffix; by probe id. `options` are for `generate_texts`.
 
     A suffix follows the answer, and generation cannot be forced to end with it.
     """
@@ -127,8 +134,7 @@ def _generate(
         tokenizer,
         [probe.prompt for probe in probes],
         answer_budgets(tokenizer, answers, [probe.joint for probe in probes]),
-        batch_tokens=batch_tokens,
-        progress=progress,
+        **options,
     )
     return {
         probe.id: _Generated(
@@ -141,7 +147,12 @@ def _generate(
 
 
 def _result(
-    bank: FactBank, probe: Probe, scores: Scores, generated: _Generated | None, tokenizer: Any | None
+    bank: FactBank,
+    probe: Probe,
+    scores: Scores,
+    generated: _Generated | None,
+    prefix: str,
+    tokenizer: Any | None,
 ) -> ProbeResult:
     """Make the result of one probe from its scores and generated text; with a tokenizer, `top_tokens` too."""
     fact = bank.fact_by_id[probe.fact_ids[0]]
@@ -159,6 +170,7 @@ def _result(
         type=probe.type,
         relation=fact.relation,
         subject=bank.subject_of(probe),
+        prefix=prefix,
         prompt=probe.prompt,
         joint=probe.joint,
         answer=probe.answers[0],

@@ -41,6 +41,9 @@ class ProbeResult(Output, frozen=True, kw_only=True):
     """The relation of the first fact; null for a fact that is a passage."""
     subject: str | None = None
     """The subject of the first fact, or the fact's id if it is a passage; bootstrap intervals resample it."""
+    prefix: str | UnsetType = UNSET
+    """The special token before the prompt: `bos`, `eos` (end-of-text) or `none`; `own` for other tokens that
+    the tokenizer adds. Missing in old files."""
     prompt: str
     """The text before the answer."""
     joint: str = " "

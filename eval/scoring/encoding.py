@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.text_match import join
-from tidy_stlms.eval.tokens import encode_texts, encode_with_own_tokens
+from tidy_stlms.eval.models.prefix import own_prefix
+from tidy_stlms.eval.tokens import encode_texts
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class EncodedCandidate:
 
 
 class _ItemTokens(NamedTuple):
-    """The tokens of an item's candidates, before BOS is added and prompts are cut."""
+    """The tokens of an item's candidates, before the prefix is added and prompts are cut."""
 
     ids: list[list[int]]
     """For each candidate."""
@@ -83,15 +84,21 @@ class _ItemTokens(NamedTuple):
 
 
 def encode_items(
-    tokenizer: Any, items: Sequence[Item], context_length: int | None = None
+    tokenizer: Any,
+    items: Sequence[Item],
+    context_length: int | None = None,
+    *,
+    prefix: Sequence[int] | None = None,
 ) -> list[EncodedCandidate]:
     """Encode every candidate of every item, in order of (item, candidate).
 
-    `context_length` is the number of tokens that the model can read; None if it has no limit.
+    Args:
+        context_length: The number of tokens that the model can read; None if it has no limit.
+        prefix: Ids of the special tokens before each text; the tokenizer's own when left out.
 
     Raises UserError, naming the item, if an answer has no tokens or does not fit into the context.
     """
-    prefix = own_prefix(tokenizer, items[0].candidates[0]) if items else []
+    prefix = list(own_prefix(tokenizer).ids if prefix is None else prefix)
     candidates: list[EncodedCandidate] = []
     for first in range(0, len(items), ITEMS_PER_CALL):
         chunk = items[first : first + ITEMS_PER_CALL]
@@ -114,18 +121,20 @@ def encode_prompts(
     prompts: Sequence[str],
     max_lengths: Sequence[int] | None = None,
     *,
+    prefix: Sequence[int] | None = None,
     control_tokens: bool = False,
     warn: bool = True,
 ) -> list[list[int]]:
-    """Token ids to generate from, with the tokenizer's own BOS.
+    """Token ids to generate from.
 
     Args:
+        prefix: Ids of the special tokens before each text; the tokenizer's own when left out.
         max_lengths: Tokens of each prompt at most; a longer one is cut from the left.
         control_tokens: See `encode_texts`.
         warn: Log how many prompts were cut.
     """
     contexts = [join(prompt)[0] for prompt in prompts]
-    prefix = own_prefix(tokenizer, next((context for context in contexts if context), "a"))
+    prefix = list(own_prefix(tokenizer).ids if prefix is None else prefix)
     encoded = []
     n_cut = 0
     encoding = encode_texts(tokenizer, contexts, control_tokens=control_tokens)
@@ -133,7 +142,7 @@ def encode_prompts(
         ids, n_prefix = _with_prefix(tokenizer, prefix, text_ids, needs_start=not text_ids)
         excess = len(ids) - max_lengths[index] if max_lengths is not None else 0
         if excess > 0:
-            # BOS stays: models that were trained with it attend to it
+            # the prefix stays: models that were trained with it attend to it
             n_prefix = min(n_prefix, max(len(ids) - excess - 1, 0))
             ids = ids[:n_prefix] + ids[n_prefix + excess :]
             n_cut += 1
@@ -141,20 +150,6 @@ def encode_prompts(
     if n_cut and warn:
         logger.warning("%d of %d prompts were cut from the left to fit the context", n_cut, len(prompts))
     return encoded
-
-
-def own_prefix(tokenizer: Any, sample: str) -> list[int]:
-    """The special tokens that the tokenizer puts before a text by itself: BOS, or none.
-
-    Texts are encoded without special tokens and get this prefix. So an end-of-text that some tokenizers
-    append is never scored.
-    """
-    [text_ids] = encode_texts(tokenizer, [sample])["input_ids"]
-    with_special = encode_with_own_tokens(tokenizer, sample)
-    for length in range(len(with_special) - len(text_ids) + 1):
-        if with_special[length : length + len(text_ids)] == text_ids:
-            return with_special[:length]
-    return []
 
 
 def _encode_chunk(tokenizer: Any, items: Sequence[Item]) -> Iterator[_ItemTokens]:
@@ -277,10 +272,10 @@ def _encode_candidates(
 def _with_prefix(
     tokenizer: Any, prefix: list[int], text_ids: list[int], needs_start: bool
 ) -> tuple[list[int], int]:
-    """Put the tokenizer's own BOS before a text, once; returns the ids and the length of the prefix.
+    """Put the prefix before a text, once; returns the ids and the length of the prefix.
 
     `needs_start`: the first scored token is the text's first, so that a start token must predict it, even if
-    the tokenizer adds none by itself.
+    there is no prefix.
     """
     if prefix:
         ids = text_ids if text_ids[: len(prefix)] == prefix and not needs_start else prefix + text_ids

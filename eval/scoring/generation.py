@@ -22,6 +22,7 @@ from tidy_stlms.eval.models.inputs import (
     pads_safely,
     text_config,
 )
+from tidy_stlms.eval.models.prefix import prefix_of
 from tidy_stlms.eval.scoring.budget import default_budget, is_out_of_memory, memory_errors, run_batches
 from tidy_stlms.eval.scoring.encoding import encode_prompts
 from tidy_stlms.eval.scoring.isolation import eval_mode
@@ -59,12 +60,14 @@ def generate_texts(
     max_new_tokens: Sequence[int],
     *,
     batch_tokens: int | None = None,
+    prefix: str | None = None,
     progress: bool = False,
 ) -> list[Continuation]:
     """Continue every prompt greedily, by at most its own number of tokens; results in order of the prompts.
 
     A prompt that leaves no room in the model's context for the new tokens is cut from the left. The texts do
-    not depend on `batch_tokens`, the tokens of a batch, nor on the other prompts.
+    not depend on `batch_tokens`, the tokens of a batch, nor on the other prompts. `prefix` is what stands
+    before each prompt, as for `prefix_of`.
 
     Raises UserError if there is no memory for a single prompt.
     """
@@ -74,7 +77,8 @@ def generate_texts(
     budget = default_budget(model, batch_tokens)
     context = context_length(model) or math.inf
     limits = [int(max(1, min(limit, context - 1))) for limit in max_new_tokens]
-    rows, truncated = _encode_with_room(tokenizer, prompts, limits, context)
+    prefix_ids = prefix_of(model, tokenizer, prefix).ids
+    rows, truncated = _encode_with_room(tokenizer, prompts, limits, context, prefix_ids)
     results: dict[int, Continuation] = {}
 
     def run(batch: list[int]) -> None:
@@ -108,13 +112,13 @@ def generate_texts(
 
 
 def _encode_with_room(
-    tokenizer: Any, prompts: Sequence[str], limits: Sequence[int], context: float
+    tokenizer: Any, prompts: Sequence[str], limits: Sequence[int], context: float, prefix: Sequence[int]
 ) -> tuple[list[list[int]], list[bool]]:
     """Token ids of each prompt, with room for `limits` new tokens in the context, and whether it was cut."""
-    uncut = encode_prompts(tokenizer, prompts)
+    uncut = encode_prompts(tokenizer, prompts, prefix=prefix)
     if all(len(row) + limit <= context for row, limit in zip(uncut, limits, strict=True)):
         return uncut, [False] * len(uncut)
-    rows = encode_prompts(tokenizer, prompts, [int(context - limit) for limit in limits])
+    rows = encode_prompts(tokenizer, prompts, [int(context - limit) for limit in limits], prefix=prefix)
     return rows, [row != whole for row, whole in zip(rows, uncut, strict=True)]
 
 
@@ -133,21 +137,29 @@ def _group_by_steps(rows: Sequence[list[int]], limits: Sequence[int], context: f
 
 
 def top_tokens(
-    model: Any, tokenizer: Any, prompt: str, steps: int, k: int = 10, *, control_tokens: bool = False
+    model: Any,
+    tokenizer: Any,
+    prompt: str,
+    steps: int,
+    k: int = 10,
+    *,
+    prefix: str | None = None,
+    control_tokens: bool = False,
 ) -> list[Step]:
     """The greedy continuation token by token, with the `k` most probable tokens at each step.
 
     Stops after end-of-text, or when the context is full. A prompt that fills the context is cut from the
-    left. With `control_tokens`, control tokens in the prompt (`<|im_start|>`) are encoded as such, not as
-    text.
+    left. `prefix` is what stands before the prompt, as for `prefix_of`. With `control_tokens`, control tokens
+    in the prompt (`<|im_start|>`) are encoded as such, not as text.
 
     Raises UserError if a probability is not a number.
     """
     context = context_length(model) or math.inf
-    [row] = encode_prompts(tokenizer, [prompt], control_tokens=control_tokens)
+    ids_before = prefix_of(model, tokenizer, prefix).ids
+    [row] = encode_prompts(tokenizer, [prompt], prefix=ids_before, control_tokens=control_tokens)
     if len(row) >= context:
         limits = [int(max(1, context - 1))]
-        [row] = encode_prompts(tokenizer, [prompt], limits, control_tokens=control_tokens)
+        [row] = encode_prompts(tokenizer, [prompt], limits, prefix=ids_before, control_tokens=control_tokens)
     max_new_tokens = int(max(1, min(steps, context - len(row))))
     pad_id, ends = padding_id(model, tokenizer), end_ids(model, tokenizer)
     with torch.no_grad(), eval_mode(model):

@@ -11,6 +11,7 @@ import torch
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.models.inputs import context_length, last_logits, padding_id, pads_safely
+from tidy_stlms.eval.models.prefix import prefix_of
 from tidy_stlms.eval.scoring.encoding import encode_prompts
 from tidy_stlms.eval.scoring.generation import generate_ids
 from tidy_stlms.eval.scoring.isolation import eval_mode
@@ -21,8 +22,12 @@ STEPS = 3  # step 1 fills the cache, step 2 reads it, step 3 reads what step 2 a
 TOLERANCE = 5e-2
 
 
-def check_generation(model: Any, tokenizer: Any, prompts: Sequence[str]) -> None:
+def check_generation(
+    model: Any, tokenizer: Any, prompts: Sequence[str], *, prefix: str | None = None
+) -> None:
     """Generate a few tokens after the shortest and the longest prompt, in one batch if padding is safe.
+
+    `prefix` is what stands before the prompts, as for `prefix_of`.
 
     Raises UserError if a step's logits differ from those of one forward pass over the same text without a
     cache.
@@ -32,7 +37,8 @@ def check_generation(model: Any, tokenizer: Any, prompts: Sequence[str]) -> None
     context = context_length(model)
     chosen = sorted({min(prompts, key=len), max(prompts, key=len)})
     limits = [max(1, context - STEPS)] * len(chosen) if context is not None else None
-    rows = encode_prompts(tokenizer, chosen, limits, warn=False)
+    prefix_ids = prefix_of(model, tokenizer, prefix).ids
+    rows = encode_prompts(tokenizer, chosen, limits, prefix=prefix_ids, warn=False)
     pad_id = padding_id(model, tokenizer)
     with torch.no_grad(), eval_mode(model):
         may_pad = pads_safely(model, rows, pad_id)

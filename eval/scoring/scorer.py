@@ -34,6 +34,7 @@ from tidy_stlms.eval.models.inputs import (
     pads_safely,
     text_config,
 )
+from tidy_stlms.eval.models.prefix import prefix_of
 from tidy_stlms.eval.scoring.batches import Batcher, BatchRow
 from tidy_stlms.eval.scoring.budget import default_budget, memory_errors, run_batches
 from tidy_stlms.eval.scoring.encoding import EncodedCandidate, Item, encode_items
@@ -82,6 +83,7 @@ def score(
     batch_tokens: int | None = None,
     top_k: int = 0,
     share_prompts: bool | None = None,
+    prefix: str | None = None,
     progress: bool = False,
 ) -> list[Scores]:
     """Score every candidate of every item; one `Scores` for each item, in their order.
@@ -93,13 +95,15 @@ def score(
         share_prompts: Whether to read each prompt once and repeat its keys and values for its answers. None
             does so where it saves work. Speed depends on it, numbers do not. Models whose cache does not
             allow it read the prompt again with each answer.
+        prefix: What stands before each text, as for `prefix_of`; None for the model's own.
         progress: Show a progress bar on stderr.
 
     Raises:
         UserError: If a number is not finite, an answer has no tokens or exceeds the context, a prompt is
             empty and the tokenizer has neither BOS nor end-of-text, or one answer exceeds the memory.
     """
-    candidates = encode_items(tokenizer, items, context_length(model))
+    prefix_ids = prefix_of(model, tokenizer, prefix).ids
+    candidates = encode_items(tokenizer, items, context_length(model), prefix=prefix_ids)
     if not candidates:
         return []
     pad_id = padding_id(model, tokenizer)

@@ -16,6 +16,7 @@ from typing import Any
 from tidy_stlms.configs.errors import DiskFull, UserError, nearest, one_line
 from tidy_stlms.configs.records import Output
 from tidy_stlms.eval.hub import writing_hub_cache
+from tidy_stlms.eval.models.prefix import own_prefix, prefix_of
 from tidy_stlms.eval.scoring.isolation import rng_untouched
 from tidy_stlms.eval.study.public_data import local_copies, quiet, why_missing
 
@@ -69,6 +70,7 @@ def run_benchmarks(
     num_fewshot: int | None = None,
     data_dir: Path | None = None,
     batch_size: int = 16,
+    prefix: str | None = None,
     progress: bool = False,
 ) -> dict[str, TaskResult]:
     """Evaluate lm-eval tasks, one after another. A task that fails does not stop the others.
@@ -79,6 +81,9 @@ def run_benchmarks(
         seed: Of few-shot examples and all other random draws.
         num_fewshot: Instead of each task's own number.
         data_dir: Folder with local copies of datasets; the others come from the Hub.
+        prefix: What stands before each text, as for `prefix_of`; None for the model's own. If that is what
+            the tokenizer adds by itself, scores equal lm-eval's without further arguments; where BOS and
+            end-of-text are one token, they equal those with `add_bos_token=True`.
 
     Returns:
         The result of each task, by name. Examples that the model cannot read whole are left out and counted;
@@ -89,10 +94,13 @@ def run_benchmarks(
     """
     check_benchmarks(tasks)
     options = {"limit": limit, "num_fewshot": num_fewshot, **dict.fromkeys(SEEDS, seed)}
+    ids = prefix_of(model, tokenizer, prefix).ids
+    own = own_prefix(tokenizer).ids
+    harness = {"batch_size": batch_size, "prefix": None if ids == own else ids}
     results: dict[str, TaskResult] = {}
     with rng_untouched(model), local_copies(data_dir), quiet():
         for name in tasks:
-            evaluate = partial(_run_task, model, tokenizer, name, batch_size, progress, options)
+            evaluate = partial(_run_task, model, tokenizer, name, progress, harness, options)
             results |= _results_or_error(evaluate, name, data_dir)
     return results
 
@@ -118,9 +126,14 @@ def _results_or_error(
 
 
 def _run_task(
-    model: Any, tokenizer: Any, name: str, batch_size: int, progress: bool, options: dict[str, Any]
+    model: Any,
+    tokenizer: Any,
+    name: str,
+    progress: bool,
+    harness_options: dict[str, Any],
+    options: dict[str, Any],
 ) -> dict[str, TaskResult]:
-    """The results of a task, group or tag of lm-eval."""
+    """The results of a task, group or tag of lm-eval; `options` are those of `simple_evaluate`."""
     from lm_eval import simple_evaluate
     from tqdm.auto import tqdm
 
@@ -133,7 +146,7 @@ def _run_task(
         contextlib.redirect_stderr(io.StringIO()),
         writing_hub_cache(),
     ):
-        harness = FittingLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, bar=bar)
+        harness = FittingLM(pretrained=model, tokenizer=tokenizer, bar=bar, **harness_options)
         output: Any = simple_evaluate(
             model=harness,
             tasks=[name],

@@ -25,11 +25,15 @@ NEW_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_to
 
 class FittingLM(HFLM):
     """A model for one evaluation. It answers only requests that fit, and records the examples of the others.
-    All progress is in `bar`."""
+    All progress is in `bar`.
 
-    def __init__(self, *, bar: tqdm, **options: Any):
-        super().__init__(**options)
-        self.bar = bar
+    `prefix` are the ids of the special tokens before each text. None leaves them to lm-eval, which takes
+    those that the tokenizer adds by itself.
+    """
+
+    def __init__(self, *, bar: tqdm, prefix: Sequence[int] | None = None, **options: Any):
+        super().__init__(**options, prefix_token_id=prefix[0] if prefix else None)
+        self.bar, self.prefix = bar, prefix
         self.too_long: dict[str, set[int]] = {}
         """The examples that are left out, by task."""
         self.examples: dict[str, set[int]] = {}
@@ -40,6 +44,28 @@ class FittingLM(HFLM):
         """For each task, the numbers of examples that fit, and of those that do not."""
         left_out = {task: len(self.too_long[task]) for task in self.examples}
         return {task: (len(each) - left_out[task], left_out[task]) for task, each in self.examples.items()}
+
+    def tok_encode(
+        self,
+        string: str,
+        add_special_tokens: bool | None = None,
+        left_truncate_len: int | None = None,
+        **options: Any,
+    ) -> list[int]:
+        if self.prefix is None or add_special_tokens is False:
+            return super().tok_encode(string, add_special_tokens, left_truncate_len, **options)
+        ids = [*self.prefix, *super().tok_encode(string, add_special_tokens=False)]
+        return ids[-left_truncate_len:] if left_truncate_len else ids
+
+    def tok_batch_encode(
+        self, strings: list[str], padding_side: str = "left", left_truncate_len: int | None = None, **options
+    ) -> tuple[Any, Any]:
+        """Token ids and mask of the texts to continue, each (texts, longest text)."""
+        if self.prefix is None:
+            return super().tok_batch_encode(strings, padding_side, left_truncate_len, **options)
+        rows = [self.tok_encode(string, left_truncate_len=left_truncate_len) for string in strings]
+        padded = self.tokenizer.pad({"input_ids": rows}, padding_side=padding_side, return_tensors="pt")
+        return padded["input_ids"], padded["attention_mask"]
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         self._requests = requests

@@ -4,11 +4,12 @@
     scores = score_documents(model, tokenizer, documents)
     heldout_summary(scores).bits_per_byte
 
-A document is scored from its beginning. The BOS that the tokenizer adds stands in front; if it adds none, its
-BOS or end-of-text is put there. Each token is scored once. -log2 of the document's probability is divided by
-its UTF-8 bytes, so the figure can be compared across tokenizers. A document that is longer than the window is
-read in windows that overlap by half or more. So every token, except in the first window, has at least half a
-window before it. The tokenizer's own BOS stands in front of each window.
+A document is scored from its beginning. The model's prefix stands before it (`eval/models/prefix.py`); if
+there is none, BOS or end-of-text, because a token must predict the first one. Each token is scored once.
+-log2 of the document's probability is divided by its UTF-8 bytes, so the figure can be compared across
+tokenizers. A document that is longer than the window is read in windows that overlap by half or more. So
+every token, except in the first window, has at least half a window before it. A BOS stands in front of each
+window. An end-of-text stands before the document only: training rows that continue a document have none.
 """
 
 import math
@@ -29,6 +30,7 @@ from tidy_stlms.eval.models.inputs import (
     pads_safely,
     text_config,
 )
+from tidy_stlms.eval.models.prefix import prefix_of
 from tidy_stlms.eval.recall.metrics import bits_per_byte
 from tidy_stlms.eval.recall.results import DocumentScore
 from tidy_stlms.eval.recall.statistics import N_BOOT, bootstrap_interval
@@ -39,7 +41,6 @@ from tidy_stlms.eval.scoring.budget import (
     memory_errors,
     run_batches,
 )
-from tidy_stlms.eval.scoring.encoding import own_prefix
 from tidy_stlms.eval.scoring.isolation import eval_mode, rng_untouched
 from tidy_stlms.eval.texts import TextFormat, expand_files, refuse_unused, texts_of, told
 from tidy_stlms.eval.tokens import encode_texts
@@ -84,18 +85,24 @@ def read_documents(files: Sequence[str | Path], form: TextFormat | None = None) 
 
 
 def score_documents(
-    model: Any, tokenizer: Any, documents: Sequence[str], *, batch_tokens: int | None = None
+    model: Any,
+    tokenizer: Any,
+    documents: Sequence[str],
+    *,
+    batch_tokens: int | None = None,
+    prefix: str | None = None,
 ) -> list[DocumentScore]:
-    """Score each document.
+    """Score each document. `prefix` is what stands before it, as for `prefix_of`.
 
     Raises UserError if a number is not finite, or if no token can stand before a document's first token.
     """
     encoded = encode_texts(tokenizer, documents)["input_ids"]
-    prefix = own_prefix(tokenizer, documents[0]) if documents else []
-    start = prefix or [_start_id(tokenizer)]
+    name, prefix_ids = prefix_of(model, tokenizer, prefix)
+    start = list(prefix_ids) or [_start_id(tokenizer)]
+    n_kept = 0 if name == "eos" else len(prefix_ids)
     rows, n_scored, document_of_row = [], [], []
     for number, ids in enumerate(encoded):
-        for tokens, n in _windows(start, ids, len(prefix), *_window(model)):
+        for tokens, n in _windows(start, ids, n_kept, *_window(model)):
             rows.append(tokens)
             n_scored.append(n)
             document_of_row.append(number)
@@ -140,7 +147,7 @@ def _window(model: Any) -> tuple[int, int]:
 
 
 def _start_id(tokenizer: Any) -> int:
-    """The token before a document if the tokenizer adds none. It makes the first token scorable."""
+    """The token before a document if there is no prefix. It makes the first token scorable."""
     ids = (tokenizer.bos_token_id, tokenizer.eos_token_id)
     start = next((token for token in ids if token is not None), None)
     if start is None:

@@ -31,6 +31,7 @@ from tidy_stlms.eval.models.inputs import (
     pads_safely,
     text_config,
 )
+from tidy_stlms.eval.models.prefix import prefix_of
 from tidy_stlms.eval.scoring.budget import default_budget, memory_errors, run_batches
 from tidy_stlms.eval.scoring.encoding import encode_prompts
 from tidy_stlms.eval.scoring.isolation import eval_mode, rng_untouched
@@ -82,6 +83,7 @@ def run_linear_probes(
     seed: int = 0,
     data_dir: Path | None = None,
     batch_tokens: int | None = None,
+    prefix: str | None = None,
     progress: bool = False,
 ) -> dict[str, TaskResult]:
     """Fit and score a linear probe for each task. A task without data does not stop the others.
@@ -89,6 +91,7 @@ def run_linear_probes(
     Args:
         limit: The most examples of each split, drawn with `seed`; all when left out.
         data_dir: Folder with a local copy of `nyu-mll/glue`; without it the data come from the Hub.
+        prefix: What stands before each text, as for `prefix_of`; None for the model's own.
 
     Returns:
         The result of each task, by `probe:TASK`, with a score for each metric and pooling (`matthews (mean)`,
@@ -112,9 +115,8 @@ def run_linear_probes(
             results[f"probe:{name}"] = {"error": reason}
             logger.warning("linear probe %s: %s", name, reason)
             continue
-        results[f"probe:{name}"] = _fit_and_score(
-            model, tokenizer, TASKS[name], splits, seed, batch_tokens, progress
-        )
+        options: dict[str, Any] = {"batch_tokens": batch_tokens, "prefix": prefix, "progress": progress}
+        results[f"probe:{name}"] = _fit_and_score(model, tokenizer, TASKS[name], splits, seed, **options)
     return results
 
 
@@ -124,14 +126,20 @@ def text_features(
     texts: Sequence[str],
     *,
     batch_tokens: int | None = None,
+    prefix: str | None = None,
     progress: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Hidden states of the last layer, pooled: `{"mean": (texts, hidden), "last": (texts, hidden)}`."""
+    """Hidden states of the last layer, pooled: `{"mean": (texts, hidden), "last": (texts, hidden)}`.
+
+    `prefix` is what stands before each text, as for `prefix_of`; its hidden states count too.
+    """
     import torch
     from tqdm.auto import tqdm
 
     context = context_length(model)
-    rows = encode_prompts(tokenizer, texts, None if context is None else [context] * len(texts))
+    prefix_ids = prefix_of(model, tokenizer, prefix).ids
+    limits = None if context is None else [context] * len(texts)
+    rows = encode_prompts(tokenizer, texts, limits, prefix=prefix_ids)
     pad_id, taken = padding_id(model, tokenizer), forward_parameters(model)
     budget = default_budget(model, batch_tokens)
     pooled: dict[str, list[Any]] = {pool: [None] * len(rows) for pool in POOLS}
@@ -191,15 +199,12 @@ def _fit_and_score(
     task: LinearProbeTask,
     splits: dict[str, dict[str, list]],
     seed: int,
-    batch_tokens: int | None,
-    progress: bool,
+    **options: Any,
 ) -> TaskResult:
+    """`options` are those of `text_features`."""
     features: dict[str, dict[str, np.ndarray]] = {}
     for split, columns in splits.items():
-        sides = [
-            text_features(model, tokenizer, columns[column], batch_tokens=batch_tokens, progress=progress)
-            for column in task.columns
-        ]
+        sides = [text_features(model, tokenizer, columns[column], **options) for column in task.columns]
         features[split] = {pool: _combine([side[pool] for side in sides]) for pool in POOLS}
     truth = np.asarray(splits["validation"]["label"])
     folds = min(FOLDS, _smallest_class(task, splits))

@@ -84,6 +84,7 @@ def _recall(model: LazyModel) -> None:
             replace(bank, probes=bank.probes[start:stop]),
             batch_tokens=request.batch_tokens,
             generate=request.generate,
+            prefix=request.prefix,
             top_k=TOP_K,
             spread=True,
             self_check=self_check,
@@ -96,7 +97,13 @@ def _recall(model: LazyModel) -> None:
 
     # the bank's hash covers neither the order of the probes nor their flags
     probes = key([[probe.id, probe.flags] for probe in bank.probes])
-    settings = {"bank": bank.sha256, "probes": probes, "generate": request.generate, "top_k": TOP_K}
+    settings = {
+        "bank": bank.sha256,
+        "probes": probes,
+        "generate": request.generate,
+        "prefix": request.prefix,
+        "top_k": TOP_K,
+    }
     size = len(bank.probes)
     results, seconds = model.rows(
         settings, size, ProbeResult, measure, step=step, unit="probe", together=True
@@ -113,14 +120,16 @@ def _recall(model: LazyModel) -> None:
 def _heldout(model: LazyModel) -> None:
     from tidy_stlms.eval.study.heldout import score_documents
 
-    documents = model.request.documents
+    request, documents = model.request, model.request.documents
 
     def measure(start: int, stop: int) -> list[DocumentScore]:
-        return score_documents(*model.get(), documents[start:stop], batch_tokens=model.request.batch_tokens)
+        return score_documents(
+            *model.get(), documents[start:stop], batch_tokens=request.batch_tokens, prefix=request.prefix
+        )
 
     if documents and is_first_process():
         model.measurement.documents, _ = model.rows(
-            {"documents": key(list(documents))},
+            {"documents": key(list(documents)), "prefix": request.prefix},
             len(documents),
             DocumentScore,
             measure,
@@ -133,16 +142,21 @@ def _prompts(model: LazyModel) -> None:
     from tidy_stlms.eval.scoring.generation_check import check_generation
     from tidy_stlms.eval.study.prompts import watch_prompt
 
-    prompts = model.request.prompts
-    lengths = {"max_new_tokens": model.request.max_new_tokens, "top_k": model.request.top_k}
+    request, prompts = model.request, model.request.prompts
+    options: dict[str, Any] = {
+        "max_new_tokens": request.max_new_tokens,
+        "top_k": request.top_k,
+        "prefix": request.prefix,
+    }
 
     def measure(start: int, stop: int) -> list[PromptResult]:
-        check_generation(*model.get(), [prompt.sentence for prompt in prompts[start:stop]])
-        return [watch_prompt(*model.get(), prompt, **lengths) for prompt in prompts[start:stop]]
+        sentences = [prompt.sentence for prompt in prompts[start:stop]]
+        check_generation(*model.get(), sentences, prefix=request.prefix)
+        return [watch_prompt(*model.get(), prompt, **options) for prompt in prompts[start:stop]]
 
     if prompts and is_first_process():
         model.measurement.prompts, _ = model.rows(
-            {"prompts": msgspec.to_builtins(prompts), **lengths},
+            {"prompts": msgspec.to_builtins(prompts), **options},
             len(prompts),
             PromptResult,
             measure,
@@ -157,6 +171,7 @@ def _benchmarks(model: LazyModel) -> None:
         "limit": request.limit,
         "seed": request.seed,
         "data_dir": request.data_dir,
+        "prefix": request.prefix,
         "progress": request.progress,
     }
 
@@ -175,6 +190,7 @@ def _benchmarks(model: LazyModel) -> None:
         request.limit,
         request.seed,
         request.num_fewshot,
+        request.prefix,
         _state_of(request.data_dir),
         version("lm_eval"),
     ]

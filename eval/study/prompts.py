@@ -52,6 +52,9 @@ class PromptResult(Output, frozen=True, kw_only=True):
 
     step: int | UnsetType = UNSET
     """In `generations.jsonl` only: the optimizer steps before the evaluation."""
+    prefix: str | UnsetType = UNSET
+    """The special token before the sentence: `bos`, `eos` (end-of-text), `none`, or `own` for other tokens
+    that the tokenizer adds. Missing in old files."""
     sentence: str
     """The text to continue."""
     answer: str | None
@@ -89,16 +92,27 @@ def load_prompts(path: str | Path) -> list[Prompt]:
 
 
 def watch_prompt(
-    model: Any, tokenizer: Any, prompt: Prompt, *, max_new_tokens: int, top_k: int
+    model: Any,
+    tokenizer: Any,
+    prompt: Prompt,
+    *,
+    max_new_tokens: int,
+    top_k: int,
+    prefix: str | None = None,
 ) -> PromptResult:
-    """Continue the sentence greedily, noting each step's `top_k` most probable tokens; rate the answer."""
+    """Continue the sentence greedily, noting each step's `top_k` most probable tokens; rate the answer.
+
+    `prefix` is what stands before the sentence, as for `prefix_of`.
+    """
+    from tidy_stlms.eval.models.prefix import prefix_of
     from tidy_stlms.eval.scoring.generation import top_tokens
     from tidy_stlms.eval.scoring.scorer import Item, score
 
     sentence, answer = prompt.sentence, _bare(prompt.answer)
     joint = usual_joint(sentence, answer or "") if prompt.joint is None else prompt.joint
-    steps = top_tokens(model, tokenizer, sentence, steps=max_new_tokens, k=top_k)
+    steps = top_tokens(model, tokenizer, sentence, steps=max_new_tokens, k=top_k, prefix=prefix)
     result = PromptResult(
+        prefix=prefix_of(model, tokenizer, prefix).name,
         sentence=sentence,
         answer=answer,
         joint=joint,
@@ -107,7 +121,7 @@ def watch_prompt(
     )
     if answer is None:
         return result
-    [scores] = score(model, tokenizer, [Item(sentence, (answer,), id=sentence, joint=joint)])
+    [scores] = score(model, tokenizer, [Item(sentence, (answer,), id=sentence, joint=joint)], prefix=prefix)
     return replace(
         result,
         answer_logprob=scores.logprobs[0],

@@ -29,6 +29,8 @@ class StudyRequest:
     """Tasks of lm-eval."""
     linear_probes: Sequence[str] = ()
     """Tasks of GLUE."""
+    prefix: str | None = None
+    """What stands before each text, as for `prefix_of`; None for each model's own."""
     generate: bool = True
     """Generate freely after each probe's prompt too."""
     max_new_tokens: int = 10

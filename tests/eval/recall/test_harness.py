@@ -93,8 +93,8 @@ def test_rows_come_in_bank_order_and_are_plain(rows, bank):
         == rows
     )
     fields = (
-        "probe_id fact_ids role arm type relation subject prompt joint answer template candidates "
-        "candidate_logprobs candidate_n_bytes n_tokens n_bytes generation flags"
+        "probe_id fact_ids role arm type relation subject prefix prompt joint answer template "
+        "candidates candidate_logprobs candidate_n_bytes n_tokens n_bytes generation flags"
     )
     assert msgspec.to_builtins(rows[0]).keys() == {*fields.split(), *METRICS}
     first = rows[0]

@@ -215,15 +215,15 @@ def test_a_section_that_fails_leaves_the_others(folder, asked, monkeypatch):
 def test_benchmarks_run_once_each_and_failures_are_tried_again(folder, asked, monkeypatch):
     ran = []
 
-    def run(model, tokenizer, tasks, *, limit, seed, num_fewshot, data_dir, batch_size, progress):
+    def run(model, tokenizer, tasks, *, limit, seed, num_fewshot, data_dir, batch_size, prefix, progress):
         ran.extend(tasks)
-        assert (limit, seed, num_fewshot, data_dir) == (3, 1, 2, None)
+        assert (limit, seed, num_fewshot, data_dir, prefix) == (3, 1, 2, None, None)
         return {
             task: {"error": "no network"} if task == "blimp" else {"acc": Score(0.5, None), "n": 3}
             for task in tasks
         }
 
-    def probe(model, tokenizer, tasks, *, limit, seed, data_dir, batch_tokens, progress):
+    def probe(model, tokenizer, tasks, *, limit, seed, data_dir, batch_tokens, prefix, progress):
         ran.extend(tasks)
         return {f"probe:{task}": {"matthews": Score(0.1, 0.1), "n": limit} for task in tasks}
 
