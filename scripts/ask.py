@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from tidy_stlms.eval.scoring.generation import Step
     from tidy_stlms.scripts.terminal import Terminal
 
-SELF_CHECK = ("The", "The old farmer walked to the market, and then he")
-
 EPILOG = """\
 examples:
   stlm ask outputs/quickstart
@@ -49,12 +47,13 @@ def _ask(arguments: argparse.Namespace) -> None:
     from tidy_stlms.eval.models.prefix import as_trained, warn_of_prefix
     from tidy_stlms.eval.scoring.generation import top_tokens
     from tidy_stlms.eval.scoring.generation_check import check_generation
+    from tidy_stlms.eval.scoring.self_check import SENTENCES
     from tidy_stlms.scripts.terminal import Terminal
 
     models = _load(arguments)
     for label, (model, tokenizer) in models.items():
         try:
-            check_generation(model, tokenizer, SELF_CHECK, prefix=arguments.prefix)
+            check_generation(model, tokenizer, SENTENCES, prefix=arguments.prefix)
         except UserError as error:
             raise UserError(f"{label}: {error}") from None
         warn_of_prefix(label, as_trained(model, tokenizer), arguments.prefix)

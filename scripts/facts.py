@@ -160,6 +160,12 @@ def _add_export(commands: "argparse._SubParsersAction[Parser]") -> None:
         metavar="NAME",
         help="folder or Hub id: generate as many tokens as an answer has in it, not as many as it has bytes",
     )
+    tasks.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="the model that the tasks are for: name its prefix in the command, and use its tokenizer",
+    )
+    add_model_options(tasks)
     tasks.set_defaults(run=_export_lm_eval)
     hub = targets.add_parser("hub", help="upload the bank as a Hub dataset")
     hub.add_argument("bank", help=BANK)
@@ -290,12 +296,22 @@ def _columns(items: list[str]) -> dict[str, str]:
 
 def _export_lm_eval(arguments: argparse.Namespace) -> None:
     from tidy_stlms.eval.facts.hub import open_bank
-    from tidy_stlms.eval.recall.lm_eval_export import command, export_lm_eval
+    from tidy_stlms.eval.recall.lm_eval_export import (
+        beginning_in_words,
+        beginning_of,
+        command,
+        export_lm_eval,
+    )
     from tidy_stlms.scripts.facts_tables import tokenizer_of
 
     _check_free(arguments.out)
+    bank = open_bank(arguments.bank)
     tokenizer = tokenizer_of(arguments.tokenizer) if arguments.tokenizer else None
-    export = export_lm_eval(open_bank(arguments.bank), arguments.out, arguments.name, tokenizer)
+    beginning = None
+    if arguments.model:
+        model, own_tokenizer = load(arguments.model, arguments)
+        tokenizer, beginning = tokenizer or own_tokenizer, beginning_of(arguments.model, model, own_tokenizer)
+    export = export_lm_eval(bank, arguments.out, arguments.name, tokenizer, beginning)
     tasks, probes = counted(len(export.tasks), "task", "tasks"), counted(export.n_probes, "probe", "probes")
     say(f"{arguments.out}: {tasks} in the group {export.group}, {probes}")
     for number, reason in (
@@ -309,7 +325,8 @@ def _export_lm_eval(arguments: argparse.Namespace) -> None:
     ):
         if number:
             say(f"{counted(number, 'probe has', 'probes have')} {reason}")
-    say(f"run them with\n  {command(export, arguments.out)}")
+    say(beginning_in_words(beginning))
+    say(f"run them with\n  {command(export, arguments.out, beginning)}")
     say("(models with their own code, such as STLMs, need `trust_remote_code=True` in --model_args)")
 
 

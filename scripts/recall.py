@@ -287,7 +287,8 @@ def _measure(names: "list[ModelName]", request: "StudyRequest") -> "list[Measure
     def tell(info: "ModelInfo", loaded: bool) -> None:
         if first:
             kept = "" if loaded else " (measured before)"
-            say(f"{info.model}: {info.parameters:,} parameters, {info.device}, {info.dtype}{kept}")
+            how = ", ".join(filter(None, (info.device, info.dtype, info.attention)))
+            say(f"{info.model}: {info.parameters:,} parameters, {how}, prefix {info.prefix}{kept}")
 
     measurements = []
     for name in names:

@@ -108,14 +108,24 @@ def check_causal(model: Any, name: str) -> None:
     """
     import torch
 
-    first, second = _trial_logits(model, [[*range(8)], [*range(7), 0]], name)[:, :-1]  # each (7, vocabulary)
     # far above the rounding of a causal model, and below what attention to the last token changes, even with
     # random weights
-    tolerance = (1e-5 if model.dtype == torch.float32 else 2e-2) * max(1.0, first.abs().max().item())
-    if (first - second).abs().max() > tolerance:
+    if lookahead(model, name) > (1e-5 if model.dtype == torch.float32 else 2e-2):
         raise UserError(
             f"{name}: not a causal language model: it looks ahead (is_decoder=true may be missing)"
         )
+
+
+def lookahead(model: Any, name: str) -> float:
+    """How much another last token changes the logits of the tokens before it, as `logit_difference`; 0 for a
+    causal model.
+
+    `model` must be in eval mode; it reads two texts of eight tokens.
+    """
+    from tidy_stlms.eval.models.inputs import logit_difference
+
+    first, second = _trial_logits(model, [[*range(8)], [*range(7), 0]], name)[:, :-1]  # each (7, vocabulary)
+    return logit_difference(first, second)
 
 
 def _trial_logits(model: Any, texts: list[list[int]], name: str) -> Any:

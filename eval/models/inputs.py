@@ -44,6 +44,11 @@ def base_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def attention_of(model: Any) -> str | None:
+    """The name of the model's implementation of attention, such as "sdpa"; None if it has none."""
+    return getattr(text_config(base_model(model)), "_attn_implementation", None)
+
+
 def forward_parameters(model: Any) -> set[str]:
     """Names of the arguments of the model's forward."""
     return set(inspect.signature(base_model(model).forward).parameters)
@@ -112,19 +117,32 @@ def pads_safely(model: Any, rows: Sequence[Sequence[int]], pad_id: int) -> bool:
     longest, shortest = max(rows, key=len), min(rows, key=len)
     if len(longest) == len(shortest):
         return True
-    alone = last_logits(model, [shortest], pad_id, 1)[0, -1]
-    padded = last_logits(model, [longest, shortest], pad_id, 1)[1, -1]
+    alone, padded = logits_with_padding(model, longest, shortest, pad_id)
     safe = same_logits(alone, padded)
     if not safe:
         logger.warning("this model's numbers change with padding: only rows of equal length share a batch")
     return safe
 
 
+def logits_with_padding(
+    model: Any, longest: Sequence[int], shortest: Sequence[int], pad_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The last logits of `shortest`, (vocabulary,): read alone, and in a batch with `longest`."""
+    alone = last_logits(model, [shortest], pad_id, 1)[0, -1]
+    return alone, last_logits(model, [longest, shortest], pad_id, 1)[1, -1]
+
+
 def same_logits(expected: torch.Tensor, actual: torch.Tensor) -> bool:
     """Whether two computations of the same logits agree up to their dtype's rounding; NaN never does."""
     is_exact = expected.dtype in (torch.float32, torch.float64)
-    tolerance = (1e-4 if is_exact else 5e-2) * max(1.0, expected.abs().max().item())
-    return bool((expected.float() - actual.float()).abs().max() <= tolerance)
+    return logit_difference(expected, actual) <= (1e-4 if is_exact else 5e-2)
+
+
+def logit_difference(expected: torch.Tensor, actual: torch.Tensor) -> float:
+    """The largest difference of two computations of the same logits, divided by the largest logit if that is
+    above 1. NaN if one of them is NaN."""
+    difference = (expected.float() - actual.float()).abs().max().item()
+    return difference / max(1.0, expected.abs().max().item())
 
 
 def fill_batches(

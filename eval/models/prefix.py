@@ -101,6 +101,19 @@ def record_prefix(model: Any, name: str = PREFIX_OF_RUNS) -> None:
     setattr(base_model(model).config, CONFIG_FIELD, name)
 
 
+def lm_eval_arguments(prefix: Prefix, tokenizer: Any) -> str | None:
+    """The argument by which lm-eval puts the same prefix before texts: empty if it needs none, None if it has
+    no such argument.
+
+    By itself lm-eval puts what the tokenizer adds. `add_bos_token` adds BOS, or nothing.
+    """
+    if prefix.ids == own_prefix(tokenizer).ids:
+        return ""
+    if not prefix.ids:
+        return "add_bos_token=False"
+    return "add_bos_token=True" if prefix.ids == (tokenizer.bos_token_id,) else None
+
+
 def as_trained(model: Any, tokenizer: Any) -> tuple[str, ...]:
     """The choices that give the prefix of the model's training: two, if BOS and end-of-text are one token.
     Empty if the training is not known."""

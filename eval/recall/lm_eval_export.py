@@ -16,7 +16,8 @@ Scores equal those of our scorer, as the joint is part of each choice (`target_d
 leaves out probes without distractors, and `_gen` leaves out probes with a suffix. Probes with a prompt that
 ends in a newline or a tab are in `_gen` only, since lm-eval would score that end with the answer. The export
 reports how many. One difference remains: lm-eval reads a control token in a text (`<|endoftext|>`) as the
-token, and our scorer reads its characters.
+token, and our scorer reads its characters. So a model's prefix is not written into the texts: it is an
+argument of lm-eval's command, which the export names for a given model.
 
 Each document has `probe_id`, `fact_ids`, `role`, `arm`, `relation` and `type`, so that logged samples can be
 joined with a run's plan. The folder finds its own data and can be moved.
@@ -41,6 +42,7 @@ from tidy_stlms.eval.facts.generate.seeds import rng
 from tidy_stlms.eval.facts.records import PROBE_TYPES, Probe
 from tidy_stlms.eval.facts.right_answers import right_answers
 from tidy_stlms.eval.facts.text_match import join
+from tidy_stlms.eval.models.prefix import lm_eval_arguments, prefix_of
 from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.recall.groups import INJECTED, GroupKey, groups_of, in_order, treatment_groups
 
@@ -89,6 +91,17 @@ def exact_match(doc, results):
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """How a model's texts begin, and how lm-eval can be told."""
+
+    model: str
+    prefix: str
+    """Its name."""
+    arguments: str | None
+    """For --model_args, empty if none is needed; None if lm-eval cannot do it."""
+
+
+@dataclass(frozen=True)
 class Export:
     """What was exported."""
 
@@ -104,7 +117,11 @@ class Export:
 
 
 def export_lm_eval(
-    bank: FactBank, folder: str | Path, name: str | None = None, tokenizer: Any = None
+    bank: FactBank,
+    folder: str | Path,
+    name: str | None = None,
+    tokenizer: Any = None,
+    beginning: Beginning | None = None,
 ) -> Export:
     """Write the tasks of `bank` to a new folder.
 
@@ -113,6 +130,7 @@ def export_lm_eval(
         tokenizer: `_gen` generates as many of its tokens as the longest answer needs. Without a tokenizer it
             generates as many tokens as the answer has bytes: enough for all, but more than a small model may
             have room for.
+        beginning: Of the model that the tasks are for; the folder's README.md says how to ask it.
 
     Raises:
         UserError: If the folder is not empty, or if the bank has no probes.
@@ -152,7 +170,7 @@ def export_lm_eval(
         whole = {"group": group, "task": tasks, "metadata": {"version": VERSION, "bank_sha256": bank.sha256}}
         write_whole(temporary / f"{group}.yaml", _yaml(whole))
         write_whole(temporary / "utils.py", utils_source())
-        write_whole(temporary / "README.md", _readme(group, tasks, bank, words))
+        write_whole(temporary / "README.md", _readme(group, tasks, bank, words, beginning))
     return Export(
         group=group,
         tasks=tuple(tasks),
@@ -195,12 +213,40 @@ def _groups(bank: FactBank) -> tuple[list[str], dict[str, str]]:
     return groups_of(keys, doses), words
 
 
-def command(export: Export, folder: str | Path, model: str = "MODEL") -> str:
+def command(export: Export, folder: str | Path, beginning: Beginning | None = None) -> str:
     """The command that runs the exported tasks."""
+    model = "MODEL" if beginning is None else beginning.model
+    arguments = [f"pretrained={model}", "dtype=float32"]
+    if beginning is not None and beginning.arguments:
+        arguments.append(beginning.arguments)
     return (
-        f"lm_eval run --model hf --model_args pretrained={model},dtype=float32 --tasks {export.group} "
+        f"lm_eval run --model hf --model_args {shlex.quote(','.join(arguments))} --tasks {export.group} "
         f"--include_path {shlex.quote(str(folder))} --batch_size 16"
     )
+
+
+def beginning_of(name: str, model: Any, tokenizer: Any) -> Beginning:
+    """How lm-eval asks the model of that name."""
+    prefix = prefix_of(model, tokenizer)
+    return Beginning(name, prefix.name, lm_eval_arguments(prefix, tokenizer))
+
+
+def beginning_in_words(beginning: Beginning | None) -> str:
+    """What stands before the texts, for the folder's README.md and the terminal."""
+    if beginning is None:
+        return (
+            "`stlm recall` puts before each text the special token that stood before the documents of a "
+            "model's training, if its config says so (`document_prefix`). By itself, lm-eval puts what the "
+            "tokenizer adds; with `add_bos_token=True` in --model_args, BOS. Figures of different prefixes "
+            "differ."
+        )
+    if beginning.arguments is None:
+        return (
+            f"{beginning.model}: its documents began with prefix {beginning.prefix} in training, which "
+            "lm-eval cannot put before a text. So its figures differ from those of `stlm recall`."
+        )
+    added = f"that needs {beginning.arguments}" if beginning.arguments else "lm-eval does that by itself"
+    return f"{beginning.model} is asked with prefix {beginning.prefix}; {added}."
 
 
 def _moves(context: str) -> bool:
@@ -294,8 +340,11 @@ def _yaml(config: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _readme(group: str, tasks: Sequence[str], bank: FactBank, words: dict[str, str]) -> str:
+def _readme(
+    group: str, tasks: Sequence[str], bank: FactBank, words: dict[str, str], beginning: Beginning | None
+) -> str:
     named = "".join(f"- `{group}_{word}_...`: {markdown_text(facts)}\n" for facts, word in words.items())
+    prefix = beginning_in_words(beginning)
     treatments = f"\nInjected facts, by exposures that the bank plans:\n\n{named}" if named else ""
     return f"""\
 # {group}
@@ -313,4 +362,6 @@ log-probability of the right answer in nats, `_gen` exact match of greedy genera
 are never trained on: on them a model that guesses is right as often as chance. Each sample carries
 `probe_id`, `fact_ids`, `role`, `arm`, `relation` and `type`. Where a text holds a control token such as
 `<|endoftext|>`, lm-eval reads it as such; `stlm recall` reads its characters, and the figures differ.
+
+{prefix if beginning is None else markdown_text(prefix)}
 {treatments}"""

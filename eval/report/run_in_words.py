@@ -7,6 +7,7 @@ from typing import Any
 from tidy_stlms.configs.markdown import markdown_code, markdown_text
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.summary import chance_of
+from tidy_stlms.eval.models.prefix import PREFIX_OF_RUNS
 from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.recall.groups import GroupKey, groups_of, treatment_groups
 from tidy_stlms.eval.report.run_summary import RunSummary
@@ -54,6 +55,8 @@ def facts_of_the_run(
         f"- Model: {markdown_text(model)}{size}",
         f"- Data: {markdown_code(config['data']['name'])}{amount}",
         *loss,
+        f"- Prefix: `{PREFIX_OF_RUNS}`, documents in training and prompts in evaluation stand behind "
+        "end-of-text",
         f"- Injection: {injection_in_words(folder, config, bank)}",
         f"- Seed: {config['training']['seed']}",
         f"- Versions: torch {versions.get('torch')}, transformers {versions.get('transformers')}",

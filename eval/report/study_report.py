@@ -109,6 +109,9 @@ def _provenance(study: Study) -> list[str]:
             flags = ", ".join(f"{flag} {n:,}" for flag, n in bank.flags.items())
             lines.append(f"- Flagged probes: {markdown_text(flags)}")
     lines.append(f"- Scorer version: {markdown_text(study.scorer)}")
+    if study.versions:
+        versions = ", ".join(f"{name} {version}" for name, version in study.versions.items())
+        lines.append(f"- Versions: {markdown_text(versions)}")
     lines.append(f"- Made: {markdown_text(study.created)}")
     for info in study.models:
         if info.revision:

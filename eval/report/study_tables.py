@@ -29,6 +29,7 @@ from tidy_stlms.eval.report.cells import (
     p_value,
     sample_size,
 )
+from tidy_stlms.eval.report.model_tables import model_tables
 from tidy_stlms.eval.report.order import (
     DIGITS,
     LOWER_IS_BETTER,
@@ -267,44 +268,6 @@ def benchmark_tables(study: Study) -> list[StudyTable]:
     return [StudyTable("benchmarks", "benchmarks", "Benchmarks", columns, rows, note, n_labels=2)]
 
 
-def model_tables(study: Study) -> list[StudyTable]:
-    """What was measured, on what, and what failed."""
-    rows = [
-        (
-            label(info.model, note=info.path),
-            count(info.parameters),
-            count(info.step),
-            label(info.tokenizer),
-            label(f"{info.device} {info.dtype}"),
-            _decimal(info.probes_per_second),
-            label(", ".join(f"{flag} {n:,}" for flag, n in (info.flags or {}).items())),
-            label(info.error),
-        )
-        for info in study.models
-    ]
-    columns = (
-        Column("model", numeric=False),
-        Column("parameters"),
-        Column("step"),
-        Column("tokenizer", numeric=False, note="models with the same one may be compared by the token"),
-        Column("device", numeric=False),
-        Column("probes/s"),
-        Column("flagged probes", numeric=False, note="docs/recall.md says what the flags mean"),
-        Column("failed with", numeric=False),
-    )
-    # a column without any figure is left out
-    filled = [index for index in range(len(columns)) if index == 0 or any(row[index].figure for row in rows)]
-    return [
-        StudyTable(
-            "models",
-            "models",
-            "The models",
-            tuple(columns[index] for index in filled),
-            [tuple(row[index] for index in filled) for row in rows],
-        )
-    ]
-
-
 def _failure(error: str) -> Cell:
     return Cell("failed", note=error)
 
@@ -328,7 +291,3 @@ def _score(result: TaskResult, metric: str) -> Cell:
         high=score.value + score.stderr if score.stderr is not None else None,
         note=sample_size(n) if isinstance(n, int) else "",
     )
-
-
-def _decimal(value: float | None) -> Cell:
-    return Cell("") if value is None else Cell(number(value, 1 if value < 100 else 0), value=value)

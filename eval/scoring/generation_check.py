@@ -4,7 +4,7 @@ Model code for another version of transformers can ignore the cache without an e
 argument was renamed and lands in `**kwargs`. Then every continuation would be wrong, without a warning.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -32,8 +32,19 @@ def check_generation(
     Raises UserError if a step's logits differ from those of one forward pass over the same text without a
     cache.
     """
-    if not prompts:
-        return
+    tried = logits_of_generation(model, tokenizer, prompts, prefix=prefix) if prompts else ()
+    for expected, cached in tried:
+        if not expected.isfinite().all():
+            return  # broken weights: the scorer reports them, and names the probe
+        if not (expected - cached).abs().max() <= TOLERANCE * expected.abs().max():
+            raise UserError(_message(cached, expected))
+
+
+def logits_of_generation(
+    model: Any, tokenizer: Any, prompts: Sequence[str], *, prefix: str | None = None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """For the shortest and the longest prompt, the logits of each generated token, (steps, vocabulary):
+    from one forward pass without a cache, and from generation."""
     context = context_length(model)
     chosen = sorted({min(prompts, key=len), max(prompts, key=len)})
     limits = [max(1, context - STEPS)] * len(chosen) if context is not None else None
@@ -48,10 +59,7 @@ def check_generation(
                 cached = torch.stack([step[index] for step in logits]).float()  # (steps, vocabulary)
                 text = [*row, *ids[: len(cached) - 1]]
                 [expected] = last_logits(model, [text], pad_id, len(cached)).float()  # (steps, vocabulary)
-                if not expected.isfinite().all():
-                    return  # broken weights: the scorer reports them, and names the probe
-                if not (expected - cached).abs().max() <= TOLERANCE * expected.abs().max():
-                    raise UserError(_message(cached, expected))
+                yield expected, cached
 
 
 def _message(cached: torch.Tensor, expected: torch.Tensor) -> str:

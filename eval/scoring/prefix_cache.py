@@ -6,7 +6,7 @@ have equal lengths: padding between prompt and answer would push the prompt out 
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,13 +108,19 @@ def can_share_prompts(model: Any, sequences: Sequence[InputSequence], pad_id: in
     if cache_name(model) is None or not {"use_cache", "attention_mask"} <= forward_parameters(model):
         return False
     try:
-        return _cache_changes_nothing(model, sequences, pad_id)
+        return all(same_logits(*pair) for pair in logits_after_cache(model, sequences, pad_id))
     except CACHE_ERRORS:
         logger.debug("sharing prompts failed", exc_info=True)
         return False
 
 
-def _cache_changes_nothing(model: Any, sequences: Sequence[InputSequence], pad_id: int) -> bool:
+def logits_after_cache(
+    model: Any, sequences: Sequence[InputSequence], pad_id: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """For each sequence, the logits of its longest continuation, without a cache and after its cached prompt.
+
+    Both are (2, 1 + answer tokens, vocabulary): the last one of the prompt comes first.
+    """
     prompt_logits, prompts = forward_with_cache(model, [each.input_ids for each in sequences], pad_id, 1)
     # one prompt after the other, both from one cache: an answer to the first must not change the second
     for row, sequence in enumerate(sequences):
@@ -128,6 +134,4 @@ def _cache_changes_nothing(model: Any, sequences: Sequence[InputSequence], pad_i
             cached = torch.cat([cached, answer_logits], dim=1)  # (2, 1 + answer tokens, vocabulary)
         text = [*sequence.input_ids, *answer_ids]
         expected = last_logits(model, [text], pad_id, cached.shape[1])  # (1, 1 + answer tokens, vocabulary)
-        if not same_logits(expected.expand(2, -1, -1), cached):
-            return False
-    return True
+        yield expected.expand(2, -1, -1), cached

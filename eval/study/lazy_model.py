@@ -17,10 +17,14 @@ from tqdm.auto import tqdm
 from tidy_stlms.configs.errors import DiskFull, UserError, one_line
 from tidy_stlms.configs.files import read_json_object, write_json
 from tidy_stlms.configs.printable import printable
+from tidy_stlms.configs.records import Output, from_row, to_row
 from tidy_stlms.eval.models.identity import model_identity, versions
+from tidy_stlms.eval.models.inputs import attention_of
 from tidy_stlms.eval.models.load import free_memory, load_model
 from tidy_stlms.eval.models.names import ModelName
+from tidy_stlms.eval.models.prefix import as_trained, prefix_of, warn_of_prefix
 from tidy_stlms.eval.scoring.processes import process_count, process_rank
+from tidy_stlms.eval.scoring.self_check import SENTENCES, SelfCheck, self_check
 from tidy_stlms.eval.study.cache import Part, append_part, key, missing, read_parts
 from tidy_stlms.eval.study.request import Measurement, ModelInfo, StudyRequest
 from tidy_stlms.eval.tokens import tokenizer_hash
@@ -31,7 +35,23 @@ logger = logging.getLogger(__name__)
 # before: it is part of the key of what is kept, so old results are then measured again.
 SCORER_VERSION = "6"
 
+DESCRIPTION = "model.json"
+
 Row = TypeVar("Row")
+
+
+class ModelDescription(Output, frozen=True, kw_only=True):
+    """model.json in the cache: what there is to say of a model without measuring it."""
+
+    parameters: int
+    tokenizer: str
+    """Its hash."""
+    attention: str | None
+    prefix: str
+    """The name of the model's own prefix."""
+    as_trained: tuple[str, ...]
+    """The prefixes that its training put before documents; empty if that is not known."""
+    self_check: SelfCheck
 
 
 class NotLoaded(Exception):
@@ -73,25 +93,37 @@ class LazyModel:
             except Exception as error:
                 raise NotLoaded(reason_of_failure(error, name)) from error
             model, tokenizer = self._loaded
-            description = {"parameters": model.num_parameters(), "tokenizer": tokenizer_hash(tokenizer)}
-            self._fill_in(description | {"device": str(model.device)}, loaded=True)
+            description = _describe(model, tokenizer, self.request)
+            self.measurement.info = replace(self.measurement.info, device=str(model.device))
+            self._fill_in(description, loaded=True)
             if self._folder is not None and is_first_process():
-                path = self._folder / "model.json"
-                _is_kept(path, lambda: write_json(path, description))
+                path = self._folder / DESCRIPTION
+                _is_kept(path, lambda: write_json(path, to_row(description)))
         return self._loaded
 
     def describe(self) -> None:
         """Fill in what the model is, from the cache if it is there."""
         if self.measurement.info.parameters is None:
-            kept = _kept_description(self._folder / "model.json") if self._folder is not None else None
+            kept = _kept_description(self._folder / DESCRIPTION) if self._folder is not None else None
             if kept is not None:
                 self._fill_in(kept, loaded=False)
             else:
                 self.get()
 
-    def _fill_in(self, description: dict[str, Any], loaded: bool) -> None:
-        was_known = self.measurement.info.parameters is not None
-        self.measurement.info = replace(self.measurement.info, **description)
+    def _fill_in(self, description: ModelDescription, loaded: bool) -> None:
+        was_known, choice = self.measurement.info.parameters is not None, self.request.prefix
+        prefix, trained = choice or description.prefix, description.as_trained
+        self.measurement.info = replace(
+            self.measurement.info,
+            parameters=description.parameters,
+            tokenizer=description.tokenizer,
+            attention=description.attention,
+            prefix=prefix,
+            prefix_as_trained=prefix in trained if trained else None,
+            self_check=description.self_check,
+        )
+        if not was_known and is_first_process():
+            warn_of_prefix(self.measurement.name.label, trained, choice)
         if self.on_described is not None and not was_known:
             self.on_described(self.measurement.info, loaded)
 
@@ -172,14 +204,25 @@ def reason_of_failure(error: BaseException, name: ModelName) -> str:
     return one_line(text, 300)
 
 
-def _kept_description(path: Path) -> dict[str, Any] | None:
+def _describe(model: Any, tokenizer: Any, request: StudyRequest) -> ModelDescription:
+    asked = [probe.prompt for probe in request.bank.probes] if request.bank is not None else []
+    asked = asked or [prompt.sentence for prompt in request.prompts] or list(request.documents)
+    return ModelDescription(
+        parameters=model.num_parameters(),
+        tokenizer=tokenizer_hash(tokenizer),
+        attention=attention_of(model),
+        prefix=prefix_of(model, tokenizer).name,
+        as_trained=as_trained(model, tokenizer),
+        self_check=self_check(model, tokenizer, asked or SENTENCES, prefix=request.prefix),
+    )
+
+
+def _kept_description(path: Path) -> ModelDescription | None:
     """A model's description in the cache; None if there is none, or if it is damaged."""
     try:
-        kept = read_json_object(path)
+        return from_row(ModelDescription, read_json_object(path), str(path))
     except UserError:
         return None
-    whole = type(kept.get("parameters")) is int and isinstance(kept.get("tokenizer"), str)
-    return {name: kept[name] for name in ("parameters", "tokenizer")} if whole else None
 
 
 def _is_kept(path: Path, write: Callable[[], None]) -> bool:

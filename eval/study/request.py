@@ -10,6 +10,7 @@ from tidy_stlms.configs.records import Output
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.models.names import ModelName
 from tidy_stlms.eval.recall.results import DocumentScore, ProbeResult
+from tidy_stlms.eval.scoring.self_check import SelfCheck
 from tidy_stlms.eval.study.benchmarks import TaskResult
 from tidy_stlms.eval.study.prompts import Prompt, PromptResult
 
@@ -70,6 +71,15 @@ class ModelInfo(Output, frozen=True, kw_only=True):
     """The device that measured it, such as `cpu` or `cuda:0`."""
     dtype: str
     """The type of the weights, such as `float32`."""
+    attention: str | None = None
+    """The implementation of attention, such as `sdpa`; null if the model has none, or was not loaded."""
+    prefix: str | None = None
+    """The special token before each text that the model was asked: `bos`, `eos` (end-of-text) or `none`;
+    `own` for other tokens that the tokenizer adds; null if the model could not be loaded."""
+    prefix_as_trained: bool | None = None
+    """Whether the same stood before each document in training; null if that is not known."""
+    self_check: SelfCheck | None = None
+    """How the harness fits the model; null if the model could not be loaded."""
     parameters: int | None
     """The number of parameters; null if the model could not be loaded, like the next."""
     tokenizer: str | None

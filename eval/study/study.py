@@ -26,6 +26,7 @@ from tidy_stlms.configs.files import (
 from tidy_stlms.configs.records import Output, from_row, to_row
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.summary import chance_of
+from tidy_stlms.eval.models.identity import versions
 from tidy_stlms.eval.recall.compare import Comparison, compare_models
 from tidy_stlms.eval.recall.control import CorrectedSummary, corrected_summary
 from tidy_stlms.eval.recall.exposures import DosePoint, dose_response, doses_of_facts, exposures_until
@@ -68,6 +69,8 @@ class Study(Output, frozen=True, omit_defaults=True, kw_only=True):
     """Date and time in UTC, ISO 8601."""
     scorer: str
     """The version of the scorer; figures of different versions may differ."""
+    versions: dict[str, str] = {}
+    """The versions of the packages that computed the figures."""
     bank: BankInfo | None = None
     """The bank that recall was measured on; null without recall."""
     models: tuple[ModelInfo, ...]
@@ -108,6 +111,7 @@ def build_study(
         schema=SCHEMA,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         scorer=SCORER_VERSION,
+        versions=versions(),
         bank=None if bank is None else _bank_info(bank),
         models=tuple(measurement.info for measurement in measurements),
         recall={label: summarise(of_model, doses=doses, seed=seed) for label, of_model in results.items()},

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+import torch
 from msgspec.structs import replace
 from rich.console import Console
 
@@ -48,21 +49,44 @@ def test_recall_of_a_run_folder_repeats_the_runs_own_figures(run, recall, tmp_pa
     assert "memorization" in shown
     assert "chance 0.25" in shown
     assert f"{run}: " in shown
-    assert ", cpu, float32" in shown
+    assert ", cpu, float32, sdpa, prefix eos" in shown
     recorded = read_json(run / "summary.json")["recall"]["after"]
     measured = read_json(out / "summary.json")["recall"][str(run)]
     for role, kinds in recorded.items():
         for kind, metrics in kinds.items():
             for metric, figure in metrics.items():
                 assert measured[role][kind][metric]["mean"] == pytest.approx(figure["mean"], abs=1e-4)
+    [info] = read_json(out / "summary.json")["models"]
+    assert (info["prefix"], info["prefix_as_trained"], info["attention"]) == ("eos", True, "sdpa")
+    assert max(info["self_check"].values()) < 1e-5
     lines = read_jsonl(out / "results.jsonl")
     assert {line["model"] for line in lines} == {str(run)}
+    assert {line["prefix"] for line in (*lines, *read_jsonl(run / "recall.jsonl"))} == {"eos"}
     wanted = (
         "model probe_id fact_ids role type relation prompt answer n_tokens logprob bits_per_byte accuracy"
     )
     for name in (*wanted.split(), "candidate_rank", "exact_match", "perplexity", "token_rank", "top_tokens"):
         assert name in lines[0]
     assert {"results.csv", "report.md", "report.html"} <= {path.name for path in out.iterdir()}
+
+
+def test_another_prefix_than_in_training_gives_other_figures_and_a_warning(
+    run, recall, tmp_path, capsys, caplog
+):
+    assert read_json(run / "config.json")["document_prefix"] == "eos"
+    logprobs = {}
+    for prefix in ("eos", "none"):
+        assert recall(run, "--prefix", prefix, "--no-generate", "--out", tmp_path / prefix) == 0
+        warning = f"{run}: is asked with prefix {prefix}, but its training put eos before each document"
+        assert (warning in caplog.text) is (prefix == "none")
+        report = (tmp_path / prefix / "report.md").read_text()
+        assert ("none (not as in training)" in report) is (prefix == "none")
+        assert f"torch {torch.__version__.partition('+')[0]}" in report
+        logprobs[prefix] = [line["logprob"] for line in read_jsonl(tmp_path / prefix / "results.jsonl")]
+    assert logprobs["eos"] != pytest.approx(logprobs["none"], abs=1e-3)
+    with pytest.raises(SystemExit):
+        recall(run, "--prefix", "text")
+    assert "invalid choice: 'text'" in capsys.readouterr().err
 
 
 def test_checkpoints_of_a_run_are_compared(run, recall, tmp_path, capsys):

@@ -29,6 +29,7 @@ from tidy_stlms.eval.recall.compare import is_comparable
 from tidy_stlms.eval.recall.metrics import METRICS
 from tidy_stlms.eval.recall.results import Estimate
 from tidy_stlms.eval.report.cells import Cell, Column, StudyTable, number
+from tidy_stlms.eval.report.model_tables import model_tables
 from tidy_stlms.eval.report.order import NAMES, tokenizer_groups
 from tidy_stlms.eval.report.run_table import recall_table
 from tidy_stlms.eval.report.study_tables import (
@@ -37,7 +38,6 @@ from tidy_stlms.eval.report.study_tables import (
     corrected_tables,
     dose_tables,
     heldout_tables,
-    model_tables,
     overview_tables,
     relation_tables,
     study_tables,
@@ -367,6 +367,19 @@ def test_the_models_and_what_failed(study):
     assert column(table, "failed with")[-1].figure == "out of memory <b>at</b> layer 3"
     assert column(table, "parameters")[0].text == "947,328"
     assert "flagged probes" not in table.header  # a column without a single entry
+
+
+def test_how_the_models_were_asked():
+    check = {"lookahead": 0.0, "padding": 2.4e-7, "shared_prompt": None, "generation": 0.31}
+    infos = [
+        model_info("run", prefix="none", prefix_as_trained=False, attention="sdpa", self_check=check),
+        model_info("hub", prefix="bos"),
+    ]
+    models, checks = study_tables(study_of(infos))
+    assert [cell.text for cell in column(models, "prefix")] == ["none (not as in training)", "bos"]
+    assert "may know more" in models.note
+    assert [cell.text for cell in checks.rows[0]] == ["run", "0", "2e-07", "no", "3e-01"]
+    assert len(checks.rows) == 1
 
 
 def test_a_study_of_nothing_has_only_its_models():

@@ -3,9 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from transformers import AutoTokenizer
 
+from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
 from tests.eval import tiny
 from tidy_stlms.eval.facts.text_match import join
+from tidy_stlms.eval.models.prefix import lm_eval_arguments, prefix_of, record_prefix
 from tidy_stlms.eval.recall.harness import item_of
 from tidy_stlms.eval.scoring.encoding import Item
 from tidy_stlms.eval.scoring.scorer import score
@@ -37,14 +40,14 @@ def gpt_neox(vocab_size: int):
 MODELS = {"llama": tiny.llama, "gpt2": tiny.gpt2, "gpt_neox": gpt_neox, "stlm": tiny.stlm}
 
 
-def lm_eval_loglikelihoods(model, tokenizer, items):
+def lm_eval_loglikelihoods(model, tokenizer, items, add_bos_token=None):
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    # BOS is treated alike as long as `add_bos_token` is left alone: HFLM then calls the tokenizer with its
-    # own settings, which add BOS exactly where the tokenizer does by itself, as our scorer does. (True would
-    # add it for every tokenizer, False for none.) `batch_size` other than 1 to have its padding tried too.
-    lm = HFLM(pretrained=model, tokenizer=tokenizer, device="cpu", batch_size=64, add_bos_token=None)
+    # Where `add_bos_token` is left alone, HFLM calls the tokenizer with its own settings, which add BOS
+    # exactly where the tokenizer does by itself. `batch_size` other than 1 to have its padding tried too.
+    options = {"device": "cpu", "batch_size": 64, "add_bos_token": add_bos_token}
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, **options)
     requests = []
     for item in items:
         context, space = join(item.prompt, item.joint)
@@ -77,6 +80,20 @@ def test_equals_lm_eval(kind, model_name, items):
             assert ours == pytest.approx(logprob, abs=1e-4)
             if candidate == 0:
                 assert result.greedy_match == is_greedy
+
+
+def test_equals_lm_eval_behind_the_token_of_the_training(items, tmp_path):
+    """GPT-2's tokenizer adds no BOS. A run with it is asked behind end-of-text, which is its BOS too."""
+    train_bpe_tokenizer(tiny.sentences(), 400, bos=False).save_pretrained(tmp_path)
+    tokenizer, theirs = (AutoTokenizer.from_pretrained(tmp_path, **o) for o in ({}, {"add_bos_token": True}))
+    model = tiny.gpt2(len(tokenizer))
+    bare = [result.logprobs for result in score(model, tokenizer, items)]
+    record_prefix(model)
+    assert lm_eval_arguments(prefix_of(model, tokenizer), tokenizer) == "add_bos_token=True"
+    ours = [logprob for result in score(model, tokenizer, items) for logprob in result.logprobs]
+    expected = [logprob for logprob, _ in lm_eval_loglikelihoods(model, theirs, items, add_bos_token=True)]
+    assert ours == pytest.approx(expected, abs=1e-4)
+    assert ours != pytest.approx([logprob for each in bare for logprob in each], abs=1e-4)
 
 
 def test_a_straddling_token_is_flagged_where_lm_eval_scores_nothing():

@@ -117,6 +117,19 @@ def test_where_all_fits_the_figures_are_lm_evals_own_to_the_bit(pair, manager, n
     assert "n_too_long" not in ours
 
 
+@pytest.mark.parametrize("name", ["pairs_short", "rolls_mixed", "says_mixed"])
+def test_a_model_trained_behind_end_of_text_is_asked_as_lm_eval_does_with_bos(pair, manager, name):
+    """Its tokenizer adds no BOS, as GPT-2's; BOS is its end-of-text."""
+    model = pair[0]
+    without, with_bos = byte_tokenizer(bos=False), byte_tokenizer(bos=True)
+    bare = run_benchmarks(model, without, [name])[name]
+    assert bare == run_benchmarks(model, with_bos, [name], prefix="none")[name]
+    expected = run_benchmarks(model, with_bos, [name])[name]  # lm-eval's own figures, by the test above
+    assert run_benchmarks(model, without, [name], prefix="eos")[name] == expected
+    if name == "rolls_mixed":
+        assert bare["bits_per_byte"] != expected["bits_per_byte"]
+
+
 def test_an_example_of_which_a_candidate_is_too_long_is_left_out_and_counted(pair, manager):
     found = run_benchmarks(
         *pair, ["pairs_short", "pairs_mixed", "questions_mixed", "some_fit", "pairs_short"]

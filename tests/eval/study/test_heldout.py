@@ -7,6 +7,7 @@ import torch
 
 from tests.eval import tiny
 from tidy_stlms.configs.errors import UserError
+from tidy_stlms.eval.models.prefix import record_prefix
 from tidy_stlms.eval.recall.results import DocumentScore
 from tidy_stlms.eval.scoring.scorer import Item, score
 from tidy_stlms.eval.study import heldout
@@ -89,6 +90,20 @@ def test_long_documents_are_read_in_overlapping_windows(bos):
             logprobs = model(torch.tensor([before])).logits[0, -1].log_softmax(-1)
             expected -= logprobs[whole[k]].item()
     assert row.nats == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_end_of_text_stands_before_the_document_only(tokenizer):
+    """As in training, where a row that continues a document begins with its text."""
+    model = tiny.gpt2(len(tokenizer), context=32)
+    document = " ".join(tiny.sentences()[:20])
+    by_tokenizer = score_documents(model, tokenizer, [document])  # whose own start is end-of-text, once
+    assert score_documents(model, tokenizer, [document], prefix="eos") == by_tokenizer
+    record_prefix(model)
+    assert score_documents(model, tokenizer, [document]) == by_tokenizer
+    with_bos = tiny.byte_level(bos=True)
+    own = score_documents(model, with_bos, [document])
+    assert own == by_tokenizer  # the record counts, not the tokenizer's BOS
+    assert score_documents(model, with_bos, [document], prefix="bos") != own
 
 
 def test_few_logits_at_a_time(tokenizer, monkeypatch):

@@ -3,12 +3,14 @@
 import dataclasses
 import shutil
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from tests.eval import tiny
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.models.names import ModelName
+from tidy_stlms.eval.models.prefix import record_prefix
 from tidy_stlms.eval.recall import harness
 from tidy_stlms.eval.recall.harness import evaluate_recall
 from tidy_stlms.eval.recall.results import DocumentScore
@@ -141,7 +143,9 @@ def test_a_part_that_is_torn_or_lost_is_measured_again(folder, asked, scored, ba
     assert scored == [probe.id for probe in bank.probes[10:15]]
 
 
-@pytest.mark.parametrize("change", ["dtype", "generate", "answers", "flags", "order", "weights", "scorer"])
+@pytest.mark.parametrize(
+    "change", ["dtype", "generate", "prefix", "answers", "flags", "order", "weights", "scorer"]
+)
 def test_whatever_changes_numbers_is_measured_anew(folder, asked, scored, tmp_path, monkeypatch, change):
     monkeypatch.setattr(measure, "PROBES_PER_PART", (32, 32))
     copy = shutil.copytree(folder, tmp_path / "copy")
@@ -151,6 +155,8 @@ def test_whatever_changes_numbers_is_measured_anew(folder, asked, scored, tmp_pa
         asked = dataclasses.replace(asked, dtype="bfloat16")
     elif change == "generate":
         asked = dataclasses.replace(asked, generate=True)
+    elif change == "prefix":
+        asked = dataclasses.replace(asked, prefix="none")
     elif change == "weights":
         tiny.llama(400, attention_bias=True).save_pretrained(copy)
     elif change == "scorer":
@@ -168,6 +174,26 @@ def test_whatever_changes_numbers_is_measured_anew(folder, asked, scored, tmp_pa
     measured = measure_model(named(copy), asked)
     assert len(scored) == len(probes)
     assert [row.probe_id for row in measured.results] == [probe.id for probe in asked.bank.probes]
+
+
+def test_how_a_model_was_asked_is_recorded(folder, tokenizer, asked, tmp_path, caplog):
+    asked = dataclasses.replace(asked, prompts=PROMPTS)
+    measured = measure_model(named(folder), asked)
+    info = measured.info
+    assert (info.prefix, info.prefix_as_trained, info.attention) == ("bos", None, "sdpa")
+    assert max(msgspec.to_builtins(info.self_check).values()) < 1e-5
+    assert {row.prefix for row in (*measured.results, *measured.prompts)} == {"bos"}
+    model = tiny.llama(len(tokenizer))
+    record_prefix(model)
+    model.save_pretrained(tmp_path / "run")
+    tokenizer.save_pretrained(tmp_path / "run")
+    for prefix, name, as_trained in ((None, "eos", True), ("eos", "eos", True), ("none", "none", False)):
+        for _ in ("measured", "kept"):
+            caplog.clear()
+            measured = measure_model(named(tmp_path / "run"), dataclasses.replace(asked, prefix=prefix))
+            assert (measured.info.prefix, measured.info.prefix_as_trained) == (name, as_trained)
+            assert {row.prefix for row in (*measured.results, *measured.prompts)} == {name}
+            assert ("is asked with prefix" in caplog.text) is not as_trained
 
 
 def test_equal_models_share_what_is_kept_and_the_label_is_the_callers(folder, asked, scored, tmp_path):

@@ -91,7 +91,7 @@ def test_the_sections_of_a_study():
     models = [measured("run", everybody()), measured("twin", everybody(0.0))]
     study = build_study(models, StudyRequest(bank=bank()), baseline="twin")
     assert list(as_json(study)) == [
-        *("schema", "created", "scorer", "bank", "models"),
+        *("schema", "created", "scorer", "versions", "bank", "models"),
         *("recall", "by_relation", "corrected", "comparisons"),
     ]
     assert from_row(Study, as_json(study), "summary.json") == study
@@ -199,7 +199,7 @@ def test_what_failed_is_in_the_study_too():
 def test_a_study_without_facts():
     prompts = [PromptResult(sentence="a", answer=None, joint=" ", generation="b", top_tokens=())]
     study = build_study([measured("run", prompts=prompts)], StudyRequest())
-    assert list(as_json(study)) == ["schema", "created", "scorer", "models", "prompts"]
+    assert list(as_json(study)) == ["schema", "created", "scorer", "versions", "models", "prompts"]
 
 
 def test_exposures_up_to_a_step(tmp_path):
