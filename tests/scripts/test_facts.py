@@ -10,12 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from modeling_stlm.tokenization_stlm import byte_tokenizer
+from tests.eval import tiny
 from tests.eval.facts.bank_files import ADA, BOB, edit_line, probe, small_bank
+from tests.eval.models.test_prefix import like_gpt2
 from tests.hub import test_hub
 from tests.scripts.conftest import TINY
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.records import Fact
 from tidy_stlms.eval.facts.validate import load_bank
+from tidy_stlms.eval.models.prefix import record_prefix
 from tidy_stlms.scripts.__main__ import main
 
 TIDY = """\
@@ -341,6 +345,34 @@ def test_export_lm_eval_says_how_to_run_it(tmp_path, capsys):
     refused(capsys, [*export, "--tokenizer", str(tmp_path)], "no tokenizer there")
     assert main(["facts", *export]) == 0
     assert "1 probe has a newline or a tab at the prompt's end" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("make", "recorded", "arguments", "words"),
+    [
+        (like_gpt2, True, ",add_bos_token=True", "is asked with prefix eos; that needs add_bos_token=True."),
+        (like_gpt2, False, "", "is asked with prefix none; lm-eval does that by itself."),
+        (byte_tokenizer, True, "", "is asked with prefix eos; lm-eval does that by itself."),
+        (lambda: tiny.byte_level(bos=True), True, "", "prefix eos in training, which lm-eval cannot put"),
+    ],
+)
+def test_export_lm_eval_for_a_model_asks_it_as_it_was_trained(
+    tmp_path, capsys, make, recorded, arguments, words
+):
+    small_bank().save(tmp_path / "bank")
+    model, tokenizer = tiny.gpt2(len(make())), make()
+    if recorded:
+        record_prefix(model)
+    folder = tmp_path / "model"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    out = tmp_path / "tasks"
+    export = ["export", "lm-eval", str(tmp_path / "bank"), str(out), "--model", str(folder)]
+    assert main(["facts", *export, "--device", "cpu"]) == 0
+    shown = capsys.readouterr().out
+    assert f"--model_args pretrained={folder},dtype=float32{arguments} --tasks" in shown
+    assert words in shown
+    assert words in (out / "README.md").read_text()
 
 
 def test_export_hub_and_use_from_there(bank, tmp_path):

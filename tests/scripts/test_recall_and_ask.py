@@ -317,6 +317,16 @@ def test_ask_continues_what_is_typed(run, monkeypatch, capsys):
     assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "3"]
 
 
+def test_ask_puts_the_prefix_before_what_is_typed(run, monkeypatch, capsys, caplog):
+    shown = {}
+    for prefix in ([], ["--prefix", "eos"], ["--prefix", "none"]):
+        monkeypatch.setattr("sys.stdin", io.StringIO("The old farmer\n"))
+        assert main(["ask", str(run), "--steps", "1", *prefix]) == 0
+        shown[tuple(prefix)] = capsys.readouterr().out
+        assert ("is asked with prefix none" in caplog.text) is ("none" in prefix)
+    assert shown[()] == shown["--prefix", "eos"] != shown["--prefix", "none"]
+
+
 def test_ask_refuses_what_is_no_text(run, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO("caf\udce9 is\n"))
     assert main(["ask", str(run), "--device", "cpu"]) == 2
