@@ -124,7 +124,7 @@ def read_packing(run: Path) -> str:
 
     Raises UserError if environment.json is damaged.
     """
-    stream = read_json_object(run / ENVIRONMENT).get("stream")
+    stream = read_json_object(run / ENVIRONMENT).get("stream", {})
     packing = stream.get("packing", "joined") if isinstance(stream, dict) else None  # as earlier versions did
     if packing not in ("apart", "joined"):
         raise UserError(f"{run / ENVIRONMENT}: stream.packing is damaged; restore the file")
