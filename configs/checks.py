@@ -16,6 +16,7 @@ from tidy_stlms.configs.yaml_files import walk
 CHOICES = {
     "dropout.schedule": (None, "constant", "linear", "triangle"),
     "data.documents": ("block", "line", "file"),
+    "data.packing": (None, "apart", "joined"),
     "injection.strategy": ("uniform", "random", "start", "end"),
     "injection.span": ("run", "pass"),
     "injection.placement": ("splice", "row"),

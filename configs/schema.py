@@ -140,6 +140,9 @@ class DataSection:
     For `synthetic`: make this many."""
     context_window: int | None = None
     """Tokens in a row; the model's max_position_embeddings when left out."""
+    packing: str | None = None
+    """How the documents of a row are read: `apart` (each by itself, positions from its end-of-text) or
+    `joined` (each after those before it). When left out, `apart` if the model can, else `joined`."""
     cache_dir: str | None = None
     """Folder for prepared corpora; $STLM_CACHE or ~/.cache/tidy-stlms when left out."""
 

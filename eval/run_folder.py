@@ -119,6 +119,18 @@ def read_documents(run: Path) -> dict[str, int] | None:
     raise UserError(f"{run / ENVIRONMENT}: corpus.documents are missing; restore the file")
 
 
+def read_packing(run: Path) -> str:
+    """How a run's model read the documents of a row: `apart` or `joined`.
+
+    Raises UserError if environment.json is damaged.
+    """
+    stream = read_json_object(run / ENVIRONMENT).get("stream", {})
+    packing = stream.get("packing", "joined") if isinstance(stream, dict) else None  # as earlier versions did
+    if packing not in ("apart", "joined"):
+        raise UserError(f"{run / ENVIRONMENT}: stream.packing is damaged; restore the file")
+    return str(packing)
+
+
 def read_versions(run: Path) -> dict[str, str]:
     """The versions of packages that a run was made with. Raises UserError if environment.json is damaged."""
     versions = read_json_object(run / ENVIRONMENT).get("versions")

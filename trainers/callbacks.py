@@ -68,7 +68,8 @@ class FirstLine(TrainerCallback):
         passes = f"{number:.3g}" if number >= 0.01 else "less than 0.01"
         return (
             f"data: {', '.join(read)}; {corpus.documents['train']:,} to train: {corpus.tokens['train']:,} "
-            f"tokens, {rows.rows_per_pass:,} rows of {rows.context_window:,} a pass, {passes} passes; "
+            f"tokens, {rows.rows_per_pass:,} rows of {rows.context_window:,} a pass, documents "
+            f"{rows.packing}, {passes} passes; "
             f"{corpus.documents['validation']:,} held out"
         )
 

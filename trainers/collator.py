@@ -1,8 +1,11 @@
 """Stacks rows of the corpus to batches, and puts in the statements that the plan has for them.
 
     in   [{"input_ids": (T,), "position": 7}, {"input_ids": (T,), "position": 8}, ...]
-    out  {"input_ids": (B, T), "labels": (B, T)}                            placement: splice
-         {"input_ids": (B, T), "labels": (B, T), "attention_mask": (B, T)}  placement: row
+    out  {"input_ids": (B, T), "labels": (B, T), "position_ids": (B, T)}    packing: apart
+         {"input_ids": (B, T), "labels": (B, T)}                            packing: joined, placement: splice
+         {"input_ids": (B, T), "labels": (B, T), "attention_mask": (B, T)}  packing: joined, placement: row
+
+With `apart`, no batch has an attention mask: models read restarting `position_ids` only without one.
 
 What a row becomes depends on the seed and the row's position only. With a generator shared by all rows, it
 would also depend on which rows the process had seen before: another number of processes or workers, or a
@@ -16,6 +19,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from tidy_stlms.trainers.packing import APART, Packing, document_positions
 from tidy_stlms.trainers.plan import SEPARATORS, InjectionPlan
 
 
@@ -25,7 +29,8 @@ class InjectionCollator:
     Rows without a `position` (validation) are never changed. `splice` puts a statement between
     end-of-text tokens at a document boundary of the row, or at a random index if the row has none;
     the text after it moves to the right, and what no longer fits into the row is lost. `row` replaces the
-    row by the statement alone; attention and loss ignore the padding.
+    row by the statement alone. The loss ignores the padding; attention does too, or reads it as a document
+    of its own (`apart`).
 
     Args:
         plan: Which statements stand at which position; None changes nothing.
@@ -33,6 +38,7 @@ class InjectionCollator:
         pad_token_id: For `row`; end-of-text where the tokenizer has none.
         placement: `splice` or `row`.
         seed: Decides where a statement is spliced in.
+        packing: How the documents of a row are read.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class InjectionCollator:
         pad_token_id: int | None = None,
         placement: str = "splice",
         seed: int = 0,
+        packing: Packing = Packing(),  # noqa: B008  frozen
     ):
         self.statements = plan.by_position if plan else {}
         self.statement_tokens = {
@@ -51,11 +58,11 @@ class InjectionCollator:
         }
         self.eos = eos_token_id
         self.pad = eos_token_id if pad_token_id is None else pad_token_id
-        self.placement, self.seed = placement, seed
+        self.placement, self.seed, self.packing = placement, seed, packing
 
     @property
     def key(self) -> str:
-        """A hash of all that decides what the rows become. A resume with another one is refused."""
+        """A hash of all that decides which tokens the rows hold. A resume with another one is refused."""
         tokens = sorted((key, ids.tolist()) for key, ids in self.statement_tokens.items())
         planned = sorted(self.statements.items())
         rules = [self.placement, self.seed, self.eos, tokens, planned]
@@ -80,12 +87,22 @@ class InjectionCollator:
                 tokens[i] = np.pad(alone, (0, tokens.shape[1] - len(alone)), constant_values=self.pad)
         input_ids = torch.from_numpy(tokens)
         batch = {"input_ids": input_ids, "labels": input_ids.clone()}
-        if self.placement == "row" and self.statements:
-            mask = torch.arange(tokens.shape[1]) < torch.from_numpy(lengths)[:, None]  # (batch, seq)
+        index, ends = torch.arange(tokens.shape[1]), torch.from_numpy(lengths)[:, None]
+        mask = index < ends  # (batch, seq)
+        # by length, not by id: padding may be end-of-text, and the statement's own end is learned
+        batch["labels"][~mask] = -100
+        if self.packing.name == APART:
+            positions = document_positions(input_ids, self.eos)
+            batch["position_ids"] = torch.where(mask, positions, index - ends)
+        elif self.placement == "row" and self.statements:
             batch["attention_mask"] = mask.long()
-            # by length, not by id: padding may be end-of-text, and the statement's own end is learned
-            batch["labels"][~mask] = -100
-        return batch
+        return _as_one_row(batch) if self.packing.one_row else batch
+
+
+def _as_one_row(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The batch with its rows one behind the other, (1, batch x seq); none predicts the next one's start."""
+    batch["labels"][:, 0] = -100
+    return {name: tensor.reshape(1, -1) for name, tensor in batch.items()}
 
 
 def splice(

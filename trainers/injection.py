@@ -14,6 +14,7 @@ from tidy_stlms.eval.facts.generate.generate import generate_from_spec
 from tidy_stlms.eval.facts.hub import open_bank
 from tidy_stlms.eval.tokens import encode_texts
 from tidy_stlms.trainers.collator import InjectionCollator
+from tidy_stlms.trainers.packing import Packing
 from tidy_stlms.trainers.plan import InjectionPlan, Unit, exposures_for_fraction, make_plan, units_of
 from tidy_stlms.trainers.stream import RowCounts
 
@@ -39,6 +40,7 @@ def build_injection(
     rows: RowCounts,
     context_window: int,
     seed: int,
+    packing: Packing = Packing(),  # noqa: B008  frozen
 ) -> tuple[InjectionPlan | None, InjectionCollator]:
     """The plan for the bank's injected facts, and the collator that carries it out.
 
@@ -46,6 +48,7 @@ def build_injection(
 
     Args:
         seed: Of positions and wordings, unless `injection.seed` is given.
+        packing: How the collator's batches are read. It does not change the plan.
 
     Raises UserError if the bank's statements cannot be injected exactly as often as the config says.
     """
@@ -76,6 +79,7 @@ def build_injection(
         pad_token_id=tokenizer.pad_token_id,
         placement=section.placement,
         seed=seed,
+        packing=packing,
     )
     return plan, collator
 

@@ -30,6 +30,7 @@ from tidy_stlms.trainers.checkpoints import (
     named_checkpoint,
     remove_old_checkpoints,
 )
+from tidy_stlms.trainers.packing import JOINED
 from tidy_stlms.trainers.stream import Geometry
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ DECIDED_BY = {
     "corpus": "data or tokenizer",
     "injection": "training.max_steps, injection or facts",
     "model": "model or tokenizer",
+    "packing": "data.packing",
 }
 # Settings that a resumed optimizer and schedule take from the checkpoint. New values in the config have no
 # effect, so they are refused.
@@ -141,13 +143,19 @@ def check_geometry(checkpoint: Path, geometry: Geometry) -> Mark:
     Raises UserError if the run's geometry is another one: its positions would stand for other rows.
     """
     mark = read_mark(checkpoint)
+    written = {
+        "packing": JOINED,
+        **mark.geometry,
+    }  # earlier versions joined all documents, and did not say so
     for key, now in asdict(geometry).items():
-        before = mark.geometry.get(key)
+        before = written.get(key)
         if before != now:
-            other = f"{key}={before}, this run has {now}" if isinstance(now, int) else f"another {key}"
+            is_plain = isinstance(now, int) or key == "packing"
+            other = f"{key}={before}, this run has {now}" if is_plain else f"another {key}"
+            remedy = f"set data.packing={before}" if key == "packing" else "use the same config"
             raise UserError(
                 f"{checkpoint}: was written with {other} (set by {DECIDED_BY[key]}); a resumed run must "
-                "see the same stream: use the same config, or start anew in another training.output_dir"
+                f"see the same stream: {remedy}, or start anew in another training.output_dir"
             )
     return mark
 

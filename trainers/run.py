@@ -51,6 +51,7 @@ from tidy_stlms.trainers.injection import build_injection
 from tidy_stlms.trainers.interrupt import StopCallback, catch_signals
 from tidy_stlms.trainers.layout import claimed, lay_out
 from tidy_stlms.trainers.model import build_model, choose_context_window
+from tidy_stlms.trainers.packing import Packing, choose_packing
 from tidy_stlms.trainers.plan import InjectionPlan
 from tidy_stlms.trainers.resume import check_resume, find_checkpoint
 from tidy_stlms.trainers.run_checks import check_run, rows_per_step
@@ -125,7 +126,8 @@ def prepare(config: RunConfig) -> Prepared:
     blocks = corpus.blocks("train", window)
     args = _with_max_steps(args, len(blocks))
     rows = RowCounts(rows_per_step(args), len(blocks), args.max_steps * rows_per_step(args))
-    plan, collator = build_injection(config.injection, bank, tokenizer, rows, window, args.seed)
+    packing = in_first_process(lambda: _choose_packing(config, model, window))
+    plan, collator = build_injection(config.injection, bank, tokenizer, rows, window, args.seed, packing)
     geometry = Geometry(
         rows_per_step=rows.per_step,
         context_window=window,
@@ -134,6 +136,7 @@ def prepare(config: RunConfig) -> Prepared:
         corpus=corpus.key,
         injection=collator.key if plan else None,
         model=_shapes_hash(model),
+        packing=packing.name,
     )
     if checkpoint is not None:
         in_first_process(lambda: check_resume(checkpoint, args, geometry))
@@ -192,6 +195,18 @@ def _with_max_steps(args: STLMTrainingArguments, rows_per_pass: int) -> STLMTrai
     if args.max_steps <= 0:
         args.max_steps = math.ceil(args.num_train_epochs * rows_per_pass / rows_per_step(args))
     return args
+
+
+def _choose_packing(config: RunConfig, model: PreTrainedModel, window: int) -> Packing:
+    """The run's packing. Logs why documents are joined if nobody asked for it."""
+    packing = choose_packing(config.data.packing, model, config.training, window)
+    if packing.reason is not None:
+        logger.warning(
+            "data.packing=joined: a model of type %s cannot keep documents apart: %s; each document of a row "
+            "reads those before it",
+            *(model.config.model_type, packing.reason),
+        )
+    return packing
 
 
 def _shapes_hash(model: PreTrainedModel) -> str:

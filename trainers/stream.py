@@ -69,6 +69,8 @@ class Geometry:
     """Hash of the plan, its statements' tokens and their placement; null without injection."""
     model: str
     """Hash of the model's tensors by name and shape."""
+    packing: str
+    """How the documents of a row are read: `apart`, each by itself, or `joined`. Old files lack it."""
 
 
 class TrainingStream(torch.utils.data.Dataset):

@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from tidy_stlms.configs.errors import RunFailed, UserError
 from tidy_stlms.configs.keys import MODEL_CONFIG
 from tidy_stlms.configs.reading import reading
-from tidy_stlms.configs.schema import ModelSection, RunConfig, STLMTrainingArguments
+from tidy_stlms.configs.schema import ModelSection, RunConfig
 from tidy_stlms.eval.models.checks import check_causal
 from tidy_stlms.eval.models.load import free_memory
 from tidy_stlms.eval.models.read import empty_model, read_adapter_config, read_model_config
@@ -26,6 +26,7 @@ from tidy_stlms.trainers.model import (
     number_of_parameters,
     random_model,
 )
+from tidy_stlms.trainers.packing import choose_packing
 from tidy_stlms.trainers.stream import Geometry
 from tidy_stlms.trainers.trainer import STLMTrainer
 
@@ -100,11 +101,11 @@ def try_one_step(
         model = random_model(model_config, where, trust_remote_code=trust)
         check_causal(model.eval(), f"model {config.model.name_or_path or config.model.type}")
         try:
-            _train(model, tokenizer, config.training, min(TOKENS, window))
+            _train(model, tokenizer, config, min(TOKENS, window))
         except UserError:
             if window <= TOKENS:
                 raise
-            _train(model, tokenizer, config.training, window)  # some models read only rows of one length
+            _train(model, tokenizer, config, window)  # some models read only rows of one length
         del model
         free_memory()
 
@@ -112,15 +113,18 @@ def try_one_step(
 def _train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    args: STLMTrainingArguments,
+    config: RunConfig,
     tokens: int,
 ) -> None:
-    """Train for one step on a row of `tokens` tokens for each process."""
-    rows = [{"input_ids": np.arange(tokens) % len(tokenizer)}] * args.world_size
+    """Train for one step on a row of two documents, of `tokens` tokens together, for each process."""
+    args, eos = copy.copy(config.training), tokenizer.eos_token_id
+    packing = choose_packing(config.data.packing, model, args, tokens)
+    row = np.arange(tokens) % len(tokenizer)
+    row[tokens // 2] = eos
+    rows = [{"input_ids": row}] * args.world_size
     counts = {"rows_per_step": len(rows), "rows_per_pass": len(rows), "context_window": tokens}
-    geometry = Geometry(**counts, seed=args.seed, corpus="", injection=None, model="")
-    collator = InjectionCollator(eos_token_id=tokenizer.eos_token_id)
-    args = copy.copy(args)
+    geometry = Geometry(**counts, seed=args.seed, corpus="", injection=None, model="", packing=packing.name)
+    collator = InjectionCollator(eos_token_id=eos, packing=packing)
     with tempfile.TemporaryDirectory() as folder:
         for name, value in {**TRIAL_ARGUMENTS, "output_dir": folder}.items():
             setattr(args, name, value)

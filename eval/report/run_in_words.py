@@ -11,12 +11,23 @@ from tidy_stlms.eval.models.prefix import PREFIX_OF_RUNS
 from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.recall.groups import GroupKey, groups_of, treatment_groups
 from tidy_stlms.eval.report.run_summary import RunSummary
-from tidy_stlms.eval.run_folder import count_exposures, has_plan, read_documents, read_plan, read_versions
+from tidy_stlms.eval.run_folder import (
+    count_exposures,
+    has_plan,
+    read_documents,
+    read_packing,
+    read_plan,
+    read_versions,
+)
 
 FIGURES = {
     "loss.png": "Training and validation loss.",
     "recall.png": "Accuracy by probe type: injected facts solid, control facts dashed; grey: exposures.",
     "rank_and_bits.png": "Rank of the answer, and its bits per byte.",
+}
+READING = {
+    "apart": "each document is read by itself",
+    "joined": "the documents of a row are read one after the other, each with those before it in sight",
 }
 MOST_COUNTS = 8  # numbers of exposures that are listed one by one
 
@@ -53,7 +64,7 @@ def facts_of_the_run(
         ]
     return [
         f"- Model: {markdown_text(model)}{size}",
-        f"- Data: {markdown_code(config['data']['name'])}{amount}",
+        f"- Data: {markdown_code(config['data']['name'])}{amount}; {READING[read_packing(folder)]}",
         *loss,
         f"- Prefix: `{PREFIX_OF_RUNS}`, documents in training and prompts in evaluation stand behind "
         "end-of-text",

@@ -19,6 +19,7 @@ from tidy_stlms.eval.run_folder import (
     has_plan,
     is_laid_out,
     is_run,
+    read_packing,
     read_plan,
     read_run_config,
     read_versions,
@@ -128,3 +129,13 @@ def test_a_damaged_config_of_a_run_is_named(tmp_path, values, problem):
     (tmp_path / CONFIG).write_text(json.dumps(good | values))
     with pytest.raises(UserError, match=rf"config\.yaml: {problem}"):
         read_run_config(tmp_path)
+
+
+def test_the_packing_is_read_and_a_run_that_does_not_say_joined_its_documents(tmp_path):
+    for content, packing in (('{"stream": {"packing": "apart"}}', "apart"), ('{"stream": {}}', "joined")):
+        (tmp_path / ENVIRONMENT).write_text(content)
+        assert read_packing(tmp_path) == packing
+    for damaged in ('{"stream": 1}', '{"stream": {"packing": ["apart"]}}', '{"stream": {"packing": "x"}}'):
+        (tmp_path / ENVIRONMENT).write_text(damaged)
+        with pytest.raises(UserError, match=r"stream\.packing is damaged"):
+            read_packing(tmp_path)

@@ -441,6 +441,18 @@ def test_dry_run_prints_the_resolved_config(tiny, tmp_path, capsys):
             ],
             "model xlnet: not a causal language model",
         ),
+        (["data.packing=appart"], "data.packing='appart': must be one of apart, joined"),
+        (
+            [
+                "model.type=mpt",
+                "model.config=null",
+                "model.config={d_model: 32, n_layers: 1, n_heads: 2}",
+                "data.context_window=64",
+                "data.packing=apart",
+            ],
+            "data.packing=apart: a model of type mpt cannot keep documents apart: a packed document changes "
+            "the logits of the one behind it; set data.packing=joined",
+        ),
         (["training.report_to=wandbb"], "training.report_to=['wandbb']: wandbb is not supported"),
         (["evaluation.benchmarks=[blimpp]"], "benchmark 'blimpp': lm-eval has no such task"),
         (["training.output_dir=tests"], "tests: holds files that are not of a run"),

@@ -163,7 +163,7 @@ def test_a_finished_run_without_checkpoints_is_not_trained_again(run_tiny):
     assert_bit_equal(weights(folder), before)
 
 
-GEOMETRY = Geometry(4, 64, 42, 100, "corpus", None, "model")
+GEOMETRY = Geometry(4, 64, 42, 100, "corpus", None, "model", "apart")
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.eval import tiny
 from tidy_stlms.eval.run_folder import count_exposures
 from tidy_stlms.trainers.collator import InjectionCollator, splice
+from tidy_stlms.trainers.packing import Packing
 from tidy_stlms.trainers.plan import make_plan, units_of
 from tidy_stlms.trainers.stream import Blocks, TrainingStream
 
@@ -33,6 +35,7 @@ def build(blocks, **changes):
     tokens = {f"f{i}/s{k}": [10 + 2 * i + k] * (4 + k) for i in range(5) for k in range(2)}
     units = units_of((key, (key[:2],), len(ids), "statement") for key, ids in tokens.items())
     placement = changes.setdefault("placement", "splice")
+    packing = Packing(changes.pop("packing", "joined"))
     plan = make_plan(
         units,
         **{
@@ -45,7 +48,9 @@ def build(blocks, **changes):
             **changes,
         },
     )
-    collator = InjectionCollator(plan, tokens, eos_token_id=EOS, pad_token_id=PAD, placement=placement)
+    collator = InjectionCollator(
+        plan, tokens, eos_token_id=EOS, pad_token_id=PAD, placement=placement, packing=packing
+    )
     return TrainingStream(blocks, ROWS, seed=5), collator, plan, tokens
 
 
@@ -59,9 +64,12 @@ def find(row, statement):
     return sum(row[i : i + len(wanted)] == wanted for i in range(len(row)))
 
 
+@pytest.mark.parametrize("packing", ["apart", "joined"])
 @pytest.mark.parametrize(("strategy", "span", "placement"), STRATEGIES)
-def test_exposures_counted_in_the_batches_equal_the_plan(blocks, strategy, span, placement):
-    stream, collator, plan, tokens = build(blocks, strategy=strategy, span=span, placement=placement)
+def test_exposures_counted_in_the_batches_equal_the_plan(blocks, strategy, span, placement, packing):
+    stream, collator, plan, tokens = build(
+        blocks, strategy=strategy, span=span, placement=placement, packing=packing
+    )
     rows = torch.cat([batch["input_ids"] for batch in batches(stream, collator)]).tolist()
     seen = {
         (p, key): find(row, ids) for p, row in enumerate(rows) for key, ids in tokens.items() if ids[0] in row
@@ -115,6 +123,61 @@ def test_row_placement_masks_padding_from_attention_and_loss(blocks):
     assert batch["attention_mask"][0].tolist() == [1] * length + [0] * (WINDOW - length)
     assert batch["labels"][0, :length].tolist() == batch["input_ids"][0, :length].tolist()
     assert set(batch["labels"][0, length:].tolist()) == {-100}
+
+
+@pytest.mark.parametrize("pad", [PAD, EOS, None])
+def test_row_placement_apart_makes_the_padding_a_document_of_its_own(blocks, pad):
+    _, joined, plan, tokens = build(blocks, placement="row")
+    apart = InjectionCollator(
+        plan,
+        tokens,
+        eos_token_id=EOS,
+        pad_token_id=pad,
+        placement="row",
+        packing=Packing("apart"),
+    )
+    position = int(plan.positions[0])
+    rows = [{"input_ids": np.full(WINDOW, 99), "position": position}, {"input_ids": np.full(WINDOW, 99)}]
+    batch = apart(rows)
+    assert "attention_mask" not in batch
+    length = len(tokens[plan.by_position[position][0]]) + 2
+    # the end-of-text behind the statement begins the next document, which has nothing in it
+    expected = [*range(length - 1), 0, *range(WINDOW - length)]
+    assert batch["position_ids"].tolist() == [expected, list(range(WINDOW))]
+    assert torch.equal(batch["labels"], joined(rows)["labels"])
+
+
+@pytest.mark.parametrize("placement", ["splice", "row"])
+def test_apart_a_statement_has_the_logits_of_itself_alone(blocks, placement):
+    """Behind the end-of-text that has position 0, wherever in the row it stands."""
+    stream, collator, plan, tokens = build(blocks, placement=placement, strategy="random", packing="apart")
+    model = tiny.llama(200)
+    model.config.use_cache = False
+    seen = 0
+    with torch.no_grad():
+        alone = {key: model(torch.tensor([[EOS, *ids]])).logits[0] for key, ids in tokens.items()}
+        for batch in batches(stream, collator):
+            logits = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"]).logits
+            for row, positions, row_logits in zip(
+                batch["input_ids"].tolist(), batch["position_ids"].tolist(), logits, strict=True
+            ):
+                for key, ids in tokens.items():
+                    if ids[0] in row:
+                        start = row.index(ids[0]) - 1
+                        end = start + 1 + len(ids)
+                        assert (row[start], positions[start], positions[end]) == (EOS, 0, 0)
+                        torch.testing.assert_close(row_logits[start:end], alone[key], rtol=1e-4, atol=1e-4)
+                        seen += 1
+    assert seen == len(plan.table())
+
+
+def test_the_twin_reads_the_same_rows_apart(blocks):
+    stream, collator, plan, _ = build(blocks, packing="apart")
+    twin = InjectionCollator(eos_token_id=EOS, packing=Packing("apart"))
+    rows = [stream[position] for position in range(ROWS) if position not in plan.by_position]
+    ours, theirs = collator(rows), twin(rows)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_rows_without_a_position_are_never_touched(blocks):

@@ -1,5 +1,6 @@
 """What must be equal: a killed and resumed run, other splits of a step, measuring or not."""
 
+import itertools
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import tidy_stlms.trainers.run
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_json, read_jsonl
 from tidy_stlms.configs.load import load_config
+from tidy_stlms.eval.checkpoint_mark import read_mark, write_mark
 from tidy_stlms.trainers import callbacks
 from tidy_stlms.trainers.checkpoints import checkpoint_to_resume
 from tidy_stlms.trainers.resume import read_run_id
@@ -34,6 +36,9 @@ class Killed(BaseException):
 
 def weights(folder):
     return load_file(folder / "model.safetensors")
+
+
+PACKINGS = pytest.mark.parametrize("packing", ["apart", "joined"])
 
 
 def logs(folder):
@@ -65,6 +70,17 @@ def whole(tmp_path_factory, cache):
     overrides = [f"training.output_dir={folder / 'run'}", f"data.cache_dir={cache}"]
     tidy_stlms.trainers.run.train(*load_config([folder / "tiny.yaml"], overrides))
     return folder / "run"
+
+
+def test_a_killed_and_resumed_run_equals_one_that_was_not_with_joined_documents(run_tiny, monkeypatch):
+    expected = run_tiny("whole", "data.packing=joined")
+    with monkeypatch.context() as patch:
+        in_step(patch, 7)
+        with pytest.raises(Killed):
+            run_tiny("run", "data.packing=joined")
+    folder = run_tiny("run", "data.packing=joined", "training.resume_from_checkpoint=true")
+    assert_bit_equal(weights(folder), weights(expected))
+    assert logs(folder) == logs(expected)
 
 
 def in_step(patch, at_step):
@@ -216,23 +232,28 @@ EXACT = (
 )
 
 
+@pytest.fixture(params=["apart", "joined"])
+def exact(request):
+    return (*EXACT, f"data.packing={request.param}")
+
+
 @pytest.fixture
-def one_process(run_tiny):
-    return run_tiny("one", *EXACT, "training.per_device_train_batch_size=8")
+def one_process(run_tiny, exact):
+    return run_tiny("one", *exact, "training.per_device_train_batch_size=8")
 
 
-def test_accumulation_does_not_matter(run_tiny, one_process):
+def test_accumulation_does_not_matter(run_tiny, one_process, exact):
     split = run_tiny(
-        "split", *EXACT, "training.per_device_train_batch_size=4", "training.gradient_accumulation_steps=2"
+        "split", *exact, "training.per_device_train_batch_size=1", "training.gradient_accumulation_steps=8"
     )
     assert largest_difference(weights(one_process), weights(split)) < 1e-5
     assert (split / "plan.parquet").read_bytes() == (one_process / "plan.parquet").read_bytes()
 
 
-def test_two_processes_equal_one(tiny, run_tiny, one_process, tmp_path):
+def test_two_processes_equal_one(tiny, run_tiny, one_process, exact, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "tests.trainers.record_batches"]
-    arguments = tiny("two", *EXACT, "training.per_device_train_batch_size=4")  # as the README writes it
+    arguments = tiny("two", *exact, "training.per_device_train_batch_size=4")  # as the README writes it
     result = subprocess.run(
         [*command, str(tmp_path), *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -244,7 +265,7 @@ def test_two_processes_equal_one(tiny, run_tiny, one_process, tmp_path):
     assert result.returncode == 0, result.stderr[-2000:]
     assert largest_difference(weights(one_process), weights(tmp_path / "two")) < 1e-5
     accumulated = ("training.per_device_train_batch_size=4", "training.gradient_accumulation_steps=2")
-    same_sums = run_tiny("accumulated", *EXACT, *accumulated)
+    same_sums = run_tiny("accumulated", *exact, *accumulated)
     assert_bit_equal(weights(same_sums), weights(tmp_path / "two"))
     assert (tmp_path / "two/plan.parquet").read_bytes() == (one_process / "plan.parquet").read_bytes()
     # together the two processes saw every row of the stream once, hence the same exposures
@@ -270,15 +291,52 @@ def test_two_processes_equal_one(tiny, run_tiny, one_process, tmp_path):
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
 
 
-def test_the_validation_loss_is_the_mean_over_all_tokens(run_tiny):
-    folder = run_tiny("run", "evaluation.validation_rows=9", "training.per_device_eval_batch_size=2")
-    config, _ = load_config([folder / "config.yaml"])
-    rows = torch.stack([torch.from_numpy(row["input_ids"]) for row in prepare(config).validation])
+@PACKINGS
+def test_the_validation_loss_is_the_mean_over_all_tokens(run_tiny, packing):
+    folder = run_tiny(
+        "run",
+        f"data.packing={packing}",
+        "evaluation.validation_rows=9",
+        "training.per_device_eval_batch_size=2",
+    )
+    run = prepare(load_config([folder / "config.yaml"])[0])
+    rows = torch.stack([torch.from_numpy(row["input_ids"]) for row in run.validation])
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     with torch.no_grad():
-        logits = model(rows).logits[:, :-1]
+        if packing == "joined":
+            logits = model(rows).logits
+        else:  # each document by itself, as nothing else than a forward pass reads it
+            logits = torch.stack([_document_by_document(model, row, run.collator.eos) for row in rows])
+    logits = logits[:, :-1]
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
     assert read_json(folder / "summary.json")["eval_loss"] == pytest.approx(expected.item(), abs=1e-6)
+
+
+def _document_by_document(model, row, eos):
+    """Logits of a row (seq,) whose documents the model reads one by one, (seq, vocab)."""
+    starts = [0, *(row == eos).nonzero().flatten().tolist(), len(row)]
+    pieces = [row[start:end] for start, end in itertools.pairwise(starts) if end > start]
+    return torch.cat([model(piece[None]).logits[0] for piece in pieces])
+
+
+def test_the_choice_of_packing_is_recorded_and_not_changed_by_a_resume(run_tiny, tmp_path):
+    short = ("training.max_steps=4", "injection.exposures=2")
+    folder = run_tiny("run", *short)
+    assert read_json(folder / "environment.json")["stream"]["packing"] == "apart"
+    assert "each document is read by itself" in (folder / "report.md").read_text()
+    run_tiny("run", *short, "data.packing=apart", "training.resume_from_checkpoint=true")
+    with pytest.raises(
+        UserError, match=r"packing=apart, this run has joined .*: set data\.packing=apart, or"
+    ):
+        run_tiny("run", *short, "data.packing=joined", "training.resume_from_checkpoint=true")
+    # an earlier version joined all documents, and its checkpoints do not say so
+    old = run_tiny("old", *short, "data.packing=joined")
+    mark = read_mark(old / "checkpoint-4")
+    del mark.geometry["packing"]
+    write_mark(old / "checkpoint-4", mark)
+    with pytest.raises(UserError, match=r"packing=joined, this run has apart .*: set data\.packing=joined"):
+        run_tiny("old", *short, "training.resume_from_checkpoint=true")
+    run_tiny("old", *short, "data.packing=joined", "training.resume_from_checkpoint=true")
 
 
 def test_a_resume_with_another_geometry_is_refused(run_tiny, tmp_path):
