@@ -139,6 +139,17 @@ def read_versions(run: Path) -> dict[str, str]:
     return versions
 
 
+def read_computation(run: Path) -> list[str]:
+    """What a run's figures were computed with: device, precision and attention; runs of earlier versions do
+    not name the last two. Raises UserError if environment.json is damaged."""
+    environment = read_json_object(run / ENVIRONMENT)
+    named = [environment.get(name) for name in ("device", "precision", "attention")]
+    given = [value for value in named if value is not None]
+    if not all(isinstance(value, str) for value in given):
+        raise UserError(f"{run / ENVIRONMENT}: device, precision or attention is no text; restore the file")
+    return given
+
+
 def has_plan(run: Path) -> bool:
     return (run / PLAN).is_file()
 

@@ -64,8 +64,13 @@ def load_documents(data: DataSection, seed: int, cache: Path) -> Documents:
     else:
         if len(train) < 2:
             raise UserError(_too_few(data))
-        parts = train.train_test_split(test_size=max(data.validation_fraction, 1 / len(train)), seed=seed)
-        train, validation = parts["train"], parts["test"]
+        # numbers are split instead of the documents: beside these, datasets would write files of its own
+        numbers = Dataset.from_dict({"number": range(len(train))})
+        share = max(data.validation_fraction, 1 / len(train))
+        parts = numbers.train_test_split(test_size=share, seed=seed)
+        train, validation = (
+            train.select(parts[part]["number"], keep_in_memory=True) for part in ("train", "test")
+        )
         key += [data.validation_fraction, seed]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     return Documents(train, validation, f"data.name={data.name}", digest, sources)

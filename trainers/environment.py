@@ -7,8 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from tidy_stlms.configs.schema import STLMTrainingArguments
+from tidy_stlms.eval.models.inputs import attention_of
 from tidy_stlms.trainers.stream import Geometry
 
 PACKAGES = ("tidy-stlms", "torch", "transformers", "datasets", "tokenizers", "accelerate", "faker")
@@ -40,6 +42,12 @@ class Environment:
     """Operating system and processor."""
     device: str
     """The device that trained, such as `cpu` or `cuda:0`."""
+    attention: str | None = None
+    """The implementation of attention, such as `sdpa`; null if the model has none. Old files lack it and the
+    next."""
+    precision: str = "float32"
+    """What training and its evaluations computed in: `float32`, `bfloat16` or `float16`. Weights are
+    `float32`."""
     threads: int
     """Threads that torch uses in one process."""
     processes: int
@@ -51,7 +59,7 @@ class Environment:
 
 
 def describe_environment(
-    args: STLMTrainingArguments, geometry: Geometry, corpus: CorpusCounts
+    args: STLMTrainingArguments, model: PreTrainedModel, geometry: Geometry, corpus: CorpusCounts
 ) -> Environment:
     """The environment of this process, without a run's id."""
     return Environment(
@@ -59,6 +67,8 @@ def describe_environment(
         git_commit=_git_commit(),
         platform=platform.platform(),
         device=str(args.device),
+        attention=attention_of(model),
+        precision="bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
         threads=torch.get_num_threads(),
         processes=args.world_size,
         stream=geometry,

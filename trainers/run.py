@@ -271,7 +271,7 @@ def _open_run(trainer: STLMTrainer, run: Prepared, folder: Path, merged: DictCon
     if run.args.push_to_hub:
         trainer.pusher = CheckpointPusher(run.args, folder)
     _start_reporters(trainer)
-    environment = describe_environment(run.args, run.geometry, run.corpus)
+    environment = describe_environment(run.args, run.model, run.geometry, run.corpus)
     return lay_out(
         folder, merged, environment, run.bank, run.plan, checkpoint=run.checkpoint, overwrite=overwrite
     )

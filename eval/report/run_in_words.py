@@ -14,6 +14,7 @@ from tidy_stlms.eval.report.run_summary import RunSummary
 from tidy_stlms.eval.run_folder import (
     count_exposures,
     has_plan,
+    read_computation,
     read_documents,
     read_packing,
     read_plan,
@@ -70,7 +71,8 @@ def facts_of_the_run(
         "end-of-text",
         f"- Injection: {injection_in_words(folder, config, bank)}",
         f"- Seed: {config['training']['seed']}",
-        f"- Versions: torch {versions.get('torch')}, transformers {versions.get('transformers')}",
+        f"- Versions: torch {versions.get('torch')}, transformers {versions.get('transformers')}; "
+        f"{markdown_text(', '.join(read_computation(folder)))}",
     ]
 
 

@@ -87,6 +87,16 @@ def test_held_out_documents_follow_fraction_and_seed(tmp_path):
     assert other.key != first.key
 
 
+def test_the_order_of_the_documents_is_not_written_to_the_cache(tmp_path):
+    (tmp_path / "c.txt").write_text("\n\n".join(f"Document {n}." for n in range(10)))
+    data = DataSection(name="files", train_files=str(tmp_path / "c.txt"))
+    written = []
+    for seed in (0, 0, 1):
+        load_documents(data, seed, tmp_path / "cache")
+        written.append(sorted(path.name for path in (tmp_path / "cache").rglob("*")))
+    assert written[0] == written[1] == written[2]
+
+
 def test_key_changes_with_content_columns_and_tokenizer(tmp_path, tokenizer):
     path = tmp_path / "a.txt"
     keys = set()
