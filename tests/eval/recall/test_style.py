@@ -45,12 +45,13 @@ TEXTS = [
 ]
 
 
-def write_bear(folder):
-    """The files of BEAR, small."""
+def write_bear(folder, spaces=True):
+    """The files of BEAR, small; without answer spaces those of BEAR-big."""
     metadata = {}
     for relation, (templates, space, subjects) in RELATIONS.items():
         ids = [f"{relation}-Q{number}" for number in range(len(space))]
-        metadata[relation] = {"templates": templates, "answer_space_labels": space, "answer_space_ids": ids}
+        labels = {"answer_space_labels": space, "answer_space_ids": ids} if spaces else {}
+        metadata[relation] = {"templates": templates, **labels}
         rows = [
             {"sub_id": f"S{number}", "sub_label": name, "obj_id": ids[answer], "obj_label": space[answer]}
             for number, (name, answer) in enumerate(subjects)
@@ -116,28 +117,38 @@ def check(result, scores, space, answer):
     assert result.accuracy == float(result.choice == space[answer])
 
 
-@pytest.mark.parametrize("kind", TOKENIZERS)
-@pytest.mark.parametrize("make", [tiny.gpt2, tiny.llama, tiny.stlm])
-def test_equals_the_client(kind, make, folder, bank):
+def check_against_the_client(model, tokenizer, folder):
+    """All items of a folder: sums, choices and accuracies."""
     lm_pub_quiz = pytest.importorskip("lm_pub_quiz", reason="pip install -e '.[bear]'")
-    tokenizer = TOKENIZERS[kind]()
-    model = make(len(tokenizer))
+    bank, _ = import_bank("bear", str(folder), ImportOptions())
     items = by_item(bank, evaluate_recall(model, tokenizer, bank, style="bear"))
     # a copy, since the client changes it
     evaluator = lm_pub_quiz.Evaluator.from_model(model, model_type="CLM", tokenizer=deepcopy(tokenizer))
     dataset = lm_pub_quiz.Dataset.from_path(folder)
-    found = evaluator.evaluate_dataset(dataset, metric="accuracy")
-    for relation in found:
-        templates, space, subjects = RELATIONS[relation.relation_code]
-        table = relation.instance_table
-        assert len(table) == len(subjects) * len(templates)
+    for relation in evaluator.evaluate_dataset(dataset, metric="accuracy", batch_size=8):
+        templates, space = RELATIONS[relation.relation_code][0], relation.answer_space.tolist()
         right = 0
-        for _, row in table.iterrows():
+        for _, row in relation.instance_table.iterrows():
             template = templates[row["template_index"]].replace("[X]", "{subject}").replace("[Y]", "{object}")
-            result = items[relation.relation_code, row["sub_id"], template]
+            result = items.pop((relation.relation_code, row["sub_id"], template))
             check(result, row["pll_scores"], space, row["answer_idx"])
             right += result.accuracy
-        assert relation.metric_values["accuracy"] == pytest.approx(right / len(table))
+        assert relation.metric_values["accuracy"] == pytest.approx(right / len(relation.instance_table))
+    assert not items
+
+
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [*((kind, tiny.gpt2) for kind in TOKENIZERS), ("GPT-2", tiny.llama), ("GPT-2", tiny.stlm)],
+)
+def test_equals_the_client(kind, make, folder):
+    tokenizer = TOKENIZERS[kind]()
+    check_against_the_client(make(len(tokenizer)), tokenizer, folder)
+
+
+def test_equals_the_client_on_bear_big(tmp_path):
+    tokenizer = TOKENIZERS["GPT-2"]()
+    check_against_the_client(tiny.gpt2(len(tokenizer)), tokenizer, write_bear(tmp_path, spaces=False))
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -240,6 +251,9 @@ def test_mistakes_are_one_line(bank):
         UserError, match="--style bear puts BOS before each text, which --prefix none forbids"
     ):
         evaluate_recall(model, tokenizer, bank, style="bear", prefix="none")
+    tokenizer = TOKENIZERS["GPT-2"]()
+    with pytest.raises(UserError, match=r"probe P36/S0/memorization:0: a text of .* does not fit"):
+        evaluate_recall(tiny.llama(len(tokenizer), context=4), tokenizer, bank, style="bear")
     with pytest.raises(UserError, match="style 'lama': not one of suite, bear"):
         evaluate_recall(model, tokenizer, bank, style="lama")
 
