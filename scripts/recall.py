@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.printable import printable
+from tidy_stlms.eval.recall.results import HELDOUT_STYLES, OVERLAP, STYLES, SUITE_STYLE
 from tidy_stlms.scripts.cli import add_model_options, add_prefix_option, parser, quiet_loading, run
 from tidy_stlms.scripts.messages import complain, say, warn
 
@@ -68,6 +69,13 @@ def _add_questions(cli: argparse.ArgumentParser) -> None:
     questions = cli.add_argument_group("what is asked (at least one)")
     questions.add_argument("--facts", metavar="BANK", help="a bank of facts: its folder, or hub:REPO_ID")
     questions.add_argument(
+        "--style",
+        choices=STYLES,
+        default=SUITE_STYLE,
+        help="how the bank is asked: the suite's way, or with the figures of BEAR's client lm-pub-quiz: the "
+        "whole sentence behind BOS (default suite)",
+    )
+    questions.add_argument(
         "--prompts",
         action="append",
         default=[],
@@ -81,6 +89,13 @@ def _add_questions(cli: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="text whose bits per byte are measured: any file of a corpus; in .txt, a blank line between "
         "documents; may be repeated",
+    )
+    questions.add_argument(
+        "--heldout-style",
+        choices=HELDOUT_STYLES,
+        default=OVERLAP,
+        help="how documents longer than the model's context are read: in windows that overlap by half, or "
+        "rolling, which gives lm-eval's figure (default overlap)",
     )
     questions.add_argument(
         "--separator",
@@ -195,6 +210,7 @@ def _join_processes(arguments: argparse.Namespace) -> None:
 def _request(arguments: argparse.Namespace) -> "StudyRequest":
     from tidy_stlms.configs.load import cache_folder
     from tidy_stlms.eval.models.load import choose_device, choose_dtype
+    from tidy_stlms.eval.recall.style import prefix_in
     from tidy_stlms.eval.study.heldout import read_documents
     from tidy_stlms.eval.study.lazy_model import is_first_process
     from tidy_stlms.eval.study.prompts import load_prompts
@@ -202,6 +218,9 @@ def _request(arguments: argparse.Namespace) -> "StudyRequest":
     from tidy_stlms.eval.texts import TextFormat
 
     choose_dtype(arguments.dtype, choose_device(arguments.device))
+    arguments.prefix = prefix_in(arguments.style, arguments.prefix)
+    if arguments.style != SUITE_STYLE and not arguments.facts:
+        raise UserError(f"--style {arguments.style}: says how a bank is asked; give --facts, or leave it out")
     if arguments.benchmarks:
         from tidy_stlms.eval.study.benchmarks import check_benchmarks
 
@@ -214,10 +233,12 @@ def _request(arguments: argparse.Namespace) -> "StudyRequest":
         raise UserError(f"--data-dir {arguments.data_dir}: no such folder")
     return StudyRequest(
         bank=_bank(arguments.facts) if arguments.facts else None,
+        style=arguments.style,
         prompts=[prompt for file in arguments.prompts for prompt in load_prompts(file)],
         documents=read_documents(
             arguments.heldout, TextFormat(arguments.text_column, separator=arguments.separator)
         ),
+        heldout_style=arguments.heldout_style,
         benchmarks=arguments.benchmarks,
         linear_probes=arguments.linear_probes,
         prefix=arguments.prefix,

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.recall.groups import is_injected
+from tidy_stlms.eval.recall.results import BEAR_STYLE
 from tidy_stlms.eval.recall.statistics import LEVEL
 from tidy_stlms.eval.report.cells import Cell, StudyTable, label
 from tidy_stlms.eval.report.study_recall_tables import corrected_tables, overview_tables
@@ -41,9 +42,7 @@ def print_study(console: Terminal, study: Study, bank: FactBank | None, baseline
     elif recalled:
         _print_overview(console, study, baseline)
     if recalled and bank is not None:
-        from tidy_stlms.eval.report.run_in_words import reading_guide
-
-        console.print(reading_guide(bank))
+        console.print(_guide(study, bank))
     if flags := _flags(study):
         console.print(f"Flags of probes: {flags}")
     for table in corrected_tables(study):
@@ -54,6 +53,14 @@ def print_study(console: Terminal, study: Study, bank: FactBank | None, baseline
         _print_table(console, table)
         console.print(table.note, style="dim")
     _print_prompts(console, study)
+
+
+def _guide(study: Study, bank: FactBank) -> str:
+    """How the figures of recall are read."""
+    from tidy_stlms.eval.report.run_in_words import reading_guide
+    from tidy_stlms.eval.report.study_content import BEAR_IN_WORDS
+
+    return BEAR_IN_WORDS if study.bank is not None and study.bank.style == BEAR_STYLE else reading_guide(bank)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ import numpy as np
 from tidy_stlms.configs.records import Output
 from tidy_stlms.eval.facts.records import UNSEEN
 from tidy_stlms.eval.recall.groups import CONTROL, Doses, groups_of, in_order, is_injected, treatment_groups
-from tidy_stlms.eval.recall.results import ProbeResult
+from tidy_stlms.eval.recall.results import BEAR_STYLE, ProbeResult
 from tidy_stlms.eval.recall.statistics import (
     TTest,
     number_clusters,
@@ -279,7 +279,9 @@ def _candidate_contrasts(
             continue
         answer_key, answer_cell = cells[0]
         share = 1 / len(distractors)
-        shift[index] = [_Term(cell, share, key) for cell, key in distractors]
+        # in BEAR's style a sum also holds the name, which is another one for control subjects
+        if results[index].style != BEAR_STYLE:
+            shift[index] = [_Term(cell, share, key) for cell, key in distractors]
         binding[index] = [_Term(answer_cell, 1.0, answer_key)]
         binding[index] += [_Term(cell, -share, key) for cell, key in distractors]
     return {

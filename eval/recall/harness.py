@@ -16,7 +16,8 @@ from tidy_stlms.eval.facts.text_match import closing_punctuation
 from tidy_stlms.eval.models.checks import check_logits
 from tidy_stlms.eval.models.prefix import prefix_of
 from tidy_stlms.eval.recall.metrics import bits_per_byte, candidate_metrics, perplexity, token_rank
-from tidy_stlms.eval.recall.results import ProbeResult
+from tidy_stlms.eval.recall.results import BEAR_STYLE, SUITE_STYLE, ProbeResult
+from tidy_stlms.eval.recall.style import bear_items, in_bear_style, prefix_in
 from tidy_stlms.eval.scoring.generation import (
     Continuation,
     answer_budgets,
@@ -40,6 +41,7 @@ def evaluate_recall(
     generate: bool = True,
     progress: bool = False,
     prefix: str | None = None,
+    style: str = SUITE_STYLE,
     roles: Collection[str] | None = None,
     top_k: int = 0,
     spread: bool = False,
@@ -52,6 +54,7 @@ def evaluate_recall(
     Args:
         generate: Generate freely after each prompt too, for `exact_match`, `containment` and `generation`.
         prefix: What stands before each prompt, as for `prefix_of`; None for the model's own.
+        style: One of STYLES. In BEAR's, nothing is generated and there are no `top_tokens`.
         roles: Only probes of these roles.
         top_k: The number of `top_tokens` in each result; none with 0.
         spread: Share the probes among the processes of `torchrun`; each process gets all results. All
@@ -59,8 +62,12 @@ def evaluate_recall(
         self_check: Try the model first, by `check_logits` and, with `generate`, by `check_generation`.
 
     Raises:
-        UserError: As `score` does, naming the probe, and if the model fails the self-check.
+        UserError: As `score` does, naming the probe; if the model fails the self-check; for a prefix that the
+            style forbids.
     """
+    prefix = prefix_in(style, prefix)
+    if style == BEAR_STYLE:
+        generate, top_k = False, 0
     probes = [probe for probe in bank.probes if roles is None or bank.role_of(probe) in roles]
 
     def measure(share: list[Probe]) -> list[ProbeResult]:
@@ -70,19 +77,22 @@ def evaluate_recall(
         scores = score(
             model,
             tokenizer,
-            [item_of(probe) for probe in share],
+            bear_items(bank, share) if style == BEAR_STYLE else list(map(item_of, share)),
             batch_tokens=batch_tokens,
             top_k=top_k,
+            # whole sentences have nothing but the prefix in common
+            share_prompts=False if style == BEAR_STYLE else None,
             prefix=prefix,
             progress=show_progress,
         )
         options: dict[str, Any] = {"batch_tokens": batch_tokens, "prefix": prefix, "progress": show_progress}
         generated = _generate(model, tokenizer, bank, share, **options) if generate else {}
         name = prefix_of(model, tokenizer, prefix).name
-        return [
+        results = [
             _result(bank, probe, of_probe, generated.get(probe.id), name, tokenizer if top_k else None)
             for probe, of_probe in zip(share, scores, strict=True)
         ]
+        return in_bear_style(bank, share, scores, results) if style == BEAR_STYLE else results
 
     with rng_untouched(model):
         return spread_over_processes(probes, measure) if spread else measure(probes)
@@ -170,6 +180,7 @@ def _result(
         type=probe.type,
         relation=fact.relation,
         subject=bank.subject_of(probe),
+        style=SUITE_STYLE,
         prefix=prefix,
         prompt=probe.prompt,
         joint=probe.joint,

@@ -13,13 +13,18 @@ from msgspec import UNSET, UnsetType
 
 from tidy_stlms.configs.records import Output
 
+SUITE_STYLE, BEAR_STYLE = "suite", "bear"  # how probes are asked, see `recall/style.py`
+STYLES = (SUITE_STYLE, BEAR_STYLE)
+OVERLAP, ROLLING = "overlap", "rolling"  # how long documents are read, see `study/heldout.py`
+HELDOUT_STYLES = (OVERLAP, ROLLING)
+
 
 class ProbeResult(Output, frozen=True, kw_only=True):
     """What one model gives for one probe.
 
     Metrics that the probe does not have are null, and written as such: metrics that compare candidates if
     there are no distractors, metrics of the answer alone if the probe has a suffix, and metrics of generation
-    if nothing was generated.
+    if nothing was generated. In BEAR's style only `accuracy`, `candidate_rank` and `mrr` are not null.
     """
 
     step: int | UnsetType = UNSET
@@ -41,6 +46,8 @@ class ProbeResult(Output, frozen=True, kw_only=True):
     """The relation of the first fact; null for a fact that is a passage."""
     subject: str | None = None
     """The subject of the first fact, or the fact's id if it is a passage; bootstrap intervals resample it."""
+    style: str | UnsetType = UNSET
+    """How the probe was asked, one of STYLES: `bear` is the style of BEAR's client. Missing in old files."""
     prefix: str | UnsetType = UNSET
     """The special token before the prompt: `bos`, `eos` (end-of-text) or `none`; `own` for other tokens that
     the tokenizer adds. Missing in old files."""
@@ -65,12 +72,15 @@ class ProbeResult(Output, frozen=True, kw_only=True):
     candidates: tuple[str, ...] = ()
     """The answer, then the distractors. Old files lack it and the next two."""
     candidate_logprobs: tuple[float, ...] = ()
-    """ln P(candidate + suffix | prompt) of each candidate, nats."""
+    """ln P(candidate + suffix | prompt) of each candidate, nats; in BEAR's style, ln P(sentence | BOS)."""
     candidate_n_bytes: tuple[int, ...] = ()
     """UTF-8 bytes of the scored text of each candidate."""
 
+    choice: str | UnsetType = UNSET
+    """In BEAR's style only: the candidate of the largest logprob, in a tie the first of the answer space."""
     accuracy: float | None = None
-    """1 if the answer has the largest logprob of the candidates, 1/k in a tie of k, else 0."""
+    """1 if the answer has the largest logprob of the candidates, 1/k in a tie of k, else 0. In BEAR's style 1
+    if `choice` is the answer."""
     accuracy_norm: float | None = None
     """`accuracy` by logprob per byte."""
     candidate_rank: float | None = None

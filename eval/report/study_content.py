@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tidy_stlms.eval.recall.results import BEAR_STYLE
 from tidy_stlms.eval.report.cells import StudyTable
 from tidy_stlms.eval.report.order import models_of
 from tidy_stlms.eval.report.panels import StudyFigure
@@ -11,6 +12,11 @@ from tidy_stlms.eval.report.study_tables import study_tables
 from tidy_stlms.eval.study.prompts import PromptResult
 from tidy_stlms.eval.study.study import Study
 
+BEAR_IN_WORDS = (
+    "Asked in BEAR's style, with the figures of its client lm-pub-quiz: behind BOS, each candidate's whole "
+    "sentence is scored, its closing punctuation too, and the most probable one is the model's choice. "
+    "Figures of the answer alone and of generation have no meaning there."
+)
 MAX_ROWS = 400  # of one table; summary.json has all
 
 SECTIONS = {
@@ -45,6 +51,12 @@ class StudyContent:
     tables: Sequence[StudyTable]
     figures: Sequence[StudyFigure]
     prompts: Sequence[Prompt]
+
+    @property
+    def style_in_words(self) -> str | None:
+        """How the bank was asked, if that was not the suite's own style."""
+        bank = self.study.bank
+        return BEAR_IN_WORDS if bank is not None and bank.style == BEAR_STYLE else None
 
     @property
     def title(self) -> str:

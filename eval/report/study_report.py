@@ -47,7 +47,7 @@ def write_study_report(folder: Path, study: Study, results: Sequence[ProbeResult
 def study_markdown(content: StudyContent) -> str:
     """report.md: links to figures, tables, prompts, and what is needed to repeat the study."""
     study = content.study
-    lines = [f"# {markdown_text(content.title)}", "", *_introduction(study.bank)]
+    lines = [f"# {markdown_text(content.title)}", "", *_introduction(study.bank, content.style_in_words)]
     for info in study.models:
         if info.error:
             lines += [f"{markdown_text(info.model)} failed: {markdown_text(info.error)}", ""]
@@ -61,7 +61,7 @@ def study_markdown(content: StudyContent) -> str:
     return "\n".join(lines)
 
 
-def _introduction(bank: BankInfo | None) -> list[str]:
+def _introduction(bank: BankInfo | None, style: str | None) -> list[str]:
     if bank is None:
         return []
     chance = f" (chance {bank.chance:.2f})" if bank.chance is not None else ""
@@ -69,6 +69,7 @@ def _introduction(bank: BankInfo | None) -> list[str]:
     return [
         f"{counts} `report.html` is this and a browser of all probes.",
         "",
+        *([style, ""] if style is not None else []),
         READING.format(chance=chance),
         "",
     ]

@@ -15,6 +15,7 @@ from tidy_stlms.eval.facts.records import PROBE_TYPES
 from tidy_stlms.eval.recall.compare import HELDOUT_ROLE, Comparison, is_comparable
 from tidy_stlms.eval.recall.exposures import DosePoint
 from tidy_stlms.eval.recall.groups import CONTROL, in_order
+from tidy_stlms.eval.recall.results import ROLLING
 from tidy_stlms.eval.recall.statistics import LEVEL
 from tidy_stlms.eval.report.cells import (
     Cell,
@@ -214,7 +215,9 @@ def heldout_tables(study: Study) -> list[StudyTable]:
         for model, estimate in study.heldout.items()
         if estimate.error is not None
     ]
-    note = " ".join(["Lower is better; resampled by document.", *failures])
+    rolling = any(estimate.style == ROLLING for estimate in study.heldout.values())
+    how = "Windows roll as in lm-eval." if rolling else "Windows of long documents overlap by half."
+    note = " ".join(["Lower is better; resampled by document.", how, *failures])
     title = "Text that was held out"
     rows = mark_best(rows, 1, lower_is_better=True)
     tables = [StudyTable("heldout", "heldout", title, columns, rows, note)]

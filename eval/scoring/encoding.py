@@ -249,8 +249,9 @@ def _encode_candidates(
         ids, n_prefix = texts[candidate], n_prefixes[candidate]
         if excess > 0:
             if len(ids) - n_scored[candidate] - excess < max(n_prefix, 1):
+                what = "an answer" if item.prompt else "a text"
                 raise UserError(
-                    f"probe {item.id or index}: an answer of {max(n_scored)} tokens does not fit into the "
+                    f"probe {item.id or index}: {what} of {max(n_scored)} tokens does not fit into the "
                     f"model's context of {context_length} tokens"
                 )
             ids = ids[:n_prefix] + ids[n_prefix + excess :]

@@ -28,12 +28,13 @@ class FittingLM(HFLM):
     All progress is in `bar`.
 
     `prefix` are the ids of the special tokens before each text. None leaves them to lm-eval, which takes
-    those that the tokenizer adds by itself.
+    those that the tokenizer adds by itself. Where a whole text is scored, lm-eval puts one token before it
+    whatever the tokenizer adds; that token is then the prefix, which is not scored.
     """
 
     def __init__(self, *, bar: tqdm, prefix: Sequence[int] | None = None, **options: Any):
         super().__init__(**options, prefix_token_id=prefix[0] if prefix else None)
-        self.bar, self.prefix = bar, prefix
+        self.bar, self.prefix, self._is_rolling = bar, prefix, False
         self.too_long: dict[str, set[int]] = {}
         """The examples that are left out, by task."""
         self.examples: dict[str, set[int]] = {}
@@ -54,7 +55,9 @@ class FittingLM(HFLM):
     ) -> list[int]:
         if self.prefix is None or add_special_tokens is False:
             return super().tok_encode(string, add_special_tokens, left_truncate_len, **options)
-        ids = [*self.prefix, *super().tok_encode(string, add_special_tokens=False)]
+        ids = super().tok_encode(string, add_special_tokens=False)
+        if not self._is_rolling:
+            ids = [*self.prefix, *ids]
         return ids[-left_truncate_len:] if left_truncate_len else ids
 
     def tok_batch_encode(
@@ -86,7 +89,11 @@ class FittingLM(HFLM):
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         self._fitting(requests, [0] * len(requests))
-        return super().loglikelihood_rolling(requests, disable_tqdm=True)
+        self._is_rolling = True
+        try:
+            return super().loglikelihood_rolling(requests, disable_tqdm=True)
+        finally:
+            self._is_rolling = False
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         fits = self._fitting(requests, [self._size_of_generation(*request.args) for request in requests])

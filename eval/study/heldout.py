@@ -7,13 +7,18 @@
 A document is scored from its beginning. The model's prefix stands before it (`eval/models/prefix.py`); if
 there is none, BOS or end-of-text, because a token must predict the first one. Each token is scored once.
 -log2 of the document's probability is divided by its UTF-8 bytes, so the figure can be compared across
-tokenizers. A document that is longer than the window is read in windows that overlap by half or more. So
-every token, except in the first window, has at least half a window before it. A BOS stands in front of each
-window. An end-of-text stands before the document only: training rows that continue a document have none.
+tokenizers. A document that is longer than the window is read in one of two styles:
+
+- `overlap` (default): windows overlap by half or more. So every token, except in the first window, has at
+  least half a window before it. A BOS stands in front of each window. An end-of-text stands before the
+  document only: training rows that continue a document have none.
+- `rolling`: as in lm-eval (`loglikelihood_rolling`). A window begins with the last token of the window before
+  it, so the first tokens of each window have little before them. Only the last one reaches back as far as it
+  can. The window is the model's whole context, and BOS, if the tokenizer adds it, is scored too.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +35,9 @@ from tidy_stlms.eval.models.inputs import (
     pads_safely,
     text_config,
 )
-from tidy_stlms.eval.models.prefix import prefix_of
+from tidy_stlms.eval.models.prefix import own_prefix, prefix_of
 from tidy_stlms.eval.recall.metrics import bits_per_byte
-from tidy_stlms.eval.recall.results import DocumentScore
+from tidy_stlms.eval.recall.results import OVERLAP, ROLLING, DocumentScore
 from tidy_stlms.eval.recall.statistics import N_BOOT, bootstrap_interval
 from tidy_stlms.eval.scoring.budget import (
     MAX_LOGITS,
@@ -43,10 +48,16 @@ from tidy_stlms.eval.scoring.budget import (
 )
 from tidy_stlms.eval.scoring.isolation import eval_mode, rng_untouched
 from tidy_stlms.eval.texts import TextFormat, expand_files, refuse_unused, texts_of, told
-from tidy_stlms.eval.tokens import encode_texts
+from tidy_stlms.eval.tokens import encode_texts, encode_with_own_tokens
 
-MAX_WINDOW = 2048  # tokens; more context costs more and changes little
+MAX_WINDOW = 2048  # tokens of `overlap`; more context costs more and changes little
+WINDOW_WITHOUT_LIMIT = 2048  # tokens of `rolling` if neither model nor tokenizer has a limit, as in lm-eval
+NO_LIMIT = 10**18  # transformers writes 10^30 into `model_max_length` if a tokenizer has no limit
 LOGITS_PER_CHUNK = 2**22  # converted to float32 at a time
+
+
+Row = tuple[list[int], int]
+"""The tokens of an input, whose last token is only predicted, and how many at its end are scored."""
 
 
 class HeldoutEstimate(Output, frozen=True, omit_defaults=True, kw_only=True):
@@ -63,6 +74,8 @@ class HeldoutEstimate(Output, frozen=True, omit_defaults=True, kw_only=True):
     """UTF-8 bytes of all documents."""
     n_documents: int | None = None
     """The number of documents."""
+    style: str | None = None
+    """How documents longer than the window were read, `overlap` or `rolling`; if missing, `overlap`."""
     error: str | None = None
     """Why the text could not be scored, in one line."""
 
@@ -91,18 +104,18 @@ def score_documents(
     *,
     batch_tokens: int | None = None,
     prefix: str | None = None,
+    style: str = OVERLAP,
 ) -> list[DocumentScore]:
-    """Score each document. `prefix` is what stands before it, as for `prefix_of`.
+    """Score each document. `prefix` is what stands before it, as for `prefix_of`; `style` is one of
+    HELDOUT_STYLES.
 
     Raises UserError if a number is not finite, or if no token can stand before a document's first token.
     """
     encoded = encode_texts(tokenizer, documents)["input_ids"]
-    name, prefix_ids = prefix_of(model, tokenizer, prefix)
-    start = list(prefix_ids) or [_start_id(tokenizer)]
-    n_kept = 0 if name == "eos" else len(prefix_ids)
+    read = _rolling_rows if style == ROLLING else _overlapping_rows
     rows, n_scored, document_of_row = [], [], []
-    for number, ids in enumerate(encoded):
-        for tokens, n in _windows(start, ids, n_kept, *_window(model)):
+    for number, windows in enumerate(read(model, tokenizer, documents, encoded, prefix)):
+        for tokens, n in windows:
             rows.append(tokens)
             n_scored.append(n)
             document_of_row.append(number)
@@ -125,9 +138,9 @@ def score_documents(
 
 
 def heldout_summary(
-    scores: Sequence[DocumentScore], *, n_boot: int = N_BOOT, seed: int = 0
+    scores: Sequence[DocumentScore], *, style: str = OVERLAP, n_boot: int = N_BOOT, seed: int = 0
 ) -> HeldoutEstimate:
-    """Bits per byte over all documents; the bootstrap resamples documents."""
+    """Bits per byte over all documents; the bootstrap resamples documents. `style` is that of the scores."""
     nats, sizes = [score.nats for score in scores], [score.n_bytes for score in scores]
     denominators = [math.log(2) * size for size in sizes]
     low, high = bootstrap_interval(nats, denominators, range(len(scores)), n_boot=n_boot, seed=seed)
@@ -137,13 +150,45 @@ def heldout_summary(
         high=high,
         n_bytes=sum(sizes),
         n_documents=len(scores),
+        style=style,
     )
 
 
-def _window(model: Any) -> tuple[int, int]:
-    """The number of tokens that the model reads at once, and the most of them whose logits are kept."""
+def _overlapping_rows(
+    model: Any, tokenizer: Any, documents: Sequence[str], encoded: Sequence[list[int]], prefix: str | None
+) -> Iterator[list[Row]]:
+    """The rows of each document in the style `overlap`."""
+    name, prefix_ids = prefix_of(model, tokenizer, prefix)
+    start = list(prefix_ids) or [_start_id(tokenizer)]
+    n_kept = 0 if name == "eos" else len(prefix_ids)
     window = min(context_length(model) or MAX_WINDOW, MAX_WINDOW)
-    return window, max(1, min(window, MAX_LOGITS // text_config(model).vocab_size))
+    most = _most_logits(model, window)
+    return (_overlapping_windows(start, ids, n_kept, window, most) for ids in encoded)
+
+
+def _rolling_rows(
+    model: Any, tokenizer: Any, documents: Sequence[str], encoded: Sequence[list[int]], prefix: str | None
+) -> Iterator[list[Row]]:
+    """The rows of each document in the style `rolling`.
+
+    lm-eval encodes a document as the tokenizer does by itself, and puts BOS or else end-of-text before it. So
+    BOS is scored behind BOS if the tokenizer adds one. With another prefix than the tokenizer's own, this is
+    lm-eval with the arguments `add_bos_token=False,prefix_token_id=ID`, and only the text is scored.
+    """
+    prefix_ids = prefix_of(model, tokenizer, prefix).ids
+    if prefix_ids == own_prefix(tokenizer).ids:
+        encoded = [encode_with_own_tokens(tokenizer, document) for document in documents]
+        prefix_ids = ()
+    start = prefix_ids[-1] if prefix_ids else _start_id(tokenizer)
+    limit = tokenizer.model_max_length
+    window = context_length(model) or (limit if limit < NO_LIMIT else WINDOW_WITHOUT_LIMIT)
+    most = _most_logits(model, window)
+    return (_rolling_windows(start, ids, window, most) for ids in encoded)
+
+
+def _most_logits(model: Any, window: int) -> int:
+    """The most tokens of a window whose logits are kept at once."""
+    return max(1, min(window, MAX_LOGITS // text_config(model).vocab_size))
 
 
 def _start_id(tokenizer: Any) -> int:
@@ -157,9 +202,7 @@ def _start_id(tokenizer: Any) -> int:
     return start
 
 
-def _windows(
-    start: list[int], ids: list[int], n_kept: int, window: int, most: int
-) -> list[tuple[list[int], int]]:
+def _overlapping_windows(start: list[int], ids: list[int], n_kept: int, window: int, most: int) -> list[Row]:
     """Split a document into inputs of at most `window` + 1 tokens, whose last token is only predicted.
 
     Returns each with the number of tokens at its end that are scored, at most `most`. The first `n_kept` of
@@ -177,6 +220,23 @@ def _windows(
         windows.append((tokens, end - done))
         done = end
     return windows
+
+
+def _rolling_windows(start: int, ids: list[int], window: int, most: int) -> list[Row]:
+    """lm-eval's windows of a document (`get_rolling_token_windows`), as in `_overlapping_windows`.
+
+    Each scores the next `window` tokens and begins as far back as it can. A window with more than `most`
+    scored tokens is split into rows that begin alike.
+    """
+    whole = [start, *ids]
+    rows = []
+    for done in range(1, len(whole), window):
+        end = min(done + window, len(whole))
+        first = max(0, end - window - 1)
+        for begin in range(done, end, most):
+            stop = min(begin + most, end)
+            rows.append((whole[first:stop], stop - begin))
+    return rows
 
 
 def _nats(model: Any, pad_id: int, rows: list[list[int]], n_scored: list[int], budget: Budget) -> list[float]:

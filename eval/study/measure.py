@@ -85,6 +85,7 @@ def _recall(model: LazyModel) -> None:
             batch_tokens=request.batch_tokens,
             generate=request.generate,
             prefix=request.prefix,
+            style=request.style,
             top_k=TOP_K,
             spread=True,
             self_check=self_check,
@@ -102,6 +103,7 @@ def _recall(model: LazyModel) -> None:
         "probes": probes,
         "generate": request.generate,
         "prefix": request.prefix,
+        "style": request.style,
         "top_k": TOP_K,
     }
     size = len(bank.probes)
@@ -121,15 +123,16 @@ def _heldout(model: LazyModel) -> None:
     from tidy_stlms.eval.study.heldout import score_documents
 
     request, documents = model.request, model.request.documents
+    options: dict[str, Any] = {"prefix": request.prefix, "style": request.heldout_style}
 
     def measure(start: int, stop: int) -> list[DocumentScore]:
         return score_documents(
-            *model.get(), documents[start:stop], batch_tokens=request.batch_tokens, prefix=request.prefix
+            *model.get(), documents[start:stop], batch_tokens=request.batch_tokens, **options
         )
 
     if documents and is_first_process():
         model.measurement.documents, _ = model.rows(
-            {"documents": key(list(documents)), "prefix": request.prefix},
+            {"documents": key(list(documents)), **options},
             len(documents),
             DocumentScore,
             measure,

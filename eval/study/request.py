@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from tidy_stlms.configs.records import Output
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.models.names import ModelName
-from tidy_stlms.eval.recall.results import DocumentScore, ProbeResult
+from tidy_stlms.eval.recall.results import OVERLAP, SUITE_STYLE, DocumentScore, ProbeResult
 from tidy_stlms.eval.scoring.self_check import SelfCheck
 from tidy_stlms.eval.study.benchmarks import TaskResult
 from tidy_stlms.eval.study.prompts import Prompt, PromptResult
@@ -23,9 +23,13 @@ class StudyRequest:
 
     bank: FactBank | None = None
     """Measure recall of its probes."""
+    style: str = SUITE_STYLE
+    """How they are asked, one of STYLES of `recall/results.py`."""
     prompts: Sequence[Prompt] = ()
     documents: Sequence[str] = ()
     """Held-out text."""
+    heldout_style: str = OVERLAP
+    """How documents longer than the window are read, one of HELDOUT_STYLES of `recall/results.py`."""
     benchmarks: Sequence[str] = ()
     """Tasks of lm-eval."""
     linear_probes: Sequence[str] = ()

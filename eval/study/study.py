@@ -7,7 +7,7 @@
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from tidy_stlms.eval.recall.compare import Comparison, compare_models
 from tidy_stlms.eval.recall.control import CorrectedSummary, corrected_summary
 from tidy_stlms.eval.recall.exposures import DosePoint, dose_response, doses_of_facts, exposures_until
 from tidy_stlms.eval.recall.metrics import summarise
-from tidy_stlms.eval.recall.results import ProbeResult, Summary
+from tidy_stlms.eval.recall.results import BEAR_STYLE, ProbeResult, Summary
 from tidy_stlms.eval.study.benchmarks import TaskResult
 from tidy_stlms.eval.study.heldout import HeldoutEstimate, heldout_summary
 from tidy_stlms.eval.study.lazy_model import SCORER_VERSION
@@ -58,6 +58,8 @@ class BankInfo(Output, frozen=True):
     """Accuracy of guessing; null if it is not the same for all probes."""
     flags: dict[str, int]
     """The number of probes with each flag of the bank's validator."""
+    style: str = "suite"
+    """How the probes were asked: `suite`, or `bear` for the style of BEAR's client."""
 
 
 class Study(Output, frozen=True, omit_defaults=True, kw_only=True):
@@ -112,7 +114,7 @@ def build_study(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         scorer=SCORER_VERSION,
         versions=versions(),
-        bank=None if bank is None else _bank_info(bank),
+        bank=None if bank is None else _bank_info(bank, request.style, results.values()),
         models=tuple(measurement.info for measurement in measurements),
         recall={label: summarise(of_model, doses=doses, seed=seed) for label, of_model in results.items()},
         by_relation={
@@ -135,7 +137,7 @@ def build_study(
             )
         ),
         dose_response=tuple(_dose_response(with_recall, request)),
-        heldout=_heldout(measurements, documents, seed),
+        heldout=_heldout(measurements, documents, request),
         benchmarks=_benchmarks(measurements, request),
         prompts={
             measurement.name.label: tuple(measurement.prompts)
@@ -198,14 +200,19 @@ def read_study(folder: Path) -> Study:
     return from_row(Study, summary, str(folder / SUMMARY))
 
 
-def _bank_info(bank: FactBank) -> BankInfo:
+def _bank_info(bank: FactBank, style: str, results: Iterable[Sequence[ProbeResult]]) -> BankInfo:
+    chance = chance_of(bank)
+    if style == BEAR_STYLE:  # which may offer more candidates than the bank
+        shares = {1 / len(each.candidates) for of_model in results for each in of_model}
+        chance = shares.pop() if len(shares) == 1 else None
     return BankInfo(
         name=bank.meta.get("name"),
         sha256=bank.sha256,
         n_facts=len(bank.facts),
         n_probes=len(bank.probes),
-        chance=chance_of(bank),
+        chance=chance,
         flags=dict(Counter(flag for probe in bank.probes for flag in probe.flags)),
+        style=style,
     )
 
 
@@ -222,9 +229,12 @@ def _dose_response(measurements: Sequence[Measurement], request: StudyRequest) -
 
 
 def _heldout(
-    measurements: Sequence[Measurement], documents: Mapping[str, Sequence[Any]], seed: int
+    measurements: Sequence[Measurement], documents: Mapping[str, Sequence[Any]], request: StudyRequest
 ) -> dict[str, HeldoutEstimate]:
-    estimates = {label: heldout_summary(scores, seed=seed) for label, scores in documents.items()}
+    style, seed = request.heldout_style, request.seed
+    estimates = {
+        label: heldout_summary(scores, style=style, seed=seed) for label, scores in documents.items()
+    }
     failed = {
         measurement.name.label: HeldoutEstimate(error=measurement.errors["heldout"])
         for measurement in measurements

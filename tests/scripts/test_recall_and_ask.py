@@ -139,6 +139,41 @@ def test_prompts_and_held_out_text_need_no_facts(run, tmp_path, capsys):
     assert (difference["role"], difference["metric"]) == ("heldout", "bits_per_byte")
 
 
+def test_recall_in_the_style_of_bear_says_so(run, recall, tmp_path, capsys):
+    out = tmp_path / "results"
+    assert recall(run, "--style", "bear", "--out", out) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    said = "Asked in BEAR's style, with the figures of its client lm-pub-quiz"
+    assert said in shown
+    study = read_json(out / "summary.json")
+    assert (study["bank"]["style"], study["bank"]["chance"]) == ("bear", 0.25)
+    lines = read_jsonl(out / "results.jsonl")
+    assert {(line["style"], line["prefix"], line["exact_match"]) for line in lines} == {("bear", "bos", None)}
+    assert said in (out / "report.md").read_text()
+    assert said.replace("'", "&#39;") in (out / "report.html").read_text()
+    # the cache does not take one style for the other
+    assert recall(run, "--no-generate", "--out", tmp_path / "suite") == 0
+    assert {line["style"] for line in read_jsonl(tmp_path / "suite" / "results.jsonl")} == {"suite"}
+    assert said not in (tmp_path / "suite" / "report.md").read_text()
+
+
+def test_held_out_text_in_rolling_windows_says_so(run, tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("The old farmer walked to the market. A dog slept. " * 30)
+    bits = {}
+    for style, said in (("overlap", "documents overlap by half."), ("rolling", "roll as in lm-eval.")):
+        out = tmp_path / style
+        arguments = ["--heldout", str(text), "--heldout-style", style, "--out", str(out)]
+        assert main(["recall", str(run), *arguments]) == 0
+        assert said in " ".join(capsys.readouterr().out.split())
+        [estimate] = read_json(out / "summary.json")["heldout"].values()
+        assert estimate["style"] == style
+        bits[style] = estimate["bits_per_byte"]
+        for report in ("report.md", "report.html"):
+            assert said in (out / report).read_text()
+    assert bits["overlap"] != bits["rolling"]
+
+
 def test_a_model_that_breaks_is_reported_and_the_others_go_on(run, recall, tmp_path, capsys):
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -239,6 +274,8 @@ def test_recall_mistakes_exit_2_before_any_model_runs(run, tmp_path, capsys, mon
         ([str(run), "--facts", bank, "--baseline", str(run)], "there is no other model"),
         ([str(run), "--facts", bank, "--data-dir", str(tmp_path / "none")], "no such folder"),
         ([str(run), "--linear-probes", "colla"], "colla"),
+        ([str(run), "--facts", bank, "--style", "bear", "--prefix", "eos"], "which --prefix eos forbids"),
+        ([str(run), "--prompts", str(tmp_path / "bad.yaml"), "--style", "bear"], "says how a bank is asked"),
     ):
         assert main(["recall", *arguments]) == 2, arguments
         captured = capsys.readouterr()

@@ -93,7 +93,7 @@ def test_rows_come_in_bank_order_and_are_plain(rows, bank):
         == rows
     )
     fields = (
-        "probe_id fact_ids role arm type relation subject prefix prompt joint answer template "
+        "probe_id fact_ids role arm type relation subject style prefix prompt joint answer template "
         "candidates candidate_logprobs candidate_n_bytes n_tokens n_bytes generation flags"
     )
     assert msgspec.to_builtins(rows[0]).keys() == {*fields.split(), *METRICS}

@@ -1,10 +1,12 @@
 """Bits per byte of text, against one forward pass over the whole document."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
 
+from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
 from tests.eval import tiny
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.models.prefix import record_prefix
@@ -157,3 +159,73 @@ def test_mistakes_are_one_line(tokenizer):
     tokenizer.eos_token = None
     with pytest.raises(UserError, match="neither BOS nor end-of-text"):
         score_documents(model, tokenizer, DOCUMENTS)
+
+
+TOKENIZERS = {
+    "no BOS": tiny.byte_level,
+    "adds BOS": lambda: tiny.byte_level(bos=True),
+    "adds BOS and end-of-text": lambda: tiny.byte_level(bos=True, eos=True),
+    "BPE of this project": lambda: train_bpe_tokenizer(tiny.sentences(), 400),
+    "SentencePiece-like": tiny.metaspace,
+}
+LONG = [" ".join(tiny.sentences()[:n]) for n in (1, 20, 33)]
+
+
+def lm_eval_nats(model, tokenizer, documents, **options):
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    # a copy, since HFLM gives the tokenizer a padding token
+    lm = HFLM(pretrained=model, tokenizer=deepcopy(tokenizer), device="cpu", batch_size=4, **options)
+    requests = [Instance("loglikelihood_rolling", {}, (text,), k) for k, text in enumerate(documents)]
+    return [-logprob for logprob in lm.loglikelihood_rolling(requests, disable_tqdm=True)]
+
+
+@pytest.mark.parametrize("make", [tiny.gpt2, tiny.llama])
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_rolling_windows_give_lm_evals_figure(kind, make, monkeypatch):
+    tokenizer = TOKENIZERS[kind]()
+    model = make(len(tokenizer), context=32)
+    documents = [*DOCUMENTS, *LONG, " ".join(DOCUMENTS * 3)]
+    lengths = [len(tokenizer.encode(text)) for text in documents]
+    assert min(lengths) < 32 < max(lengths) // 8
+    expected = pytest.approx(lm_eval_nats(model, tokenizer, documents), rel=1e-4)
+    rows = score_documents(model, tokenizer, documents, style="rolling")
+    assert [row.nats for row in rows] == expected
+    assert [row.n_bytes for row in rows] == [len(text.encode()) for text in documents]
+    monkeypatch.setattr(heldout, "MAX_LOGITS", 7 * len(tokenizer))  # windows in several parts
+    in_parts = score_documents(model, tokenizer, documents, style="rolling", batch_tokens=50)
+    assert [row.nats for row in in_parts] == expected
+    overlap = score_documents(model, tokenizer, documents)
+    assert [row.nats for row in overlap] != expected
+    assert heldout_summary(rows, style="rolling").style == "rolling"
+
+
+@pytest.mark.parametrize("prefix", ["eos", "bos", "none"])
+@pytest.mark.parametrize("adds_bos", [False, True])
+def test_rolling_windows_behind_another_prefix_than_the_tokenizers(prefix, adds_bos):
+    """As lm-eval with `add_bos_token=False,prefix_token_id=ID`: the prefix is not scored."""
+    tokenizer = tiny.byte_level(bos=adds_bos)
+    tokenizer.bos_token = "<s>"
+    model = tiny.llama(len(tokenizer), context=32)
+    record_prefix(model, prefix)
+    prefix_id = {"eos": 2, "bos": 1, "none": 1}[prefix]  # where nothing stands before a text, BOS predicts it
+    # BOS after BOS is scored only where the tokenizer puts it there by itself, as in lm-eval
+    add = {} if adds_bos and prefix == "bos" else {"add_bos_token": False, "prefix_token_id": prefix_id}
+    expected = lm_eval_nats(model, tokenizer, LONG, **add)
+    for chosen in (None, prefix):  # as it was trained, and by choice
+        rows = score_documents(model, tokenizer, LONG, style="rolling", prefix=chosen)
+        assert [row.nats for row in rows] == pytest.approx(expected, rel=1e-4)
+
+
+def test_rolling_windows_are_as_long_as_the_models_context(tokenizer, monkeypatch):
+    monkeypatch.setattr(heldout, "MAX_WINDOW", 16)  # of `overlap` alone
+    model = tiny.llama(len(tokenizer), context=512)
+    expected = lm_eval_nats(model, tokenizer, LONG)
+    rows = score_documents(model, tokenizer, LONG, style="rolling")
+    assert [row.nats for row in rows] == pytest.approx(expected, rel=1e-4)
+    del model.config.max_position_embeddings  # no limit: the tokenizer's, or else lm-eval's number
+    for limit in (24, 10**30):
+        tokenizer.model_max_length = limit
+        rows = score_documents(model, tokenizer, LONG, style="rolling")
+        assert [row.nats for row in rows] == pytest.approx(lm_eval_nats(model, tokenizer, LONG), rel=1e-4)

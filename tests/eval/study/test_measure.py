@@ -20,6 +20,7 @@ from tidy_stlms.eval.study.cache import Part, append_part, missing, read_parts
 from tidy_stlms.eval.study.measure import measure_model
 from tidy_stlms.eval.study.prompts import Prompt
 from tidy_stlms.eval.study.request import StudyRequest
+from tidy_stlms.eval.study.study import build_study
 
 TEXTS = ["Ada Lopez was born in Paris.", "By day Bo Chen is a baker!", "Rome"]
 PROMPTS = [Prompt(f"{person} was born in", "Oslo") for person in tiny.PEOPLE[:3]]
@@ -104,6 +105,21 @@ def test_nothing_is_measured_twice(folder, asked, scored, bank):
     assert again.info == first.info
     assert len(first.documents) == len(TEXTS)
     assert [row.sentence for row in first.prompts] == [prompt.sentence for prompt in PROMPTS]
+
+
+def test_styles_are_kept_apart(folder, asked):
+    asked = dataclasses.replace(asked, documents=[" ".join(TEXTS * 20)], prefix="bos")
+    first = measure_model(named(folder), asked)
+    other = dataclasses.replace(asked, style="bear", heldout_style="rolling")
+    again = measure_model(named(folder), other)
+    assert {result.style for result in first.results} == {"suite"}
+    assert {result.style for result in again.results} == {"bear"}
+    assert first.documents != again.documents
+    assert build_study([again], other).heldout["model"].style == "rolling"
+    # a prefix that contradicts the style is no reason to leave out the other sections
+    wrong = measure_model(named(folder), dataclasses.replace(other, prefix="eos"))
+    assert "--style bear" in wrong.errors["recall"]
+    assert wrong.documents
 
 
 @pytest.mark.parametrize("kept", ["", "[]", '{"parameters": "many"}', "[" * 3000])

@@ -101,6 +101,7 @@ def test_the_sections_of_a_study():
     assert {(e.a, e.b) for e in study.comparisons} == {("twin", "run")}
     assert as_json(study)["bank"] == {
         "name": "small",
+        "style": "suite",
         "sha256": bank().sha256,
         "n_facts": 4,
         "n_probes": 4,
