@@ -327,7 +327,8 @@ def _export_lm_eval(arguments: argparse.Namespace) -> None:
             say(f"{counted(number, 'probe has', 'probes have')} {reason}")
     say(beginning_in_words(beginning))
     say(f"run them with\n  {command(export, arguments.out, beginning)}")
-    say("(models with their own code, such as STLMs, need `trust_remote_code=True` in --model_args)")
+    if beginning is None:
+        say("(models with their own code, such as STLMs, need `trust_remote_code=True` in --model_args)")
 
 
 def _export_hub(arguments: argparse.Namespace) -> None:

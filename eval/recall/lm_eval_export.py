@@ -42,6 +42,7 @@ from tidy_stlms.eval.facts.generate.seeds import rng
 from tidy_stlms.eval.facts.records import PROBE_TYPES, Probe
 from tidy_stlms.eval.facts.right_answers import right_answers
 from tidy_stlms.eval.facts.text_match import join
+from tidy_stlms.eval.models.inputs import base_model
 from tidy_stlms.eval.models.prefix import lm_eval_arguments, prefix_of
 from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.recall.groups import INJECTED, GroupKey, groups_of, in_order, treatment_groups
@@ -99,6 +100,8 @@ class Beginning:
     """Its name."""
     arguments: str | None
     """For --model_args, empty if none is needed; None if lm-eval cannot do it."""
+    own_code: bool = False
+    """Whether the model needs its own code, as STLMs do."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,8 @@ def command(export: Export, folder: str | Path, beginning: Beginning | None = No
     arguments = [f"pretrained={model}", "dtype=float32"]
     if beginning is not None and beginning.arguments:
         arguments.append(beginning.arguments)
+    if beginning is not None and beginning.own_code:
+        arguments.append("trust_remote_code=True")
     return (
         f"lm_eval run --model hf --model_args {shlex.quote(','.join(arguments))} --tasks {export.group} "
         f"--include_path {shlex.quote(str(folder))} --batch_size 16"
@@ -228,7 +233,8 @@ def command(export: Export, folder: str | Path, beginning: Beginning | None = No
 def beginning_of(name: str, model: Any, tokenizer: Any) -> Beginning:
     """How lm-eval asks the model of that name."""
     prefix = prefix_of(model, tokenizer)
-    return Beginning(name, prefix.name, lm_eval_arguments(prefix, tokenizer))
+    own_code = bool(getattr(base_model(model).config, "auto_map", None))
+    return Beginning(name, prefix.name, lm_eval_arguments(prefix, tokenizer), own_code)
 
 
 def beginning_in_words(beginning: Beginning | None) -> str:
