@@ -25,7 +25,7 @@ from tidy_stlms.configs.files import (
 )
 from tidy_stlms.configs.records import Output, from_row, to_row
 from tidy_stlms.eval.facts.bank import FactBank
-from tidy_stlms.eval.facts.summary import chance_of
+from tidy_stlms.eval.facts.summary import chance_of, exact_match_chance
 from tidy_stlms.eval.recall.compare import Comparison, compare_models
 from tidy_stlms.eval.recall.control import CorrectedSummary, corrected_summary
 from tidy_stlms.eval.recall.exposures import DosePoint, dose_response, doses_of_facts, exposures_until
@@ -57,6 +57,8 @@ class BankInfo(Output, frozen=True):
     """Accuracy of guessing; null if it is not the same for all probes."""
     flags: dict[str, int]
     """The number of probes with each flag of the bank's validator."""
+    chance_exact_match: dict[str, float] = {}
+    """Exact match of guessing, by probe type: drawing evenly from the answers of injected facts."""
 
 
 class Study(Output, frozen=True, omit_defaults=True, kw_only=True):
@@ -202,6 +204,7 @@ def _bank_info(bank: FactBank) -> BankInfo:
         n_probes=len(bank.probes),
         chance=chance_of(bank),
         flags=dict(Counter(flag for probe in bank.probes for flag in probe.flags)),
+        chance_exact_match=exact_match_chance(bank),
     )
 
 

@@ -103,8 +103,8 @@ def answer_pool(
 ) -> Pool:
     """Draw the answers of one relation: at least `least` and at most `size`.
 
-    `cells` gives the sizes of the cells that a number of injected people makes. The number of answers of each cell
-    divides its size, so that each is the answer of equally many. If one answer were twice as frequent as
+    `cells` gives the sizes of the cells that a number of injected people makes. The number of answers of each
+    cell divides its size, so that each is the answer of equally many. If one answer were twice as frequent as
     another, its frequency alone would tell it from its distractors. `unseen` control subjects share answers
     of their own.
 

@@ -18,10 +18,9 @@ Each thing that is drawn has a generator of its own (`seeds.py`), so neither the
 the machine matters. Faker's word lists change between releases, so `bank.json` records its version.
 
 Answer and distractors are exchangeable: injected and control facts have the same answers, each equally often,
-and distractors are drawn evenly from the others, for injected facts from those of people of the same arm, asked
-in training or not as they are (`arms.py`, Cell). So a model that never read a fact is right once in
-`distractors + 1` times, whatever it prefers, and the accuracy on control facts shows how familiar the
-wordings and answers have become.
+and distractors are drawn evenly from the others, for injected facts from those of the same cell (`arms.py`).
+So a model that never read a fact is right once in `distractors + 1` times, whatever it prefers, and the
+accuracy on control facts shows how familiar the wordings and answers have become.
 """
 
 from collections.abc import Iterable
