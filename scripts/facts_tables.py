@@ -50,9 +50,9 @@ def print_bank(bank: FactBank, title: str, n_examples: int) -> None:
     ]
     print_rows(console, "", ["", "", *roles], [[literal(cell) for cell in row] for row in rows], 2)
     if chance := chance_in_words(chance_of(bank), exact_match_chance(bank)):
-        console.print(chance, soft_wrap=True)
+        console.print(literal(chance))
     if tests := guesser_tests(bank):
-        console.print(literal(in_words(tests)), soft_wrap=True)
+        console.print(literal(in_words(tests)))
     for example in examples(bank, n_examples):
         _print_example(console, example)
 

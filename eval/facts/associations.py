@@ -7,6 +7,7 @@ subject itself. Then each candidate is right with the same probability if there 
 """
 
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
@@ -18,6 +19,7 @@ from tidy_stlms.eval.facts.records import Probe
 from tidy_stlms.eval.facts.text_match import folded, words_in
 
 Kind = tuple[str, str]  # probe type; what is asked for
+LOCALE = re.compile(r"[a-z]{2,3}_[A-Z]{2}")
 PRONOUNS = {"he": "male", "she": "female"}
 
 
@@ -161,7 +163,7 @@ def genders(bank: FactBank) -> dict[str, str]:
     if not found:
         of_first = dict(_first_names(bank))
         for fact in bank.facts:
-            if fact.subject and (gender := of_first.get(fact.subject.split()[0])):
+            if fact.subject and (gender := of_first.get(fact.subject.partition(" ")[0])):
                 found[fact.subject] = gender
     return found
 
@@ -171,7 +173,7 @@ def _first_names(bank: FactBank) -> Iterable[tuple[str, str]]:
     names = spec.get("names") if isinstance(spec, dict) else None
     locale = str(names.get("locale", "en_US")) if isinstance(names, dict) else "en_US"
     module = f"faker.providers.person.{locale}"
-    if not locale.isidentifier() or find_spec(module) is None:
+    if not LOCALE.fullmatch(locale) or find_spec(module) is None:
         return
     provider = import_module(module).Provider
     of_gender = {gender: set(getattr(provider, f"first_names_{gender}", ())) for gender in ("male", "female")}

@@ -89,27 +89,27 @@ def chance_of(bank: FactBank) -> float | None:
 
 
 def exact_match_chance(bank: FactBank) -> dict[str, float]:
-    """The exact match of guessing, by probe type: means over the probes about injected and control facts.
+    """The exact match of guessing, by probe type: means over the probes about injected facts.
 
     For a probe, the probability that an answer drawn from those that injected facts give to the same question
     is right: each as often as it is the object (or the subject, if that is asked for) of its relation.
-    Conclusions are no objects; they are drawn from the right answers to the same template.
+    Conclusions are no objects; they are drawn from the right answers to the same template. Control facts have
+    the same objects, so it is their chance too; their names are given nowhere.
     """
     given: dict[Hashable, Counter[str]] = defaultdict(Counter)
     for fact in bank.injected_facts():
         given["object", fact.relation][fact.object] += 1
         given["subject", fact.relation][fact.subject or ""] += 1
-    invented = [probe for probe in bank.probes if bank.role_of(probe) in ("injected", "control")]
-    for probe in invented:
+    probes = [probe for probe in bank.probes if bank.role_of(probe) == "injected"]
+    for probe in probes:
         question = _question(bank, probe)
-        if question[0] == "template" and bank.role_of(probe) == "injected":
+        if question[0] == "template":
             given[question][probe.answers[0]] += 1
     chances: dict[str, list[float]] = defaultdict(list)
-    for probe in invented:
+    for probe in probes:
         answers = given[_question(bank, probe)]
-        if answers:
-            right = sum(answers[answer] for answer in set(probe.answers))
-            chances[probe.type].append(right / answers.total())
+        right = sum(answers[answer] for answer in set(probe.answers))
+        chances[probe.type].append(right / answers.total())
     return {probe_type: fmean(chances[probe_type]) for probe_type in PROBE_TYPES if probe_type in chances}
 
 
@@ -120,11 +120,9 @@ def chance_in_words(accuracy: float | None, exact_match: Mapping[str, float]) ->
     if len(set(by_type.values())) == 1:
         parts.append(f"exact match {next(iter(by_type.values()))}")
     elif by_type:
-        listed = ", ".join(f"{probe_type} {chance}" for probe_type, chance in by_type.items())
+        listed = " and ".join(f"{chance} ({probe_type})" for probe_type, chance in by_type.items())
         parts.append(f"exact match {listed}")
-    return (
-        f"chance: {'; '.join(parts) if len(set(by_type.values())) > 1 else ', '.join(parts)}" if parts else ""
-    )
+    return f"chance: {', '.join(parts)}" if parts else ""
 
 
 def _question(bank: FactBank, probe: Probe) -> tuple[str, str | None]:

@@ -6,6 +6,7 @@ from itertools import pairwise
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.generate.arms import forms_of
 from tidy_stlms.eval.facts.generate.spec_checks import check_spec
+from tidy_stlms.eval.facts.records import TRAINED_TYPES
 from tidy_stlms.eval.facts.validate import validate
 from tidy_stlms.trainers.plan import units_of
 
@@ -114,7 +115,7 @@ def check_probes(bank, spec):
         assert not set(probe.distractors) & {*probe.answers, facts[0].subject}
         asked = f"{probe.prompt} {probe.answers[0]}"
         texts = [statement.text for fact in facts for statement in bank.statements_of(fact.id)]
-        assert probe.seen_verbatim == (probe.type == "memorization")
+        assert probe.seen_verbatim == (probe.type in TRAINED_TYPES)
         if probe.seen_verbatim:
             assert any(asked in text for text in texts)
         if probe.type == "inferential":

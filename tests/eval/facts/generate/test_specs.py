@@ -185,7 +185,7 @@ def test_biographies_tell_six_facts_at_once_and_question_half(banks):
     for probe in bank.probes:
         if "/question:" in probe.id:
             is_asked = probe.id.split("/")[0] in asked
-            assert (probe.type == "memorization") == is_asked
+            assert probe.type == ("trained_question" if is_asked else "semantic")
             trained = any(probe.prompt in s.text for s in bank.statements_of(probe.fact_ids[0]))
             assert trained == is_asked
 

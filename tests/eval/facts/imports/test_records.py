@@ -201,7 +201,7 @@ def test_tofu(take):
     ask = "Question: {}\nAnswer:"
     assert [(p.type, p.prompt, p.answers, p.distractors) for p in bank.probes] == [
         (
-            "memorization",
+            "trained_question",
             ask.format("Who is Ada Poe?"),
             ("Ada Poe is a poet.",),
             ("A baker.", "A judge."),
@@ -212,7 +212,7 @@ def test_tofu(take):
             ("A poet called Ada Poe.",),
             ("A baker.", "A judge."),
         ),
-        ("memorization", ask.format("Where was she born?"), ("In Bern.",), ()),
+        ("trained_question", ask.format("Where was she born?"), ("In Bern.",), ()),
     ]
     # a wrong answer that is right, or stands twice, is not offered, and that is said
     where = "forget10_perturbed.json, line 1"
