@@ -10,12 +10,15 @@ whatever is drawn together as candidates of a probe, each of them is right equal
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.generate.arms import SIZE_KEYS, exposures_differ, group_sizes, injected_cells
+from tidy_stlms.eval.facts.generate.conclusions import Conclusions
 from tidy_stlms.eval.facts.generate.seeds import rng
 from tidy_stlms.eval.facts.generate.sources import source_values, without_prefixed, word_runs
 from tidy_stlms.eval.facts.generate.spec import AnswerSpec, RelationSpec, Spec
@@ -25,6 +28,8 @@ from tidy_stlms.eval.facts.text_match import folded, parts_of
 
 # After this many failed swaps, a subject counts as having no set of different answers.
 FRUITLESS_SWAPS = 1000
+# So many answers are compared to find the next one of an even sample.
+MOST_COMPARED = 500
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ def draw_pools(spec: Spec) -> Pools:
             # Where exposures differ, every arm has every answer. Otherwise control subjects would be offered
             # answers that were read often beside others that were not.
             same_answers=exposures_differ(spec) and not relation.unique,
+            conclusions=partial(_conclusions, relation, f"relations.{name}"),
         )
         if relation.unique:
             _check_unique(name, pools[name], sizes)
@@ -100,6 +106,7 @@ def answer_pool(
     unseen: int = 0,
     clashes: Callable[[str], bool] | None = None,
     same_answers: bool = False,
+    conclusions: Callable[[list[str]], list[dict[str, str]]] | None = None,
 ) -> Pool:
     """Draw the answers of one relation: at least `least` and at most `size`.
 
@@ -109,7 +116,9 @@ def answer_pool(
     of their own.
 
     Answers for which `clashes` is true are left out. `key` is the spec's key, for the draws and for messages.
-    With `same_answers` the pool is no larger than the largest part of a cell.
+    With `same_answers` the pool is no larger than the largest part of a cell. `conclusions` gives what
+    follows from each of the possible answers, a mapping for each kind of conclusion: in the pool, those of
+    each kind are equally frequent, or nearly so.
     """
     size = min(size, people)
     # more than are needed, as those that begin with another answer are dropped
@@ -135,7 +144,11 @@ def answer_pool(
             f"use {remedy} pool_size or distractors"
         )
     pool_size = max(parts) if same_answers else _pool_size(parts, most)
-    seen = sorted(rng(seed, key, "pool").sample(possible, pool_size))
+    draw = rng(seed, key, "pool")
+    kinds = conclusions(possible) if conclusions is not None else []
+    seen = sorted(
+        _even_sample(possible, pool_size, kinds, draw) if kinds else draw.sample(possible, pool_size)
+    )
     rest = sorted(set(possible) - set(seen))
     return Pool(seen, parts, _unseen_answers(rest, unseen, size, least, key, seed) if unseen else [])
 
@@ -202,6 +215,44 @@ def _possible_answers(answers: AnswerSpec, count: int, key: str, seed: int) -> l
             f"{key}.answers.words: {dropped[0]!r} begins with another of them; remove one of the two"
         )
     return possible
+
+
+def _conclusions(relation: RelationSpec, key: str, answers: list[str]) -> list[dict[str, str]]:
+    """What follows from dates, by answer. (A list of conclusions need not have answers that are not drawn.)"""
+    return [
+        Conclusions(relation, key, name, answers).by_answer
+        for name, rule in relation.derived.items()
+        if isinstance(rule, str)
+    ]
+
+
+def _even_sample(
+    possible: list[str], size: int, kinds: list[dict[str, str]], draw: random.Random
+) -> list[str]:
+    """`size` of the possible answers whose conclusions, of each kind, are equally frequent or nearly so.
+
+    A sign of the zodiac that six of 40 people have would otherwise be the best guess for all of them.
+    """
+    counts: list[Counter[str]] = [Counter() for _ in kinds]
+    different = [len(set(kind.values())) for kind in kinds]
+
+    def surplus(answer: str) -> int:
+        """How much more frequent the conclusions would be than in an even sample."""
+        return sum(
+            max(0, count[kind[answer]] - len(chosen) // number)
+            for kind, count, number in zip(kinds, counts, different, strict=True)
+        )
+
+    left = draw.sample(possible, len(possible))
+    chosen: list[str] = []
+    for _ in range(size):
+        some = left[:MOST_COMPARED]
+        answer = next((answer for answer in some if not surplus(answer)), None) or min(some, key=surplus)
+        left.remove(answer)
+        chosen.append(answer)
+        for kind, count in zip(kinds, counts, strict=True):
+            count[kind[answer]] += 1
+    return chosen
 
 
 def _unseen_answers(rest: list[str], subjects: int, size: int, least: int, key: str, seed: int) -> list[str]:
