@@ -218,7 +218,7 @@ def _possible_answers(answers: AnswerSpec, count: int, key: str, seed: int) -> l
 
 
 def _conclusions(relation: RelationSpec, key: str, answers: list[str]) -> list[dict[str, str]]:
-    """What follows from dates, by answer. (A list of conclusions need not have answers that are not drawn.)"""
+    """What follows from dates, by answer. (A list of conclusions need not have those that are not drawn.)"""
     return [
         Conclusions(relation, key, name, answers).by_answer
         for name, rule in relation.derived.items()
