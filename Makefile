@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-versions fuzz check style clean
+.PHONY: demo test test-versions fuzz seeds check style clean
 .DEFAULT_GOAL := test
 
 .venv/installed: pyproject.toml constraints.txt
@@ -22,6 +22,9 @@ test-versions: .venv/installed  ## models, scorer, training on the lowest and th
 fuzz: .venv/installed  ## thousands of damaged files; kill training at every file operation and at random moments
 	STLM_FUZZ=1 $(BIN)/pytest tests/damaged -n auto --dist loadfile
 	$(BIN)/python -m tests.fuzz
+
+seeds: .venv/installed  ## guessers that know no facts, on ten seeds of each shipped spec
+	STLM_SEEDS=1 $(BIN)/pytest tests/eval/facts/test_guessers.py -n auto
 
 check: .venv/installed  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -207,6 +207,7 @@ def _show(arguments: argparse.Namespace) -> None:
 
 
 def _validate(arguments: argparse.Namespace) -> None:
+    from tidy_stlms.eval.facts.chance import guessable, guesser_tests, in_words
     from tidy_stlms.eval.facts.fix import fix_bank
     from tidy_stlms.eval.facts.hub import PREFIX, open_bank
     from tidy_stlms.eval.facts.validate import flag_probes, refuse_generated, validate
@@ -222,10 +223,12 @@ def _validate(arguments: argparse.Namespace) -> None:
         for change in changes:
             say(f"mended: {change}")
     corpus = _corpus(arguments)
-    findings = validate(bank, words_of(corpus) if corpus else None)
+    findings = validate(bank, words_of(corpus) if corpus else None, guessers=False)
     if arguments.fix and changes and not arguments.out:
         flag_probes(bank, findings).replace_probes(arguments.bank)
     errors = sum(finding.level == "error" for finding in findings)
+    tests = [] if errors else guesser_tests(bank)
+    findings += guessable(tests)
     if arguments.model and not errors:
         from tidy_stlms.eval.recall.blind import blind_check
 
@@ -233,6 +236,8 @@ def _validate(arguments: argparse.Namespace) -> None:
         findings += blind_check(model, tokenizer, bank, progress=sys.stderr.isatty())
     for finding in findings:
         say(f"{finding.level}: {finding.code}: {finding.message}")
+    if tests:
+        say(in_words(tests))
     warnings = counted(len(findings) - errors, "warning", "warnings")
     say(f"{arguments.bank}: {counted(errors, 'error', 'errors')}, {warnings}")
     if errors:

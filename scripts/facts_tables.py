@@ -3,7 +3,17 @@
 from typing import Any
 
 from tidy_stlms.eval.facts.bank import FactBank
-from tidy_stlms.eval.facts.summary import Counts, Example, bank_summary, examples, token_lengths
+from tidy_stlms.eval.facts.chance import guesser_tests, in_words
+from tidy_stlms.eval.facts.summary import (
+    Counts,
+    Example,
+    bank_summary,
+    chance_in_words,
+    chance_of,
+    exact_match_chance,
+    examples,
+    token_lengths,
+)
 from tidy_stlms.scripts.tables import print_rows
 from tidy_stlms.scripts.terminal import Terminal, literal
 
@@ -39,6 +49,10 @@ def print_bank(bank: FactBank, title: str, n_examples: int) -> None:
         for index, (name, counts) in enumerate(section.items())
     ]
     print_rows(console, "", ["", "", *roles], [[literal(cell) for cell in row] for row in rows], 2)
+    if chance := chance_in_words(chance_of(bank), exact_match_chance(bank)):
+        console.print(literal(chance))
+    if tests := guesser_tests(bank):
+        console.print(literal(in_words(tests)))
     for example in examples(bank, n_examples):
         _print_example(console, example)
 

@@ -15,6 +15,7 @@ STATEMENT_KINDS = ("statement", "passage", "qa")
 FORM = re.compile(r"original|reverse|paraphrase:[1-9]\d*")
 PROBE_TYPES = (  # in the order of tables
     "memorization",
+    "trained_question",
     "syntactic",
     "semantic",
     "inferential",
@@ -22,6 +23,8 @@ PROBE_TYPES = (  # in the order of tables
     "reversal",
     "locality",
 )
+# Types whose texts training states word for word: the wording of a statement or passage, a question (`qa`).
+TRAINED_TYPES = ("memorization", "trained_question")
 # Types whose wordings training should never state, so that right answers show more than memory of the text.
 HELD_OUT_TYPES = ("syntactic", "semantic", "inferential", "compositional", "reversal")
 JOINTS = (" ", "")

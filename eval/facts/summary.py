@@ -1,13 +1,13 @@
 """Counts of a bank's content, for `stlm facts show` and reports."""
 
-from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from tidy_stlms.eval.facts.bank import FactBank
-from tidy_stlms.eval.facts.records import Fact, Probe, Statement
+from tidy_stlms.eval.facts.records import PROBE_TYPES, Fact, Probe, Statement
 from tidy_stlms.eval.facts.text_match import join
 from tidy_stlms.eval.tokens import encode_texts
 
@@ -86,6 +86,53 @@ def chance_of(bank: FactBank) -> float | None:
     """The accuracy of guessing, if it is the same for all probes with distractors; else None."""
     chances = {1 / (1 + len(probe.distractors)) for probe in bank.probes if probe.distractors}
     return chances.pop() if len(chances) == 1 else None
+
+
+def exact_match_chance(bank: FactBank) -> dict[str, float]:
+    """The exact match of guessing, by probe type: means over the probes about injected facts.
+
+    For a probe, the probability that an answer drawn from those that injected facts give to the same question
+    is right: each as often as it is the object (or the subject, if that is asked for) of its relation.
+    Conclusions are no objects; they are drawn from the right answers to the same template. Control facts have
+    the same objects, so it is their chance too; their names are given nowhere.
+    """
+    given: dict[Hashable, Counter[str]] = defaultdict(Counter)
+    for fact in bank.injected_facts():
+        given["object", fact.relation][fact.object] += 1
+        given["subject", fact.relation][fact.subject or ""] += 1
+    probes = [probe for probe in bank.probes if bank.role_of(probe) == "injected"]
+    for probe in probes:
+        question = _question(bank, probe)
+        if question[0] == "template":
+            given[question][probe.answers[0]] += 1
+    chances: dict[str, list[float]] = defaultdict(list)
+    for probe in probes:
+        answers = given[_question(bank, probe)]
+        right = sum(answers[answer] for answer in set(probe.answers))
+        chances[probe.type].append(right / answers.total())
+    return {probe_type: fmean(chances[probe_type]) for probe_type in PROBE_TYPES if probe_type in chances}
+
+
+def chance_in_words(accuracy: float | None, exact_match: Mapping[str, float]) -> str:
+    """As in "chance: accuracy 0.10, exact match 0.06"; exact match by type where types differ."""
+    parts = [] if accuracy is None else [f"accuracy {accuracy:.2f}"]
+    by_type = {probe_type: f"{chance:.2f}" for probe_type, chance in exact_match.items()}
+    if len(set(by_type.values())) == 1:
+        parts.append(f"exact match {next(iter(by_type.values()))}")
+    elif by_type:
+        listed = " and ".join(f"{chance} ({probe_type})" for probe_type, chance in by_type.items())
+        parts.append(f"exact match {listed}")
+    return f"chance: {', '.join(parts)}" if parts else ""
+
+
+def _question(bank: FactBank, probe: Probe) -> tuple[str, str | None]:
+    """What is asked for: the object or the subject of a relation, or else what ends a template."""
+    for fact in (bank.fact_by_id[fact_id] for fact_id in reversed(probe.fact_ids)):
+        if probe.answers[0] == fact.object:
+            return "object", fact.relation
+        if probe.answers[0] == fact.subject:
+            return "subject", fact.relation
+    return "template", probe.template
 
 
 def _lengths(texts: Sequence[str], tokenizer: Any) -> list[int]:

@@ -4,8 +4,9 @@
     validate(bank)                      # [Finding(level="warning", code="case_differs", ...), ...]
 
 Errors make a bank unusable (`integrity.py`). Warnings (`warnings.py`) become flags on the probes that they
-concern, and reports count them: imported datasets have such probes, and must still be read whole. A
-*generated* bank with warnings is refused, since its spec can be changed.
+concern, and reports count them: imported datasets have such probes, and must still be read whole. One warning
+is about the bank as a whole: that a guesser who knows no facts beats chance (`chance.py`). A *generated* bank
+with warnings is refused, since its spec can be changed.
 """
 
 import logging
@@ -17,6 +18,7 @@ from msgspec.structs import replace
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.bank import FactBank, read_bank
+from tidy_stlms.eval.facts.chance import guessable, guesser_tests
 from tidy_stlms.eval.facts.integrity import Finding, integrity_errors
 from tidy_stlms.eval.facts.records import Probe
 from tidy_stlms.eval.facts.warnings import OF_FACTS, OF_RELATIONS, WARNINGS, warnings_of
@@ -52,17 +54,26 @@ def load_bank(folder: str | Path, *, check: bool = True, flag: bool = True) -> F
     if not check or not flag:
         return bank
     warnings = warnings_of(bank)
+    # Guessers take seconds. A bank that is as it was generated has passed them, or is of an earlier version.
+    if bank.meta.get("provenance") == "generated" and recorded_hash != bank.sha256:
+        warnings += guessable(guesser_tests(bank))
     refuse_generated(bank, warnings, folder)
     return flag_probes(bank, warnings)
 
 
-def validate(bank: FactBank, corpus_words: set[str] | None = None) -> list[Finding]:
+def validate(bank: FactBank, corpus_words: set[str] | None = None, *, guessers: bool = True) -> list[Finding]:
     """All errors of the bank. If it has none, all warnings.
 
-    `corpus_words` are the words of the corpus that the model is trained on (`words_of`). A held-out wording
-    may use them: they are not new to the model.
+    Args:
+        bank: The bank.
+        corpus_words: The words of the corpus that the model is trained on (`words_of`). A held-out wording
+            may use them: they are not new to the model.
+        guessers: False to leave out the guessers, which take seconds for a large bank.
     """
-    return integrity_errors(bank) or warnings_of(bank, corpus_words)
+    if errors := integrity_errors(bank):
+        return errors
+    warnings = warnings_of(bank, corpus_words)
+    return [*warnings, *guessable(guesser_tests(bank))] if guessers else warnings
 
 
 def refuse_generated(bank: FactBank, findings: Iterable[Finding], folder: str | Path | None = None) -> None:
@@ -82,7 +93,10 @@ def refuse_generated(bank: FactBank, findings: Iterable[Finding], folder: str | 
     refused = [finding for finding in findings if finding.code not in allowed]
     if not refused:
         return
-    if folder is not None:
+    if refused[0].code == "guessable":
+        remedy = "change the spec's answers or wordings" if folder is None else "generate the bank again"
+        remedy += ", or take `provenance` out of bank.json to keep it" if folder is not None else ""
+    elif folder is not None:
         remedy = "correct the line, or take `provenance` out of bank.json to keep it with a flag"
     elif refused[0].code == "new_words":
         remedy = "raise `paraphrases`, or set new_words=flag if the model's corpus holds the words"

@@ -10,7 +10,7 @@ from functools import cache, partial
 from tidy_stlms.configs.errors import counted
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.integrity import Finding
-from tidy_stlms.eval.facts.records import HELD_OUT_TYPES, UNSEEN, Fact, Probe, Statement
+from tidy_stlms.eval.facts.records import HELD_OUT_TYPES, TRAINED_TYPES, UNSEEN, Fact, Probe, Statement
 from tidy_stlms.eval.facts.right_answers import names_of
 from tidy_stlms.eval.facts.text_match import (
     ASCII_SPACES,
@@ -35,10 +35,11 @@ WARNINGS = (
     "not_stated",
     "none_stated",
     "unequal_pools",
+    "guessable",
 )
 OF_FACTS = ("duplicate_fact", "not_stated")  # findings with ids of facts
 OF_RELATIONS = ("unequal_pools",)  # findings with ids of relations
-# `none_stated` is about the bank and has no ids; all others have ids of probes
+# `none_stated` and `guessable` (`chance.py`) are about the bank, without ids; all others have ids of probes
 # Marks for subject and object in a wording. Digits, because `words_of` leaves digits out.
 SUBJECT, OBJECT = "⟨1⟩", "⟨2⟩"
 
@@ -166,8 +167,8 @@ def _case_differs(probe: Probe, statements: list[Statement]) -> str | None:
 
 
 def _joined_text_not_stated(probe: Probe, statements: list[Statement]) -> str | None:
-    """A memorization probe that asks for "l' eau" where training states "l'eau": it is another text."""
-    if probe.type != "memorization" or not statements:
+    """A probe for a trained text that asks for "l' eau" where training states "l'eau": it is another text."""
+    if probe.type not in TRAINED_TYPES or not statements:
         return None
     texts = [probe.text(answer) for answer in probe.answers]
     if any(text in statement.text for statement in statements for text in texts):

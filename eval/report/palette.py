@@ -5,15 +5,17 @@ On the page each colour is the variable of this name in html/report.css, which a
 
 PROBE_COLOURS = {
     "memorization": "#0072B2",
+    "trained_question": "#882255",
     "syntactic": "#009E73",
     "semantic": "#D55E00",
     "inferential": "#CC79A7",
     "compositional": "#E69F00",
     "reversal": "#56B4E9",
     "locality": "#555555",
-}  # Okabe and Ito's palette: colour-blind readers can distinguish its colours
+}  # Okabe and Ito's palette, and a dark red of Paul Tol's: colour-blind readers can distinguish them
 MARKERS = {
     "memorization": "o",
+    "trained_question": "p",
     "syntactic": "s",
     "semantic": "^",
     "inferential": "D",

@@ -6,7 +6,7 @@ from typing import Any
 
 from tidy_stlms.configs.markdown import markdown_code, markdown_text
 from tidy_stlms.eval.facts.bank import FactBank
-from tidy_stlms.eval.facts.summary import chance_of
+from tidy_stlms.eval.facts.summary import chance_in_words, chance_of, exact_match_chance
 from tidy_stlms.eval.models.prefix import PREFIX_OF_RUNS
 from tidy_stlms.eval.recall.exposures import doses_of_facts
 from tidy_stlms.eval.recall.groups import GroupKey, groups_of, treatment_groups
@@ -35,11 +35,11 @@ MOST_COUNTS = 8  # numbers of exposures that are listed one by one
 
 def reading_guide(bank: FactBank) -> str:
     """Explains the figures of a recall table."""
-    chance = chance_of(bank)
-    guess = f" (chance {chance:.2f})" if chance is not None else ""
+    chance = chance_in_words(chance_of(bank), exact_match_chance(bank))
+    guess = f" ({chance})" if chance else ""
     return (
-        f"Accuracy: the answer is the most probable of the candidates{guess}. Exact match: greedy generation "
-        "gives the answer. Brackets: 95% bootstrap interval over subjects, within this one training run. "
+        "Accuracy: the answer is the most probable of the candidates. Exact match: greedy generation gives "
+        f"the answer{guess}. Brackets: 95% bootstrap interval over subjects, within this one training run. "
         "Control facts were never injected."
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tidy_stlms.configs.files import write_whole
 from tidy_stlms.configs.markdown import markdown_text
+from tidy_stlms.eval.facts.summary import chance_in_words
 from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.report.cells import StudyTable
 from tidy_stlms.eval.report.page import study_page
@@ -23,12 +24,12 @@ from tidy_stlms.eval.report.study_content import (
 from tidy_stlms.eval.study.study import BankInfo, Study
 
 READING = """\
-Accuracy: the answer is the most probable of the candidates{chance}. Exact match: greedy generation gives the
-answer. Rank: of the answer among the candidates. Bits/byte: of the answer, lower is better. Brackets: 95%
-bootstrap intervals over subjects, unless a table says otherwise; they say nothing of another training run or
-seed. Control facts were never injected. **Bold**: best of its group; *italics*: best, but not significantly
-above every other model. Perplexity, token rank and log-probability stand only in tables whose models share a
-tokenizer."""
+Accuracy: the answer is the most probable of the candidates. Exact match: greedy generation gives the
+answer{chance}. Rank: of the answer among the candidates. Bits/byte: of the answer, lower is better.
+Brackets: 95% bootstrap intervals over subjects, unless a table says otherwise; they say nothing of another
+training run or seed. Control facts were never injected. **Bold**: best of its group; *italics*: best, but not
+significantly above every other model. Perplexity, token rank and log-probability stand only in tables whose
+models share a tokenizer."""
 
 
 def write_study_report(folder: Path, study: Study, results: Sequence[ProbeResult]) -> None:
@@ -64,13 +65,13 @@ def study_markdown(content: StudyContent) -> str:
 def _introduction(bank: BankInfo | None, style: str | None) -> list[str]:
     if bank is None:
         return []
-    chance = f" (chance {bank.chance:.2f})" if bank.chance is not None else ""
+    chance = chance_in_words(bank.chance, bank.chance_exact_match)
     counts = f"{bank.n_facts:,} facts, {bank.n_probes:,} probes."
     return [
         f"{counts} `report.html` is this and a browser of all probes.",
         "",
         *([style, ""] if style is not None else []),
-        READING.format(chance=chance),
+        READING.format(chance=f" ({chance})" if chance else ""),
         "",
     ]
 

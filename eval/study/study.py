@@ -25,7 +25,7 @@ from tidy_stlms.configs.files import (
 )
 from tidy_stlms.configs.records import Output, from_row, to_row
 from tidy_stlms.eval.facts.bank import FactBank
-from tidy_stlms.eval.facts.summary import chance_of
+from tidy_stlms.eval.facts.summary import chance_of, exact_match_chance
 from tidy_stlms.eval.models.identity import versions
 from tidy_stlms.eval.recall.compare import Comparison, compare_models
 from tidy_stlms.eval.recall.control import CorrectedSummary, corrected_summary
@@ -60,6 +60,8 @@ class BankInfo(Output, frozen=True):
     """The number of probes with each flag of the bank's validator."""
     style: str = "suite"
     """How the probes were asked: `suite`, or `bear` for the style of BEAR's client."""
+    chance_exact_match: dict[str, float] = {}
+    """Exact match of guessing, by probe type: drawing evenly from the answers of injected facts."""
 
 
 class Study(Output, frozen=True, omit_defaults=True, kw_only=True):
@@ -213,6 +215,7 @@ def _bank_info(bank: FactBank, style: str, results: Iterable[Sequence[ProbeResul
         chance=chance,
         flags=dict(Counter(flag for probe in bank.probes for flag in probe.flags)),
         style=style,
+        chance_exact_match={} if style == BEAR_STYLE else exact_match_chance(bank),
     )
 
 

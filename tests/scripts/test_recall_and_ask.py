@@ -47,7 +47,7 @@ def test_recall_of_a_run_folder_repeats_the_runs_own_figures(run, recall, tmp_pa
     assert recall(run, "--out", out) == 0
     shown = capsys.readouterr().out
     assert "memorization" in shown
-    assert "chance 0.25" in shown
+    assert "(chance: accuracy 0.25, exact match 0.25)" in " ".join(shown.split())
     assert f"{run}: " in shown
     assert ", cpu, float32, sdpa, prefix eos" in shown
     recorded = read_json(run / "summary.json")["recall"]["after"]

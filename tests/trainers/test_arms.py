@@ -211,7 +211,7 @@ def test_people_who_are_asked_in_training_are_a_group_of_their_own(
     spec = yaml.safe_load(find_shipped("configs/facts/biographies.yaml").read_text(encoding="utf-8"))
     spec["arms"] = {"single": {"exposures": 2, "form": "single"}} | others
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
-    bank = generate_from_spec(tmp_path / "spec.yaml", ["people=8", "control=4", "distractors=2"])
+    bank = generate_from_spec(tmp_path / "spec.yaml", ["people=12", "control=4", "distractors=2"])
     bank.save(tmp_path / "bank")
     folder = run_tiny(
         "run", "facts.spec=null", "facts.overrides={}", f"facts.bank={tmp_path / 'bank'}",

@@ -16,7 +16,7 @@ arXiv:2309.14316, section 2).
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tidy_stlms.configs.errors import UserError, did_you_mean
 from tidy_stlms.eval.facts.generate.spec import Spec
@@ -42,7 +42,11 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """The subjects of one group whose facts are stated in one arm's form."""
+    """Subjects of one group whose facts are stated in one arm's form, all with trained questions or none.
+
+    What a model reads of two subjects of a cell differs in names and answers only. So right answers and
+    distractors of an injected subject come from its cell: no other sign tells the one from the other.
+    """
 
     group: str
     """injected, control or unseen."""
@@ -50,8 +54,8 @@ class Cell:
     """None in a spec without arms."""
     form: Form
     size: int
-    questioned: int
-    """The number of these subjects whose `questions` are trained on."""
+    questioned: bool
+    """Whether these subjects' `questions` are trained on."""
 
 
 def parse_form(form: str, paraphrases: int, key: str) -> Form:
@@ -116,6 +120,7 @@ def check_arms(spec: Spec) -> None:
         for list_key, templates in _template_lists(spec, form).items():
             if len(templates) < form.wordings:
                 raise UserError(f"{list_key}: holds {len(templates)} wordings, {key} needs {form.wordings}")
+    _check_cells(spec)
 
 
 def exposures_differ(spec: Spec) -> bool:
@@ -132,20 +137,60 @@ def group_sizes(spec: Spec) -> dict[str, int]:
 def cells_of(spec: Spec) -> list[Cell]:
     """The cells of the spec, group after group, each group shared out evenly among the arms.
 
+    The share `asked` of each arm is a cell of its own, if the spec has questions.
+
     Control subjects get the arms' forms too, in the same shares. Otherwise a tokenizer that is trained on all
     statements would meet the names of one role more often than those of the other.
     """
     forms = forms_of(spec)
     return [
-        Cell(group, arm, form, size, questioned=round(spec.asked * size))
+        Cell(group, arm, form, part, questioned)
         for group, group_size in group_sizes(spec).items()
         for (arm, form), size in zip(forms.items(), shares(group_size, len(forms)), strict=True)
+        for part, questioned in _parts(spec, size)
     ]
+
+
+def injected_cells(spec: Spec, people: int | None = None) -> list[Cell]:
+    """The cells of the injected group that hold anybody; `people` replaces the spec's number."""
+    spec = spec if people is None else replace(spec, people=people)
+    return [cell for cell in cells_of(spec) if cell.group == "injected" and cell.size]
 
 
 def shares(size: int, parts: int) -> list[int]:
     """`size` split as evenly as possible, larger parts first."""
     return [size // parts + (part < size % parts) for part in range(parts)]
+
+
+def _parts(spec: Spec, size: int) -> list[tuple[int, bool]]:
+    """How many of an arm's subjects have trained questions (True), and how many have none."""
+    has_questions = any(relation.questions for relation in spec.relations.values())
+    asked = round(spec.asked * size) if has_questions else 0
+    return [(asked, True), (size - asked, False)]
+
+
+def _check_cells(spec: Spec) -> None:
+    """Whether every cell is large enough for the distractors, which are of the same cell."""
+    for cell in injected_cells(spec):
+        if cell.size > spec.distractors:
+            continue
+        alike = [f"in arm {cell.arm}"] if cell.arm else []
+        if len({other.questioned for other in injected_cells(spec) if other.arm == cell.arm}) > 1:
+            alike.append("asked in training" if cell.questioned else "not asked in training")
+        better = next(
+            (
+                people
+                for people in range(spec.people, 100 * spec.people)
+                if all(larger.size > spec.distractors for larger in injected_cells(spec, people))
+            ),
+            None,
+        )
+        remedy = f"use people={better}, or " if better else "raise people, or use "
+        raise UserError(
+            f"people: of {spec.people}, {cell.size} are {' and '.join(alike)}, and distractors="
+            f"{spec.distractors} needs {spec.distractors + 1}, since distractors come from people who are "
+            f"alike; {remedy}fewer distractors or arms"
+        )
 
 
 def _template_lists(spec: Spec, form: Form) -> dict[str, list[str]]:

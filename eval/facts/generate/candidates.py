@@ -1,9 +1,10 @@
 """Distractors: the wrong answers that are offered beside the right one.
 
 Distractors are drawn evenly from values that are as familiar to a model as the answer is, so that without the
-fact no candidate looks better than another. For an object they are answers of the same pool: others would be
-of another kind, or read more or less often. For a subject they are names of the same group: injected names
-occur in training, control names do not.
+fact no candidate looks better than another. For an injected subject they are answers, or names, of its cell:
+subjects of the same arm, whose questions are trained on if its own are. Those of other cells are read more or
+less often, in other wordings or in other places. For a control subject they are answers of the pool, or names
+of control subjects: injected names occur in training, control names do not.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,7 +47,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Candidates:
-    """What is offered in the probes about the subjects of one group, or of one arm."""
+    """What is offered in the probes about the subjects of one cell, or of one group that is not injected."""
 
     choices: Mapping[str, Choices]
     """By place: "subject" or a relation."""
@@ -70,7 +71,6 @@ def offer_candidates(
     groups: Groups,
     answers: Answers,
     *,
-    by_arm: bool,
     distractors: int,
     seed: int,
 ) -> dict[str, Candidates]:
@@ -81,14 +81,11 @@ def offer_candidates(
         pools: Their answers.
         groups: The subjects by group.
         answers: The answers of each subject.
-        by_arm: Whether arms differ in exposures. Names and unique answers of different arms are then read
-            more or less often. So they are offered beside others of their own arm: otherwise a model could
-            tell the right one by how familiar it is.
         distractors: The number of distractors of a probe.
         seed: The bank's seed.
     """
     candidates = {}
-    for group, subjects in _offered_alike(groups, by_arm, distractors):
+    for group, subjects in _offered_alike(groups):
         names = Choices([subject.name for subject in subjects])
         choices, conclusions = {SUBJECT: names}, {}
         for name, relation in relations.items():
@@ -96,7 +93,7 @@ def offer_candidates(
                 choices[name] = names
                 continue
             values = pools[name].of_group(group)
-            if by_arm and group == "injected" and relation.unique:
+            if group == "injected":
                 values = sorted({text for subject in subjects for text in answers[subject.name, name]})
             choices[name] = Choices(values)
             for derived in relation.derived:
@@ -118,23 +115,16 @@ def identifying_relations(
     shared = {
         name
         for name, pool in pools.items()
-        for group, arms in groups.items()
-        if relations[name].objects * sum(map(len, arms)) > len(pool.of_group(group))
+        for group, cells in groups.items()
+        if relations[name].objects * sum(map(len, cells)) > len(pool.of_group(group))
     }
     return frozenset(relations.keys() - shared)
 
 
-def _offered_alike(groups: Groups, by_arm: bool, distractors: int) -> list[tuple[str, list[Subject]]]:
-    """The subjects that have the same candidates: a group or, with `by_arm`, an arm of the injected one."""
+def _offered_alike(groups: Groups) -> list[tuple[str, list[Subject]]]:
+    """The subjects that have the same candidates: each cell of the injected group, each other group."""
     alike = []
-    for group, arms in groups.items():
-        parts = arms if by_arm and group == "injected" else [list(chain(*arms))]
-        for subjects in parts:
-            if len(parts) > 1 and len(subjects) <= distractors:
-                raise UserError(
-                    f"people: an arm of {len(subjects)} is too small, as a name is asked for among "
-                    f"{distractors + 1} of its own arm where exposures differ; raise people"
-                )
-            if subjects:
-                alike.append((group, subjects))
+    for group, cells in groups.items():
+        parts = cells if group == "injected" else [list(chain(*cells))]
+        alike += [(group, subjects) for subjects in parts if subjects]
     return alike

@@ -7,7 +7,7 @@ from tidy_stlms.eval.facts.generate.candidates import Candidates
 from tidy_stlms.eval.facts.generate.facts import Facts, TopicFacts, facts_along
 from tidy_stlms.eval.facts.generate.templates import Prompt, Template
 from tidy_stlms.eval.facts.generate.topics import SUBJECT, Chain, Topic
-from tidy_stlms.eval.facts.records import Fact, Probe
+from tidy_stlms.eval.facts.records import TRAINED_TYPES, Fact, Probe
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +81,7 @@ def _memorization_probes(
 
 
 def _question_probes(stated: TopicFacts, offered: Candidates) -> Iterator[Probe]:
-    # a question that is trained on is the trained wording, any other is a held-out one
-    probe_type = "memorization" if stated.subject.questioned else "semantic"
+    probe_type = "trained_question" if stated.subject.questioned else "semantic"
     for relation, templates in stated.topic.questions.items():
         fact = stated.facts[relation]
         for index, template in enumerate(templates):
@@ -167,5 +166,5 @@ def _probe(
         distractors=distractors,
         template=prompt.template,
         joint=prompt.joint,
-        seen_verbatim=probe_type == "memorization",
+        seen_verbatim=probe_type in TRAINED_TYPES,
     )

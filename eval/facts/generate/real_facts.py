@@ -50,7 +50,7 @@ def read_real_facts(path: str | Path, role: str, distractors: int, seed: int) ->
                 f"{path}: row {number}: is the fact of row {first_row}; put their prompts together"
             )
     bank = real_facts(rows, role, distractors, seed)
-    if findings := validate(bank):
+    if findings := validate(bank, guessers=False):
         numbers = {fact.id: number for number, fact in enumerate(bank.facts, 1)}
         numbers |= {probe.id: numbers[probe.fact_ids[0]] for probe in bank.probes}
         raise UserError(f"{path}: row {numbers[findings[0].ids[0]]}: {findings[0].problem}")

@@ -106,8 +106,8 @@ class RelationSpec:
     answers: AnswerSpec = field(default_factory=AnswerSpec)
     """Where the answers come from."""
     pool_size: int = 1000
-    """At most so many different answers are drawn: the largest number that gives all injected subjects an
-    equal share."""
+    """At most so many different answers are drawn: the largest number that gives all injected subjects who
+    are alike (of one arm, asked or not) an equal share."""
     unique: bool = False
     """No two subjects of a role share an answer, or the spec is refused."""
     objects: int = 1
@@ -178,7 +178,8 @@ class Spec:
     paraphrases: int = 3
     """Trained wordings of each fact, the original included: the first of each relation's list."""
     asked: float = 0.5
-    """Share of subjects (of each arm) whose `questions` are trained on. The others' are probes only."""
+    """Share of subjects (of each arm) whose `questions` are trained on. The others' are probes only. Either
+    part has distractors of its own, and so more people than `distractors`."""
     new_words: str = "refuse"
     """Held-out templates with words that no trained template has: refuse, or flag (a model may know them)."""
     subject: str = "subject"
@@ -197,8 +198,8 @@ class Spec:
     chains: dict[str, ChainSpec] = field(default_factory=dict)
     """Compositional probes, by id."""
     arms: dict[str, ArmSpec] = field(default_factory=dict)
-    """The arms by name. Without any, all facts are stated in `paraphrases` wordings. Where exposures differ,
-    every arm has every answer, and names and unique answers are offered beside others of their own arm."""
+    """The arms by name. Without any, all facts are stated in `paraphrases` wordings. Answers and names are
+    offered beside others of their own arm; where exposures differ, every arm has every answer."""
     neighbours: str | None = None
     """A file of real facts that are close to the injected ones: JSON Lines of `subject`, `relation`,
     `object`, `prompts` and, if wanted, `object_aliases`, `distractors` and `joint`."""

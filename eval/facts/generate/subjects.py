@@ -33,7 +33,7 @@ class Subject:
     pronoun: str
 
 
-# by group (injected, control, unseen) and in each group by the arm in whose form the facts are stated
+# by group (injected, control, unseen) and in each group by cell
 Groups = dict[str, list[list[Subject]]]
 
 
@@ -63,10 +63,10 @@ def draw_subjects(
                 role=role,
                 arm=arm,
                 form=cell.form,
-                questioned=index < cell.questioned,
+                questioned=cell.questioned,
                 pronoun=rng(seed, name, "pronoun").choice(pronouns) if pronouns else "",
             )
-            for index, name in enumerate(drawn_names[start : start + cell.size])
+            for name in drawn_names[start : start + cell.size]
         ]
         start += cell.size
         if subjects:

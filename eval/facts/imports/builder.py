@@ -203,7 +203,7 @@ class BankBuilder:
                     f"{counted(drawn, 'probe', 'probes')} came without distractors: up to {distractors} were "
                     "drawn for each from the answers of similar probes"
                 )
-        findings = validate(bank)
+        findings = validate(bank, guessers=False)
         if findings and findings[0].level == "error":  # a fault of the importer, or of an id in the source
             raise UserError(f"{self.source}: {findings[0].message}")
         return flag_probes(bank, findings)

@@ -70,7 +70,8 @@ def _add_row(where: str, row: Row, builder: BankBuilder, role: str, statements: 
     if not wording and not prompt:
         raise Refused("needs a statement or a prompt, and has neither")
     kind = _one_of(values["kind"] or "statement", STATEMENT_KINDS, "kind")
-    probe_type = _one_of(values["type"] or "memorization", PROBE_TYPES, "type")
+    trained_type = "trained_question" if kind == "qa" else "memorization"
+    probe_type = _one_of(values["type"] or trained_type, PROBE_TYPES, "type")
     fact = _fact(values, answers[0], builder, role)
     if wording and wording not in statements[fact.id]:
         builder.add_statement([fact], wording, kind=kind, paraphrase=len(statements[fact.id]))

@@ -17,7 +17,7 @@ FIELDS = ("question", "answer", "paraphrased_question", "paraphrased_answer", "p
 MAPPED = (
     "question, answer -> a fact without subject or relation, and a statement (qa): "
     '"Question: ...\\nAnswer: ..."',
-    "question with answer -> memorization; with paraphrased_answer, or paraphrased_question -> semantic",
+    "question with answer -> trained_question; with paraphrased_answer, or paraphrased_question -> semantic",
     "perturbed_answer -> the distractors of both",
 )
 
@@ -41,7 +41,7 @@ def import_tofu(rows: Iterable[tuple[str, Row]], builder: BankBuilder, role: str
             prompt = QUESTION.format(question)
             if role in ("injected", "control"):
                 builder.add_statement([fact], f"{prompt} {answer}", kind="qa")
-            builder.add_probe(where, [fact], "memorization", prompt, [answer], distractors=wrong)
+            builder.add_probe(where, [fact], "trained_question", prompt, [answer], distractors=wrong)
             if aliases or questions:
                 builder.add_probe(
                     where,

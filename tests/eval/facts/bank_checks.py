@@ -6,6 +6,7 @@ from itertools import pairwise
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.generate.arms import forms_of
 from tidy_stlms.eval.facts.generate.spec_checks import check_spec
+from tidy_stlms.eval.facts.records import TRAINED_TYPES
 from tidy_stlms.eval.facts.validate import validate
 from tidy_stlms.trainers.plan import units_of
 
@@ -70,12 +71,14 @@ def check_arms(bank, spec):
 
 
 def check_answers(bank, spec):
-    """Injected and control people draw from one pool, evenly, and so does every arm."""
-    answers, by_arm = defaultdict(Counter), defaultdict(Counter)
+    """Injected and control people draw from one pool, evenly; so do all injected people who are alike."""
+    answers, by_cell = defaultdict(Counter), defaultdict(Counter)
+    asked = {bank.fact_by_id[s.fact_ids[0]].subject for s in bank.statements if s.kind == "qa"}
     for fact in invented(bank):
         answers[fact.relation, group(fact)][fact.object] += 1
         if fact.role == "injected":
-            by_arm[fact.relation, fact.arm][fact.object] += 1
+            by_cell[fact.relation, fact.arm, fact.subject in asked][fact.object] += 1
+    assert all(len(set(counts.values())) == 1 for counts in by_cell.values())
     for relation in bank.relations:
         injected, control = answers[relation.id, "injected"], answers[relation.id, "control"]
         if relation.id not in spec.relations:
@@ -84,10 +87,11 @@ def check_answers(bank, spec):
             assert set(injected.values()) == {1}
             continue
         assert set(relation.answer_space) == set(injected)
-        assert len(set(injected.values())) == 1
+        if not spec.arms:
+            assert len(set(injected.values())) == 1
         if spec.relations[relation.id].unique:
             assert all(max(answers[relation.id, name].values(), default=1) == 1 for name in ROLES)
-        if control.total() == injected.total():
+        if control.total() == injected.total() and len(set(injected.values())) == 1:
             assert control == injected
         elif control:
             assert set(control) <= set(injected)
@@ -95,10 +99,6 @@ def check_answers(bank, spec):
             counts = [control[answer] for answer in injected]
             assert max(counts) - min(counts) <= spec.relations[relation.id].objects
         assert not set(answers[relation.id, "unseen"]) & set(injected)
-        if spec.relations[relation.id].objects == 1:
-            for arm in spec.arms:
-                counts = [by_arm[relation.id, arm][answer] for answer in injected]
-                assert max(counts) - min(counts) <= 1
 
 
 def check_probes(bank, spec):
@@ -115,7 +115,7 @@ def check_probes(bank, spec):
         assert not set(probe.distractors) & {*probe.answers, facts[0].subject}
         asked = f"{probe.prompt} {probe.answers[0]}"
         texts = [statement.text for fact in facts for statement in bank.statements_of(fact.id)]
-        assert probe.seen_verbatim == (probe.type == "memorization")
+        assert probe.seen_verbatim == (probe.type in TRAINED_TYPES)
         if probe.seen_verbatim:
             assert any(asked in text for text in texts)
         if probe.type == "inferential":

@@ -60,7 +60,10 @@ def specs(draw) -> dict:
     """A spec of one of four shapes: single relations, a paragraph of them, two in one sentence, a chain."""
     shape = draw(st.sampled_from(["relations", "paragraph", "joint", "chain"]))
     sources = draw(st.lists(st.sampled_from(sorted(ANSWERS)), min_size=2, max_size=3, unique=True))
-    people, control = 12 * draw(st.integers(1, 2)), draw(st.sampled_from([None, 0, 12, 17]))
+    n_arms, asked = draw(st.integers(0, 3)), draw(st.sampled_from([0.0, 0.4, 1.0]))
+    # distractors come from one part of an arm: of those who are asked in training, or of those who are not
+    of_arm = 20 if asked == 0.4 else 12
+    people, control = max(1, n_arms) * of_arm, draw(st.sampled_from([None, 0, 12, 17]))
     relations = {}
     for name, source in zip(("likes", "finds", "sells"), sources, strict=False):
         questions = [f"Is the one to {name} {{NAME}}? {{{name.upper()}}}."] if draw(st.booleans()) else []
@@ -92,7 +95,7 @@ def specs(draw) -> dict:
         one, two = "The friend {NAME} likes {LIKES}.", "The one friend friend to {NAME} likes {LIKES}."
         chains["one"] = {"hops": ["friend", "likes"], "probes": [one]}
         chains["two"] = {"hops": ["friend", "friend", "likes"], "probes": [two]}
-    arms = draw(st.lists(st.sampled_from(forms), max_size=3))
+    arms = [draw(st.sampled_from(forms)) for _ in range(n_arms)]
     return {
         "name": "any",
         "people": people,
@@ -100,7 +103,7 @@ def specs(draw) -> dict:
         "unseen_control": draw(st.sampled_from([0, 12])),
         "distractors": draw(st.integers(1, 3)),
         "paraphrases": 2,
-        "asked": draw(st.sampled_from([0.0, 0.3, 1.0])),
+        "asked": asked,
         "subject": "NAME",
         "relations": relations,
         "passages": passages,

@@ -133,10 +133,14 @@ TRIPPING = {
         small_bank(statements=(statement(BOB),)),  # no run trains on statements of control facts
     ],
     "unequal_pools": [small_bank(facts=(ADA, BOB, DAN))],
-}
+}  # `guessable` takes more facts: test_guessers.py
 
 
-@pytest.mark.parametrize("code", WARNINGS)
+def test_every_warning_has_a_bank():
+    assert {*TRIPPING, "guessable"} == set(WARNINGS)
+
+
+@pytest.mark.parametrize("code", TRIPPING)
 def test_warnings_are_found_and_become_flags(code, tmp_path):
     for index, bank in enumerate(TRIPPING[code]):
         findings = validate(bank)

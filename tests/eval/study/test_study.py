@@ -107,6 +107,7 @@ def test_the_sections_of_a_study():
         "n_probes": 4,
         "chance": pytest.approx(1 / 3),
         "flags": {},
+        "chance_exact_match": {"memorization": 0.5},  # two injected people, two towns
     }
 
 

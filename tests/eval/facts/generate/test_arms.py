@@ -113,26 +113,20 @@ def test_unseen_control_leaves_the_others_as_they_are():
     assert Counter(fact.role for fact in without) == Counter(fact.role for fact in plain.facts)
 
 
-@pytest.mark.parametrize("sizes", [[12], [4, 4, 4], [7, 6, 6], [3, 1]])
+@pytest.mark.parametrize("size", [12, 6, 19, 4])
 @pytest.mark.parametrize("objects", [1, 2])
-def test_answers_are_dealt_evenly_in_every_arm(sizes, objects):
+def test_answers_are_dealt_evenly(size, objects):
     pool = list("abcdef")
-    dealt = deal_from_pool(pool, sizes, objects, "relations.x", random.Random(0))
-    assert len(dealt) == sum(sizes)
+    dealt = deal_from_pool(pool, size, objects, "relations.x", random.Random(0))
+    assert len(dealt) == size
     assert all(len(set(answers)) == objects for answers in dealt)
     total = Counter(answer for answers in dealt for answer in answers)
-    assert max(total.values()) - min(total[a] for a in pool) <= objects * (sum(sizes) % 6 > 0)
-    start = 0
-    for size in sizes:
-        counts = Counter(answers[0] for answers in dealt[start : start + size])
-        if len(sizes) > 1:
-            assert max(counts[a] for a in pool) - min(counts[a] for a in pool) <= 1
-        start += size
+    assert max(total.values()) - min(total[a] for a in pool) <= objects * (size % 6 > 0)
 
 
 def test_too_many_objects_for_the_pool_are_refused():
     with pytest.raises(UserError, match=r"relations\.x\.objects: too few answers"):
-        deal_from_pool(["a", "b"], [2], 3, "relations.x", random.Random(0))
+        deal_from_pool(["a", "b"], 2, 3, "relations.x", random.Random(0))
 
 
 def test_shares():
@@ -210,7 +204,74 @@ def test_how_often_a_candidate_was_read_tells_nothing(unique):
     assert ("reversal" in kinds) == unique
 
 
+def cells_of(bank):
+    """The arm of each injected subject, and whether training states questions about it."""
+    asked = {bank.fact_by_id[s.fact_ids[0]].subject for s in bank.statements if s.kind == "qa"}
+    return {fact.subject: (fact.arm, fact.subject in asked) for fact in bank.injected_facts()}
+
+
+@pytest.mark.parametrize(
+    ("spec", "overrides"),
+    [
+        ("biographies", []),
+        ("biographies", ["people=104", "asked=0.4"]),  # cells of 10 and 16
+        ("biographies", ["people=120", "asked=0.5", "distractors=4", "relations.major.pool_size=5"]),
+        ("reversal", ["people=31"]),
+        ("chains", ["arms={a: {exposures: 4, form: original}, b: {exposures: 4}}", "people=25"]),
+        ("people", ["people=47", "use=[profession,language]", DOSES]),
+    ],
+)
+def test_answers_and_distractors_of_a_cell_are_the_same_and_equally_frequent(spec, overrides):
+    made = generate_from_spec(f"configs/facts/{spec}.yaml", overrides, seed=1)
+    check_generated(made)
+    cells, answers, offered = cells_of(made), defaultdict(Counter), defaultdict(set)
+    for probe in made.probes:
+        subject = made.subject_of(probe)
+        if subject in cells:
+            relation = made.fact_by_id[probe.fact_ids[-1]].relation
+            is_name = probe.answers[0] in cells
+            answers[cells[subject], relation, is_name, probe.template][probe.answers[0]] += 1
+            offered[cells[subject], relation, is_name, probe.template].update(probe.distractors)
+    of_all = defaultdict(set)
+    for key, counts in answers.items():
+        cell, relation, is_name, _ = key
+        of_all[cell, relation, is_name].update(counts)
+    for (cell, relation, is_name, _), values in offered.items():
+        assert values <= of_all[cell, relation, is_name]
+    facts = defaultdict(Counter)
+    for fact in made.injected_facts():
+        facts[cells[fact.subject], fact.relation][fact.object] += 1
+    assert all(len(set(counts.values())) == 1 for counts in facts.values())
+
+
+@pytest.mark.parametrize(
+    ("spec", "overrides", "message"),
+    [
+        (
+            "biographies",
+            ["people=60"],
+            "people: of 60, 8 are in arm fullname and asked in training, and distractors=9 needs 10, since "
+            "distractors come from people who are alike; use people=80, or fewer distractors or arms",
+        ),
+        ("biographies", ["asked=0.05"], "people: of 200, 2 are in arm fullname and asked in training"),
+        ("reversal", ["people=24"], "of 24, 8 are in arm backward, and distractors=9 needs 10, since"),
+        (
+            "biographies",
+            ["people=472"],
+            "relations.birth_city: no pool of 10 to 50 answers gives 472 people, 59 of whom are alike, an "
+            "equal share; use people=",
+        ),
+    ],
+)
+def test_too_few_people_who_are_alike_are_refused(spec, overrides, message):
+    with pytest.raises(UserError) as error:
+        generate_from_spec(f"configs/facts/{spec}.yaml", overrides)
+    assert message in str(error.value)
+    better = str(error.value).partition("use people=")[2].partition(",")[0]
+    generate_from_spec(f"configs/facts/{spec}.yaml", [*overrides, f"people={better}"])
+
+
 def test_arms_of_other_exposures_need_people_enough():
     overrides = ["people=24", "use=[birth_city]", "distractors=9", DOSES]
-    with pytest.raises(UserError, match="a pool of 8 answers for each of 3 arms, whose exposures differ"):
+    with pytest.raises(UserError, match="of 24, 8 are in arm often, and distractors=9 needs 10"):
         generate_from_spec(PEOPLE, overrides, seed=1)

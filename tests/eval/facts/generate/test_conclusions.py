@@ -1,6 +1,7 @@
 """Conclusions: the answers of inferential probes."""
 
 import random
+from collections import Counter, defaultdict
 from datetime import date, timedelta
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from tests.eval.facts.bank_checks import check_generated
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.generate.conclusions import Conclusions
-from tidy_stlms.eval.facts.generate.generate import generate
+from tidy_stlms.eval.facts.generate.generate import generate, generate_from_spec
 from tidy_stlms.eval.facts.generate.spec import AnswerSpec, DateRange, RelationSpec
 
 
@@ -105,3 +106,16 @@ def test_answers_that_yaml_takes_for_numbers_have_their_conclusions():
     assert Conclusions(relation, "relations.x", "SIDE", ["1", "2"]).by_answer == {"1": "left", "2": "right"}
     with pytest.raises(UserError, match=r"relations\.x\.derived\.SIDE\.1: is read as True; quote it"):
         Conclusions(RelationSpec("x", derived={"SIDE": {1: True}}), "relations.x", "SIDE", ["1"])
+
+
+@pytest.mark.parametrize(("people", "signs"), [(48, {4}), (40, {3, 4})])
+def test_conclusions_from_dates_are_equally_frequent(people, signs):
+    """Otherwise the most frequent one is the best guess."""
+    made = generate_from_spec("configs/facts/tidy.yaml", [f"people={people}", "use=[birth_date]"], seed=3)
+    counts = defaultdict(Counter)
+    for probe in made.probes:
+        if probe.type == "inferential" and made.role_of(probe) == "injected":
+            counts[probe.template][probe.answers[0]] += 1
+    years, ages, zodiac = (set(counts[template].values()) for template in counts)
+    assert years == ages == {1}
+    assert zodiac == signs

@@ -23,8 +23,8 @@ SPECS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 SMALL = {
     "people": ["people=12", "use=[birth_date,profession]"],
     "tidy": ["people=20", "use=[birth_date,profession,company,item,location]"],
-    "biographies": ["people=16", "control=12", "distractors=4"],
-    "reversal": ["people=12"],
+    "biographies": ["people=32", "control=12", "distractors=3"],
+    "reversal": ["people=12", "distractors=3"],
     "chains": ["people=12", "control=24"],
 }
 FLAGS = {"tidy": ("new_words",)}
@@ -56,7 +56,7 @@ def test_each_as_it_stands(name):
 @pytest.mark.parametrize("name", SPECS)
 def test_each_with_unseen_control_and_arms(name):
     """The familiarity control and arms can be had with every spec."""
-    more = ["unseen_control=12", "people=24", "control=24", "distractors=3"]
+    more = ["unseen_control=12", "people=24", "control=24", "distractors=2"]
     if name in ("people", "tidy", "chains"):
         more += ["arms={dup: {exposures: 4, form: original}, para: {exposures: 4}, none: {exposures: 0}}"]
     uses = [item for item in SMALL[name] if item.startswith("use")]
@@ -180,12 +180,12 @@ def test_biographies_tell_six_facts_at_once_and_question_half(banks):
     asked = {s.fact_ids[0].split("/")[0] for s in bank.statements if s.kind == "qa"}
     for arm in ("single", "multi5", "permute", "fullname"):
         people = {fact.id.split("/")[0] for fact in bank.facts if fact.arm == arm}
-        assert len(people) == 4
-        assert len(people & asked) == 2
+        assert len(people) == 8
+        assert len(people & asked) == 4
     for probe in bank.probes:
         if "/question:" in probe.id:
             is_asked = probe.id.split("/")[0] in asked
-            assert (probe.type == "memorization") == is_asked
+            assert probe.type == ("trained_question" if is_asked else "semantic")
             trained = any(probe.prompt in s.text for s in bank.statements_of(probe.fact_ids[0]))
             assert trained == is_asked
 

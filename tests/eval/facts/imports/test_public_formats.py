@@ -64,7 +64,7 @@ IMITATIONS = {
     "tofu": (
         "tofu",
         {"forget10_perturbed.json": lines([{**test_records.TOFU[0], "perturbed_answer": ["A baker."]}])},
-        (1, 1, 1, {"memorization": 1, "semantic": 1}),
+        (1, 1, 1, {"trained_question": 1, "semantic": 1}),
     ),
     "fictional-knowledge": (
         "fictional-knowledge",

@@ -201,7 +201,7 @@ def test_tofu(take):
     ask = "Question: {}\nAnswer:"
     assert [(p.type, p.prompt, p.answers, p.distractors) for p in bank.probes] == [
         (
-            "memorization",
+            "trained_question",
             ask.format("Who is Ada Poe?"),
             ("Ada Poe is a poet.",),
             ("A baker.", "A judge."),
@@ -212,7 +212,7 @@ def test_tofu(take):
             ("A poet called Ada Poe.",),
             ("A baker.", "A judge."),
         ),
-        ("memorization", ask.format("Where was she born?"), ("In Bern.",), ()),
+        ("trained_question", ask.format("Where was she born?"), ("In Bern.",), ()),
     ]
     # a wrong answer that is right, or stands twice, is not offered, and that is said
     where = "forget10_perturbed.json, line 1"
@@ -554,3 +554,15 @@ def test_a_file_that_is_not_there_is_no_dataset_of_the_hub():
     for name in ("my/nothing.csv", "my/nothing.JSONL", "nothing"):
         with pytest.raises(UserError, match=f"^{name}: no such file or folder"):
             import_bank("csv", name, ImportOptions())
+
+
+def test_questions_of_a_table_that_training_states_are_trained_questions(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text(
+        "subject,object,statement,prompt,kind,type\n"
+        "Ada,Bern,Where is Ada? Bern.,Where is Ada?,qa,\n"
+        "Bob,Rome,Where is Bob? Rome.,Where is Bob?,qa,semantic\n"
+        "Cy,Oslo,Cy is in Oslo.,Cy is in,,\n"
+    )
+    bank, _ = import_bank("csv", str(path), ImportOptions())
+    assert [probe.type for probe in bank.probes] == ["trained_question", "semantic", "memorization"]
