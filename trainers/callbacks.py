@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec.structs import replace
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-from tidy_stlms.configs.errors import RunFailed, UserError
+from tidy_stlms.configs.errors import RunFailed, UserError, counted
 from tidy_stlms.configs.files import append_jsonl
 from tidy_stlms.configs.printable import printable
 from tidy_stlms.configs.records import to_row
@@ -61,9 +61,11 @@ class FirstLine(TrainerCallback):
         """`data: a.csv: 300 documents; 285 to train: 4,121 tokens, 32 rows of 128 a pass; ...`"""
         corpus, rows = self.corpus, self.geometry
         names = list(corpus.sources)
-        read = [f"{name}: {corpus.sources[name]:,} documents" for name in names[:SOURCES_TO_NAME]]
+        counts = {name: counted(number, "document", "documents") for name, number in corpus.sources.items()}
+        read = [f"{name}: {counts[name]}" for name in names[:SOURCES_TO_NAME]]
         if more := names[SOURCES_TO_NAME:]:
-            read.append(f"{len(more):,} more files: {sum(corpus.sources[n] for n in more):,} documents")
+            files = counted(len(more), "more file", "more files")
+            read.append(f"{files}: {counted(sum(corpus.sources[n] for n in more), 'document', 'documents')}")
         number = steps * rows.rows_per_step / rows.rows_per_pass
         passes = f"{number:.3g}" if number >= 0.01 else "less than 0.01"
         return (

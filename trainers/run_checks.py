@@ -187,7 +187,7 @@ def _check_model_and_plan(config: RunConfig, bank: FactBank | None) -> None:
     if model_config is None:
         return
     window = choose_context_window(config.data.context_window, model_config)
-    try_one_step(model_config, config, tokenizer, vocab_size)
+    try_one_step(model_config, config, tokenizer, vocab_size, window)
     if training is None:
         _check_plan(config, bank, tokenizer, window)
 

@@ -21,7 +21,6 @@ from tidy_stlms.eval.models.read import empty_model, read_adapter_config, read_m
 from tidy_stlms.trainers.collator import InjectionCollator
 from tidy_stlms.trainers.model import (
     check_vocabulary,
-    choose_context_window,
     config_for_tokenizer,
     number_of_parameters,
     random_model,
@@ -74,7 +73,11 @@ def trial_config(
 
 
 def try_one_step(
-    model_config: PreTrainedConfig, config: RunConfig, tokenizer: PreTrainedTokenizerBase, vocab_size: int
+    model_config: PreTrainedConfig,
+    config: RunConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    vocab_size: int,
+    context_window: int,
 ) -> None:
     """Train a model with random weights for one step on 16 tokens.
 
@@ -84,6 +87,7 @@ def try_one_step(
         model_config: What `trial_config` has returned.
         vocab_size: The number of token ids that the run's tokenizer has, or may have if it is still to be
             trained.
+        context_window: Tokens in a row of the run.
 
     Raises UserError if no model can be made, if it has too few token ids, or if the step fails.
     """
@@ -97,15 +101,15 @@ def try_one_step(
         )
     check_vocabulary(shapes, vocab_size)
     if parameters <= MAX_PARAMETERS_TO_TRAIN:
-        window = choose_context_window(config.data.context_window, model_config)
         model = random_model(model_config, where, trust_remote_code=trust)
         check_causal(model.eval(), f"model {config.model.name_or_path or config.model.type}")
         try:
-            _train(model, tokenizer, config, min(TOKENS, window))
+            _train(model, tokenizer, config, min(TOKENS, context_window))
         except UserError:
-            if window <= TOKENS:
+            if context_window <= TOKENS:
                 raise
-            _train(model, tokenizer, config, window)  # some models read only rows of one length
+            # some models read only rows of one length
+            _train(model, tokenizer, config, context_window)
         del model
         free_memory()
 
