@@ -81,7 +81,7 @@ def _self_check_tables(study: Study) -> list[StudyTable]:
     ]
     columns = (
         Column("model", numeric=False),
-        *(Column(name, note=note) for name, note in SELF_CHECK.items()),
+        *(Column(name.replace("_", " "), note=note) for name, note in SELF_CHECK.items()),
     )
     title = "Self-check: differences of logits that should be equal"
     return [StudyTable("self_check", "models", title, columns, rows, NOTE_ON_SELF_CHECK)] if rows else []
