@@ -139,7 +139,7 @@ def read_versions(run: Path) -> dict[str, str]:
     return versions
 
 
-def read_computation(run: Path) -> list[str]:
+def read_device_precision_attention(run: Path) -> list[str]:
     """What a run's figures were computed with: device, precision and attention; runs of earlier versions do
     not name the last two. Raises UserError if environment.json is damaged."""
     environment = read_json_object(run / ENVIRONMENT)

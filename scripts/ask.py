@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _ask(arguments: argparse.Namespace) -> None:
-    from tidy_stlms.eval.models.prefix import as_trained, warn_of_prefix
+    from tidy_stlms.eval.models.prefix import choices_as_trained, warn_of_prefix
     from tidy_stlms.eval.scoring.generation import top_tokens
     from tidy_stlms.eval.scoring.generation_check import check_generation
     from tidy_stlms.eval.scoring.self_check import SENTENCES
@@ -56,7 +56,7 @@ def _ask(arguments: argparse.Namespace) -> None:
             check_generation(model, tokenizer, SENTENCES, prefix=arguments.prefix)
         except UserError as error:
             raise UserError(f"{label}: {error}") from None
-        warn_of_prefix(label, as_trained(model, tokenizer), arguments.prefix)
+        warn_of_prefix(label, choices_as_trained(model, tokenizer), arguments.prefix)
     console = Terminal()
     interactive = sys.stdin.isatty()
     if interactive:

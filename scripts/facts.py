@@ -302,21 +302,24 @@ def _columns(items: list[str]) -> dict[str, str]:
 def _export_lm_eval(arguments: argparse.Namespace) -> None:
     from tidy_stlms.eval.facts.hub import open_bank
     from tidy_stlms.eval.recall.lm_eval_export import (
-        beginning_in_words,
-        beginning_of,
         command,
         export_lm_eval,
+        lm_eval_prefix_of,
+        prefix_in_words,
     )
     from tidy_stlms.scripts.facts_tables import tokenizer_of
 
     _check_free(arguments.out)
     bank = open_bank(arguments.bank)
     tokenizer = tokenizer_of(arguments.tokenizer) if arguments.tokenizer else None
-    beginning = None
+    prefix = None
     if arguments.model:
         model, own_tokenizer = load(arguments.model, arguments)
-        tokenizer, beginning = tokenizer or own_tokenizer, beginning_of(arguments.model, model, own_tokenizer)
-    export = export_lm_eval(bank, arguments.out, arguments.name, tokenizer, beginning)
+        tokenizer, prefix = (
+            tokenizer or own_tokenizer,
+            lm_eval_prefix_of(arguments.model, model, own_tokenizer),
+        )
+    export = export_lm_eval(bank, arguments.out, arguments.name, tokenizer, prefix)
     tasks, probes = counted(len(export.tasks), "task", "tasks"), counted(export.n_probes, "probe", "probes")
     say(f"{arguments.out}: {tasks} in the group {export.group}, {probes}")
     for number, reason in (
@@ -330,9 +333,9 @@ def _export_lm_eval(arguments: argparse.Namespace) -> None:
     ):
         if number:
             say(f"{counted(number, 'probe has', 'probes have')} {reason}")
-    say(beginning_in_words(beginning))
-    say(f"run them with\n  {command(export, arguments.out, beginning)}")
-    if beginning is None:
+    say(prefix_in_words(prefix))
+    say(f"run them with\n  {command(export, arguments.out, prefix)}")
+    if prefix is None:
         say("(models with their own code, such as STLMs, need `trust_remote_code=True` in --model_args)")
 
 

@@ -73,7 +73,7 @@ def _add_questions(cli: argparse.ArgumentParser) -> None:
         choices=STYLES,
         default=SUITE_STYLE,
         help="how the bank is asked: the suite's way, or with the figures of BEAR's client lm-pub-quiz: the "
-        "whole sentence behind BOS (default suite)",
+        "whole sentence after BOS (default suite)",
     )
     questions.add_argument(
         "--prompts",
@@ -210,7 +210,7 @@ def _join_processes(arguments: argparse.Namespace) -> None:
 def _request(arguments: argparse.Namespace) -> "StudyRequest":
     from tidy_stlms.configs.load import cache_folder
     from tidy_stlms.eval.models.load import choose_device, choose_dtype
-    from tidy_stlms.eval.recall.style import prefix_in
+    from tidy_stlms.eval.recall.style import prefix_for_style
     from tidy_stlms.eval.study.heldout import read_documents
     from tidy_stlms.eval.study.lazy_model import is_first_process
     from tidy_stlms.eval.study.prompts import load_prompts
@@ -218,7 +218,7 @@ def _request(arguments: argparse.Namespace) -> "StudyRequest":
     from tidy_stlms.eval.texts import TextFormat
 
     choose_dtype(arguments.dtype, choose_device(arguments.device))
-    arguments.prefix = prefix_in(arguments.style, arguments.prefix)
+    prefix_for_style(arguments.style, arguments.prefix)  # refuses a prefix that contradicts the style
     if arguments.style != SUITE_STYLE and not arguments.facts:
         raise UserError(f"--style {arguments.style}: says how a bank is asked; give --facts, or leave it out")
     if arguments.benchmarks:

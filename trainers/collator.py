@@ -92,6 +92,7 @@ class InjectionCollator:
         # by length, not by id: padding may be end-of-text, and the statement's own end is learned
         batch["labels"][~mask] = -100
         if self.packing.name == APART:
+            # padding counts from 0: it is a document of its own
             positions = document_positions(input_ids, self.eos)
             batch["position_ids"] = torch.where(mask, positions, index - ends)
         elif self.placement == "row" and self.statements:
@@ -100,7 +101,7 @@ class InjectionCollator:
 
 
 def _as_one_row(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The batch with its rows one behind the other, (1, batch x seq); none predicts the next one's start."""
+    """The batch with its rows one after the other, (1, batch x seq); none predicts the next one's start."""
     batch["labels"][:, 0] = -100
     return {name: tensor.reshape(1, -1) for name, tensor in batch.items()}
 

@@ -64,7 +64,7 @@ def load_documents(data: DataSection, seed: int, cache: Path) -> Documents:
     else:
         if len(train) < 2:
             raise UserError(_too_few(data))
-        # numbers are split instead of the documents: beside these, datasets would write files of its own
+        # Split numbers: for documents, datasets would write files with their order beside the cached ones.
         numbers = Dataset.from_dict({"number": range(len(train))})
         share = max(data.validation_fraction, 1 / len(train))
         parts = numbers.train_test_split(test_size=share, seed=seed)

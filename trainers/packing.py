@@ -1,9 +1,8 @@
 """Keeps the documents of a row apart, where the model can do it.
 
-A row holds several documents, one behind the other. Ordinary causal attention lets each of them read the ones
-before it. Most models of transformers read from `position_ids` that restart where the documents begin, and
-then keep every document to itself. Others take `position_ids` and ignore them, so `choose_packing` tries it
-out with the model at hand.
+A row holds several documents, one after the other. Ordinary causal attention lets each of them read the ones
+before it. Most models of transformers keep documents apart if `position_ids` restart at each one. Others take
+`position_ids` and ignore them, so `choose_packing` tries it out with the model at hand.
 
     tokens        b    c   eos   d    e   eos   f        a row begins anywhere in a document
     position_ids  0    1    0    1    2    0    1
@@ -27,8 +26,8 @@ from tidy_stlms.eval.scoring.isolation import rng_untouched
 
 APART, JOINED = "apart", "joined"
 TOKENS = 32  # in each of the two rows of the experiment
-SEES_OTHERS = "a packed document changes the logits of the one behind it"
-IS_NOT_ALONE = "a packed document has other logits than the same document alone"
+SEES_OTHERS = "a packed document changes the logits of the next one"
+DIFFERS_FROM_ALONE = "a packed document has other logits than the same document alone"
 SPLIT_BY_GPU = "its flash attention needs all rows as one, which several GPUs in one process would split"
 
 
@@ -39,13 +38,13 @@ class Packing:
     name: str = JOINED
     """`apart` or `joined`."""
     one_row: bool = False
-    """Whether a batch is given to the model as one row that holds all of its rows, one behind the other.
+    """Whether a batch is given to the model as one row that holds all of its rows, one after the other.
 
     transformers' flash attention keeps documents apart in a batch of one row only. It costs no more there:
     the kernel gets the length of each document.
     """
     reason: str | None = None
-    """Why the model cannot keep documents apart; None if it can, or if nobody asked."""
+    """Why the model cannot keep documents apart; None if it can, or if `joined` was configured."""
 
 
 def document_positions(input_ids: torch.Tensor, eos_token_id: int) -> torch.Tensor:
@@ -117,7 +116,7 @@ class Experiment:
         other_ids = (self.ids + 1 + vocabulary // 3) % vocabulary
         self.changed = torch.where(self.is_second, self.ids, other_ids)
         # the second documents alone, as every reader of text gives them to the model: at the start of a row;
-        # what stands behind them changes nothing
+        # what follows them changes nothing
         alone = torch.stack([row.roll(-begin) for row, begin in zip(self.ids, self.begins, strict=True)])
         with torch.no_grad(), reading(f"model of type {model.config.model_type}: its forward pass fails"):
             self.alone = self._logits(alone)
@@ -152,7 +151,7 @@ class Experiment:
             return SEES_OTHERS
         for row, begin in enumerate(self.begins):
             if not same_logits(self.alone[row, : self.tokens - begin], packed[row, begin:]):
-                return IS_NOT_ALONE
+                return DIFFERS_FROM_ALONE
         return None
 
     def _logits(self, ids: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
@@ -161,7 +160,8 @@ class Experiment:
         half = self.half_precision
         with torch.autocast(ids.device.type, dtype=half, enabled=half is not None):
             logits = self.model(**arguments).logits
-        return logits if half is None else logits.to(half)  # some models return float32 with less in it
+        # compared in the precision of training: some models only convert their logits to float32
+        return logits if half is None else logits.to(half)
 
     def _in_one_row(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         return self._logits(ids.view(1, -1), positions.view(1, -1)).view(*ids.shape, -1)

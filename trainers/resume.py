@@ -143,10 +143,8 @@ def check_geometry(checkpoint: Path, geometry: Geometry) -> Mark:
     Raises UserError if the run's geometry is another one: its positions would stand for other rows.
     """
     mark = read_mark(checkpoint)
-    written = {
-        "packing": JOINED,
-        **mark.geometry,
-    }  # earlier versions joined all documents, and did not say so
+    # earlier versions joined all documents, and did not record it
+    written = {"packing": JOINED, **mark.geometry}
     for key, now in asdict(geometry).items():
         before = written.get(key)
         if before != now:

@@ -198,7 +198,7 @@ def _with_max_steps(args: STLMTrainingArguments, rows_per_pass: int) -> STLMTrai
 
 
 def _choose_packing(config: RunConfig, model: PreTrainedModel, window: int) -> Packing:
-    """The run's packing. Logs why documents are joined if nobody asked for it."""
+    """The run's packing. Warns if documents are joined because the model cannot keep them apart."""
     packing = choose_packing(config.data.packing, model, config.training, window)
     if packing.reason is not None:
         logger.warning(

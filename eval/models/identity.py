@@ -9,7 +9,7 @@ from typing import Any
 from tidy_stlms.eval.models.load import tokenizer_folder
 from tidy_stlms.eval.models.lookup import ADAPTER_CONFIG, read_adapter_base, resolve_commit
 from tidy_stlms.eval.models.names import ModelName
-from tidy_stlms.eval.models.prefix import is_of_run
+from tidy_stlms.eval.models.prefix import is_run_or_checkpoint
 
 # The files on which a model's figures depend. The other files of a run folder may change.
 MODEL_FILES = (
@@ -46,7 +46,7 @@ def model_identity(model: ModelName) -> dict[str, Any]:
     if not folder.is_dir():
         return {"hub": model.path, "revision": model.revision or _current_commit(model.path)}
     identity: dict[str, Any] = {"files": _fingerprints(folder, (*MODEL_FILES, *TOKENIZER_PARTS))}
-    identity["of_run"] = is_of_run(folder)  # decides the prefix of models that do not record it
+    identity["of_run"] = is_run_or_checkpoint(folder)  # decides the prefix of models that do not record it
     tokenizer = tokenizer_folder(model.path)
     if tokenizer != model.path:
         identity["tokenizer"] = _fingerprints(Path(tokenizer), TOKENIZER_PARTS)

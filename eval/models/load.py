@@ -12,7 +12,7 @@ from tidy_stlms.configs.reading import reading, reason_of
 from tidy_stlms.eval.checkpoint_mark import check_weights_of_run
 from tidy_stlms.eval.models.checks import check_adapter_fit, check_causal, check_fit, check_logits
 from tidy_stlms.eval.models.lookup import BASE_IS_ADAPTER, check_model_path
-from tidy_stlms.eval.models.prefix import is_of_run, record_prefix, trained_prefix
+from tidy_stlms.eval.models.prefix import is_run_or_checkpoint, record_prefix, trained_prefix
 from tidy_stlms.eval.models.read import (
     has_tokenizer,
     load_tokenizer,
@@ -57,7 +57,7 @@ def load_model(
     code: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
     model = load_weights(name, torch_dtype, **code)
     tokenizer = tokenizer_of(name, model, **code)
-    if trained_prefix(model) is None and is_of_run(name):
+    if trained_prefix(model) is None and is_run_or_checkpoint(name):
         record_prefix(model)
     logger.info("%s: on %s in %s", name, torch_device, torch_dtype)
     model = model.to(torch_device).eval()

@@ -1,8 +1,8 @@
 """The prefix of a text: the special tokens that stand before it, in training and in asking alike.
 
-A model that has read every document behind end-of-text knows less of a text that stands behind nothing. So a
-run stores how its documents begin in the config of its model, and the harness puts the same before what it
-asks. Other models are asked as their tokenizer encodes a text.
+A model whose training documents all follow end-of-text recalls less without it. So a run stores its prefix
+in the model's config, and the harness uses the same one. Other models are asked as their tokenizer encodes a
+text.
 
     prefix_of(model, tokenizer)          # Prefix(name="eos", ids=(0,))
     prefix_of(model, tokenizer, "none")  # Prefix(name="none", ids=())
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 PREFIXES = ("bos", "eos", "none")  # what users may choose
 OWN = "own"  # the name of a tokenizer's own special tokens that are neither BOS nor end-of-text
-PREFIX_OF_RUNS = "eos"  # the training stream separates documents by end-of-text, and each stands behind one
+PREFIX_OF_RUNS = "eos"  # each document of the training stream follows an end-of-text token
 CONFIG_FIELD = "document_prefix"  # of config.json
 
 
@@ -114,7 +114,7 @@ def lm_eval_arguments(prefix: Prefix, tokenizer: Any) -> str | None:
     return "add_bos_token=True" if prefix.ids == (tokenizer.bos_token_id,) else None
 
 
-def as_trained(model: Any, tokenizer: Any) -> tuple[str, ...]:
+def choices_as_trained(model: Any, tokenizer: Any) -> tuple[str, ...]:
     """The choices that give the prefix of the model's training: two, if BOS and end-of-text are one token.
     Empty if the training is not known."""
     trained = trained_prefix(model)
@@ -125,7 +125,10 @@ def as_trained(model: Any, tokenizer: Any) -> tuple[str, ...]:
 
 
 def warn_of_prefix(label: str, trained: Sequence[str], choice: str | None) -> None:
-    """Log a warning if the model of that label is asked with another prefix than `trained` (`as_trained`)."""
+    """Log a warning if the model of that label is asked with another prefix than in training.
+
+    `trained` is what `choices_as_trained` returns.
+    """
     if choice is not None and trained and choice not in trained:
         logger.warning(
             "%s: is asked with prefix %s, but its training put %s before each document: its figures may be "
@@ -134,7 +137,7 @@ def warn_of_prefix(label: str, trained: Sequence[str], choice: str | None) -> No
         )
 
 
-def is_of_run(folder: str | Path) -> bool:
+def is_run_or_checkpoint(folder: str | Path) -> bool:
     """Whether a folder is a run or a run's checkpoint. Earlier versions trained with PREFIX_OF_RUNS too, but
     did not store it."""
     folder = Path(folder)

@@ -17,7 +17,7 @@ from tidy_stlms.eval.models.checks import check_logits
 from tidy_stlms.eval.models.prefix import prefix_of
 from tidy_stlms.eval.recall.metrics import bits_per_byte, candidate_metrics, perplexity, token_rank
 from tidy_stlms.eval.recall.results import BEAR_STYLE, SUITE_STYLE, ProbeResult
-from tidy_stlms.eval.recall.style import bear_items, in_bear_style, prefix_in
+from tidy_stlms.eval.recall.style import bear_items, prefix_for_style, to_bear_results
 from tidy_stlms.eval.scoring.generation import (
     Continuation,
     answer_budgets,
@@ -65,7 +65,7 @@ def evaluate_recall(
         UserError: As `score` does, naming the probe; if the model fails the self-check; for a prefix that the
             style forbids.
     """
-    prefix = prefix_in(style, prefix)
+    prefix = prefix_for_style(style, prefix)
     if style == BEAR_STYLE:
         generate, top_k = False, 0
     probes = [probe for probe in bank.probes if roles is None or bank.role_of(probe) in roles]
@@ -92,7 +92,7 @@ def evaluate_recall(
             _result(bank, probe, of_probe, generated.get(probe.id), name, tokenizer if top_k else None)
             for probe, of_probe in zip(share, scores, strict=True)
         ]
-        return in_bear_style(bank, share, scores, results) if style == BEAR_STYLE else results
+        return to_bear_results(bank, share, scores, results) if style == BEAR_STYLE else results
 
     with rng_untouched(model):
         return spread_over_processes(probes, measure) if spread else measure(probes)

@@ -92,12 +92,12 @@ def exact_match(doc, results):
 
 
 @dataclass(frozen=True)
-class Beginning:
-    """How a model's texts begin, and how lm-eval can be told."""
+class LmEvalPrefix:
+    """A model's prefix, and the arguments with which lm-eval uses the same one."""
 
     model: str
-    prefix: str
-    """Its name."""
+    name: str
+    """The prefix's name."""
     arguments: str | None
     """For --model_args, empty if none is needed; None if lm-eval cannot do it."""
     own_code: bool = False
@@ -124,7 +124,7 @@ def export_lm_eval(
     folder: str | Path,
     name: str | None = None,
     tokenizer: Any = None,
-    beginning: Beginning | None = None,
+    prefix: LmEvalPrefix | None = None,
 ) -> Export:
     """Write the tasks of `bank` to a new folder.
 
@@ -133,7 +133,7 @@ def export_lm_eval(
         tokenizer: `_gen` generates as many of its tokens as the longest answer needs. Without a tokenizer it
             generates as many tokens as the answer has bytes: enough for all, but more than a small model may
             have room for.
-        beginning: Of the model that the tasks are for; the folder's README.md says how to ask it.
+        prefix: Of the model that the tasks are for; the folder's README.md says how to ask it.
 
     Raises:
         UserError: If the folder is not empty, or if the bank has no probes.
@@ -173,7 +173,7 @@ def export_lm_eval(
         whole = {"group": group, "task": tasks, "metadata": {"version": VERSION, "bank_sha256": bank.sha256}}
         write_whole(temporary / f"{group}.yaml", _yaml(whole))
         write_whole(temporary / "utils.py", utils_source())
-        write_whole(temporary / "README.md", _readme(group, tasks, bank, words, beginning))
+        write_whole(temporary / "README.md", _readme(group, tasks, bank, words, prefix))
     return Export(
         group=group,
         tasks=tuple(tasks),
@@ -216,13 +216,13 @@ def _groups(bank: FactBank) -> tuple[list[str], dict[str, str]]:
     return groups_of(keys, doses), words
 
 
-def command(export: Export, folder: str | Path, beginning: Beginning | None = None) -> str:
+def command(export: Export, folder: str | Path, prefix: LmEvalPrefix | None = None) -> str:
     """The command that runs the exported tasks."""
-    model = "MODEL" if beginning is None else beginning.model
+    model = "MODEL" if prefix is None else prefix.model
     arguments = [f"pretrained={model}", "dtype=float32"]
-    if beginning is not None and beginning.arguments:
-        arguments.append(beginning.arguments)
-    if beginning is not None and beginning.own_code:
+    if prefix is not None and prefix.arguments:
+        arguments.append(prefix.arguments)
+    if prefix is not None and prefix.own_code:
         arguments.append("trust_remote_code=True")
     return (
         f"lm_eval run --model hf --model_args {shlex.quote(','.join(arguments))} --tasks {export.group} "
@@ -230,29 +230,29 @@ def command(export: Export, folder: str | Path, beginning: Beginning | None = No
     )
 
 
-def beginning_of(name: str, model: Any, tokenizer: Any) -> Beginning:
-    """How lm-eval asks the model of that name."""
+def lm_eval_prefix_of(name: str, model: Any, tokenizer: Any) -> LmEvalPrefix:
+    """The prefix of the model of that name."""
     prefix = prefix_of(model, tokenizer)
     own_code = bool(getattr(base_model(model).config, "auto_map", None))
-    return Beginning(name, prefix.name, lm_eval_arguments(prefix, tokenizer), own_code)
+    return LmEvalPrefix(name, prefix.name, lm_eval_arguments(prefix, tokenizer), own_code)
 
 
-def beginning_in_words(beginning: Beginning | None) -> str:
+def prefix_in_words(prefix: LmEvalPrefix | None) -> str:
     """What stands before the texts, for the folder's README.md and the terminal."""
-    if beginning is None:
+    if prefix is None:
         return (
             "`stlm recall` puts before each text the special token that stood before the documents of a "
             "model's training, if its config says so (`document_prefix`). By itself, lm-eval puts what the "
             "tokenizer adds; with `add_bos_token=True` in --model_args, BOS. Figures of different prefixes "
             "differ."
         )
-    if beginning.arguments is None:
+    if prefix.arguments is None:
         return (
-            f"{beginning.model}: its documents began with prefix {beginning.prefix} in training, which "
+            f"{prefix.model}: its documents began with prefix {prefix.name} in training, which "
             "lm-eval cannot put before a text. So its figures differ from those of `stlm recall`."
         )
-    added = f"that needs {beginning.arguments}" if beginning.arguments else "lm-eval does that by itself"
-    return f"{beginning.model} is asked with prefix {beginning.prefix}; {added}."
+    added = f"that needs {prefix.arguments}" if prefix.arguments else "lm-eval does that by itself"
+    return f"{prefix.model} is asked with prefix {prefix.name}; {added}."
 
 
 def _moves(context: str) -> bool:
@@ -347,10 +347,10 @@ def _yaml(config: dict[str, Any]) -> str:
 
 
 def _readme(
-    group: str, tasks: Sequence[str], bank: FactBank, words: dict[str, str], beginning: Beginning | None
+    group: str, tasks: Sequence[str], bank: FactBank, words: dict[str, str], prefix: LmEvalPrefix | None
 ) -> str:
     named = "".join(f"- `{group}_{word}_...`: {markdown_text(facts)}\n" for facts, word in words.items())
-    prefix = beginning_in_words(beginning)
+    note = prefix_in_words(prefix)
     treatments = f"\nInjected facts, by exposures that the bank plans:\n\n{named}" if named else ""
     return f"""\
 # {group}
@@ -369,5 +369,5 @@ are never trained on: on them a model that guesses is right as often as chance. 
 `probe_id`, `fact_ids`, `role`, `arm`, `relation` and `type`. Where a text holds a control token such as
 `<|endoftext|>`, lm-eval reads it as such; `stlm recall` reads its characters, and the figures differ.
 
-{prefix if beginning is None else markdown_text(prefix)}
+{note if prefix is None else markdown_text(note)}
 {treatments}"""

@@ -24,7 +24,8 @@ class ProbeResult(Output, frozen=True, kw_only=True):
 
     Metrics that the probe does not have are null, and written as such: metrics that compare candidates if
     there are no distractors, metrics of the answer alone if the probe has a suffix, and metrics of generation
-    if nothing was generated. In BEAR's style only `accuracy`, `candidate_rank` and `mrr` are not null.
+    if nothing was generated. Of the metrics, BEAR's style has only `accuracy`,
+    `candidate_rank` and `mrr`.
     """
 
     step: int | UnsetType = UNSET

@@ -1,8 +1,8 @@
 """How probes are asked: in the suite's own style, or in that of BEAR's client, lm-pub-quiz 0.3.3.
 
-`suite` scores the answer behind its prompt, and generates. `bear` scores each candidate's whole sentence:
+`suite` scores the answer after its prompt, and generates. `bear` scores each candidate's whole sentence:
 
-    <BOS>The capital of Norway is Oslo.      ln P of every token behind BOS, the closing full stop too
+    <BOS>The capital of Norway is Oslo.      ln P of every token after BOS, the closing full stop too
 
 The sentence begins with a capital letter, and all answers of the relation's answer space are candidates. The
 first one with the largest sum is the model's choice. See docs/recall.md for the metrics that this leaves out.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tidy_stlms.eval.scoring.scorer import Scores  # torch takes seconds to import
 
 
-def prefix_in(style: str, prefix: str | None) -> str | None:
+def prefix_for_style(style: str, prefix: str | None) -> str | None:
     """What stands before each text in a style, if the user chose `prefix`; as for `prefix_of`.
 
     Raises UserError for a style that does not exist, and for a prefix that contradicts the style.
@@ -59,7 +59,7 @@ def bear_text(probe: Probe, candidate: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def in_bear_style(
+def to_bear_results(
     bank: FactBank, probes: Sequence[Probe], scores: "Sequence[Scores]", results: Sequence[ProbeResult]
 ) -> list[ProbeResult]:
     """The results of `bear_items`, from their scores. `results` say what does not depend on the style.

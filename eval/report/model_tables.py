@@ -1,4 +1,4 @@
-"""Tables of what the models of a study are, how they were asked, and how the harness fits them."""
+"""Tables of what the models of a study are, how they were asked, and what the self-check found."""
 
 from tidy_stlms.eval.report.cells import Cell, Column, StudyTable, count, label, number
 from tidy_stlms.eval.study.request import ModelInfo
@@ -11,13 +11,13 @@ NOTE_ON_PREFIX = (
 SELF_CHECK = {
     "lookahead": "earlier tokens, when the last one is another",
     "padding": "with padding in front, against without",
-    "shared_prompt": "an answer behind a cached prompt, against both in one pass",
+    "shared_prompt": "an answer after a cached prompt, against both in one pass",
     "generation": "generation with the cache, against without",
 }
 NOTE_ON_SELF_CHECK = (
-    "Largest differences of logits on two prompts, divided by the largest logit if that is above 1. Rounding "
-    'gives about 1e-6 in float32, 1e-2 in bfloat16. "no": the model cannot do it; the harness then reads '
-    "texts one by one."
+    "Largest differences of logits on two short texts, divided by the largest logit if that is above 1. "
+    "Rounding gives about 1e-6 in float32 and 1e-2 in bfloat16. no: the model’s code fails at this, or gives "
+    "no number."
 )
 
 

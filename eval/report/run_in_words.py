@@ -14,7 +14,7 @@ from tidy_stlms.eval.report.run_summary import RunSummary
 from tidy_stlms.eval.run_folder import (
     count_exposures,
     has_plan,
-    read_computation,
+    read_device_precision_attention,
     read_documents,
     read_packing,
     read_plan,
@@ -26,9 +26,9 @@ FIGURES = {
     "recall.png": "Accuracy by probe type: injected facts solid, control facts dashed; grey: exposures.",
     "rank_and_bits.png": "Rank of the answer, and its bits per byte.",
 }
-READING = {
+PACKING_IN_WORDS = {
     "apart": "each document is read by itself",
-    "joined": "the documents of a row are read one after the other, each with those before it in sight",
+    "joined": "each document of a row is read together with the documents before it",
 }
 MOST_COUNTS = 8  # numbers of exposures that are listed one by one
 
@@ -65,14 +65,14 @@ def facts_of_the_run(
         ]
     return [
         f"- Model: {markdown_text(model)}{size}",
-        f"- Data: {markdown_code(config['data']['name'])}{amount}; {READING[read_packing(folder)]}",
+        f"- Data: {markdown_code(config['data']['name'])}{amount}; {PACKING_IN_WORDS[read_packing(folder)]}",
         *loss,
-        f"- Prefix: `{PREFIX_OF_RUNS}`, documents in training and prompts in evaluation stand behind "
-        "end-of-text",
+        f"- Prefix: `{PREFIX_OF_RUNS}` (end-of-text before each document in training and each prompt in "
+        "evaluation)",
         f"- Injection: {injection_in_words(folder, config, bank)}",
         f"- Seed: {config['training']['seed']}",
-        f"- Versions: torch {versions.get('torch')}, transformers {versions.get('transformers')}; "
-        f"{markdown_text(', '.join(read_computation(folder)))}",
+        f"- Versions: torch {versions.get('torch')}, transformers {versions.get('transformers')}",
+        f"- Computed on: {markdown_text(', '.join(read_device_precision_attention(folder)))}",
     ]
 
 

@@ -13,7 +13,7 @@ from tidy_stlms.eval.study.prompts import PromptResult
 from tidy_stlms.eval.study.study import Study
 
 BEAR_IN_WORDS = (
-    "Asked in BEAR's style, with the figures of its client lm-pub-quiz: behind BOS, each candidate's whole "
+    "Asked in BEAR's style, with the figures of its client lm-pub-quiz: after BOS, each candidate's whole "
     "sentence is scored, its closing punctuation too, and the most probable one is the model's choice. "
     "Figures of the answer alone and of generation have no meaning there."
 )

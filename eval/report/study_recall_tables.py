@@ -77,7 +77,8 @@ def corrected_tables(study: Study) -> list[StudyTable]:
         tables.append(replace(accuracy, key="corrected-accuracy", title=title, note=UNSURE))
     for tokenizer, models in tokenizer_groups(study).items():
         shared = {name: study.corrected[name] for name in models if name in study.corrected}
-        for names in (("subject_shift", "binding"), ("answer_familiarity",)):
+        for parts in (("subject_shift", "binding"), ("answer_familiarity",)):
+            names = [name for name in parts if _is_there(shared, name)]  # BEAR's style has no subject shift
             if table := _differences(study, shared, names):
                 title = " and ".join(name.replace("_", " ") for name in names).capitalize()
                 tables.append(
@@ -90,6 +91,15 @@ def corrected_tables(study: Study) -> list[StudyTable]:
                     )
                 )
     return tables
+
+
+def _is_there(summaries: Mapping[str, CorrectedSummary], name: str) -> bool:
+    return any(
+        name in figures
+        for by_group in summaries.values()
+        for by_type in by_group.values()
+        for figures in by_type.values()
+    )
 
 
 def _recall_tables(

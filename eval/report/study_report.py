@@ -23,9 +23,11 @@ from tidy_stlms.eval.report.study_content import (
 )
 from tidy_stlms.eval.study.study import BankInfo, Study
 
-READING = """\
+FIGURES = """\
 Accuracy: the answer is the most probable of the candidates. Exact match: greedy generation gives the
 answer{chance}. Rank: of the answer among the candidates. Bits/byte: of the answer, lower is better.
+"""
+MARKS = """\
 Brackets: 95% bootstrap intervals over subjects, unless a table says otherwise; they say nothing of another
 training run or seed. Control facts were never injected. **Bold**: best of its group; *italics*: best, but not
 significantly above every other model. Perplexity, token rank and log-probability stand only in tables whose
@@ -70,8 +72,7 @@ def _introduction(bank: BankInfo | None, style: str | None) -> list[str]:
     return [
         f"{counts} `report.html` is this and a browser of all probes.",
         "",
-        *([style, ""] if style is not None else []),
-        READING.format(chance=f" ({chance})" if chance else ""),
+        (f"{style}\n" if style else FIGURES.format(chance=f" ({chance})" if chance else "")) + MARKS,
         "",
     ]
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tidy_stlms.eval.models.inputs import fill_batches
 from tidy_stlms.eval.scoring.budget import Budget
-from tidy_stlms.eval.scoring.prefix_cache import PromptCache
+from tidy_stlms.eval.scoring.prompt_cache import PromptCache
 from tidy_stlms.eval.scoring.sequences import InputSequence
 
 

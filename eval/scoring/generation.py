@@ -155,11 +155,11 @@ def top_tokens(
     Raises UserError if a probability is not a number.
     """
     context = context_length(model) or math.inf
-    ids_before = prefix_of(model, tokenizer, prefix).ids
-    [row] = encode_prompts(tokenizer, [prompt], prefix=ids_before, control_tokens=control_tokens)
+    prefix_ids = prefix_of(model, tokenizer, prefix).ids
+    [row] = encode_prompts(tokenizer, [prompt], prefix=prefix_ids, control_tokens=control_tokens)
     if len(row) >= context:
         limits = [int(max(1, context - 1))]
-        [row] = encode_prompts(tokenizer, [prompt], limits, prefix=ids_before, control_tokens=control_tokens)
+        [row] = encode_prompts(tokenizer, [prompt], limits, prefix=prefix_ids, control_tokens=control_tokens)
     max_new_tokens = int(max(1, min(steps, context - len(row))))
     pad_id, ends = padding_id(model, tokenizer), end_ids(model, tokenizer)
     with torch.no_grad(), eval_mode(model):

@@ -40,7 +40,7 @@ from tidy_stlms.eval.scoring.budget import default_budget, memory_errors, run_ba
 from tidy_stlms.eval.scoring.encoding import EncodedCandidate, Item, encode_items
 from tidy_stlms.eval.scoring.isolation import eval_mode
 from tidy_stlms.eval.scoring.logprobs import ScoreCollector, TokenScores
-from tidy_stlms.eval.scoring.prefix_cache import PromptCache, can_share_prompts, forward_with_cache
+from tidy_stlms.eval.scoring.prompt_cache import PromptCache, can_share_prompts, forward_with_cache
 from tidy_stlms.eval.scoring.sequences import InputSequence, plan_full_texts, plan_shared_prompts
 
 logger = logging.getLogger(__name__)

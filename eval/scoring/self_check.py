@@ -1,11 +1,10 @@
-"""What a model shows about the harness before it is measured: logits that should be equal, and how far apart
-they are.
+"""Measures how far padding, caches and later tokens change a model's logits. All differences should be zero.
 
     self_check(model, tokenizer, ["Ada Lopez was born in", "The"])
 
 The scorer pads rows, reads a prompt once for all its answers, and generates with a cache. Whether that leaves
 a model's logits as they are depends on the model's code. No test of this project can know all models. So each
-one is tried on two prompts, and the figures stand in the results for readers to judge.
+one is tried on two short texts, and results hold the differences.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +21,7 @@ from tidy_stlms.eval.models.prefix import prefix_of
 from tidy_stlms.eval.scoring.encoding import encode_prompts
 from tidy_stlms.eval.scoring.generation_check import logits_of_generation
 from tidy_stlms.eval.scoring.isolation import eval_mode, rng_untouched
-from tidy_stlms.eval.scoring.prefix_cache import logits_after_cache
+from tidy_stlms.eval.scoring.prompt_cache import logits_after_cache
 from tidy_stlms.eval.scoring.sequences import InputSequence
 
 SENTENCES = ("The", "The old farmer walked to the market, and then he")  # where nothing else is asked
@@ -32,17 +31,19 @@ N_ANSWER = 2  # tokens that stand for an answer
 
 class SelfCheck(Output, frozen=True, kw_only=True):
     """Largest differences of logits that should be equal, each divided by the largest logit if that is above
-    1. In float32, rounding gives about 1e-6; in bfloat16 about 1e-2. Null: the model cannot do it."""
+    1. In float32, rounding gives about 1e-6; in bfloat16 about 1e-2. Null: the model's code fails at this, or
+    gives no number."""
 
     lookahead: float | None
     """Of earlier tokens when the last token is another one."""
     padding: float | None
     """With padding in front, against without. If it is large, only rows of equal length share a batch."""
     shared_prompt: float | None
-    """Of an answer behind a cached prompt, against both in one pass. If it is large or null, prompts are read
+    """Of an answer after a cached prompt, against both in one pass. If it is large or null, prompts are read
     anew for each answer."""
     generation: float | None
-    """Of generation with the cache, against without. If it is large, nothing is generated."""
+    """Of generation with the cache, against without. If it is large, recall of the model is refused, unless
+    nothing is generated (`--no-generate`)."""
 
 
 def self_check(model: Any, tokenizer: Any, prompts: Sequence[str], *, prefix: str | None = None) -> SelfCheck:

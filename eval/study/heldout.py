@@ -10,8 +10,8 @@ there is none, BOS or end-of-text, because a token must predict the first one. E
 tokenizers. A document that is longer than the window is read in one of two styles:
 
 - `overlap` (default): windows overlap by half or more. So every token, except in the first window, has at
-  least half a window before it. A BOS stands in front of each window. An end-of-text stands before the
-  document only: training rows that continue a document have none.
+  least half a window before it. A prefix other than end-of-text stands before each window. End-of-text
+  stands before the document only: training rows that continue a document have none.
 - `rolling`: as in lm-eval (`loglikelihood_rolling`). A window begins with the last token of the window before
   it, so the first tokens of each window have little before them. Only the last one reaches back as far as it
   can. The window is the model's whole context, and BOS, if the tokenizer adds it, is scored too.
@@ -158,9 +158,9 @@ def _overlapping_rows(
     model: Any, tokenizer: Any, documents: Sequence[str], encoded: Sequence[list[int]], prefix: str | None
 ) -> Iterator[list[Row]]:
     """The rows of each document in the style `overlap`."""
-    name, prefix_ids = prefix_of(model, tokenizer, prefix)
+    prefix_ids = prefix_of(model, tokenizer, prefix).ids
     start = list(prefix_ids) or [_start_id(tokenizer)]
-    n_kept = 0 if name == "eos" else len(prefix_ids)
+    n_kept = 0 if prefix_ids == (tokenizer.eos_token_id,) else len(prefix_ids)
     window = min(context_length(model) or MAX_WINDOW, MAX_WINDOW)
     most = _most_logits(model, window)
     return (_overlapping_windows(start, ids, n_kept, window, most) for ids in encoded)
@@ -172,7 +172,7 @@ def _rolling_rows(
     """The rows of each document in the style `rolling`.
 
     lm-eval encodes a document as the tokenizer does by itself, and puts BOS or else end-of-text before it. So
-    BOS is scored behind BOS if the tokenizer adds one. With another prefix than the tokenizer's own, this is
+    BOS is scored after BOS if the tokenizer adds one. With another prefix than the tokenizer's own, this is
     lm-eval with the arguments `add_bos_token=False,prefix_token_id=ID`, and only the text is scored.
     """
     prefix_ids = prefix_of(model, tokenizer, prefix).ids

@@ -22,7 +22,7 @@ from tidy_stlms.eval.models.identity import model_identity, versions
 from tidy_stlms.eval.models.inputs import attention_of
 from tidy_stlms.eval.models.load import free_memory, load_model
 from tidy_stlms.eval.models.names import ModelName
-from tidy_stlms.eval.models.prefix import as_trained, prefix_of, warn_of_prefix
+from tidy_stlms.eval.models.prefix import choices_as_trained, prefix_of, warn_of_prefix
 from tidy_stlms.eval.scoring.processes import process_count, process_rank
 from tidy_stlms.eval.scoring.self_check import SENTENCES, SelfCheck, self_check
 from tidy_stlms.eval.study.cache import Part, append_part, key, missing, read_parts
@@ -49,7 +49,7 @@ class ModelDescription(Output, frozen=True, kw_only=True):
     attention: str | None
     prefix: str
     """The name of the model's own prefix."""
-    as_trained: tuple[str, ...]
+    choices_as_trained: tuple[str, ...]
     """The prefixes that its training put before documents; empty if that is not known."""
     self_check: SelfCheck
 
@@ -112,7 +112,7 @@ class LazyModel:
 
     def _fill_in(self, description: ModelDescription, loaded: bool) -> None:
         was_known, choice = self.measurement.info.parameters is not None, self.request.prefix
-        prefix, trained = choice or description.prefix, description.as_trained
+        prefix, trained = choice or description.prefix, description.choices_as_trained
         self.measurement.info = replace(
             self.measurement.info,
             parameters=description.parameters,
@@ -212,7 +212,7 @@ def _describe(model: Any, tokenizer: Any, request: StudyRequest) -> ModelDescrip
         tokenizer=tokenizer_hash(tokenizer),
         attention=attention_of(model),
         prefix=prefix_of(model, tokenizer).name,
-        as_trained=as_trained(model, tokenizer),
+        choices_as_trained=choices_as_trained(model, tokenizer),
         self_check=self_check(model, tokenizer, asked or SENTENCES, prefix=request.prefix),
     )
 

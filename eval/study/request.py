@@ -79,11 +79,12 @@ class ModelInfo(Output, frozen=True, kw_only=True):
     """The implementation of attention, such as `sdpa`; null if the model has none, or was not loaded."""
     prefix: str | None = None
     """The special token before each text that the model was asked: `bos`, `eos` (end-of-text) or `none`;
-    `own` for other tokens that the tokenizer adds; null if the model could not be loaded."""
+    `own` for other tokens that the tokenizer adds; null if the model could not be loaded. Probes in BEAR's
+    style have BOS, whatever this says."""
     prefix_as_trained: bool | None = None
     """Whether the same stood before each document in training; null if that is not known."""
     self_check: SelfCheck | None = None
-    """How the harness fits the model; null if the model could not be loaded."""
+    """Differences that the self-check found; null if the model could not be loaded."""
     parameters: int | None
     """The number of parameters; null if the model could not be loaded, like the next."""
     tokenizer: str | None

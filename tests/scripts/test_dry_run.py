@@ -139,7 +139,7 @@ def test_dry_run_prints_the_resolved_config(tiny, tmp_path, capsys):
                 "data.packing=apart",
             ],
             "data.packing=apart: a model of type mpt cannot keep documents apart: a packed document changes "
-            "the logits of the one behind it; set data.packing=joined",
+            "the logits of the next one; set data.packing=joined",
         ),
         (["training.report_to=wandbb"], "training.report_to=['wandbb']: wandbb is not supported"),
         (["evaluation.benchmarks=[blimpp]"], "benchmark 'blimpp': lm-eval has no such task"),

@@ -17,7 +17,7 @@ from tidy_stlms.configs.files import read_json
 from tidy_stlms.configs.schema import STLMTrainingArguments
 from tidy_stlms.trainers.collator import InjectionCollator
 from tidy_stlms.trainers.packing import (
-    IS_NOT_ALONE,
+    DIFFERS_FROM_ALONE,
     SEES_OTHERS,
     SPLIT_BY_GPU,
     Packing,
@@ -155,7 +155,7 @@ def test_every_attention_keeps_apart_and_in_half_precision_too(name, attention, 
 def test_a_leak_is_found_in_half_precision_too(args):
     args.bf16 = True
     for name in ("lfm2", "xglm", "bloom"):
-        assert choose_packing(None, build(name), args, WINDOW).reason in (SEES_OTHERS, IS_NOT_ALONE)
+        assert choose_packing(None, build(name), args, WINDOW).reason in (SEES_OTHERS, DIFFERS_FROM_ALONE)
 
 
 @pytest.mark.parametrize("window", [2, 3, 5, WINDOW])
@@ -172,7 +172,7 @@ def test_a_model_that_masks_but_counts_on_is_found_out(args, monkeypatch):
         table, "forward", lambda ids: torch.nn.functional.embedding(torch.arange(ids.shape[-1]), table.weight)
     )
     packing = choose_packing(None, model, args, WINDOW)
-    assert packing == Packing("joined", reason=IS_NOT_ALONE)
+    assert packing == Packing("joined", reason=DIFFERS_FROM_ALONE)
 
 
 def test_a_model_that_refuses_position_ids_joins(args, monkeypatch):

@@ -13,7 +13,7 @@ from tidy_stlms.eval.models.load import load_model
 from tidy_stlms.eval.models.names import ModelName
 from tidy_stlms.eval.models.prefix import (
     Prefix,
-    as_trained,
+    choices_as_trained,
     lm_eval_arguments,
     own_prefix,
     prefix_of,
@@ -56,9 +56,9 @@ def test_a_tokenizer_with_other_tokens_of_its_own():
 def test_a_model_is_asked_as_it_was_trained_or_as_the_user_wants():
     tokenizer = tiny.byte_level(bos=True)
     model = tiny.gpt2(len(tokenizer))
-    assert (trained_prefix(model), as_trained(model, tokenizer)) == (None, ())
+    assert (trained_prefix(model), choices_as_trained(model, tokenizer)) == (None, ())
     record_prefix(model)
-    assert (trained_prefix(model), as_trained(model, tokenizer)) == ("eos", ("eos",))
+    assert (trained_prefix(model), choices_as_trained(model, tokenizer)) == ("eos", ("eos",))
     assert prefix_of(model, tokenizer) == Prefix("eos", (2,))
     assert prefix_of(model, tokenizer, "bos") == Prefix("bos", (1,))
     assert prefix_of(model, tokenizer, "none") == Prefix("none", ())
@@ -72,7 +72,7 @@ def test_a_model_is_asked_as_it_was_trained_or_as_the_user_wants():
 def test_the_warning_names_both(caplog):
     model, tokenizer = tiny.gpt2(400), like_gpt2()
     record_prefix(model)
-    same = as_trained(model, tokenizer)
+    same = choices_as_trained(model, tokenizer)
     assert same == ("bos", "eos")  # one token
     with caplog.at_level(logging.WARNING):
         for choice in (None, "bos", "eos"):

@@ -20,7 +20,7 @@ from tidy_stlms.eval.facts.generate.generate import generate_from_spec
 from tidy_stlms.eval.facts.records import Fact, Probe
 from tidy_stlms.eval.recall.harness import evaluate_recall
 from tidy_stlms.eval.recall.lm_eval_export import (
-    Beginning,
+    LmEvalPrefix,
     command,
     document,
     export_lm_eval,
@@ -139,7 +139,7 @@ def test_the_command_that_is_printed_runs(bank, trained, tmp_path, monkeypatch):
     folder, *_ = trained
     few = FactBank(bank.meta, bank.relations, bank.facts, (), bank.probes[:4])
     export = export_lm_eval(few, tmp_path / "my tasks", name="few")
-    words = shlex.split(command(export, tmp_path / "my tasks", Beginning(str(folder), "bos", "")))
+    words = shlex.split(command(export, tmp_path / "my tasks", LmEvalPrefix(str(folder), "bos", "")))
     assert words[0] == "lm_eval"
     # the model's folder brings its own code
     words += ["--device", "cpu", "--trust_remote_code", "--output_path", str(tmp_path / "out")]

@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from tests.eval import tiny
-from tests.eval.scoring.test_prefix_cache import CONFIGS, build
+from tests.eval.scoring.test_prompt_cache import CONFIGS, build
 from tidy_stlms.eval.models.inputs import cache_name
 from tidy_stlms.eval.scoring.self_check import self_check
 

@@ -203,7 +203,11 @@ def test_how_a_model_was_asked_is_recorded(folder, tokenizer, asked, tmp_path, c
     record_prefix(model)
     model.save_pretrained(tmp_path / "run")
     tokenizer.save_pretrained(tmp_path / "run")
-    for prefix, name, as_trained in ((None, "eos", True), ("eos", "eos", True), ("none", "none", False)):
+    for prefix, name, as_trained in (
+        (None, "eos", True),
+        ("eos", "eos", True),
+        ("none", "none", False),
+    ):
         for _ in ("measured", "kept"):
             caplog.clear()
             measured = measure_model(named(tmp_path / "run"), dataclasses.replace(asked, prefix=prefix))

@@ -8,7 +8,7 @@ from tests.eval import tiny
 from tidy_stlms.eval.models.inputs import cache_name
 from tidy_stlms.eval.scoring import budget
 from tidy_stlms.eval.scoring.encoding import encode_items
-from tidy_stlms.eval.scoring.prefix_cache import forward_with_cache
+from tidy_stlms.eval.scoring.prompt_cache import forward_with_cache
 from tidy_stlms.eval.scoring.scorer import Item, score
 from tidy_stlms.eval.scoring.sequences import plan_shared_prompts
 
