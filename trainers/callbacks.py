@@ -162,7 +162,7 @@ class RecallCallback(_Periodic):
             batch_tokens=self.evaluation.batch_tokens,
             generate=self.evaluation.generate,
             spread=True,
-            self_check=False,
+            check_model=False,
         )
         if self.trainer.is_world_process_zero():
             lines = [replace(result, step=step) for result in results]

@@ -45,7 +45,7 @@ def evaluate_recall(
     roles: Collection[str] | None = None,
     top_k: int = 0,
     spread: bool = False,
-    self_check: bool = True,
+    check_model: bool = True,
 ) -> list[ProbeResult]:
     """Measure a model on the probes of `bank`; the results stand in the bank's order.
 
@@ -59,10 +59,10 @@ def evaluate_recall(
         top_k: The number of `top_tokens` in each result; none with 0.
         spread: Share the probes among the processes of `torchrun`; each process gets all results. All
             processes must call this, with the whole model.
-        self_check: Try the model first, by `check_logits` and, with `generate`, by `check_generation`.
+        check_model: Try the model first, by `check_logits` and, with `generate`, by `check_generation`.
 
     Raises:
-        UserError: As `score` does, naming the probe; if the model fails the self-check; for a prefix that the
+        UserError: As `score` does, naming the probe; if the model fails the checks; for a prefix that the
             style forbids.
     """
     prefix = prefix_for_style(style, prefix)
@@ -72,8 +72,8 @@ def evaluate_recall(
 
     def measure(share: list[Probe]) -> list[ProbeResult]:
         show_progress = progress and process_rank() == 0
-        if self_check and share:
-            _self_check(model, tokenizer, share, generate, prefix)
+        if check_model and share:
+            _check_model(model, tokenizer, share, generate, prefix)
         scores = score(
             model,
             tokenizer,
@@ -109,7 +109,7 @@ def terminators_of(probe: Probe) -> str:
     return closing_punctuation(probe.template or "") or "."
 
 
-def _self_check(
+def _check_model(
     model: Any, tokenizer: Any, probes: Sequence[Probe], generate: bool, prefix: str | None
 ) -> None:
     with eval_mode(model):

@@ -96,11 +96,11 @@ def run_benchmarks(
     options = {"limit": limit, "num_fewshot": num_fewshot, **dict.fromkeys(SEEDS, seed)}
     ids = prefix_of(model, tokenizer, prefix).ids
     own = own_prefix(tokenizer).ids
-    harness = {"batch_size": batch_size, "prefix": None if ids == own else ids}
+    lm_options = {"batch_size": batch_size, "prefix": None if ids == own else ids}
     results: dict[str, TaskResult] = {}
     with rng_untouched(model), local_copies(data_dir), quiet():
         for name in tasks:
-            evaluate = partial(_run_task, model, tokenizer, name, progress, harness, options)
+            evaluate = partial(_run_task, model, tokenizer, name, progress, lm_options, options)
             results |= _results_or_error(evaluate, name, data_dir)
     return results
 
@@ -130,7 +130,7 @@ def _run_task(
     tokenizer: Any,
     name: str,
     progress: bool,
-    harness_options: dict[str, Any],
+    lm_options: dict[str, Any],
     options: dict[str, Any],
 ) -> dict[str, TaskResult]:
     """The results of a task, group or tag of lm-eval; `options` are those of `simple_evaluate`."""
@@ -146,16 +146,16 @@ def _run_task(
         contextlib.redirect_stderr(io.StringIO()),
         writing_hub_cache(),
     ):
-        harness = FittingLM(pretrained=model, tokenizer=tokenizer, bar=bar, **harness_options)
+        lm = FittingLM(pretrained=model, tokenizer=tokenizer, bar=bar, **lm_options)
         output: Any = simple_evaluate(
-            model=harness,
+            model=lm,
             tasks=[name],
-            task_manager=FittingTasks(task_manager(), harness),  # type: ignore[arg-type]  # stands for one
+            task_manager=FittingTasks(task_manager(), lm),  # type: ignore[arg-type]  # stands for one
             bootstrap_iters=BOOTSTRAP,
             log_samples=False,
             **options,
         )
-    return task_results(name, output, harness.counts())
+    return task_results(name, output, lm.counts())
 
 
 def _reason(error: Exception) -> str:

@@ -74,11 +74,11 @@ def _recall(model: LazyModel) -> None:
     if bank is None:
         return
 
-    needs_self_check = True
+    needs_check = True
 
     def measure(start: int, stop: int) -> list[ProbeResult]:
-        nonlocal needs_self_check
-        self_check, needs_self_check = needs_self_check, False
+        nonlocal needs_check
+        check_model, needs_check = needs_check, False
         return evaluate_recall(
             *model.get(),
             replace(bank, probes=bank.probes[start:stop]),
@@ -88,7 +88,7 @@ def _recall(model: LazyModel) -> None:
             style=request.style,
             top_k=TOP_K,
             spread=True,
-            self_check=self_check,
+            check_model=check_model,
         )
 
     def step() -> int:

@@ -135,7 +135,7 @@ def test_these_keep_documents_apart(name, args):
 
 
 @pytest.mark.parametrize("name", JOINED)
-def test_these_do_not(name, args):
+def test_these_models_leak(name, args):
     model = build(name)
     packing = choose_packing(None, model, args, WINDOW)
     assert (packing.name, packing.one_row) == ("joined", False)
@@ -164,7 +164,7 @@ def test_a_short_row_is_enough(window, args):
     assert choose_packing(None, build("mamba"), args, window).name == "joined"
 
 
-def test_a_model_that_masks_but_counts_on_is_found_out(args, monkeypatch):
+def test_a_model_that_masks_without_restarting_positions_leaks(args, monkeypatch):
     """Documents that do not see each other, but stand at other positions than alone."""
     model = build("gpt2")
     table = model.transformer.wpe
@@ -285,4 +285,4 @@ def test_a_run_of_a_model_that_leaks_joins_and_says_so_once(run_tiny, caplog):
     assert len(notices) == 1
     assert "a model of type mpt cannot keep documents apart" in notices[0]
     assert read_json(folder / "environment.json")["stream"]["packing"] == "joined"
-    assert "read one after the other" in (folder / "report.md").read_text()
+    assert "read together with the documents before it" in (folder / "report.md").read_text()

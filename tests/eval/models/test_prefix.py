@@ -69,7 +69,7 @@ def test_a_model_is_asked_as_it_was_trained_or_as_the_user_wants():
         prefix_of(model, tokenizer, "bos")
 
 
-def test_the_warning_names_both(caplog):
+def test_the_warning_names_choice_and_trained_prefix(caplog):
     model, tokenizer = tiny.gpt2(400), like_gpt2()
     record_prefix(model)
     same = choices_as_trained(model, tokenizer)

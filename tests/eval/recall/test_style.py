@@ -167,7 +167,7 @@ def test_equals_the_sum_over_the_sentence_behind_bos(kind, bank):
         check(items[key], scores, space, answer)
 
 
-def test_what_a_result_says(bank):
+def test_fields_of_a_bear_result(bank):
     tokenizer = TOKENIZERS["GPT-2"]()
     model = tiny.llama(len(tokenizer))
     results = evaluate_recall(model, tokenizer, bank, style="bear", top_k=3)
@@ -190,7 +190,7 @@ def test_a_tie_is_the_first_of_the_answer_space(bank):
     tokenizer = TOKENIZERS["GPT-2"]()
     model = tiny.llama(len(tokenizer))
     torch.nn.init.zeros_(model.lm_head.weight)  # every token is as probable: the shortest sentences win
-    results = evaluate_recall(model, tokenizer, bank, style="bear", self_check=False)
+    results = evaluate_recall(model, tokenizer, bank, style="bear", check_model=False)
     tied = 0
     for result in results:
         highest = max(result.candidate_logprobs)

@@ -103,7 +103,7 @@ def test_broken_weights_are_not_blamed_on_the_cache():
     with pytest.raises(UserError, match="its logits are not finite numbers: its weights are broken"):
         evaluate_recall(model, byte_level(), bank())
     with pytest.raises(UserError, match="is not a finite number: its weights are broken"):
-        evaluate_recall(model, byte_level(), bank(), self_check=False)
+        evaluate_recall(model, byte_level(), bank(), check_model=False)
 
 
 def test_a_model_that_does_not_read_gives_no_figures():

@@ -29,11 +29,11 @@ def test_a_model_that_can_do_all_shows_rounding_only(name, tokenizer):
 
 def test_one_prompt_is_enough(tokenizer):
     model = build("llama", len(tokenizer))
-    assert self_check(model, tokenizer, ["A"]) == self_check(model, tokenizer, ["A"])
-    assert self_check(model, tokenizer, [""]).padding is not None
+    for prompts in (["A"], [""], ["A", "A"]):
+        assert max(msgspec.to_builtins(self_check(model, tokenizer, prompts)).values()) <= ROUNDING
 
 
-def test_what_a_model_cannot_do_is_null_and_what_it_does_wrong_is_large(tokenizer):
+def test_what_a_model_cannot_do_is_null(tokenizer):
     shape = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
     torch.manual_seed(0)
     mamba = transformers.MambaForCausalLM(transformers.MambaConfig(**shape)).eval()

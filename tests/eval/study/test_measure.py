@@ -107,7 +107,7 @@ def test_nothing_is_measured_twice(folder, asked, scored, bank):
     assert [row.sentence for row in first.prompts] == [prompt.sentence for prompt in PROMPTS]
 
 
-def test_styles_are_kept_apart(folder, asked):
+def test_the_cache_separates_styles(folder, asked):
     asked = dataclasses.replace(asked, documents=[" ".join(TEXTS * 20)], prefix="bos")
     first = measure_model(named(folder), asked)
     other = dataclasses.replace(asked, style="bear", heldout_style="rolling")
