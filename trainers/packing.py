@@ -21,13 +21,15 @@ import torch
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.reading import reading
 from tidy_stlms.configs.schema import STLMTrainingArguments
-from tidy_stlms.eval.models.inputs import same_logits
+from tidy_stlms.eval.models.inputs import context_length_of, same_logits, text_config
 from tidy_stlms.eval.scoring.isolation import rng_untouched
 
 APART, JOINED = "apart", "joined"
+NOISE = 0.02  # standard deviation
 TOKENS = 32  # in each of the two rows of the experiment
 SEES_OTHERS = "a packed document changes the logits of the next one"
 DIFFERS_FROM_ALONE = "a packed document has other logits than the same document alone"
+SCALES_WITH_LENGTH = "its rotary positions depend on the length of the longest document in a batch"
 SPLIT_BY_GPU = "its flash attention needs all rows as one, which several GPUs in one process would split"
 
 
@@ -77,13 +79,18 @@ def choose_packing(
 
 
 def _find_packing(model: Any, args: STLMTrainingArguments, context_window: int) -> Packing:
-    with _as_in_training(model, args):
+    if _scales_with_length(model, context_window):
+        return Packing(JOINED, reason=SCALES_WITH_LENGTH)
+    with _as_in_training(model, args), contextlib.ExitStack() as until_the_end:
         try:
             experiment = Experiment(model, min(TOKENS, context_window), args)
         except UserError:  # some models read only rows of one length
             if context_window <= TOKENS:
                 raise
             experiment = Experiment(model, context_window, args)
+        if not experiment.reads_context():
+            until_the_end.enter_context(_perturbed(model))
+            experiment = Experiment(model, experiment.tokens, args)
         reason = experiment.leak()
         if reason is None:
             return Packing(APART)
@@ -121,6 +128,15 @@ class Experiment:
         with torch.no_grad(), reading(f"model of type {model.config.model_type}: its forward pass fails"):
             self.alone = self._logits(alone)
 
+    def reads_context(self) -> bool:
+        """Whether a row's last token sees the one before it. Where the outputs of all layers are initialised
+        with zeros, no token sees another before the first training step, and all documents seem apart."""
+        neighbour = self.ids.clone()
+        neighbour[:, -2] = self.ids[:, 0]
+        with torch.no_grad():
+            before, after = (self._logits(ids)[:, -1] for ids in (self.ids, neighbour))
+        return not torch.equal(before, after)
+
     def leak(self, *, one_row: bool = False) -> str | None:
         """Why the model cannot keep documents apart; None if it can.
 
@@ -136,7 +152,8 @@ class Experiment:
             with reading("its forward pass with position_ids fails"):
                 packed = forward(self.ids, self.positions)
                 score = packed[self.is_second].float().square().sum()
-                (gradient,) = torch.autograd.grad(score, embedded[0])
+                # empty for a model that does not call its embedding as a module
+                gradients = torch.autograd.grad(score, embedded[:1]) if embedded else ()
                 packed = packed.detach()
                 with torch.no_grad():
                     changed = forward(self.changed, self.positions)
@@ -145,8 +162,8 @@ class Experiment:
         finally:
             keep.remove()
         # The gradient shows what the rounding of small logits would hide, and is exactly zero behind a mask.
-        if not same_logits(packed[self.is_second], changed[self.is_second]) or (
-            gradient.reshape(2, self.tokens, -1)[~self.is_second].any()
+        if not same_logits(packed[self.is_second], changed[self.is_second]) or any(
+            gradient.reshape(2, self.tokens, -1)[~self.is_second].any() for gradient in gradients
         ):
             return SEES_OTHERS
         for row, begin in enumerate(self.begins):
@@ -165,6 +182,35 @@ class Experiment:
 
     def _in_one_row(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         return self._logits(ids.view(1, -1), positions.view(1, -1)).view(*ids.shape, -1)
+
+
+def _scales_with_length(model: Any, context_window: int) -> bool:
+    """Whether rotary frequencies change with the highest position in a batch, within `context_window`."""
+    config = text_config(model)
+    given = getattr(config, "rope_parameters", None) or {}
+    limit = context_length_of(config) or context_window
+    by_layer = [part for part in (given, *given.values()) if isinstance(part, dict)]
+    return any(
+        part.get("rope_type") in ("dynamic", "longrope")
+        and context_window > (part.get("original_max_position_embeddings") or limit)
+        for part in by_layer
+    )
+
+
+@contextlib.contextmanager
+def _perturbed(model: Any) -> Iterator[None]:
+    """Add noise to all weights inside the block."""
+    weights = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
+    before = [weight.detach().clone() for weight in weights]
+    try:
+        with torch.no_grad():
+            for weight in weights:
+                weight.add_(torch.randn_like(weight), alpha=NOISE)
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, old in zip(weights, before, strict=True):
+                weight.copy_(old)
 
 
 @contextlib.contextmanager

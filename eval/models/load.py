@@ -57,7 +57,8 @@ def load_model(
     code: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
     model = load_weights(name, torch_dtype, **code)
     tokenizer = tokenizer_of(name, model, **code)
-    if trained_prefix(model) is None and is_run_or_checkpoint(name):
+    base = getattr(model, "active_peft_config", None)
+    if trained_prefix(model) is None and is_run_or_checkpoint(base.base_model_name_or_path if base else name):
         record_prefix(model)
     logger.info("%s: on %s in %s", name, torch_device, torch_dtype)
     model = model.to(torch_device).eval()

@@ -51,6 +51,7 @@ def self_check(model: Any, tokenizer: Any, prompts: Sequence[str], *, prefix: st
 
     `prefix` is what stands before the prompts, as for `prefix_of`.
     """
+    prompts = [prompt for prompt in prompts if prompt.strip()] or SENTENCES
     chosen = [min(prompts, key=len), max(prompts, key=len)]
     pad_id, prefix_ids = padding_id(model, tokenizer), prefix_of(model, tokenizer, prefix).ids
     longest = min(LONGEST, (context_length(model) or LONGEST) - N_ANSWER)

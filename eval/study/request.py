@@ -84,7 +84,7 @@ class ModelInfo(Output, frozen=True, kw_only=True):
     prefix_as_trained: bool | None = None
     """Whether the same stood before each document in training; null if that is not known."""
     self_check: SelfCheck | None = None
-    """Differences that the self-check found; null if the model could not be loaded."""
+    """Differences that the self-check found when the model was last loaded; null if it could not be."""
     parameters: int | None
     """The number of parameters; null if the model could not be loaded, like the next."""
     tokenizer: str | None

@@ -18,6 +18,7 @@ from tidy_stlms.configs.schema import STLMTrainingArguments
 from tidy_stlms.trainers.collator import InjectionCollator
 from tidy_stlms.trainers.packing import (
     DIFFERS_FROM_ALONE,
+    SCALES_WITH_LENGTH,
     SEES_OTHERS,
     SPLIT_BY_GPU,
     Packing,
@@ -162,6 +163,49 @@ def test_a_leak_is_found_in_half_precision_too(args):
 def test_a_short_row_is_enough(window, args):
     assert choose_packing(None, build("llama"), args, window).name == "apart"
     assert choose_packing(None, build("mamba"), args, window).name == "joined"
+
+
+def test_a_model_whose_layers_do_nothing_yet_is_found_out(args):
+    """As with a residual path that is initialised with zeros: before training no token sees another."""
+    for last in (("out_proj", "fc2"), ("embed_tokens",)):  # its head is tied to the embedding
+        model = build("opt")
+        for name, parameter in model.named_parameters():
+            if any(part in name for part in last):
+                torch.nn.init.zeros_(parameter)
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        assert choose_packing(None, model, args, WINDOW).name == "joined"
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, before[name]), name
+    model = build("llama")
+    for name, parameter in model.named_parameters():
+        if "o_proj" in name or "down_proj" in name:
+            torch.nn.init.zeros_(parameter)
+    assert choose_packing(None, model, args, WINDOW) == Packing("apart")
+
+
+def test_a_model_that_embeds_by_itself_is_tried_all_the_same(args, monkeypatch):
+    model = build("llama")
+    forward = type(model).forward
+
+    def by_itself(self, input_ids, **kwargs):
+        embedded = torch.nn.functional.embedding(input_ids, self.model.embed_tokens.weight)
+        return forward(self, inputs_embeds=embedded, **kwargs)
+
+    monkeypatch.setattr(type(model), "forward", by_itself)
+    assert choose_packing(None, model, args, WINDOW) == Packing("apart")
+
+
+@pytest.mark.parametrize(
+    "rope", [{"rope_type": "dynamic", "factor": 2.0}, {"rope_type": "longrope", "factor": 2.0}]
+)
+def test_positions_that_depend_on_the_longest_document_do_not_keep_documents_apart(args, rope):
+    """The rotary frequencies change where a document of the batch is longer than the model once was."""
+    factors = dict.fromkeys(("short_factor", "long_factor"), [1.0] * 4)  # half the head's size
+    rope = {**rope, **(factors if rope["rope_type"] == "longrope" else {})}
+    rope |= {"rope_theta": 10000.0, "original_max_position_embeddings": 32}
+    model = build("llama", {**LLAMA, "rope_parameters": rope})
+    assert choose_packing(None, model, args, 32) == Packing("apart")
+    assert choose_packing(None, model, args, 64) == Packing("joined", reason=SCALES_WITH_LENGTH)
 
 
 def test_a_model_that_masks_without_restarting_positions_leaks(args, monkeypatch):

@@ -8,6 +8,7 @@ import transformers
 from modeling_stlm.tokenization_stlm import byte_tokenizer, train_bpe_tokenizer
 from tests.eval import tiny
 from tidy_stlms.configs.errors import UserError
+from tidy_stlms.configs.files import read_json, write_json
 from tidy_stlms.eval.models.identity import model_identity
 from tidy_stlms.eval.models.load import load_model
 from tidy_stlms.eval.models.names import ModelName
@@ -126,6 +127,14 @@ def test_an_adapter_is_asked_as_its_base_model(tmp_path):
     peft.get_peft_model(base, options).save_pretrained(tmp_path / "adapter")
     model, _ = load_model(tmp_path / "adapter", device="cpu")
     assert trained_prefix(model) == "eos"
+    # the base is a run of an earlier version, which did not record it
+    config = read_json(tmp_path / "base" / "config.json")
+    del config["document_prefix"]
+    write_json(tmp_path / "base" / "config.json", config)
+    assert trained_prefix(load_model(tmp_path / "adapter", device="cpu")[0]) is None
+    for name in ("config.yaml", "environment.json"):
+        (tmp_path / "base" / name).write_text("{}")
+    assert trained_prefix(load_model(tmp_path / "adapter", device="cpu")[0]) == "eos"
 
 
 def test_runs_of_earlier_versions_did_not_record_it(tmp_path):

@@ -33,6 +33,12 @@ def test_one_prompt_is_enough(tokenizer):
         assert max(msgspec.to_builtins(self_check(model, tokenizer, prompts)).values()) <= ROUNDING
 
 
+def test_empty_prompts_are_not_read():
+    tokenizer = tiny.byte_level()
+    tokenizer.eos_token = None  # no token could stand before them
+    assert self_check(build("llama", len(tokenizer)), tokenizer, ["", " "]).padding is not None
+
+
 def test_what_a_model_cannot_do_is_null(tokenizer):
     shape = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
     torch.manual_seed(0)
