@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _ask(arguments: argparse.Namespace) -> None:
-    from tidy_stlms.eval.models.prefix import choices_as_trained, warn_of_prefix
+    from tidy_stlms.eval.models.prefix import choices_as_trained, prefix_of, warn_of_prefix
     from tidy_stlms.eval.scoring.generation import top_tokens
     from tidy_stlms.eval.scoring.generation_check import check_generation
     from tidy_stlms.eval.scoring.self_check import SENTENCES
@@ -60,6 +60,8 @@ def _ask(arguments: argparse.Namespace) -> None:
     console = Terminal()
     interactive = sys.stdin.isatty()
     if interactive:
+        for label, (model, tokenizer) in models.items():
+            say(f"{label}: prefix {prefix_of(model, tokenizer, arguments.prefix).name}")
         say("Type a beginning and Enter; an empty line or Ctrl-D ends.")
     while True:
         try:

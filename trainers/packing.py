@@ -12,6 +12,7 @@ document is predicted from end-of-text.
 """
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ from tidy_stlms.configs.reading import reading
 from tidy_stlms.configs.schema import STLMTrainingArguments
 from tidy_stlms.eval.models.inputs import context_length_of, same_logits, text_config
 from tidy_stlms.eval.scoring.isolation import rng_untouched
+
+logger = logging.getLogger(__name__)
 
 APART, JOINED = "apart", "joined"
 NOISE = 0.02  # standard deviation
@@ -76,6 +79,16 @@ def choose_packing(
             f"{packing.reason}; set {remedy}data.packing=joined"
         )
     return packing
+
+
+def warn_if_joined(packing: Packing, model_type: str) -> None:
+    """Log a warning if documents are joined because the model cannot keep them apart."""
+    if packing.reason is not None:
+        logger.warning(
+            "data.packing=joined: a model of type %s cannot keep documents apart: %s; each document of a row "
+            "reads those before it",
+            *(model_type, packing.reason),
+        )
 
 
 def _find_packing(model: Any, args: STLMTrainingArguments, context_window: int) -> Packing:

@@ -51,7 +51,7 @@ from tidy_stlms.trainers.injection import build_injection
 from tidy_stlms.trainers.interrupt import StopCallback, catch_signals
 from tidy_stlms.trainers.layout import claimed, lay_out
 from tidy_stlms.trainers.model import build_model, choose_context_window
-from tidy_stlms.trainers.packing import Packing, choose_packing
+from tidy_stlms.trainers.packing import Packing, choose_packing, warn_if_joined
 from tidy_stlms.trainers.plan import InjectionPlan
 from tidy_stlms.trainers.resume import check_resume, find_checkpoint
 from tidy_stlms.trainers.run_checks import check_run, rows_per_step
@@ -200,12 +200,7 @@ def _with_max_steps(args: STLMTrainingArguments, rows_per_pass: int) -> STLMTrai
 def _choose_packing(config: RunConfig, model: PreTrainedModel, window: int) -> Packing:
     """The run's packing. Warns if documents are joined because the model cannot keep them apart."""
     packing = choose_packing(config.data.packing, model, config.training, window)
-    if packing.reason is not None:
-        logger.warning(
-            "data.packing=joined: a model of type %s cannot keep documents apart: %s; each document of a row "
-            "reads those before it",
-            *(model.config.model_type, packing.reason),
-        )
+    warn_if_joined(packing, model.config.model_type)
     return packing
 
 

@@ -34,6 +34,7 @@ from tidy_stlms.trainers.corpus import check_end_of_text
 from tidy_stlms.trainers.injection import arm_exposures, build_injection, injected_statements, load_facts
 from tidy_stlms.trainers.layout import check_place
 from tidy_stlms.trainers.model import choose_context_window
+from tidy_stlms.trainers.packing import warn_if_joined
 from tidy_stlms.trainers.resume import find_checkpoint
 from tidy_stlms.trainers.stream import RowCounts
 from tidy_stlms.trainers.tokenizer import load_existing_tokenizer
@@ -44,11 +45,12 @@ logger = logging.getLogger(__name__)
 STEPS_TO_TRY = 100  # of a schedule, if the corpus decides the number of steps
 
 
-def check_run(config: RunConfig) -> FactBank | None:
+def check_run(config: RunConfig, *, notices: bool = False) -> FactBank | None:
     """Raise UserError for a config that cannot be trained; returns the run's bank.
 
     The bank is read or generated, the tokenizer is loaded unless it is still to be trained, and a model of
     the same config with random weights is trained for one step, within the limits of `try_one_step`.
+    `notices`: log what the run itself would log of its packing.
     """
     _check_optimizer(config.training)
     _check_schedule(config.training)
@@ -66,7 +68,7 @@ def check_run(config: RunConfig) -> FactBank | None:
     if bank is not None and config.injection.enabled:  # also where no plan can be made yet
         arm_exposures(config.injection, bank)
         injected_statements(bank)
-    _check_model_and_plan(config, bank)
+    _check_model_and_plan(config, bank, notices)
     if config.evaluation.benchmarks:
         check_benchmarks(config.evaluation.benchmarks)  # lm-eval needs seconds to list its tasks
     return bank
@@ -78,7 +80,7 @@ def check_start(config: RunConfig, *, overwrite: bool) -> None:
     resume = bool(config.training.resume_from_checkpoint)
     check_place(Path(config.training.output_dir), resume=resume, overwrite=overwrite)
     find_checkpoint(config.training)
-    check_run(config)
+    check_run(config, notices=True)
 
 
 def rows_per_step(args: STLMTrainingArguments) -> int:
@@ -174,7 +176,7 @@ def _check_libraries(args: STLMTrainingArguments) -> None:
             torch.compile(torch.nn.Linear(2, 2), backend=backend or "inductor", mode=mode)
 
 
-def _check_model_and_plan(config: RunConfig, bank: FactBank | None) -> None:
+def _check_model_and_plan(config: RunConfig, bank: FactBank | None, notices: bool) -> None:
     """Try the model, then make the plan, unless the corpus decides the tokenizer or the number of rows."""
     training = config.tokenizer.train
     if training is None:
@@ -187,7 +189,9 @@ def _check_model_and_plan(config: RunConfig, bank: FactBank | None) -> None:
     if model_config is None:
         return
     window = choose_context_window(config.data.context_window, model_config)
-    try_one_step(model_config, config, tokenizer, vocab_size, window)
+    packing = try_one_step(model_config, config, tokenizer, vocab_size, window)
+    if notices and packing is not None:
+        warn_if_joined(packing, model_config.model_type)
     if training is None:
         _check_plan(config, bank, tokenizer, window)
 

@@ -25,7 +25,7 @@ from tidy_stlms.trainers.model import (
     number_of_parameters,
     random_model,
 )
-from tidy_stlms.trainers.packing import choose_packing
+from tidy_stlms.trainers.packing import Packing, choose_packing
 from tidy_stlms.trainers.stream import Geometry
 from tidy_stlms.trainers.trainer import STLMTrainer
 
@@ -78,7 +78,7 @@ def try_one_step(
     tokenizer: PreTrainedTokenizerBase,
     vocab_size: int,
     context_window: int,
-) -> None:
+) -> Packing | None:
     """Train a model with random weights for one step on 16 tokens.
 
     Of a model with more than 200 million parameters, only the shapes are checked. torch.compile is not tried.
@@ -89,7 +89,10 @@ def try_one_step(
             trained.
         context_window: Tokens in a row of the run.
 
-    Raises UserError if no model can be made, if it has too few token ids, or if the step fails.
+    Returns the packing that the run will have, unless only shapes are checked.
+
+    Raises UserError if no model can be made, if it has too few token ids, if it cannot keep documents apart
+    and the config asks for that, or if the step fails.
     """
     where, trust = config.model.name_or_path or MODEL_CONFIG, config.model.trust_remote_code
     shapes = empty_model(model_config, trust_remote_code=trust, what=where)
@@ -103,26 +106,29 @@ def try_one_step(
     if parameters <= MAX_PARAMETERS_TO_TRAIN:
         model = random_model(model_config, where, trust_remote_code=trust)
         check_causal(model.eval(), f"model {config.model.name_or_path or config.model.type}")
+        packing = choose_packing(config.data.packing, model, config.training, context_window)
         try:
-            _train(model, tokenizer, config, min(TOKENS, context_window))
+            _train(model, tokenizer, config, packing, min(TOKENS, context_window))
         except UserError:
             if context_window <= TOKENS:
                 raise
             # some models read only rows of one length
-            _train(model, tokenizer, config, context_window)
+            _train(model, tokenizer, config, packing, context_window)
         del model
         free_memory()
+        return packing
+    return None
 
 
 def _train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     config: RunConfig,
+    packing: Packing,
     tokens: int,
 ) -> None:
     """Train for one step on a row of two documents, of `tokens` tokens together, for each process."""
     args, eos = copy.copy(config.training), tokenizer.eos_token_id
-    packing = choose_packing(config.data.packing, model, args, tokens)
     row = np.arange(tokens) % len(tokenizer)
     row[tokens // 2] = eos
     rows = [{"input_ids": row}] * args.world_size

@@ -15,9 +15,9 @@ SELF_CHECK = {
     "generation": "generation with the cache, against without",
 }
 NOTE_ON_SELF_CHECK = (
-    "Largest differences of logits on two short texts, divided by the largest logit if that is above 1. "
-    "Rounding gives about 1e-6 in float32 and 1e-2 in bfloat16. no: the model’s code fails at this, or gives "
-    "no number."
+    "; ".join(f"{name.replace('_', ' ')}: {what}" for name, what in SELF_CHECK.items())
+    + ". Largest differences on two short texts, divided by the largest logit if that is above 1. Rounding "
+    "gives about 1e-6 in float32 and 1e-2 in bfloat16. no: the model’s code fails at this, or gives no number."
 )
 
 
@@ -31,6 +31,7 @@ def model_tables(study: Study) -> list[StudyTable]:
             label(info.tokenizer),
             label(f"{info.device} {info.dtype}"),
             label(info.attention),
+            label(info.packing),
             _prefix_cell(info),
             _decimal(info.probes_per_second),
             label(", ".join(f"{flag} {n:,}" for flag, n in (info.flags or {}).items())),
@@ -45,6 +46,7 @@ def model_tables(study: Study) -> list[StudyTable]:
         Column("tokenizer", numeric=False, note="models with the same one may be compared by the token"),
         Column("device", numeric=False),
         Column("attention", numeric=False),
+        Column("packing", numeric=False, note="how documents of a row were read in training"),
         Column("prefix", numeric=False, note="the special token before each text"),
         Column("probes/s"),
         Column("flagged probes", numeric=False, note="docs/recall.md says what the flags mean"),

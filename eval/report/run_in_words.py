@@ -27,8 +27,8 @@ FIGURES = {
     "rank_and_bits.png": "Rank of the answer, and its bits per byte.",
 }
 PACKING_IN_WORDS = {
-    "apart": "each document is read by itself",
-    "joined": "each document of a row is read together with the documents before it",
+    "apart": "`apart`, each document is read by itself",
+    "joined": "`joined`, each document of a row is read together with those before it",
 }
 MOST_COUNTS = 8  # numbers of exposures that are listed one by one
 
@@ -65,7 +65,8 @@ def facts_of_the_run(
         ]
     return [
         f"- Model: {markdown_text(model)}{size}",
-        f"- Data: {markdown_code(config['data']['name'])}{amount}; {PACKING_IN_WORDS[read_packing(folder)]}",
+        f"- Data: {markdown_code(config['data']['name'])}{amount}",
+        f"- Packing: {PACKING_IN_WORDS[read_packing(folder)]}",
         *loss,
         f"- Prefix: `{PREFIX_OF_RUNS}` (end-of-text before each document in training and each prompt in "
         "evaluation)",

@@ -22,6 +22,7 @@ from tidy_stlms.eval.models.load import choose_device, choose_dtype
 from tidy_stlms.eval.models.names import ModelName
 from tidy_stlms.eval.recall.metrics import count_flags
 from tidy_stlms.eval.recall.results import DocumentScore, ProbeResult
+from tidy_stlms.eval.run_folder import read_packing
 from tidy_stlms.eval.study.benchmarks import TaskResult
 from tidy_stlms.eval.study.cache import key
 from tidy_stlms.eval.study.lazy_model import LazyModel, NotLoaded, is_first_process, reason_of_failure
@@ -246,6 +247,7 @@ def _info(name: ModelName, device: str, dtype: str) -> ModelInfo:
         revision=name.revision,
         step=name.step,
         run=name.run,
+        packing=None if name.run is None else read_packing(Path(name.run)),
         device=device,
         dtype=dtype,
         parameters=None,

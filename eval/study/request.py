@@ -77,6 +77,9 @@ class ModelInfo(Output, frozen=True, kw_only=True):
     """The type of the weights, such as `float32`."""
     attention: str | None = None
     """The implementation of attention, such as `sdpa`; null if the model has none, or was not loaded."""
+    packing: str | None = None
+    """How the model read the documents of a row in training: `apart` or `joined`; null if it belongs to no
+    run."""
     prefix: str | None = None
     """The special token before each text that the model was asked: `bos`, `eos` (end-of-text) or `none`;
     `own` for other tokens that the tokenizer adds; null if the model could not be loaded. Probes in BEAR's

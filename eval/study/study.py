@@ -31,7 +31,7 @@ from tidy_stlms.eval.recall.compare import Comparison, compare_models
 from tidy_stlms.eval.recall.control import CorrectedSummary, corrected_summary
 from tidy_stlms.eval.recall.exposures import DosePoint, dose_response, doses_of_facts, exposures_until
 from tidy_stlms.eval.recall.metrics import summarise
-from tidy_stlms.eval.recall.results import BEAR_STYLE, SUITE_STYLE, ProbeResult, Summary
+from tidy_stlms.eval.recall.results import BEAR_STYLE, ProbeResult, Summary
 from tidy_stlms.eval.study.benchmarks import TaskResult
 from tidy_stlms.eval.study.heldout import HeldoutEstimate, heldout_summary
 from tidy_stlms.eval.study.lazy_model import SCORER_VERSION
@@ -58,7 +58,7 @@ class BankInfo(Output, frozen=True):
     """Accuracy of guessing; null if it is not the same for all probes."""
     flags: dict[str, int]
     """The number of probes with each flag of the bank's validator."""
-    style: str = SUITE_STYLE
+    style: str = "suite"  # SUITE_STYLE: docs/files.md shows literals
     """How the probes were asked: `suite`, or `bear` for the style of BEAR's client."""
     chance_exact_match: dict[str, float] = {}
     """Exact match of guessing, by probe type: drawing evenly from the answers of injected facts."""

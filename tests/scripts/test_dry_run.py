@@ -221,3 +221,11 @@ def test_a_reporter_that_cannot_start_is_named_and_nothing_written(tiny, tmp_pat
 )
 def test_dry_run_accepts_what_can_be_trained(tiny, capsys, overrides):
     assert main(["train", *tiny("new", *overrides), "--dry-run"]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model_type", ["opt", "gpt2"])
+def test_dry_run_says_if_documents_will_be_joined(tiny, caplog, capsys, model_type):
+    keys = [f"model.type={model_type}", "model.config=null", "data.context_window=64", "--dry-run"]
+    assert main(["train", *tiny("new", *keys)]) == 0
+    notice = "data.packing=joined: a model of type opt cannot keep documents apart"
+    assert caplog.text.count(notice) == (model_type == "opt")

@@ -329,4 +329,4 @@ def test_a_run_of_a_model_that_leaks_joins_and_says_so_once(run_tiny, caplog):
     assert len(notices) == 1
     assert "a model of type mpt cannot keep documents apart" in notices[0]
     assert read_json(folder / "environment.json")["stream"]["packing"] == "joined"
-    assert "read together with the documents before it" in (folder / "report.md").read_text()
+    assert "`joined`, each document of a row" in (folder / "report.md").read_text()
