@@ -207,8 +207,8 @@ def _show(arguments: argparse.Namespace) -> None:
 
 
 def _validate(arguments: argparse.Namespace) -> None:
-    from tidy_stlms.eval.facts.chance import guessable, guesser_tests, in_words
     from tidy_stlms.eval.facts.fix import fix_bank
+    from tidy_stlms.eval.facts.guesser_tests import best_guesser_in_words, guessable, guesser_tests
     from tidy_stlms.eval.facts.hub import PREFIX, open_bank
     from tidy_stlms.eval.facts.validate import flag_probes, refuse_generated, validate
     from tidy_stlms.eval.facts.warnings import words_of
@@ -237,7 +237,7 @@ def _validate(arguments: argparse.Namespace) -> None:
     for finding in findings:
         say(f"{finding.level}: {finding.code}: {finding.message}")
     if tests:
-        say(in_words(tests))
+        say(best_guesser_in_words(tests))
     warnings = counted(len(findings) - errors, "warning", "warnings")
     say(f"{arguments.bank}: {counted(errors, 'error', 'errors')}, {warnings}")
     if errors:

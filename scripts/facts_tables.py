@@ -3,7 +3,7 @@
 from typing import Any
 
 from tidy_stlms.eval.facts.bank import FactBank
-from tidy_stlms.eval.facts.chance import guesser_tests, in_words
+from tidy_stlms.eval.facts.guesser_tests import best_guesser_in_words, guesser_tests
 from tidy_stlms.eval.facts.summary import (
     Counts,
     Example,
@@ -52,7 +52,7 @@ def print_bank(bank: FactBank, title: str, n_examples: int) -> None:
     if chance := chance_in_words(chance_of(bank), exact_match_chance(bank)):
         console.print(literal(chance))
     if tests := guesser_tests(bank):
-        console.print(literal(in_words(tests)))
+        console.print(literal(best_guesser_in_words(tests)))
     for example in examples(bank, n_examples):
         _print_example(console, example)
 

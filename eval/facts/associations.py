@@ -1,9 +1,10 @@
-"""What goes with what in a bank's probes: words of a prompt, or the gender of a name, with right answers.
+"""Scores candidates by what other people with the same answer have in common with the subject: words of the
+prompt, or gender. `guessers.py` makes guessers of these scores.
 
 A model that reads "Ann Lee works as a nurse" learns a little about every Ann. A guesser by associations knows
-this of *other* people and nothing of the probe's own subject. To be fair, it must not see that the right
-answer lacks one of its people: of every candidate one person who has it is left out, of the right answer the
-subject itself. Then each candidate is right with the same probability if there is no leak.
+this of *other* people and nothing of the probe's own subject, which is not counted. Leaving out only the
+subject would give the right answer one person fewer than each distractor. So one person is left out for each
+distractor too. Then each candidate is right with the same probability if there is no leak.
 """
 
 import random
@@ -18,7 +19,7 @@ from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.records import Probe
 from tidy_stlms.eval.facts.text_match import folded, words_in
 
-Kind = tuple[str, str]  # probe type; what is asked for
+Kind = tuple[str, str, str | None]  # probe type; what is asked for: the object of a relation, a subject, ...
 LOCALE = re.compile(r"[a-z]{2,3}_[A-Z]{2}")
 PRONOUNS = {"he": "male", "she": "female"}
 
@@ -28,7 +29,7 @@ class Associations:
 
     def __init__(self, bank: FactBank, probes: Sequence[Probe]):
         self.bank = bank
-        asked = {
+        with_trained_questions = {
             bank.fact_by_id[fact_id].subject
             for statement in bank.statements
             if statement.kind == "qa"
@@ -37,34 +38,35 @@ class Associations:
         self.right_answers: dict[Kind, Counter[str]] = defaultdict(Counter)
         self._kinds: dict[str, Kind] = {}
         self._words: dict[str, frozenset[str]] = {}
-        self._cell = {
-            bank.subject_of(probe): (bank.fact_by_id[probe.fact_ids[0]].arm, bank.subject_of(probe) in asked)
-            for probe in probes
-        }
+        self._cohort: dict[str, tuple[str | None, bool]] = {}
         self._answers: dict[Kind, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
         prompts: dict[Kind, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
         for probe in probes:
+            subject = bank.subject_of(probe)
+            self._cohort[subject] = (
+                bank.fact_by_id[probe.fact_ids[0]].arm,
+                subject in with_trained_questions,
+            )
             kind = self._kinds[probe.id] = _kind_of(bank, probe)
             self._words[probe.id] = frozenset(words_in(folded(probe.prompt)))
             if bank.role_of(probe) == "injected":
-                subject = bank.subject_of(probe)
                 self.right_answers[kind][probe.answers[0]] += 1
                 self._answers[kind][subject].add(probe.answers[0])
                 prompts[kind][subject] |= self._words[probe.id]
-        self._prompts = {kind: _Tables(words, self._answers[kind]) for kind, words in prompts.items()}
-        self._genders: dict[Kind, _Tables] = {}
+        self._prompts = {kind: _PromptWords(words, self._answers[kind]) for kind, words in prompts.items()}
+        self._genders: dict[Kind, _PromptWords] = {}
 
     def kind_of(self, probe: Probe) -> Kind:
         return self._kinds[probe.id]
 
     def by_prompt(self, probe: Probe) -> list[float] | None:
-        """How often the people who have each candidate share words with the prompt, rare words first."""
+        """How often the people who have each candidate share words with the prompt; rare words weigh more."""
         return self._scores(probe, self._words[probe.id], self._prompts.get(self.kind_of(probe)), str)
 
     def by_prompt_to_letter(self, probe: Probe) -> list[float] | None:
         """The same for the people whose answer has the same first letter as the candidate."""
-        tables = self._prompts.get(self.kind_of(probe))
-        return self._scores(probe, self._words[probe.id], tables, _first_letter)
+        prompt_words = self._prompts.get(self.kind_of(probe))
+        return self._scores(probe, self._words[probe.id], prompt_words, _first_letter)
 
     def by_gender(self, probe: Probe, genders: dict[str, str]) -> list[float] | None:
         """How many of the people who have each candidate are of the subject's gender."""
@@ -73,102 +75,108 @@ class Associations:
             return None
         if kind not in self._genders:
             words = {subject: {genders.get(subject, "")} for subject in self._answers[kind]}
-            self._genders[kind] = _Tables(words, self._answers[kind])
+            self._genders[kind] = _PromptWords(words, self._answers[kind])
         return self._scores(probe, frozenset((gender,)), self._genders[kind], str)
 
     def _scores(
         self,
         probe: Probe,
         words: frozenset[str],
-        tables: "_Tables | None",
+        prompt_words: "_PromptWords | None",
         feature_of: Callable[[str], str],
     ) -> list[float] | None:
-        if tables is None:
+        """For each candidate the mean, over the people with its feature, of the weights of shared words."""
+        if prompt_words is None:
             return None
-        candidates = (probe.answers[0], *probe.distractors)
-        telling = {word: weight for word in words if (weight := tables.weights.get(word))}
-        of_feature = tables.by_feature(feature_of)
-        without: dict[str, float] = defaultdict(float)
-        people_without: Counter[str] = Counter()
-        for subject in self._left_out(probe, candidates, tables):
-            shared = sum(telling[word] for word in tables.words[subject].intersection(telling))
-            for feature in {feature_of(answer) for answer in tables.answers[subject]}:
-                without[feature] += shared
-                people_without[feature] += 1
+        word_weights = {word: weight for word in words if (weight := prompt_words.weights.get(word))}
+        counts = prompt_words.feature_counts(feature_of)
+        left_out_weights: dict[str, float] = defaultdict(float)
+        left_out_people: Counter[str] = Counter()
+        for subject in self._left_out(probe, prompt_words):
+            shared = sum(
+                word_weights[word] for word in prompt_words.words[subject].intersection(word_weights)
+            )
+            for feature in {feature_of(answer) for answer in prompt_words.answers[subject]}:
+                left_out_weights[feature] += shared
+                left_out_people[feature] += 1
         scores = []
-        for candidate in candidates:
+        for candidate in probe.candidates:
             feature = feature_of(candidate)
-            people = of_feature.people[feature] - people_without[feature]
-            total = sum(weight * of_feature.pairs[word][feature] for word, weight in telling.items())
-            scores.append((total - without[feature]) / people if people else 0.0)
+            people = counts.people[feature] - left_out_people[feature]
+            total = sum(weight * counts.with_word[word][feature] for word, weight in word_weights.items())
+            scores.append((total - left_out_weights[feature]) / people if people else 0.0)
         return scores
 
-    def _left_out(self, probe: Probe, candidates: Sequence[str], tables: "_Tables") -> set[str]:
-        """One person of each candidate, of the subject's cell if possible; nobody for a control subject."""
+    def _left_out(self, probe: Probe, prompt_words: "_PromptWords") -> set[str]:
+        """The subject, and one person of each distractor, of the subject's cohort if possible.
+
+        Nobody for a control subject: it is not among the people who are counted.
+        """
         subject = self.bank.subject_of(probe)
-        if subject not in tables.words:
+        if subject not in prompt_words.words:
             return set()
         left_out = {subject}
         draw = random.Random(probe.id)
-        for candidate in candidates[1:]:
-            people = tables.people_of[candidate]
-            like = [other for other in people if self._cell[other] == self._cell[subject]] or people
-            if like:
-                left_out.add(draw.choice(like))
+        for distractor in probe.distractors:
+            people = prompt_words.people_of[distractor]
+            same_cohort = [other for other in people if self._cohort[other] == self._cohort[subject]]
+            if people:
+                left_out.add(draw.choice(same_cohort or people))
         return left_out
 
 
-class _Tables:
-    """The words of each person's prompts of one kind, and how often they come with which answer."""
+class _PromptWords:
+    """The words of each person's prompts of one kind (or the person's gender), and the person's answers."""
 
     def __init__(self, words: dict[str, set[str]], answers: dict[str, set[str]]):
         self.words, self.answers = words, answers
         self.people_of: dict[str, list[str]] = defaultdict(list)
-        for subject, of_subject in answers.items():
-            for answer in of_subject:
+        for subject, subject_answers in answers.items():
+            for answer in subject_answers:
                 self.people_of[answer].append(subject)
-        frequencies = Counter(word for of_subject in words.values() for word in of_subject)
+        frequencies = Counter(word for subject_words in words.values() for word in subject_words)
         # a word that all prompts have tells nothing
         self.weights = {word: log(len(words) / times) for word, times in frequencies.items()}
-        self._by_feature: dict[Callable[[str], str], _Pairs] = {}
+        self._feature_counts: dict[Callable[[str], str], _FeatureCounts] = {}
 
-    def by_feature(self, feature_of: Callable[[str], str]) -> "_Pairs":
-        if feature_of not in self._by_feature:
-            self._by_feature[feature_of] = _Pairs(self, feature_of)
-        return self._by_feature[feature_of]
+    def feature_counts(self, feature_of: Callable[[str], str]) -> "_FeatureCounts":
+        if feature_of not in self._feature_counts:
+            self._feature_counts[feature_of] = _FeatureCounts(self, feature_of)
+        return self._feature_counts[feature_of]
 
 
-class _Pairs:
+class _FeatureCounts:
     """How many people have each feature of an answer, and how many of them each word in their prompts."""
 
-    def __init__(self, tables: _Tables, feature_of: Callable[[str], str]):
+    def __init__(self, prompt_words: _PromptWords, feature_of: Callable[[str], str]):
         self.people: Counter[str] = Counter()
-        self.pairs: dict[str, Counter[str]] = defaultdict(Counter)
-        for subject, answers in tables.answers.items():
+        self.with_word: dict[str, Counter[str]] = defaultdict(Counter)
+        for subject, answers in prompt_words.answers.items():
             for feature in {feature_of(answer) for answer in answers}:
                 self.people[feature] += 1
-                for word in tables.words[subject]:
-                    self.pairs[word][feature] += 1
+                for word in prompt_words.words[subject]:
+                    self.with_word[word][feature] += 1
 
 
-def genders(bank: FactBank) -> dict[str, str]:
-    """The gender of subjects: of the pronouns in their statements, else what Faker's lists of names say."""
-    found: dict[str, str] = {}
+def genders_of(bank: FactBank) -> dict[str, str]:
+    """The gender of subjects: by pronouns; if no statement has any, by Faker's lists of first names."""
+    genders: dict[str, str] = {}
     for statement in bank.statements:
         words = set(words_in(folded(statement.text)))
         pronouns = [gender for pronoun, gender in PRONOUNS.items() if pronoun in words]
         if len(pronouns) == 1:
             for fact_id in statement.fact_ids:
-                found[bank.fact_by_id[fact_id].subject or ""] = pronouns[0]
-    if not found:
-        of_first = dict(_first_names(bank))
+                genders[bank.fact_by_id[fact_id].subject or ""] = pronouns[0]
+    if not genders:
+        gender_by_first_name = dict(_first_names(bank))
         for fact in bank.facts:
-            if fact.subject and (gender := of_first.get(fact.subject.partition(" ")[0])):
-                found[fact.subject] = gender
-    return found
+            if fact.subject and (gender := gender_by_first_name.get(fact.subject.partition(" ")[0])):
+                genders[fact.subject] = gender
+    return genders
 
 
 def _first_names(bank: FactBank) -> Iterable[tuple[str, str]]:
+    """First names with their gender, without those of both, in the language of the bank's spec."""
     spec = bank.meta.get("spec")
     names = spec.get("names") if isinstance(spec, dict) else None
     locale = str(names.get("locale", "en_US")) if isinstance(names, dict) else "en_US"
@@ -176,20 +184,16 @@ def _first_names(bank: FactBank) -> Iterable[tuple[str, str]]:
     if not LOCALE.fullmatch(locale) or find_spec(module) is None:
         return
     provider = import_module(module).Provider
-    of_gender = {gender: set(getattr(provider, f"first_names_{gender}", ())) for gender in ("male", "female")}
-    for gender, own, others in (("male", "male", "female"), ("female", "female", "male")):
-        for name in of_gender[own] - of_gender[others]:
+    names_of = {gender: set(getattr(provider, f"first_names_{gender}", ())) for gender in ("male", "female")}
+    for gender, other in (("male", "female"), ("female", "male")):
+        for name in names_of[gender] - names_of[other]:
             yield name, gender
 
 
 def _kind_of(bank: FactBank, probe: Probe) -> Kind:
-    """The probe's type, and the relation whose object it asks for, or "subject"; else its template."""
-    for fact in (bank.fact_by_id[fact_id] for fact_id in reversed(probe.fact_ids)):
-        if probe.answers[0] == fact.object:
-            return probe.type, fact.relation or ""
-        if probe.answers[0] == fact.subject:
-            return probe.type, "subject"
-    return probe.type, probe.template or ""
+    what, name = bank.asked_for(probe)
+    # names of subjects are one kind, whatever the relation that the prompt states
+    return probe.type, what, None if what == "subject" else name
 
 
 def _first_letter(text: str) -> str:

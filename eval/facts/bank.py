@@ -111,6 +111,18 @@ class FactBank(msgspec.Struct, frozen=True, dict=True):  # a dict for the cached
         """The role of the probe's first fact."""
         return self.fact_by_id[probe.fact_ids[0]].role
 
+    def asked_for(self, probe: Probe) -> tuple[str, str | None]:
+        """What the probe asks for: ("object", relation), ("subject", relation) or ("template", template).
+
+        The last is for answers that are neither object nor subject of the probe's facts, such as conclusions.
+        """
+        for fact in (self.fact_by_id[fact_id] for fact_id in reversed(probe.fact_ids)):
+            if probe.answers[0] == fact.object:
+                return "object", fact.relation
+            if probe.answers[0] == fact.subject:
+                return "subject", fact.relation
+        return "template", probe.template
+
     def is_stated(self, probe: Probe, answer: str | None = None) -> bool:
         """Whether prompt and answer (the first one when left out) occur word for word in a statement of the
         probe's facts."""

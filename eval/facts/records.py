@@ -113,6 +113,11 @@ class Probe(Record, frozen=True, omit_defaults=True):
     joint: str = " "
     """What stands between prompt and answer: a space or nothing, as in `l'` + `eau`."""
 
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The right answer, then the distractors."""
+        return (self.answers[0], *self.distractors)
+
     def text(self, answer: str | None = None) -> str:
         """The text that is asked about, with `answer` in its place; the first answer when left out.
 

@@ -94,7 +94,8 @@ def exact_match_chance(bank: FactBank) -> dict[str, float]:
     For a probe, the probability that an answer drawn from those that injected facts give to the same question
     is right: each as often as it is the object (or the subject, if that is asked for) of its relation.
     Conclusions are no objects; they are drawn from the right answers to the same template. Control facts have
-    the same objects, so it is their chance too; their names are given nowhere.
+    the same objects, so it is their chance too, except where the subject is asked for: training never names
+    control subjects.
     """
     given: dict[Hashable, Counter[str]] = defaultdict(Counter)
     for fact in bank.injected_facts():
@@ -102,37 +103,33 @@ def exact_match_chance(bank: FactBank) -> dict[str, float]:
         given["subject", fact.relation][fact.subject or ""] += 1
     probes = [probe for probe in bank.probes if bank.role_of(probe) == "injected"]
     for probe in probes:
-        question = _question(bank, probe)
-        if question[0] == "template":
-            given[question][probe.answers[0]] += 1
+        asked_for = bank.asked_for(probe)
+        if asked_for[0] == "template":
+            given[asked_for][probe.answers[0]] += 1
     chances: dict[str, list[float]] = defaultdict(list)
     for probe in probes:
-        answers = given[_question(bank, probe)]
+        answers = given[bank.asked_for(probe)]
         right = sum(answers[answer] for answer in set(probe.answers))
         chances[probe.type].append(right / answers.total())
     return {probe_type: fmean(chances[probe_type]) for probe_type in PROBE_TYPES if probe_type in chances}
 
 
 def chance_in_words(accuracy: float | None, exact_match: Mapping[str, float]) -> str:
-    """As in "chance: accuracy 0.10, exact match 0.06"; exact match by type where types differ."""
+    """As in "chance: accuracy 0.10, exact match 0.06"; empty if there is neither figure."""
     parts = [] if accuracy is None else [f"accuracy {accuracy:.2f}"]
-    by_type = {probe_type: f"{chance:.2f}" for probe_type, chance in exact_match.items()}
-    if len(set(by_type.values())) == 1:
-        parts.append(f"exact match {next(iter(by_type.values()))}")
-    elif by_type:
-        listed = " and ".join(f"{chance} ({probe_type})" for probe_type, chance in by_type.items())
-        parts.append(f"exact match {listed}")
+    if exact_match:
+        parts.append(f"exact match {exact_match_in_words(exact_match)}")
     return f"chance: {', '.join(parts)}" if parts else ""
 
 
-def _question(bank: FactBank, probe: Probe) -> tuple[str, str | None]:
-    """What is asked for: the object or the subject of a relation, or else what ends a template."""
-    for fact in (bank.fact_by_id[fact_id] for fact_id in reversed(probe.fact_ids)):
-        if probe.answers[0] == fact.object:
-            return "object", fact.relation
-        if probe.answers[0] == fact.subject:
-            return "subject", fact.relation
-    return "template", probe.template
+def exact_match_in_words(exact_match: Mapping[str, float]) -> str:
+    """As in "0.06", or "0.06 (memorization, semantic), 0.12 (inferential)" where probe types differ."""
+    types_of: dict[str, list[str]] = defaultdict(list)
+    for probe_type, chance in exact_match.items():
+        types_of[f"{chance:.2f}"].append(probe_type)
+    if len(types_of) == 1:
+        return next(iter(types_of))
+    return ", ".join(f"{chance} ({', '.join(types)})" for chance, types in types_of.items())
 
 
 def _lengths(texts: Sequence[str], tokenizer: Any) -> list[int]:

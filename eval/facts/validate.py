@@ -4,9 +4,9 @@
     validate(bank)                      # [Finding(level="warning", code="case_differs", ...), ...]
 
 Errors make a bank unusable (`integrity.py`). Warnings (`warnings.py`) become flags on the probes that they
-concern, and reports count them: imported datasets have such probes, and must still be read whole. One warning
-is about the bank as a whole: that a guesser who knows no facts beats chance (`chance.py`). A *generated* bank
-with warnings is refused, since its spec can be changed.
+concern, and reports count them: imported datasets have such probes, and must still be read whole. Two
+warnings are about the whole bank and flag no probe: `none_stated` and `guessable` (`guesser_tests.py`). A
+*generated* bank with warnings is refused, since its spec can be changed.
 """
 
 import logging
@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.bank import FactBank, read_bank
-from tidy_stlms.eval.facts.chance import guessable, guesser_tests
+from tidy_stlms.eval.facts.guesser_tests import guessable, guesser_tests
 from tidy_stlms.eval.facts.integrity import Finding, integrity_errors
 from tidy_stlms.eval.facts.records import Probe
 from tidy_stlms.eval.facts.warnings import OF_FACTS, OF_RELATIONS, WARNINGS, warnings_of

@@ -39,7 +39,8 @@ WARNINGS = (
 )
 OF_FACTS = ("duplicate_fact", "not_stated")  # findings with ids of facts
 OF_RELATIONS = ("unequal_pools",)  # findings with ids of relations
-# `none_stated` and `guessable` (`chance.py`) are about the bank, without ids; all others have ids of probes
+# `none_stated` and `guessable` (`guesser_tests.py`) are about the whole bank and have no ids; all others have
+# ids of probes.
 # Marks for subject and object in a wording. Digits, because `words_of` leaves digits out.
 SUBJECT, OBJECT = "⟨1⟩", "⟨2⟩"
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from tidy_stlms.configs.printable import printable
+from tidy_stlms.eval.facts.summary import exact_match_in_words
 from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.report.cells import Cell, StudyTable, number
 from tidy_stlms.eval.report.page_probes import probes_as_json
@@ -54,6 +55,7 @@ def study_page(
         "cell_class": _cell_class,
         "sort_key": _sort_key,
         "sign": legend_svg,
+        "exact_match_in_words": exact_match_in_words,
     }
     study = content.study
     style, script = _asset("report.css"), _asset("report.js")

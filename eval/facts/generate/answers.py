@@ -4,20 +4,26 @@ Injected and control subjects share a pool, and every answer is as frequent as e
 each role had its own pool, only the injected answers would become familiar in training. Accuracy on control
 facts would then no longer show how well a model guesses the injected ones without having read them.
 
-Each cell of injected subjects (an arm's subjects with trained questions, and those without) has a part of the
-pool, each answer of it equally often, and its distractors come from the same part (`candidates.py`). So
-whatever is drawn together as candidates of a probe, each of them is right equally often.
+Each cohort of injected subjects (`arms.py`) has some answers of the pool, each of them equally often, and its
+distractors are these answers too (`candidates.py`). So whatever is drawn together as candidates of a probe,
+each of them is right equally often.
 """
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.generate.arms import SIZE_KEYS, exposures_differ, group_sizes, injected_cells
+from tidy_stlms.eval.facts.generate.arms import (
+    SIZE_KEYS,
+    Cohort,
+    cohort_in_words,
+    exposures_differ,
+    group_sizes,
+    injected_cohorts,
+)
 from tidy_stlms.eval.facts.generate.conclusions import Conclusions
 from tidy_stlms.eval.facts.generate.seeds import rng
 from tidy_stlms.eval.facts.generate.sources import source_values, without_prefixed, word_runs
@@ -38,8 +44,8 @@ class Pool:
 
     seen: list[str]
     """Those of injected and control subjects."""
-    parts: list[int]
-    """How many of them each cell of injected subjects has."""
+    answers_per_cohort: list[int]
+    """How many of them each cohort of injected subjects has."""
     unseen: list[str] = field(default_factory=list)
     """Those that no injected fact has, for the control subjects of arm `unseen`."""
 
@@ -58,7 +64,6 @@ def draw_pools(spec: Spec) -> Pools:
     answers to the others, would give it away.
     """
     passage_of = {relation: name for name, passage in spec.passages.items() for relation in passage.relations}
-    sizes = group_sizes(spec)
     pools: Pools = {}
     for name, relation in sorted(spec.relations.items()):
         if relation.answers.subjects:
@@ -69,88 +74,41 @@ def draw_pools(spec: Spec) -> Pools:
             if name in passage_of and passage_of.get(earlier) == passage_of[name]
             for answer in (*pool.seen, *pool.unseen)
         ]
-        pools[name] = answer_pool(
-            relation.answers,
-            relation.pool_size,
-            spec.people,
-            spec.distractors + relation.objects,
-            f"relations.{name}",
-            spec.seed,
-            cells=lambda people: [cell.size for cell in injected_cells(spec, people)],
-            unseen=spec.unseen_control,
-            clashes=_overlaps(in_same_passage) if in_same_passage else None,
-            # Where exposures differ, every arm has every answer. Otherwise control subjects would be offered
-            # answers that were read often beside others that were not.
-            same_answers=exposures_differ(spec) and not relation.unique,
-            conclusions=partial(_conclusions, relation, f"relations.{name}"),
-        )
+        pools[name] = answer_pool(relation, f"relations.{name}", spec, in_same_passage)
         if relation.unique:
-            _check_unique(name, pools[name], sizes)
+            _check_unique(name, pools[name], group_sizes(spec))
     return pools
 
 
-def one_cell(people: int) -> list[int]:
-    """The sizes of the cells where all subjects are alike."""
-    return [people]
+def answer_pool(relation: RelationSpec, key: str, spec: Spec, in_same_passage: Sequence[str] = ()) -> Pool:
+    """Draw the answers of one relation. `key` is its key in the spec, for the draws and for messages.
 
+    The number of answers of each cohort divides its size, so that each is the answer of equally many. If one
+    answer were twice as frequent as another, its frequency alone would tell it from its distractors.
 
-def answer_pool(
-    answers: AnswerSpec,
-    size: int,
-    people: int,
-    least: int,
-    key: str,
-    seed: int,
-    *,
-    cells: Callable[[int], list[int]] = one_cell,
-    unseen: int = 0,
-    clashes: Callable[[str], bool] | None = None,
-    same_answers: bool = False,
-    conclusions: Callable[[list[str]], list[dict[str, str]]] | None = None,
-) -> Pool:
-    """Draw the answers of one relation: at least `least` and at most `size`.
-
-    `cells` gives the sizes of the cells that a number of injected people makes. The number of answers of each
-    cell divides its size, so that each is the answer of equally many. If one answer were twice as frequent as
-    another, its frequency alone would tell it from its distractors. `unseen` control subjects share answers
-    of their own.
-
-    Answers for which `clashes` is true are left out. `key` is the spec's key, for the draws and for messages.
-    With `same_answers` the pool is no larger than the largest part of a cell. `conclusions` gives what
-    follows from each of the possible answers, a mapping for each kind of conclusion: in the pool, those of
-    each kind are equally frequent, or nearly so.
+    Answers that overlap with one `in_same_passage` are left out. Conclusions of each kind are equally
+    frequent in the pool, or nearly so.
     """
-    size = min(size, people)
+    size, unseen = min(relation.pool_size, spec.people), spec.unseen_control
     # more than are needed, as those that begin with another answer are dropped
-    possible = _possible_answers(answers, 2 * size + 2 * unseen, key, seed)
-    if clashes is not None:
-        possible = [answer for answer in possible if not clashes(answer)]
-    most = min(size, len(possible) - (least if unseen else 0))
-    if most < least:
-        also = f" beside {least} unseen ones" if unseen else ""
-        raise UserError(
-            f"{key}: a pool of {max(most, 0)} answers{also} is too small, a right answer and the "
-            f"distractors need {least}; widen answers, pool_size or people"
-        )
-    parts = _parts_of_cells(cells(people), most, least)
-    if parts is None:
-        uneven = next(size for size in cells(people) if _largest_share(size, most, least) is None)
-        of_people = f", {uneven} of whom are alike," if uneven < people else ""
-        possible_numbers = range(people, 3 * people + 1)
-        better = next((n for n in possible_numbers if _parts_of_cells(cells(n), most, least)), None)
-        remedy = f"people={better}, or another" if better else "another number of people,"
-        raise UserError(
-            f"{key}: no pool of {least} to {most} answers gives {people} people{of_people} an equal share; "
-            f"use {remedy} pool_size or distractors"
-        )
-    pool_size = max(parts) if same_answers else _pool_size(parts, most)
-    draw = rng(seed, key, "pool")
-    kinds = conclusions(possible) if conclusions is not None else []
+    possible = _possible_answers(relation.answers, 2 * size + 2 * unseen, key, spec.seed)
+    if in_same_passage:
+        overlaps = _overlaps(in_same_passage)
+        possible = [answer for answer in possible if not overlaps(answer)]
+    least = spec.distractors + relation.objects
+    most = _most_answers(len(possible), size, least, unseen, key)
+    per_cohort = _answers_per_cohort(spec, most, least, key)
+    # Where exposures differ, every arm has every answer. Otherwise control subjects would be offered answers
+    # that were read often beside others that were not.
+    same_answers = exposures_differ(spec) and not relation.unique
+    pool_size = max(per_cohort) if same_answers else _pool_size(per_cohort, most)
+    draw = rng(spec.seed, key, "pool")
+    kinds = _conclusions(relation, key, possible)
     seen = sorted(
         _even_sample(possible, pool_size, kinds, draw) if kinds else draw.sample(possible, pool_size)
     )
     rest = sorted(set(possible) - set(seen))
-    return Pool(seen, parts, _unseen_answers(rest, unseen, size, least, key, seed) if unseen else [])
+    return Pool(seen, per_cohort, _unseen_answers(rest, unseen, size, least, key, spec.seed))
 
 
 def deal_answers(relations: Mapping[str, RelationSpec], pools: Pools, groups: Groups, seed: int) -> Answers:
@@ -158,28 +116,26 @@ def deal_answers(relations: Mapping[str, RelationSpec], pools: Pools, groups: Gr
     answers: Answers = {}
     for name, relation in sorted(relations.items()):
         key = f"relations.{name}"
-        for group, cells in groups.items():
-            if not cells:
+        for group, cohorts in groups.items():
+            if not cohorts:
                 continue
             draw = rng(seed, name, group, "answers")
-            if group != "injected":  # no run trains on their statements, so they are all alike
-                cells = [list(chain(*cells))]
+            if group != "injected":  # no run trains on their statements, so they have the same answers
+                cohorts = [list(chain(*cohorts))]
             if name not in pools:
-                dealt = _deal_subjects(cells, key, draw)
+                dealt = _deal_subjects(cohorts, key, draw)
             else:
-                parts = _cell_answers(pools[name], cells, draw) if group == "injected" else None
+                of_cohort = (
+                    _cohort_answers(pools[name], cohorts, draw)
+                    if group == "injected"
+                    else [pools[name].of_group(group)]
+                )
                 dealt = [
                     objects
-                    for number, subjects in enumerate(cells)
-                    for objects in deal_from_pool(
-                        parts[number] if parts else pools[name].of_group(group),
-                        len(subjects),
-                        relation.objects,
-                        key,
-                        draw,
-                    )
+                    for subjects, pool in zip(cohorts, of_cohort, strict=True)
+                    for objects in deal_from_pool(pool, len(subjects), relation.objects, key, draw)
                 ]
-            for subject, objects in zip(chain(*cells), dealt, strict=True):
+            for subject, objects in zip(chain(*cohorts), dealt, strict=True):
                 answers[subject.name, name] = objects
     return answers
 
@@ -226,6 +182,49 @@ def _conclusions(relation: RelationSpec, key: str, answers: list[str]) -> list[d
     ]
 
 
+def _most_answers(possible: int, size: int, least: int, unseen: int, key: str) -> int:
+    """The largest size of the pool; UserError if it is below `least`.
+
+    As many answers as are needed for `unseen` control subjects are kept back.
+    """
+    most = min(size, possible - (least if unseen else 0))
+    if most < least:
+        also = f" beside {least} unseen ones" if unseen else ""
+        raise UserError(
+            f"{key}: a pool of {max(most, 0)} answers{also} is too small, a right answer and the "
+            f"distractors need {least}; widen answers, pool_size or people"
+        )
+    return most
+
+
+def _answers_per_cohort(spec: Spec, most: int, least: int, key: str) -> list[int]:
+    """How many answers each cohort has; UserError if one has no number of answers that divides its size."""
+    cohorts = injected_cohorts(spec)
+    if (shares := _largest_shares(cohorts, most, least)) is not None:
+        return shares
+    uneven = next(cohort for cohort in cohorts if _largest_share(cohort.size, most, least) is None)
+    better = next(
+        (
+            people
+            for people in range(spec.people, 3 * spec.people + 1)
+            if _largest_shares(injected_cohorts(spec, people), most, least) is not None
+        ),
+        None,
+    )
+    remedy = f"people={better}, or another" if better else "another number of people,"
+    of_people = f" (of {spec.people} in all)" if len(cohorts) > 1 else ""
+    raise UserError(
+        f"{key}: the {cohort_in_words(uneven, cohorts)}{of_people} cannot have {least} to {most} answers "
+        f"equally often; use {remedy} pool_size or distractors"
+    )
+
+
+def _largest_shares(cohorts: Sequence[Cohort], most: int, least: int) -> list[int] | None:
+    """`_largest_share` of each cohort; None if a cohort has none."""
+    shares = [_largest_share(cohort.size, most, least) for cohort in cohorts]
+    return None if None in shares else [share for share in shares if share is not None]
+
+
 def _even_sample(
     possible: list[str], size: int, kinds: list[dict[str, str]], draw: random.Random
 ) -> list[str]:
@@ -257,6 +256,8 @@ def _even_sample(
 
 def _unseen_answers(rest: list[str], subjects: int, size: int, least: int, key: str, seed: int) -> list[str]:
     """Answers for the subjects of arm `unseen`, from the `rest` that no injected or control subject has."""
+    if not subjects:
+        return []
     most = min(subjects, size, len(rest))
     share = _largest_share(subjects, most, least)
     if share is None:
@@ -283,48 +284,42 @@ def _check_unique(relation: str, pool: Pool, sizes: Mapping[str, int]) -> None:
             )
 
 
-def _overlaps(answers: list[str]) -> Callable[[str], bool]:
+def _overlaps(answers: Sequence[str]) -> Callable[[str], bool]:
     """Whether an answer occurs in one of `answers` as whole words, or one of them occurs in it."""
     whole = {tuple(parts_of(folded(answer))) for answer in answers}
-    parts = {run for words in whole for run in word_runs(words)}
+    runs = {run for words in whole for run in word_runs(words)}
 
     def overlaps(answer: str) -> bool:
         words = tuple(parts_of(folded(answer)))
-        return words in parts or any(run in whole for run in word_runs(words))
+        return words in runs or any(run in whole for run in word_runs(words))
 
     return overlaps
 
 
-def _parts_of_cells(cells: list[int], most: int, least: int) -> list[int] | None:
-    """How many answers each cell has, or None if a cell has no equal share."""
-    parts = [_largest_share(size, most, least) for size in cells]
-    return None if None in parts else [part for part in parts if part is not None]
+def _pool_size(per_cohort: list[int], most: int) -> int:
+    """The largest pool that the cohorts use up, each answer in equally many of them if that can be had."""
+    total = sum(per_cohort)
+    return _largest_share(total, most, max(per_cohort)) or min(total, most)
 
 
-def _pool_size(parts: list[int], most: int) -> int:
-    """The largest pool that `parts` use up, each answer of it in equally many of them if that can be had."""
-    total = sum(parts)
-    return _largest_share(total, most, max(parts)) or min(total, most)
+def _cohort_answers(pool: Pool, cohorts: list[list[Subject]], draw: random.Random) -> list[list[str]]:
+    """The answers of each cohort.
 
-
-def _cell_answers(pool: Pool, cells: list[list[Subject]], draw: random.Random) -> list[list[str]]:
-    """Each cell's part of the pool.
-
-    The same order over and over, so that all answers are in equally many cells: first for the cells with
-    trained questions, then for the others, which have their arms in reversed order. So with two such cells
-    an arm has different answers in them where the pool is large enough.
+    The same order over and over, so that all answers are in equally many cohorts: first for the cohorts with
+    trained questions, then for the others, which have their arms in reversed order. So with two cohorts an
+    arm has different answers in them where the pool is large enough.
     """
-    if len(cells) == 1:
+    if len(cohorts) == 1:
         return [pool.seen]
-    asked = [number for number, subjects in enumerate(cells) if subjects[0].questioned]
-    others = [number for number, subjects in enumerate(cells) if not subjects[0].questioned]
+    with_questions = [number for number, subjects in enumerate(cohorts) if subjects[0].has_trained_questions]
+    others = [number for number, subjects in enumerate(cohorts) if not subjects[0].has_trained_questions]
     order = draw.sample(pool.seen, len(pool.seen))
-    answers: list[list[str]] = [[] for _ in cells]
+    answers: list[list[str]] = [[] for _ in cohorts]
     start = 0
-    for number in (*asked, *(reversed(others) if asked else others)):
-        part = pool.parts[number]
-        answers[number] = [order[index % len(order)] for index in range(start, start + part)]
-        start += part
+    for number in (*with_questions, *(reversed(others) if with_questions else others)):
+        size = pool.answers_per_cohort[number]
+        answers[number] = [order[index % len(order)] for index in range(start, start + size)]
+        start += size
     return answers
 
 
@@ -351,16 +346,16 @@ def _swap_repeated(answers: list[str], rounds: list[list[str]], key: str, draw: 
                 raise UserError(f"{key}.objects: too few answers to give everyone different ones")
 
 
-def _deal_subjects(cells: list[list[Subject]], key: str, draw: random.Random) -> list[tuple[str, ...]]:
-    """Another subject of the same cell for each one.
+def _deal_subjects(cohorts: list[list[Subject]], key: str, draw: random.Random) -> list[tuple[str, ...]]:
+    """Another subject of the same cohort for each one.
 
-    All subjects of a cell form one ring, so that a chain of hops does not come back early to its beginning.
+    All subjects of a cohort form one ring, so that a chain of hops does not come back early to its beginning.
     """
     dealt: list[tuple[str, ...]] = []
-    for subjects in cells:
+    for subjects in cohorts:
         if len(subjects) < 3:
             raise UserError(
-                f"{key}.answers.subjects: needs 3 people in each role and arm, one part has {len(subjects)}; "
+                f"{key}.answers.subjects: needs 3 people in each cohort, one has {len(subjects)}; "
                 "raise people and control, or take fewer arms"
             )
         ring = [subject.name for subject in subjects]

@@ -16,9 +16,10 @@ arXiv:2309.14316, section 2).
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tidy_stlms.configs.errors import UserError, did_you_mean
+from tidy_stlms.configs.errors import UserError, counted, did_you_mean
 from tidy_stlms.eval.facts.generate.spec import Spec
 from tidy_stlms.eval.facts.records import UNSEEN
 
@@ -41,11 +42,11 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """Subjects of one group whose facts are stated in one arm's form, all with trained questions or none.
+class Cohort:
+    """Subjects of one group and one arm, either all with trained questions or all without.
 
-    What a model reads of two subjects of a cell differs in names and answers only. So right answers and
-    distractors of an injected subject come from its cell: no other sign tells the one from the other.
+    Training states the facts of all subjects of a cohort in the same way. So distractors come from the
+    subject's own cohort: otherwise how often or where a candidate was read would give the answer away.
     """
 
     group: str
@@ -54,8 +55,8 @@ class Cell:
     """None in a spec without arms."""
     form: Form
     size: int
-    questioned: bool
-    """Whether these subjects' `questions` are trained on."""
+    has_trained_questions: bool
+    """Whether training states the `questions` about these subjects."""
 
 
 def parse_form(form: str, paraphrases: int, key: str) -> Form:
@@ -120,7 +121,7 @@ def check_arms(spec: Spec) -> None:
         for list_key, templates in _template_lists(spec, form).items():
             if len(templates) < form.wordings:
                 raise UserError(f"{list_key}: holds {len(templates)} wordings, {key} needs {form.wordings}")
-    _check_cells(spec)
+    _check_cohorts(spec)
 
 
 def exposures_differ(spec: Spec) -> bool:
@@ -134,27 +135,38 @@ def group_sizes(spec: Spec) -> dict[str, int]:
     return {"injected": spec.people, "control": control, UNSEEN: spec.unseen_control}
 
 
-def cells_of(spec: Spec) -> list[Cell]:
-    """The cells of the spec, group after group, each group shared out evenly among the arms.
+def cohorts_of(spec: Spec) -> list[Cohort]:
+    """The cohorts of the spec, group after group, each group shared out evenly among the arms.
 
-    The share `asked` of each arm is a cell of its own, if the spec has questions.
+    If the spec has questions, an arm has two cohorts: the share `asked` with trained questions, the rest
+    without.
 
     Control subjects get the arms' forms too, in the same shares. Otherwise a tokenizer that is trained on all
     statements would meet the names of one role more often than those of the other.
     """
     forms = forms_of(spec)
     return [
-        Cell(group, arm, form, part, questioned)
+        Cohort(group, arm, form, size, has_trained_questions)
         for group, group_size in group_sizes(spec).items()
-        for (arm, form), size in zip(forms.items(), shares(group_size, len(forms)), strict=True)
-        for part, questioned in _parts(spec, size)
+        for (arm, form), arm_size in zip(forms.items(), shares(group_size, len(forms)), strict=True)
+        for size, has_trained_questions in _split_by_questions(spec, arm_size)
     ]
 
 
-def injected_cells(spec: Spec, people: int | None = None) -> list[Cell]:
-    """The cells of the injected group that hold anybody; `people` replaces the spec's number."""
+def injected_cohorts(spec: Spec, people: int | None = None) -> list[Cohort]:
+    """The cohorts of injected subjects that have any; `people` replaces the spec's number."""
     spec = spec if people is None else replace(spec, people=people)
-    return [cell for cell in cells_of(spec) if cell.group == "injected" and cell.size]
+    return [cohort for cohort in cohorts_of(spec) if cohort.group == "injected" and cohort.size]
+
+
+def cohort_in_words(cohort: Cohort, cohorts: Sequence[Cohort]) -> str:
+    """As in "8 people in arm fullname with trained questions": how it differs from other `cohorts`."""
+    words = [counted(cohort.size, "person", "people")]
+    if cohort.arm:
+        words.append(f"in arm {cohort.arm}")
+    if any(other.arm == cohort.arm and other is not cohort for other in cohorts):
+        words.append(f"{'with' if cohort.has_trained_questions else 'without'} trained questions")
+    return " ".join(words)
 
 
 def shares(size: int, parts: int) -> list[int]:
@@ -162,34 +174,32 @@ def shares(size: int, parts: int) -> list[int]:
     return [size // parts + (part < size % parts) for part in range(parts)]
 
 
-def _parts(spec: Spec, size: int) -> list[tuple[int, bool]]:
+def _split_by_questions(spec: Spec, size: int) -> list[tuple[int, bool]]:
     """How many of an arm's subjects have trained questions (True), and how many have none."""
     has_questions = any(relation.questions for relation in spec.relations.values())
-    asked = round(spec.asked * size) if has_questions else 0
-    return [(asked, True), (size - asked, False)]
+    with_questions = round(spec.asked * size) if has_questions else 0
+    return [(with_questions, True), (size - with_questions, False)]
 
 
-def _check_cells(spec: Spec) -> None:
-    """Whether every cell is large enough for the distractors, which are of the same cell."""
-    for cell in injected_cells(spec):
-        if cell.size > spec.distractors:
+def _check_cohorts(spec: Spec) -> None:
+    """Whether every cohort is large enough for the distractors, which come from the same cohort."""
+    cohorts = injected_cohorts(spec)
+    for cohort in cohorts:
+        if cohort.size > spec.distractors:
             continue
-        alike = [f"in arm {cell.arm}"] if cell.arm else []
-        if len({other.questioned for other in injected_cells(spec) if other.arm == cell.arm}) > 1:
-            alike.append("asked in training" if cell.questioned else "not asked in training")
         better = next(
             (
                 people
                 for people in range(spec.people, 100 * spec.people)
-                if all(larger.size > spec.distractors for larger in injected_cells(spec, people))
+                if all(larger.size > spec.distractors for larger in injected_cohorts(spec, people))
             ),
             None,
         )
         remedy = f"use people={better}, or " if better else "raise people, or use "
         raise UserError(
-            f"people: of {spec.people}, {cell.size} are {' and '.join(alike)}, and distractors="
-            f"{spec.distractors} needs {spec.distractors + 1}, since distractors come from people who are "
-            f"alike; {remedy}fewer distractors or arms"
+            f"people: {spec.people} people make a cohort of {cohort_in_words(cohort, cohorts)}, and "
+            f"distractors={spec.distractors} needs {spec.distractors + 1}: distractors come from these "
+            f"people only; {remedy}fewer distractors or arms"
         )
 
 

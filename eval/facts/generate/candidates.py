@@ -1,10 +1,10 @@
 """Distractors: the wrong answers that are offered beside the right one.
 
 Distractors are drawn evenly from values that are as familiar to a model as the answer is, so that without the
-fact no candidate looks better than another. For an injected subject they are answers, or names, of its cell:
-subjects of the same arm, whose questions are trained on if its own are. Those of other cells are read more or
-less often, in other wordings or in other places. For a control subject they are answers of the pool, or names
-of control subjects: injected names occur in training, control names do not.
+fact no candidate looks better than another. For an injected subject they are answers, or names, of its cohort
+(`arms.py`). Those of other cohorts are read more or less often, in other wordings or in other places. For a
+control subject they are answers of the pool, or names of control subjects: injected names occur in training,
+control names do not.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,7 +47,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Candidates:
-    """What is offered in the probes about the subjects of one cell, or of one group that is not injected."""
+    """What is offered in probes about the subjects of one cohort, or of one group that is not injected."""
 
     choices: Mapping[str, Choices]
     """By place: "subject" or a relation."""
@@ -115,16 +115,16 @@ def identifying_relations(
     shared = {
         name
         for name, pool in pools.items()
-        for group, cells in groups.items()
-        if relations[name].objects * sum(map(len, cells)) > len(pool.of_group(group))
+        for group, cohorts in groups.items()
+        if relations[name].objects * sum(map(len, cohorts)) > len(pool.of_group(group))
     }
     return frozenset(relations.keys() - shared)
 
 
 def _offered_alike(groups: Groups) -> list[tuple[str, list[Subject]]]:
-    """The subjects that have the same candidates: each cell of the injected group, each other group."""
+    """The subjects that have the same candidates: each cohort of the injected group, each other group."""
     alike = []
-    for group, cells in groups.items():
-        parts = cells if group == "injected" else [list(chain(*cells))]
-        alike += [(group, subjects) for subjects in parts if subjects]
+    for group, cohorts in groups.items():
+        together = cohorts if group == "injected" else [list(chain(*cohorts))]
+        alike += [(group, subjects) for subjects in together if subjects]
     return alike

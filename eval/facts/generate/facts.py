@@ -68,7 +68,7 @@ def facts_along(hops: Iterable[str], subject: str, facts: Facts) -> list[Fact]:
 
 
 def _all_subjects(groups: Groups) -> list[Subject]:
-    return [subject for cells in groups.values() for subjects in cells for subject in subjects]
+    return [subject for cohorts in groups.values() for subjects in cohorts for subject in subjects]
 
 
 def _topic_facts(topic: Topic, subject: Subject, facts: Facts) -> list[TopicFacts]:

@@ -18,9 +18,9 @@ Each thing that is drawn has a generator of its own (`seeds.py`), so neither the
 the machine matters. Faker's word lists change between releases, so `bank.json` records its version.
 
 Answer and distractors are exchangeable: injected and control facts have the same answers, each equally often,
-and distractors are drawn evenly from the others, for injected facts from those of the same cell (`arms.py`).
-So a model that never read a fact is right once in `distractors + 1` times, whatever it prefers, and the
-accuracy on control facts shows how familiar the wordings and answers have become.
+and distractors are drawn evenly from the others, for injected facts from those of the same cohort
+(`arms.py`). So a model that never read a fact is right once in `distractors + 1` times, whatever it prefers,
+and the accuracy on control facts shows how familiar the wordings and answers have become.
 """
 
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ from typing import Any
 from tidy_stlms.configs.errors import UserError, one_line
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.generate.answers import Pools, answer_words, deal_answers, draw_pools
-from tidy_stlms.eval.facts.generate.arms import cells_of
+from tidy_stlms.eval.facts.generate.arms import cohorts_of
 from tidy_stlms.eval.facts.generate.candidates import identifying_relations, offer_candidates
 from tidy_stlms.eval.facts.generate.facts import facts_by_topic, make_facts
 from tidy_stlms.eval.facts.generate.probes import write_chain_probes, write_probes
@@ -79,7 +79,7 @@ def _generate(spec: Spec, values: dict[str, Any], corpus: Iterable[str] | None) 
     real_subjects = (fact.subject or "" for real in real_facts for fact in real.facts)
     groups = draw_subjects(
         spec.names,
-        cells_of(spec),
+        cohorts_of(spec),
         pronouns=spec.pronouns if spec.passages else (),
         answer_words=answer_words(pools),
         seed=spec.seed,

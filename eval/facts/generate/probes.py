@@ -81,7 +81,7 @@ def _memorization_probes(
 
 
 def _question_probes(stated: TopicFacts, offered: Candidates) -> Iterator[Probe]:
-    probe_type = "trained_question" if stated.subject.questioned else "semantic"
+    probe_type = "trained_question" if stated.subject.has_trained_questions else "semantic"
     for relation, templates in stated.topic.questions.items():
         fact = stated.facts[relation]
         for index, template in enumerate(templates):

@@ -106,8 +106,8 @@ class RelationSpec:
     answers: AnswerSpec = field(default_factory=AnswerSpec)
     """Where the answers come from."""
     pool_size: int = 1000
-    """At most so many different answers are drawn: the largest number that gives all injected subjects who
-    are alike (of one arm, asked or not) an equal share."""
+    """At most so many different answers are drawn: the largest number that each cohort of injected subjects
+    (those of one arm, with or without trained questions) can have equally often."""
     unique: bool = False
     """No two subjects of a role share an answer, or the spec is refused."""
     objects: int = 1
@@ -120,7 +120,8 @@ class RelationSpec:
     reverse: list[str] = field(default_factory=list)
     """Trained templates that end with the subject, for arms whose form is `reverse` or `both`."""
     questions: list[str] = field(default_factory=list)
-    """Questions with their answer, "Where was {subject} born? {object}.": see `asked`."""
+    """Questions with their answer, "Where was {subject} born? {object}.": the trained questions of the share
+    `asked` of the subjects."""
     probes: dict[str, list[str]] = field(default_factory=dict)
     """Held-out templates by probe type: syntactic, semantic, inferential, reversal."""
 
@@ -178,8 +179,9 @@ class Spec:
     paraphrases: int = 3
     """Trained wordings of each fact, the original included: the first of each relation's list."""
     asked: float = 0.5
-    """Share of subjects (of each arm) whose `questions` are trained on. The others' are probes only. Either
-    part has distractors of its own, and so more people than `distractors`."""
+    """Share of subjects (of each arm) with trained questions. The `questions` about the others are probes
+    only. Each of the two cohorts needs more people than `distractors`: distractors come from the same
+    cohort."""
     new_words: str = "refuse"
     """Held-out templates with words that no trained template has: refuse, or flag (a model may know them)."""
     subject: str = "subject"

@@ -51,8 +51,8 @@ def _sentences(stated: TopicFacts) -> tuple[list[Statement], list[Prompt]]:
 
 
 def _questions(stated: TopicFacts) -> list[Statement]:
-    """Questions with their answers, if this subject is one of those whose questions are trained on."""
-    if not stated.subject.questioned:
+    """Trained questions with their answers, if this subject has any."""
+    if not stated.subject.has_trained_questions:
         return []
     statements = []
     for relation, templates in stated.topic.questions.items():

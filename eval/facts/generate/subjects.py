@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.eval.facts.generate.arms import Cell, Form
+from tidy_stlms.eval.facts.generate.arms import Cohort, Form
 from tidy_stlms.eval.facts.generate.seeds import rng
 from tidy_stlms.eval.facts.generate.sources import check_ending, faker_values, without_prefixed, word_runs
 from tidy_stlms.eval.facts.generate.spec import NameSpec
@@ -28,49 +28,49 @@ class Subject:
     """The arm of an injected subject, or `unseen`. Other control subjects are in none."""
     form: Form
     """Which statements the facts have. Control subjects have the forms of the arms too."""
-    questioned: bool
+    has_trained_questions: bool
     """Whether questions about this subject are among the statements."""
     pronoun: str
 
 
-# by group (injected, control, unseen) and in each group by cell
+# by group (injected, control, unseen) and in each group by cohort
 Groups = dict[str, list[list[Subject]]]
 
 
 def draw_subjects(
     names: NameSpec,
-    cells: Sequence[Cell],
+    cohorts: Sequence[Cohort],
     pronouns: Sequence[str],
     answer_words: set[str],
     seed: int,
     corpus: Iterable[str] = (),
 ) -> Groups:
-    """The subjects of all cells, with new names (`draw_names`).
+    """The subjects of all cohorts, with new names (`draw_names`).
 
     Each subject has one of `pronouns`, or none if there are none.
     """
-    drawn_names = draw_names(names, sum(cell.size for cell in cells), answer_words, seed, corpus)
-    groups: Groups = {cell.group: [] for cell in cells}
+    drawn_names = draw_names(names, sum(cohort.size for cohort in cohorts), answer_words, seed, corpus)
+    groups: Groups = {cohort.group: [] for cohort in cohorts}
     start = 0
     # as the names are in random order, who is in which role and arm is drawn too
-    for cell in cells:
-        role = "injected" if cell.group == "injected" else "control"
-        arm = {"injected": cell.arm, UNSEEN: UNSEEN}.get(cell.group)
+    for cohort in cohorts:
+        role = "injected" if cohort.group == "injected" else "control"
+        arm = {"injected": cohort.arm, UNSEEN: UNSEEN}.get(cohort.group)
         subjects = [
             Subject(
                 name=name,
                 slug=slug(name),
                 role=role,
                 arm=arm,
-                form=cell.form,
-                questioned=cell.questioned,
+                form=cohort.form,
+                has_trained_questions=cohort.has_trained_questions,
                 pronoun=rng(seed, name, "pronoun").choice(pronouns) if pronouns else "",
             )
-            for name in drawn_names[start : start + cell.size]
+            for name in drawn_names[start : start + cohort.size]
         ]
-        start += cell.size
+        start += cohort.size
         if subjects:
-            groups[cell.group].append(subjects)
+            groups[cohort.group].append(subjects)
     return groups
 
 

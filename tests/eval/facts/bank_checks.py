@@ -71,14 +71,14 @@ def check_arms(bank, spec):
 
 
 def check_answers(bank, spec):
-    """Injected and control people draw from one pool, evenly; so do all injected people who are alike."""
-    answers, by_cell = defaultdict(Counter), defaultdict(Counter)
-    asked = {bank.fact_by_id[s.fact_ids[0]].subject for s in bank.statements if s.kind == "qa"}
+    """Injected and control people draw from one pool, evenly; so does each cohort of injected people."""
+    answers, by_cohort = defaultdict(Counter), defaultdict(Counter)
+    with_questions = {bank.fact_by_id[s.fact_ids[0]].subject for s in bank.statements if s.kind == "qa"}
     for fact in invented(bank):
         answers[fact.relation, group(fact)][fact.object] += 1
         if fact.role == "injected":
-            by_cell[fact.relation, fact.arm, fact.subject in asked][fact.object] += 1
-    assert all(len(set(counts.values())) == 1 for counts in by_cell.values())
+            by_cohort[fact.relation, fact.arm, fact.subject in with_questions][fact.object] += 1
+    assert all(len(set(counts.values())) == 1 for counts in by_cohort.values())
     for relation in bank.relations:
         injected, control = answers[relation.id, "injected"], answers[relation.id, "control"]
         if relation.id not in spec.relations:
@@ -130,7 +130,7 @@ def check_probes(bank, spec):
         else:
             assert probe.answers in ((told.object,), (facts[0].subject,))
             assert set(probe.distractors) <= people[group(told)]
-    # every person of a group is asked alike, up to what their arm is told and the half that is questioned
+    # every person of a group has the same number of probes
     asked = Counter((group(bank.fact_by_id[p.fact_ids[0]]), bank.subject_of(p)) for p in bank.probes)
     for name in people:
         assert len({asked[name, person] for person in people[name]}) == 1

@@ -11,8 +11,14 @@ from scipy import stats
 from tests.eval.facts.bank_files import small_bank
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import read_json, write_json
-from tidy_stlms.eval.facts.chance import guessable, guesser_tests, in_words, share_interval
+from tidy_stlms.eval.facts import guessers
 from tidy_stlms.eval.facts.generate.generate import generate_from_spec
+from tidy_stlms.eval.facts.guesser_tests import (
+    best_guesser_in_words,
+    guessable,
+    guesser_tests,
+    share_interval,
+)
 from tidy_stlms.eval.facts.guessers import alike, credit, guess
 from tidy_stlms.eval.facts.records import Statement
 from tidy_stlms.eval.facts.validate import load_bank, refuse_generated, validate
@@ -251,6 +257,15 @@ def test_credits_are_shared_in_a_tie():
     assert credit([0.1 + 0.2, 0.3, 0]) == 0.5  # equal but for the last bit
 
 
+def test_of_a_large_bank_some_subjects_are_guessed(clean, monkeypatch):
+    size = sum(len(probe.candidates) for probe in clean.probes)
+    monkeypatch.setattr(guessers, "MOST_CANDIDATES", size - 1)
+    guessed = guess(clean)["longest"]
+    assert sum(len(probe.candidates) for probe in clean.probes if probe.id in guessed) == size / 2
+    subjects = {clean.subject_of(probe) for probe in clean.probes if probe.id in guessed}
+    assert len(subjects) == 40
+
+
 def test_small_banks_have_no_interval_and_no_finding():
     assert list(guessable(guesser_tests(small_bank()))) == []
 
@@ -268,21 +283,23 @@ def test_the_interval_is_wilsons_with_the_effective_number():
 
 
 def test_a_guesser_that_prefers_one_value_is_right_as_often_as_chance(clean):
-    """In a cell each answer is right equally often where it is offered: the rule that the specs rest on."""
+    """In a cohort each answer is right equally often where it is offered: the rule that the specs rest on."""
     bank = generate_from_spec("configs/facts/biographies.yaml", ["people=80", "control=0"])
     offered, right = defaultdict(Counter), defaultdict(Counter)
     for probe in bank.probes:
         fact = bank.fact_by_id[probe.fact_ids[0]]
         offered[fact.arm, probe.type].update((probe.answers[0], *probe.distractors))
         right[fact.arm, probe.type][probe.answers[0]] += 1
-    # cells of ten people with ten answers and ten candidates: nothing is left to chance
+    # cohorts of ten people with ten answers and ten candidates: nothing is left to chance
     for key, counts in right.items():
         assert all(offered[key][value] == 10 * times for value, times in counts.items())
 
 
 def test_the_best_guesser_is_shown_with_what_would_be_noticed(clean):
     tests = guesser_tests(clean)
-    assert in_words(tests).startswith(f"best of 19 guessers that know no facts ({len(tests)} tests): ")
+    assert best_guesser_in_words(tests).startswith(
+        f"best of 19 guessers that know no facts ({len(tests)} tests): "
+    )
     best = tests[0]
-    assert f"{best.share:.2f} [{best.low:.2f}, {best.high:.2f}], chance 0.20" in in_words(tests)
+    assert f"{best.share:.2f} [{best.low:.2f}, {best.high:.2f}], chance 0.20" in best_guesser_in_words(tests)
     assert best.share < best.detected < 1

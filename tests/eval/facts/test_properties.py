@@ -61,7 +61,7 @@ def specs(draw) -> dict:
     shape = draw(st.sampled_from(["relations", "paragraph", "joint", "chain"]))
     sources = draw(st.lists(st.sampled_from(sorted(ANSWERS)), min_size=2, max_size=3, unique=True))
     n_arms, asked = draw(st.integers(0, 3)), draw(st.sampled_from([0.0, 0.4, 1.0]))
-    # distractors come from one part of an arm: of those who are asked in training, or of those who are not
+    # distractors come from the same cohort: an arm's people with trained questions, or those without
     of_arm = 20 if asked == 0.4 else 12
     people, control = max(1, n_arms) * of_arm, draw(st.sampled_from([None, 0, 12, 17]))
     relations = {}

@@ -78,7 +78,7 @@ def test_chance_in_words():
     assert chance_in_words(0.1, {"memorization": 1 / 16, "semantic": 1 / 16}) == (
         "chance: accuracy 0.10, exact match 0.06"
     )
-    assert chance_in_words(None, {"semantic": 0.5, "reversal": 0.25}) == (
-        "chance: exact match 0.50 (semantic) and 0.25 (reversal)"
+    assert chance_in_words(0.1, {"memorization": 0.051, "inferential": 0.06, "reversal": 0.049}) == (
+        "chance: accuracy 0.10, exact match 0.05 (memorization, reversal), 0.06 (inferential)"
     )
     assert chance_in_words(None, {}) == ""

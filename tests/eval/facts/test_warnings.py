@@ -221,7 +221,7 @@ def test_a_wording_is_trained_by_a_statement_of_several_facts_too(with_spans):
 
 
 def test_questions_about_others_do_not_make_a_question_trained():
-    """Half of the people are questioned in training, and the other half afterwards."""
+    """Half of the people have trained questions; the same questions about the others are held out."""
     question = "Where was {} born?"
 
     def asked(fact):

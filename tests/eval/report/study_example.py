@@ -152,6 +152,7 @@ def _study(rows: list[dict]) -> dict:
             "n_facts": len({row["fact_ids"][0] for row in rows}),
             "n_probes": len({row["probe_id"] for row in rows}),
             "chance": 1 / CANDIDATES,
+            "chance_exact_match": {"memorization": 0.05, "semantic": 0.05, "inferential": 0.125},
             "flags": {"straddles": 3},
         },
         "models": [_model(name) for name in (*MEASURED, FAILED)],

@@ -218,7 +218,8 @@ def test_the_page_says_what_it_was_made_from(page, html):
         "Scorer version",
         "0123456789abcdef",
         "31 January 2026",
-        "Guessing scores 0.10",
+        "Guessing scores 0.10.",
+        "Guessing scores 0.05 (memorization, semantic), 0.12 (inferential).",
     ):
         assert said in text
     assert "outputs/broken failed and is left out: out of memory <b>at</b> layer 3" in " ".join(text.split())

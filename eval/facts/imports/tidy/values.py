@@ -12,7 +12,7 @@ from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.files import find_shipped
 from tidy_stlms.eval.facts.generate.answers import answer_pool
 from tidy_stlms.eval.facts.generate.seeds import rng
-from tidy_stlms.eval.facts.generate.spec import AnswerSpec, Spec, read_spec
+from tidy_stlms.eval.facts.generate.spec import AnswerSpec, RelationSpec, Spec, read_spec
 from tidy_stlms.eval.facts.generate.spec_checks import check_spec
 from tidy_stlms.eval.facts.generate.subjects import draw_names
 from tidy_stlms.eval.facts.imports.tidy.templates import SUBJECT
@@ -38,10 +38,11 @@ def draw_values(
             f"--people {people}: at least two are needed, whose answers are each other's distractors"
         )
     answers = known_variables()
-    pools = {
-        name: answer_pool(answers[name], people, people, 2, f"variable {name}", seed).seen
-        for name in sorted(set(variables) - {SUBJECT})
-    }
+    spec = Spec(people=people, distractors=1, seed=seed)
+    pools = {}
+    for name in sorted(set(variables) - {SUBJECT}):
+        relation = RelationSpec(answers=answers[name], pool_size=people)
+        pools[name] = answer_pool(relation, f"variable {name}", spec).seen
     taken = {word for pool in pools.values() for value in pool for word in parts_of(folded(value))}
     names = draw_names(_spec().names, people + control, taken, seed)
     groups = {"injected": names[:people], "control": names[people:]}

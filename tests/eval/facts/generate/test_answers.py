@@ -8,25 +8,31 @@ from tests.eval.facts.bank_checks import check_generated
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.eval.facts.generate.answers import answer_pool
 from tidy_stlms.eval.facts.generate.generate import generate, generate_from_spec
-from tidy_stlms.eval.facts.generate.spec import AnswerSpec, NumberRange
+from tidy_stlms.eval.facts.generate.spec import AnswerSpec, NumberRange, RelationSpec, Spec
 
 PEOPLE = "configs/facts/people.yaml"
 
 
+def pool_of(answers, size, people, least, unseen=0):
+    """The pool of a relation with at most `size` answers, at least `least`."""
+    relation = RelationSpec(answers=answers, pool_size=size)
+    return answer_pool(relation, "x", Spec(people=people, distractors=least - 1, unseen_control=unseen))
+
+
 def test_numbers_are_all_different_and_none_begins_another():
     wanted = AnswerSpec(numbers=NumberRange(first=10, last=2000, step=5, format="{:04d}"))
-    pool = answer_pool(wanted, 50, 100, 10, "x", seed=0).seen
+    pool = pool_of(wanted, 50, 100, 10).seen
     assert len(pool) == 50
     assert all(len(text) == 4 and int(text) % 5 == 0 and 10 <= int(text) <= 2000 for text in pool)
     # without leading zeros "10" begins "100", and the longer ones go
     bare = AnswerSpec(numbers=NumberRange(first=9, last=110))
-    pool = answer_pool(bare, 100, 100, 10, "x", seed=0).seen
+    pool = pool_of(bare, 100, 100, 10).seen
     assert all(not later.startswith(number) for number, later in pairwise(sorted(pool)))
 
 
 def test_parts_are_combined():
     wanted = AnswerSpec(parts=[["old", "new"], ["red", "blue", "grey"], ["bridge", "tower"]])
-    pool = answer_pool(wanted, 12, 12, 2, "x", seed=0).seen
+    pool = pool_of(wanted, 12, 12, 2).seen
     assert len(pool) == 12
     assert pool == sorted(f"{a} {b} {c}" for a in ("old", "new") for b in ("red", "blue", "grey")
                           for c in ("bridge", "tower"))  # fmt: skip
@@ -34,8 +40,8 @@ def test_parts_are_combined():
 
 def test_unseen_answers_are_kept_back_from_a_list_that_would_be_used_up():
     words = AnswerSpec(words=[f"w{number:02d}" for number in range(20)])
-    assert len(answer_pool(words, 100, 20, 5, "x", seed=0).seen) == 20
-    pool = answer_pool(words, 100, 20, 5, "x", seed=0, unseen=10)
+    assert len(pool_of(words, 100, 20, 5).seen) == 20
+    pool = pool_of(words, 100, 20, 5, unseen=10)
     assert (len(pool.seen), len(pool.unseen)) == (10, 10)
     assert not set(pool.seen) & set(pool.unseen)
 

@@ -204,44 +204,47 @@ def test_how_often_a_candidate_was_read_tells_nothing(unique):
     assert ("reversal" in kinds) == unique
 
 
-def cells_of(bank):
-    """The arm of each injected subject, and whether training states questions about it."""
-    asked = {bank.fact_by_id[s.fact_ids[0]].subject for s in bank.statements if s.kind == "qa"}
-    return {fact.subject: (fact.arm, fact.subject in asked) for fact in bank.injected_facts()}
+def cohorts_of(bank):
+    """The arm of each injected subject, and whether it has trained questions."""
+    with_questions = {bank.fact_by_id[s.fact_ids[0]].subject for s in bank.statements if s.kind == "qa"}
+    return {fact.subject: (fact.arm, fact.subject in with_questions) for fact in bank.injected_facts()}
 
 
 @pytest.mark.parametrize(
     ("spec", "overrides"),
     [
         ("biographies", []),
-        ("biographies", ["people=104", "asked=0.4"]),  # cells of 10 and 16
+        ("biographies", ["people=104", "asked=0.4"]),  # cohorts of 10 and 16
         ("biographies", ["people=120", "asked=0.5", "distractors=4", "relations.major.pool_size=5"]),
         ("reversal", ["people=31"]),
         ("chains", ["arms={a: {exposures: 4, form: original}, b: {exposures: 4}}", "people=25"]),
         ("people", ["people=47", "use=[profession,language]", DOSES]),
     ],
 )
-def test_answers_and_distractors_of_a_cell_are_the_same_and_equally_frequent(spec, overrides):
+def test_answers_and_distractors_of_a_cohort_are_the_same_and_equally_frequent(spec, overrides):
     made = generate_from_spec(f"configs/facts/{spec}.yaml", overrides, seed=1)
     check_generated(made)
-    cells, answers, offered = cells_of(made), defaultdict(Counter), defaultdict(set)
+    cohorts, answers, offered = cohorts_of(made), defaultdict(Counter), defaultdict(set)
     for probe in made.probes:
         subject = made.subject_of(probe)
-        if subject in cells:
+        if subject in cohorts:
             relation = made.fact_by_id[probe.fact_ids[-1]].relation
-            is_name = probe.answers[0] in cells
-            answers[cells[subject], relation, is_name, probe.template][probe.answers[0]] += 1
-            offered[cells[subject], relation, is_name, probe.template].update(probe.distractors)
+            is_name = probe.answers[0] in cohorts
+            answers[cohorts[subject], relation, is_name, probe.template][probe.answers[0]] += 1
+            offered[cohorts[subject], relation, is_name, probe.template].update(probe.distractors)
     of_all = defaultdict(set)
     for key, counts in answers.items():
-        cell, relation, is_name, _ = key
-        of_all[cell, relation, is_name].update(counts)
-    for (cell, relation, is_name, _), values in offered.items():
-        assert values <= of_all[cell, relation, is_name]
+        cohort, relation, is_name, _ = key
+        of_all[cohort, relation, is_name].update(counts)
+    for (cohort, relation, is_name, _), values in offered.items():
+        assert values <= of_all[cohort, relation, is_name]
     facts = defaultdict(Counter)
     for fact in made.injected_facts():
-        facts[cells[fact.subject], fact.relation][fact.object] += 1
+        facts[cohorts[fact.subject], fact.relation][fact.object] += 1
     assert all(len(set(counts.values())) == 1 for counts in facts.values())
+
+
+QUESTION = "As what does {subject} work? {object}."
 
 
 @pytest.mark.parametrize(
@@ -250,20 +253,35 @@ def test_answers_and_distractors_of_a_cell_are_the_same_and_equally_frequent(spe
         (
             "biographies",
             ["people=60"],
-            "people: of 60, 8 are in arm fullname and asked in training, and distractors=9 needs 10, since "
-            "distractors come from people who are alike; use people=80, or fewer distractors or arms",
+            "people: 60 people make a cohort of 8 people in arm fullname with trained questions, and "
+            "distractors=9 needs 10: distractors come from these people only; use people=80, or fewer "
+            "distractors or arms",
         ),
-        ("biographies", ["asked=0.05"], "people: of 200, 2 are in arm fullname and asked in training"),
-        ("reversal", ["people=24"], "of 24, 8 are in arm backward, and distractors=9 needs 10, since"),
+        ("biographies", ["asked=0.05"], "people: 200 people make a cohort of 2 people in arm fullname with "),
+        (
+            "biographies",
+            ["asked=0.95"],
+            "a cohort of 2 people in arm fullname without trained questions, and",
+        ),
+        (
+            "people",
+            ["people=20", "asked=0.1", "use=[profession]", f"relations.profession.questions=[{QUESTION!r}]"],
+            "people: 20 people make a cohort of 2 people with trained questions, and distractors=9 needs 10",
+        ),
+        (
+            "reversal",
+            ["people=24"],
+            "24 people make a cohort of 8 people in arm backward, and distractors=9 ",
+        ),
         (
             "biographies",
             ["people=472"],
-            "relations.birth_city: no pool of 10 to 50 answers gives 472 people, 59 of whom are alike, an "
-            "equal share; use people=",
+            "relations.birth_city: the 59 people in arm fullname with trained questions (of 472 in all) "
+            "cannot have 10 to 50 answers equally often; use people=",
         ),
     ],
 )
-def test_too_few_people_who_are_alike_are_refused(spec, overrides, message):
+def test_too_few_people_in_a_cohort_are_refused(spec, overrides, message):
     with pytest.raises(UserError) as error:
         generate_from_spec(f"configs/facts/{spec}.yaml", overrides)
     assert message in str(error.value)
@@ -273,5 +291,7 @@ def test_too_few_people_who_are_alike_are_refused(spec, overrides, message):
 
 def test_arms_of_other_exposures_need_people_enough():
     overrides = ["people=24", "use=[birth_city]", "distractors=9", DOSES]
-    with pytest.raises(UserError, match="of 24, 8 are in arm often, and distractors=9 needs 10"):
+    with pytest.raises(
+        UserError, match="24 people make a cohort of 8 people in arm often, and distractors=9 "
+    ):
         generate_from_spec(PEOPLE, overrides, seed=1)

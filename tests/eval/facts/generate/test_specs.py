@@ -177,17 +177,17 @@ def test_biographies_tell_six_facts_at_once_and_question_half(banks):
     # sentences are shuffled anew in every text
     shuffled = {tuple(s.text.index(bank.fact_by_id[f].object) for f in s.fact_ids) for s in texts}
     assert len(shuffled) > 12
-    asked = {s.fact_ids[0].split("/")[0] for s in bank.statements if s.kind == "qa"}
+    with_questions = {s.fact_ids[0].split("/")[0] for s in bank.statements if s.kind == "qa"}
     for arm in ("single", "multi5", "permute", "fullname"):
         people = {fact.id.split("/")[0] for fact in bank.facts if fact.arm == arm}
         assert len(people) == 8
-        assert len(people & asked) == 4
+        assert len(people & with_questions) == 4
     for probe in bank.probes:
         if "/question:" in probe.id:
-            is_asked = probe.id.split("/")[0] in asked
-            assert probe.type == ("trained_question" if is_asked else "semantic")
+            is_trained = probe.id.split("/")[0] in with_questions
+            assert probe.type == ("trained_question" if is_trained else "semantic")
             trained = any(probe.prompt in s.text for s in bank.statements_of(probe.fact_ids[0]))
-            assert trained == is_asked
+            assert trained == is_trained
 
 
 def test_words_that_yaml_takes_for_something_else_are_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Chance: whether guessers that know no facts are right more often than they should be.
+"""Tests of guessers: whether any of them, knowing no facts, is right more often than chance.
 
     for test in guesser_tests(bank): print(test.line)
 
@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from tidy_stlms.eval.facts.bank import FactBank
-from tidy_stlms.eval.facts.guessers import guess
+from tidy_stlms.eval.facts.guessers import guess, probes_to_guess
 from tidy_stlms.eval.facts.integrity import Finding
 from tidy_stlms.eval.facts.records import Probe
 
@@ -42,7 +42,7 @@ class GuesserTest:
     high: float
     chance: float
     detected: float
-    """The smallest share that would be above chance in this test."""
+    """The smallest share that would count as above chance in this test."""
 
     @property
     def beats_chance(self) -> bool:
@@ -57,9 +57,9 @@ class GuesserTest:
 
 
 def guesser_tests(bank: FactBank) -> list[GuesserTest]:
-    """All tests of a bank, the one that lies highest above its chance first.
+    """All tests of a bank, first the one whose interval starts highest above chance.
 
-    None of groups with fewer than two subjects, for which there is no interval.
+    Groups with fewer than two subjects are left out: they have no interval.
     """
     credits = guess(bank)
     samples = []
@@ -89,8 +89,8 @@ def guessable(tests: Iterable[GuesserTest]) -> Iterator[Finding]:
             yield Finding("warning", "guessable", "probes.jsonl", (), problem)
 
 
-def in_words(tests: Sequence[GuesserTest]) -> str:
-    """The guesser that lies highest above chance, in one line, with the smallest share that would be."""
+def best_guesser_in_words(tests: Sequence[GuesserTest]) -> str:
+    """The first test in one line, with the smallest share that would count as above chance."""
     best = tests[0]
     return (
         f"best of {len({test.guesser for test in tests})} guessers that know no facts ({len(tests)} tests): "
@@ -117,10 +117,8 @@ def _groups(bank: FactBank) -> dict[tuple[str, str], list[tuple[Probe, str]]]:
     """Probes with their subjects by type and group: a role, or an arm where there are several."""
     arms = {fact.arm for fact in bank.injected_facts()}
     groups: dict[tuple[str, str], list[tuple[Probe, str]]] = defaultdict(list)
-    for probe in bank.probes:
+    for probe in probes_to_guess(bank):
         fact = bank.fact_by_id[probe.fact_ids[0]]
-        if not probe.distractors or fact.role not in ("injected", "control"):
-            continue
         pair = (probe, bank.subject_of(probe))
         groups[probe.type, fact.role].append(pair)
         if len(arms) > 1 and fact.role == "injected" and fact.arm is not None:
