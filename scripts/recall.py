@@ -231,8 +231,10 @@ def _request(arguments: argparse.Namespace) -> "StudyRequest":
         check_linear_probes(arguments.linear_probes)
     if arguments.data_dir is not None and not Path(arguments.data_dir).is_dir():
         raise UserError(f"--data-dir {arguments.data_dir}: no such folder")
+    bank = _bank(arguments.facts) if arguments.facts else None
     return StudyRequest(
-        bank=_bank(arguments.facts) if arguments.facts else None,
+        bank=bank,
+        guessable=_guessable(bank),
         style=arguments.style,
         prompts=[prompt for file in arguments.prompts for prompt in load_prompts(file)],
         documents=read_documents(
@@ -256,6 +258,22 @@ def _request(arguments: argparse.Namespace) -> "StudyRequest":
         cache=None if arguments.no_cache else cache_folder(None),
         progress=sys.stderr.isatty() and is_first_process(),
     )
+
+
+def _guessable(bank: "FactBank | None") -> list[str]:
+    """Which guessers beat chance in an imported or hand-written bank, after a warning of each.
+
+    Generated banks have been tested when they were made.
+    """
+    from tidy_stlms.eval.facts.guesser_tests import guessable, guesser_tests
+    from tidy_stlms.eval.study.lazy_model import is_first_process
+
+    if bank is None or bank.meta.get("provenance") == "generated":
+        return []
+    problems = [finding.problem for finding in guessable(guesser_tests(bank))]
+    for problem in problems if is_first_process() else ():
+        warn(f"guessable bank: {problem}")
+    return problems
 
 
 def _bank(name: str) -> "FactBank":

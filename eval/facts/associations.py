@@ -48,7 +48,8 @@ class Associations:
                 subject in with_trained_questions,
             )
             kind = self._kinds[probe.id] = _kind_of(bank, probe)
-            self._words[probe.id] = frozenset(words_in(folded(probe.prompt)))
+            # the suffix is read with every candidate, and scored
+            self._words[probe.id] = frozenset(words_in(folded(f"{probe.prompt} {probe.suffix}")))
             if bank.role_of(probe) == "injected":
                 self.right_answers[kind][probe.answers[0]] += 1
                 self._answers[kind][subject].add(probe.answers[0])
@@ -159,7 +160,7 @@ class _FeatureCounts:
 
 
 def genders_of(bank: FactBank) -> dict[str, str]:
-    """The gender of subjects: by pronouns; if no statement has any, by Faker's lists of first names."""
+    """The gender of subjects: by pronouns in their statements, or else by Faker's lists of first names."""
     genders: dict[str, str] = {}
     for statement in bank.statements:
         words = set(words_in(folded(statement.text)))
@@ -167,11 +168,10 @@ def genders_of(bank: FactBank) -> dict[str, str]:
         if len(pronouns) == 1:
             for fact_id in statement.fact_ids:
                 genders[bank.fact_by_id[fact_id].subject or ""] = pronouns[0]
-    if not genders:
-        gender_by_first_name = dict(_first_names(bank))
-        for fact in bank.facts:
-            if fact.subject and (gender := gender_by_first_name.get(fact.subject.partition(" ")[0])):
-                genders[fact.subject] = gender
+    gender_by_first_name = dict(_first_names(bank))
+    for fact in bank.facts:
+        if fact.subject and (gender := gender_by_first_name.get(fact.subject.partition(" ")[0])):
+            genders.setdefault(fact.subject, gender)
     return genders
 
 

@@ -32,7 +32,7 @@ class GuesserTest:
     guesser: str
     type: str
     group: str
-    """injected, control, or an arm."""
+    """injected, control, an arm, or a relation of injected facts."""
     probes: int
     subjects: int
     share: float
@@ -90,11 +90,12 @@ def guessable(tests: Iterable[GuesserTest]) -> Iterator[Finding]:
 
 
 def best_guesser_in_words(tests: Sequence[GuesserTest]) -> str:
-    """The first test in one line, with the smallest share that would count as above chance."""
-    best = tests[0]
+    """The first test in one line, and the shares that count as above chance in all tests."""
+    best, limits = tests[0], [test.detected for test in tests]
     return (
-        f"best of {len({test.guesser for test in tests})} guessers that know no facts ({len(tests)} tests): "
-        f"{best.line}; a share from {best.detected:.2f} on would be noticed"
+        f"best of {len({test.guesser for test in tests})} guessers that know no facts: {best.line} (all "
+        f"intervals of {len(tests)} tests hold together at {1 - LEVEL:.1%}; a leak is noticed from a share "
+        f"of {min(limits):.2f} in the most exact test, of {max(limits):.2f} in the least exact one)"
     )
 
 
@@ -114,8 +115,10 @@ def share_interval(
 
 
 def _groups(bank: FactBank) -> dict[tuple[str, str], list[tuple[Probe, str]]]:
-    """Probes with their subjects by type and group: a role, or an arm where there are several."""
+    """Probes with their subjects by type and group: a role, and of injected facts also each arm and relation
+    where there are several. In the mean over all relations, a leak of one of them may be lost."""
     arms = {fact.arm for fact in bank.injected_facts()}
+    relations = {fact.relation for fact in bank.injected_facts()}
     groups: dict[tuple[str, str], list[tuple[Probe, str]]] = defaultdict(list)
     for probe in probes_to_guess(bank):
         fact = bank.fact_by_id[probe.fact_ids[0]]
@@ -123,6 +126,8 @@ def _groups(bank: FactBank) -> dict[tuple[str, str], list[tuple[Probe, str]]]:
         groups[probe.type, fact.role].append(pair)
         if len(arms) > 1 and fact.role == "injected" and fact.arm is not None:
             groups[probe.type, f"arm {fact.arm}"].append(pair)
+        if len(relations) > 1 and fact.role == "injected" and fact.relation is not None:
+            groups[probe.type, f"relation {fact.relation}"].append(pair)
     return groups
 
 

@@ -17,7 +17,7 @@ SELF_CHECK = {
 NOTE_ON_SELF_CHECK = (
     "; ".join(f"{name.replace('_', ' ')}: {what}" for name, what in SELF_CHECK.items())
     + ". Largest differences on two short texts, divided by the largest logit if that is above 1. Rounding "
-    "gives about 1e-6 in float32 and 1e-2 in bfloat16. no: the model’s code fails at this, or gives no number."
+    "gives about 1e-6 in float32, 1e-2 in bfloat16. no: the model’s code fails at this, or gives no number."
 )
 
 

@@ -72,6 +72,8 @@ def _introduction(bank: BankInfo | None, style: str | None) -> list[str]:
     return [
         f"{counts} `report.html` is this and a browser of all probes.",
         "",
+        *(f"- **Guessable bank**: {markdown_text(problem)}" for problem in bank.guessable),
+        *([""] if bank.guessable else []),
         (f"{style}\n" if style else FIGURES.format(chance=f" ({chance})" if chance else "")) + MARKS,
         "",
     ]

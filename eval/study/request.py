@@ -25,6 +25,8 @@ class StudyRequest:
     """Measure recall of its probes."""
     style: str = SUITE_STYLE
     """How they are asked, one of STYLES of `recall/results.py`."""
+    guessable: Sequence[str] = ()
+    """Which guessers that know no facts beat chance in the bank, a sentence each."""
     prompts: Sequence[Prompt] = ()
     documents: Sequence[str] = ()
     """Held-out text."""

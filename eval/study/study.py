@@ -60,6 +60,8 @@ class BankInfo(Output, frozen=True):
     """The number of probes with each flag of the bank's validator."""
     style: str = "suite"  # SUITE_STYLE: docs/files.md shows literals
     """How the probes were asked: `suite`, or `bear` for the style of BEAR's client."""
+    guessable: tuple[str, ...] = ()
+    """Which guessers that know no facts beat chance in the bank, a sentence each."""
     chance_exact_match: dict[str, float] = {}
     """Exact match of guessing, by probe type: drawing evenly from the answers of injected facts."""
 
@@ -116,7 +118,7 @@ def build_study(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         scorer=SCORER_VERSION,
         versions=versions(),
-        bank=None if bank is None else _bank_info(bank, request.style, results.values()),
+        bank=None if bank is None else _bank_info(bank, request, results.values()),
         models=tuple(measurement.info for measurement in measurements),
         recall={label: summarise(of_model, doses=doses, seed=seed) for label, of_model in results.items()},
         by_relation={
@@ -202,8 +204,8 @@ def read_study(folder: Path) -> Study:
     return from_row(Study, summary, str(folder / SUMMARY))
 
 
-def _bank_info(bank: FactBank, style: str, results: Iterable[Sequence[ProbeResult]]) -> BankInfo:
-    chance = chance_of(bank)
+def _bank_info(bank: FactBank, request: StudyRequest, results: Iterable[Sequence[ProbeResult]]) -> BankInfo:
+    chance, style = chance_of(bank), request.style
     if style == BEAR_STYLE:  # which may offer more candidates than the bank
         shares = {1 / len(each.candidates) for of_model in results for each in of_model}
         chance = shares.pop() if len(shares) == 1 else None
@@ -215,6 +217,7 @@ def _bank_info(bank: FactBank, style: str, results: Iterable[Sequence[ProbeResul
         chance=chance,
         flags=dict(Counter(flag for probe in bank.probes for flag in probe.flags)),
         style=style,
+        guessable=tuple(request.guessable),
         chance_exact_match={} if style == BEAR_STYLE else exact_match_chance(bank),
     )
 

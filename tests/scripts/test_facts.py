@@ -193,7 +193,7 @@ def test_show_counts_tokens_and_examples(run, tmp_path, capsys, monkeypatch):
     assert ["semantic", "16", "16"] in rows
     assert ["memorization", "8", "8"] in [row[-3:] for row in rows]
     assert "chance: accuracy 0.25, exact match 0.25\n" in shown
-    assert "best of 19 guessers that know no facts (" in shown
+    assert "best of 19 guessers that know no facts: " in shown
     assert f"tokens under {run}:" in shown
     assert "statements: min " in shown
     assert shown.count(" | ") == 4  # two facts

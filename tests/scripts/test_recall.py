@@ -16,7 +16,7 @@ from rich.console import Console
 from tests.eval.facts.bank_files import small_bank
 from tests.eval.report.study_example import example_study, model_info, study_of
 from tidy_stlms.configs.errors import UserError
-from tidy_stlms.configs.files import read_json, read_jsonl
+from tidy_stlms.configs.files import read_json, read_jsonl, write_json, write_jsonl
 from tidy_stlms.eval.recall.results import Estimate
 from tidy_stlms.eval.report.run_table import recall_table
 from tidy_stlms.scripts.__main__ import main
@@ -484,3 +484,21 @@ def test_recall_against_exposures_where_they_differ():
     assert "Recall against exposures" in shown(study)
     same = tuple(point for point in study.dose_response if point.exposures in (0, 64))
     assert "Recall against exposures" not in shown(replace(study, dose_response=same))
+
+
+def test_a_bank_that_guessers_solve_is_named_wherever_its_figures_stand(run, tmp_path, capsys):
+    made = ["configs/facts/people.yaml", "people=60", "control=0", "use=[birth_city]", "distractors=3"]
+    assert main(["facts", "generate", *made, "--out", str(tmp_path / "bank")]) == 0
+    meta = read_json(tmp_path / "bank" / "bank.json")
+    write_json(tmp_path / "bank" / "bank.json", {**meta, "provenance": "by hand"})
+    probes = read_jsonl(tmp_path / "bank" / "probes.jsonl")
+    for probe in probes:
+        probe["distractors"] = [f"{probe['answers'][0]} Old Town {letter}" for letter in "ABC"]
+    write_jsonl(tmp_path / "bank" / "probes.jsonl", probes)
+    capsys.readouterr()
+    asked = ["--facts", str(tmp_path / "bank"), "--no-generate", "--out", str(tmp_path / "out")]
+    assert main(["recall", str(run), *asked]) == 0
+    assert 'guessable bank: a guesser that knows no facts ("shortest")' in capsys.readouterr().err
+    assert "shortest" in "".join(read_json(tmp_path / "out" / "summary.json")["bank"]["guessable"])
+    for page in ("report.md", "report.html"):
+        assert "Guessable bank" in (tmp_path / "out" / page).read_text()

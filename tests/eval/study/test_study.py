@@ -102,6 +102,7 @@ def test_the_sections_of_a_study():
     assert as_json(study)["bank"] == {
         "name": "small",
         "style": "suite",
+        "guessable": [],
         "sha256": bank().sha256,
         "n_facts": 4,
         "n_probes": 4,
