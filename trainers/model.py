@@ -1,5 +1,6 @@
 """The model of a run: one from scratch, or an existing one whose training continues."""
 
+import logging
 from dataclasses import fields
 from typing import Any
 
@@ -21,9 +22,11 @@ from tidy_stlms.configs.schema import ModelSection
 from tidy_stlms.eval.models.checks import check_causal, check_logits
 from tidy_stlms.eval.models.inputs import context_length_of
 from tidy_stlms.eval.models.load import load_weights
-from tidy_stlms.eval.models.prefix import record_prefix
+from tidy_stlms.eval.models.prefix import own_prefix, record_prefix
 from tidy_stlms.eval.models.sizes import check_numbers
 from tidy_stlms.eval.tokens import vocabulary_size
+
+logger = logging.getLogger(__name__)
 
 # Taken from the tokenizer: a model's config has defaults for them, which belong to another vocabulary.
 SPECIAL_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
@@ -50,6 +53,7 @@ def build_model(section: ModelSection, tokenizer: PreTrainedTokenizerBase, seed:
             revision=section.revision,
         )
         check_logits(model.eval(), name)
+        _warn_of_own_prefix(tokenizer, name)
     else:
         name = f"model {section.type}"
         model = random_model(config_for_tokenizer(section, tokenizer), MODEL_CONFIG)
@@ -57,6 +61,18 @@ def build_model(section: ModelSection, tokenizer: PreTrainedTokenizerBase, seed:
     check_vocabulary(model, vocabulary_size(tokenizer))
     record_prefix(model)
     return model
+
+
+def _warn_of_own_prefix(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Log a warning if a trained model was used to another token before documents than this project's stream
+    puts there."""
+    own = own_prefix(tokenizer)
+    if own.ids not in ((), (tokenizer.eos_token_id,)):
+        logger.warning(
+            "%s: its tokenizer puts %s before a text. Here %s stands before documents and prompts, so the "
+            "first steps, and recall at step 0, may show less than the model knows",
+            *(name, tokenizer.decode(list(own.ids)), tokenizer.eos_token),
+        )
 
 
 def random_model(config: PreTrainedConfig, where: str, *, trust_remote_code: bool = False) -> PreTrainedModel:

@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 
 from modeling_stlm.tokenization_stlm import train_bpe_tokenizer
+from tests.eval import tiny
 from tidy_stlms.configs.files import read_json, read_jsonl
+from tidy_stlms.configs.schema import ModelSection
 from tidy_stlms.eval.facts.validate import load_bank
 from tidy_stlms.eval.models.load import load_model
-from tidy_stlms.eval.models.prefix import prefix_of
+from tidy_stlms.eval.models.prefix import prefix_of, trained_prefix
 from tidy_stlms.eval.recall.harness import evaluate_recall, item_of
 from tidy_stlms.eval.scoring.encoding import encode_items
 from tidy_stlms.eval.tokens import encode_texts
 from tidy_stlms.trainers.collator import InjectionCollator
+from tidy_stlms.trainers.model import build_model
 from tidy_stlms.trainers.plan import InjectionPlan
 
 
@@ -35,6 +38,18 @@ def test_every_measurement_of_a_run_stands_behind_end_of_text(run):
     for prefix, is_same in ((None, True), ("eos", True), ("none", False)):
         again = [row.logprob for row in evaluate_recall(model, tokenizer, bank, prefix=prefix)]
         assert (again == pytest.approx(logprobs, abs=1e-4)) is is_same
+
+
+def test_a_model_that_is_used_to_bos_is_trained_after_end_of_text_with_a_warning(tmp_path, caplog):
+    for name, tokenizer in (("bos", tiny.byte_level(bos=True)), ("none", tiny.byte_level())):
+        folder = tmp_path / name
+        tiny.llama(len(tokenizer)).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        caplog.clear()
+        model = build_model(ModelSection(name_or_path=str(folder)), tokenizer, seed=0)
+        assert trained_prefix(model) == "eos"
+        warning = f"model {folder}: its tokenizer puts <s> before a text. Here </s> stands before documents"
+        assert (warning in caplog.text) is (name == "bos")
 
 
 def test_the_tokens_of_a_probe_are_those_of_its_statement_in_the_stream(run):
