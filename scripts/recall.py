@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tidy_stlms.configs.errors import UserError
 from tidy_stlms.configs.printable import printable
-from tidy_stlms.eval.recall.results import HELDOUT_STYLES, OVERLAP, STYLES, SUITE_STYLE
+from tidy_stlms.eval.styles import HELDOUT_STYLES, OVERLAP, STYLES, SUITE_STYLE
 from tidy_stlms.scripts.cli import add_model_options, add_prefix_option, parser, quiet_loading, run
 from tidy_stlms.scripts.messages import complain, say, warn
 

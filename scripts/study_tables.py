@@ -11,7 +11,6 @@ from rich.text import Text
 
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.recall.groups import is_injected
-from tidy_stlms.eval.recall.results import BEAR_STYLE
 from tidy_stlms.eval.recall.statistics import LEVEL
 from tidy_stlms.eval.report.cells import Cell, StudyTable, label
 from tidy_stlms.eval.report.study_recall_tables import corrected_tables, overview_tables
@@ -23,6 +22,7 @@ from tidy_stlms.eval.report.study_tables import (
 )
 from tidy_stlms.eval.study.prompts import PromptResult
 from tidy_stlms.eval.study.study import Study
+from tidy_stlms.eval.styles import BEAR_STYLE
 from tidy_stlms.scripts.tables import fits, print_recall_table, print_rows, row_table
 from tidy_stlms.scripts.terminal import Terminal, literal
 

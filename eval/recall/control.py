@@ -32,7 +32,7 @@ import numpy as np
 from tidy_stlms.configs.records import Output
 from tidy_stlms.eval.facts.records import UNSEEN
 from tidy_stlms.eval.recall.groups import CONTROL, Doses, groups_of, in_order, is_injected, treatment_groups
-from tidy_stlms.eval.recall.results import BEAR_STYLE, ProbeResult
+from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.recall.statistics import (
     TTest,
     number_clusters,
@@ -40,6 +40,7 @@ from tidy_stlms.eval.recall.statistics import (
     sums_by_cluster,
     t_tests,
 )
+from tidy_stlms.eval.styles import BEAR_STYLE
 
 CORRECTED = frozenset({"accuracy_over_control", "answer_familiarity", "subject_shift", "binding"})
 

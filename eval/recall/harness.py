@@ -16,7 +16,7 @@ from tidy_stlms.eval.facts.text_match import closing_punctuation
 from tidy_stlms.eval.models.checks import check_logits
 from tidy_stlms.eval.models.prefix import prefix_of
 from tidy_stlms.eval.recall.metrics import bits_per_byte, candidate_metrics, perplexity, token_rank
-from tidy_stlms.eval.recall.results import BEAR_STYLE, SUITE_STYLE, ProbeResult
+from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.recall.style import bear_items, prefix_for_style, to_bear_results
 from tidy_stlms.eval.scoring.generation import (
     Continuation,
@@ -30,6 +30,7 @@ from tidy_stlms.eval.scoring.isolation import eval_mode, rng_untouched
 from tidy_stlms.eval.scoring.processes import process_rank
 from tidy_stlms.eval.scoring.processes import spread as spread_over_processes
 from tidy_stlms.eval.scoring.scorer import Item, Scores, score
+from tidy_stlms.eval.styles import BEAR_STYLE, SUITE_STYLE
 
 
 def evaluate_recall(

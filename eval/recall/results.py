@@ -13,11 +13,6 @@ from msgspec import UNSET, UnsetType
 
 from tidy_stlms.configs.records import Output
 
-SUITE_STYLE, BEAR_STYLE = "suite", "bear"  # how probes are asked, see `recall/style.py`
-STYLES = (SUITE_STYLE, BEAR_STYLE)
-OVERLAP, ROLLING = "overlap", "rolling"  # how long documents are read, see `study/heldout.py`
-HELDOUT_STYLES = (OVERLAP, ROLLING)
-
 
 class ProbeResult(Output, frozen=True, kw_only=True):
     """What one model gives for one probe.

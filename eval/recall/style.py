@@ -19,8 +19,9 @@ from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.facts.records import Probe
 from tidy_stlms.eval.facts.text_match import closing_punctuation, folded
 from tidy_stlms.eval.recall.metrics import METRICS, candidate_rank, mrr
-from tidy_stlms.eval.recall.results import BEAR_STYLE, STYLES, SUITE_STYLE, ProbeResult
+from tidy_stlms.eval.recall.results import ProbeResult
 from tidy_stlms.eval.scoring.encoding import Item
+from tidy_stlms.eval.styles import BEAR_STYLE, STYLES, SUITE_STYLE
 
 if TYPE_CHECKING:
     from tidy_stlms.eval.scoring.scorer import Scores  # torch takes seconds to import

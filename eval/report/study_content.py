@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tidy_stlms.eval.recall.results import BEAR_STYLE
 from tidy_stlms.eval.report.cells import StudyTable
 from tidy_stlms.eval.report.order import models_of
 from tidy_stlms.eval.report.panels import StudyFigure
@@ -11,6 +10,7 @@ from tidy_stlms.eval.report.study_figures import figures_of
 from tidy_stlms.eval.report.study_tables import study_tables
 from tidy_stlms.eval.study.prompts import PromptResult
 from tidy_stlms.eval.study.study import Study
+from tidy_stlms.eval.styles import BEAR_STYLE
 
 BEAR_IN_WORDS = (
     "Asked in BEAR's style, with the figures of its client lm-pub-quiz: after BOS, each candidate's whole "

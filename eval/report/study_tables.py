@@ -15,7 +15,6 @@ from tidy_stlms.eval.facts.records import PROBE_TYPES
 from tidy_stlms.eval.recall.compare import HELDOUT_ROLE, Comparison, is_comparable
 from tidy_stlms.eval.recall.exposures import DosePoint
 from tidy_stlms.eval.recall.groups import CONTROL, in_order
-from tidy_stlms.eval.recall.results import ROLLING
 from tidy_stlms.eval.recall.statistics import LEVEL
 from tidy_stlms.eval.report.cells import (
     Cell,
@@ -50,6 +49,7 @@ from tidy_stlms.eval.report.study_recall_tables import (
 )
 from tidy_stlms.eval.study.benchmarks import TOO_LONG, Score, TaskResult
 from tidy_stlms.eval.study.study import Study
+from tidy_stlms.eval.styles import ROLLING
 
 COMPARED = (
     "accuracy",

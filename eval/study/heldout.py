@@ -37,7 +37,7 @@ from tidy_stlms.eval.models.inputs import (
 )
 from tidy_stlms.eval.models.prefix import own_prefix, prefix_of
 from tidy_stlms.eval.recall.metrics import bits_per_byte
-from tidy_stlms.eval.recall.results import OVERLAP, ROLLING, DocumentScore
+from tidy_stlms.eval.recall.results import DocumentScore
 from tidy_stlms.eval.recall.statistics import N_BOOT, bootstrap_interval
 from tidy_stlms.eval.scoring.budget import (
     MAX_LOGITS,
@@ -47,6 +47,7 @@ from tidy_stlms.eval.scoring.budget import (
     run_batches,
 )
 from tidy_stlms.eval.scoring.isolation import eval_mode, rng_untouched
+from tidy_stlms.eval.styles import OVERLAP, ROLLING
 from tidy_stlms.eval.texts import TextFormat, expand_files, refuse_unused, texts_of, told
 from tidy_stlms.eval.tokens import encode_texts, encode_with_own_tokens
 

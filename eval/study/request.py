@@ -9,10 +9,11 @@ from msgspec import UNSET, UnsetType
 from tidy_stlms.configs.records import Output
 from tidy_stlms.eval.facts.bank import FactBank
 from tidy_stlms.eval.models.names import ModelName
-from tidy_stlms.eval.recall.results import OVERLAP, SUITE_STYLE, DocumentScore, ProbeResult
+from tidy_stlms.eval.recall.results import DocumentScore, ProbeResult
 from tidy_stlms.eval.scoring.self_check import SelfCheck
 from tidy_stlms.eval.study.benchmarks import TaskResult
 from tidy_stlms.eval.study.prompts import Prompt, PromptResult
+from tidy_stlms.eval.styles import OVERLAP, SUITE_STYLE
 
 TOP_K = 5  # the most probable tokens that are kept for each probe, and at each step after a prompt
 

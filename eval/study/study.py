@@ -31,13 +31,14 @@ from tidy_stlms.eval.recall.compare import Comparison, compare_models
 from tidy_stlms.eval.recall.control import CorrectedSummary, corrected_summary
 from tidy_stlms.eval.recall.exposures import DosePoint, dose_response, doses_of_facts, exposures_until
 from tidy_stlms.eval.recall.metrics import summarise
-from tidy_stlms.eval.recall.results import BEAR_STYLE, ProbeResult, Summary
+from tidy_stlms.eval.recall.results import ProbeResult, Summary
 from tidy_stlms.eval.study.benchmarks import TaskResult
 from tidy_stlms.eval.study.heldout import HeldoutEstimate, heldout_summary
 from tidy_stlms.eval.study.lazy_model import SCORER_VERSION
 from tidy_stlms.eval.study.prompts import PromptResult
 from tidy_stlms.eval.study.request import Measurement, ModelInfo, StudyRequest
 from tidy_stlms.eval.study.spreadsheet import to_csv
+from tidy_stlms.eval.styles import BEAR_STYLE
 
 SCHEMA = 2  # of summary.json
 SUMMARY, RESULTS, TABLE = "summary.json", "results.jsonl", "results.csv"
