@@ -24,7 +24,8 @@ from tidy_stlms.eval.facts.guessers import alike, credit, guess
 from tidy_stlms.eval.facts.records import Statement
 from tidy_stlms.eval.facts.validate import load_bank, refuse_generated, validate
 
-SEEDS = range(10) if "STLM_SEEDS" in os.environ else [0]  # `make seeds`
+ALL = "STLM_SEEDS" in os.environ  # `make seeds`
+SEEDS = range(10) if ALL else [0]
 SPECS = {
     "people": ["", "people=40", "use=[birth_city,employer,profession,favourite_colour]"],
     "biographies": ["", "people=80", "people=104 asked=0.4"],
@@ -32,7 +33,7 @@ SPECS = {
     "reversal": ["", "people=30"],
     "tidy": ["", "people=20"],
 }
-CASES = [(spec, more) for spec, sizes in SPECS.items() for more in sizes]
+CASES = [(spec, more) for spec, sizes in SPECS.items() for more in (sizes if ALL else sizes[-1:])]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
