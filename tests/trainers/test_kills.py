@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_run_killed_at_a_file_operation_loses_nothing():
-    command = [sys.executable, "-m", "tests.fuzz", "first", "--every", "10", "--jobs", "1"]
+    command = [sys.executable, "-m", "tests.fuzz", "first", "--every", "20", "--jobs", "1"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert result.returncode == 0, result.stdout + result.stderr[-2000:]
     assert "resumed equal" in result.stdout
