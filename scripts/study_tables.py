@@ -22,7 +22,6 @@ from tidy_stlms.eval.report.study_tables import (
 )
 from tidy_stlms.eval.study.prompts import PromptResult
 from tidy_stlms.eval.study.study import Study
-from tidy_stlms.eval.styles import BEAR_STYLE
 from tidy_stlms.scripts.tables import fits, print_recall_table, print_rows, row_table
 from tidy_stlms.scripts.terminal import Terminal, literal
 
@@ -58,9 +57,9 @@ def print_study(console: Terminal, study: Study, bank: FactBank | None, baseline
 def _guide(study: Study, bank: FactBank) -> str:
     """How the figures of recall are read."""
     from tidy_stlms.eval.report.run_in_words import reading_guide
-    from tidy_stlms.eval.report.study_content import BEAR_IN_WORDS
+    from tidy_stlms.eval.report.study_content import style_in_words
 
-    return BEAR_IN_WORDS if study.bank is not None and study.bank.style == BEAR_STYLE else reading_guide(bank)
+    return style_in_words(study) or reading_guide(bank)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ text.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,13 +77,17 @@ def own_prefix(tokenizer: Any) -> Prefix:
 
 def _sample(tokenizer: Any) -> tuple[str, list[int]]:
     """A text that the tokenizer can encode, with its ids; most can encode the first one."""
-    control = control_ids(tokenizer)
-    words = (tokenizer.decode([i]) for i in range(vocabulary_size(tokenizer)) if i not in control)
-    for text in chain(("a",), words):
+    for text in chain(("a",), _words(tokenizer)):
         [ids] = encode_texts(tokenizer, [text])["input_ids"]
         if ids:
             return text, ids
     raise UserError("the tokenizer makes no token of any text")
+
+
+def _words(tokenizer: Any) -> Iterator[str]:
+    """The texts of the vocabulary. It is listed when the first of them is asked for, which may take long."""
+    control = control_ids(tokenizer)
+    yield from (tokenizer.decode([i]) for i in range(vocabulary_size(tokenizer)) if i not in control)
 
 
 def trained_prefix(model: Any) -> str | None:

@@ -101,8 +101,7 @@ def evaluate_recall(
 
 def item_of(probe: Probe) -> Item:
     """The scorer's input for a probe: its first answer and its distractors."""
-    candidates = (probe.answers[0], *probe.distractors)
-    return Item(probe.prompt, candidates, suffix=probe.suffix, id=probe.id, joint=probe.joint)
+    return Item(probe.prompt, probe.candidates, suffix=probe.suffix, id=probe.id, joint=probe.joint)
 
 
 def terminators_of(probe: Probe) -> str:

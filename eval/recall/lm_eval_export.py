@@ -265,7 +265,7 @@ def document(bank: FactBank, probe: Probe) -> dict[str, Any]:
     from tidy_stlms.eval.recall.harness import terminators_of
 
     context, space = join(probe.prompt, probe.joint)
-    right, *wrong = (f"{space}{answer}{probe.suffix}" for answer in (probe.answers[0], *probe.distractors))
+    right, *wrong = (f"{space}{answer}{probe.suffix}" for answer in probe.candidates)
     # at a random index: lm-eval gives a tie to the first choice
     gold = rng(0, probe.id, "gold").randrange(len(wrong) + 1)
     fact = bank.fact_by_id[probe.fact_ids[0]]

@@ -101,7 +101,7 @@ def _answer_spaces(bank: FactBank, probes: Sequence[Probe]) -> list[tuple[str, .
             right[fact.relation, folded(fact.subject)].update(map(folded, names))
     chosen = []
     for probe in probes:
-        fact, own = bank.fact_by_id[probe.fact_ids[0]], (probe.answers[0], *probe.distractors)
+        fact, own = bank.fact_by_id[probe.fact_ids[0]], probe.candidates
         space = spaces.get(fact.relation) if fact.relation is not None else None
         offered = {folded(text) for text in own}
         offered |= right.get((fact.relation or "", folded(fact.subject or "")), set())

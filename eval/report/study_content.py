@@ -54,9 +54,7 @@ class StudyContent:
 
     @property
     def style_in_words(self) -> str | None:
-        """How the bank was asked, if that was not the suite's own style."""
-        bank = self.study.bank
-        return BEAR_IN_WORDS if bank is not None and bank.style == BEAR_STYLE else None
+        return style_in_words(self.study)
 
     @property
     def title(self) -> str:
@@ -68,6 +66,11 @@ class StudyContent:
 
     def figures_of(self, section: str) -> list[StudyFigure]:
         return [figure for figure in self.figures if figure.section == section]
+
+
+def style_in_words(study: Study) -> str | None:
+    """How the bank was asked, if that was not the suite's own style."""
+    return BEAR_IN_WORDS if study.bank is not None and study.bank.style == BEAR_STYLE else None
 
 
 def content_of(study: Study) -> StudyContent:

@@ -113,7 +113,7 @@ def build_workload(
     # distractors are answers of other people's probes
     people = max(n_candidates + 1, math.ceil(n_probes / PROBES_PER_PERSON))
     items = [
-        Item(probe.prompt, (probe.answers[0], *probe.distractors), joint=probe.joint)
+        Item(probe.prompt, probe.candidates, joint=probe.joint)
         for probe in _bank(people, n_candidates, seed).probes
         if not probe.suffix
     ]
